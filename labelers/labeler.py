@@ -1,0 +1,108 @@
+"""The Labeler contract: what a plugin author writes to add a modality."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from .kinds import Kind
+from .views import View
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One named output of a labeler. `tokenizer` names the default tokenizer; None means the kind's own."""
+
+    name: str
+    kind: Kind
+    tokenizer: str | None = None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that a labeler needs: `default` is a hub id, or None where the user must name a path."""
+
+    default: str | None
+    licence: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one copy of a labeler asks of a machine. Memory is for batch size 1, in bytes."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory: int = 256 * 2**20
+
+
+@dataclass
+class Batch:
+    """What `Labeler.label` is given, sample by sample in the same order.
+
+    images: for labelers on views, uint8 (batch, size, size, 3) RGB; for labelers on whole images, a list of
+        uint8 (height, width, 3) RGB arrays, upright; None for labelers that look at no pixels.
+    views: the crop that each sample was cut by (also known to labelers on whole images, where it is view 0).
+    fields: what the corpus has beside the image: caption, url, ...
+    labels: the labels of every modality in `requires` and `wants`, in the labeler's own frame (view or whole image).
+        A label of `wants` may be None.
+    """
+
+    keys: Sequence[str]
+    images: np.ndarray | Sequence[np.ndarray] | None
+    views: Sequence[View]
+    fields: Sequence[Mapping[str, Any]]
+    labels: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+class NoParams(BaseModel):
+    """Parameters of a labeler or tokenizer that has none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Labeler(ABC):
+    """Makes one or several modalities from a sample's image, its corpus fields and other modalities.
+
+    A subclass sets `makes` (here, or in `__init__` when it depends on the parameters) and writes `label`.
+    The docstring's first line is what `tokenloom labelers` shows.
+
+    on: "view" for a labeler that looks at the square view, "image" for the whole upright image (its labels are then
+        cropped by their kind), "nothing" for one that needs no pixels.
+    requires: modalities without which a sample can't be labelled. wants: modalities used where the recipe has them.
+    version: part of the fingerprint; raise it when the same input gives another label.
+    """
+
+    makes: Sequence[Modality] = ()
+    on: ClassVar[Literal["view", "image", "nothing"]] = "view"
+    requires: ClassVar[tuple[str, ...]] = ()
+    wants: ClassVar[tuple[str, ...]] = ()
+    version: ClassVar[int] = 1
+    licence: ClassVar[str] = "Apache-2.0"
+    weights: ClassVar[Weights | None] = None
+    resources: ClassVar[Resources] = Resources()
+    batch_size: ClassVar[int] = 32
+    Params: ClassVar[type[BaseModel]] = NoParams
+
+    def __init__(self, params: BaseModel | None = None, weights: str | None = None) -> None:
+        """params: an instance of `Params`. weights: a hub id or a local path; None takes `weights.default`."""
+        self.params: Any = params if params is not None else self.Params()
+        self.weights_path = weights if weights is not None else (self.weights.default if self.weights else None)
+
+    def load(self, device: str) -> None:  # noqa: B027 - most light labelers have nothing to load
+        """Load the weights onto `device` ("cpu", "cuda", ...). Called once, before the first `label`."""
+
+    @abstractmethod
+    def label(self, batch: Batch) -> Mapping[str, Sequence[Any]]:
+        """One label per sample for every modality in `makes`; None where a sample has none (no caption, say).
+
+        Raising fails the samples that make it raise, and them alone: the engine halves the batch until it finds them.
+        """

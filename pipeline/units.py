@@ -1,0 +1,54 @@
+"""Units: the unit of work and of commit, whose name says all that a resumed run must know.
+
+A unit's name is the file name, less the extension, of its shard in every modality:
+
+    photos-3f9c01ab-000000000000-000000131072-00256
+    \\____________/ \\__________/ \\__________/ \\___/
+       shard id        start         stop     samples
+
+Start and stop are positions in the corpus shard (bytes in a tar, rows in Parquet, indices in a folder); the last unit
+of a shard stops at `end`. So one listing of an output prefix tells which parts of which shards are done, where the
+next unit begins, and how many samples there are, without opening one object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+_NAME = re.compile(r"(?P<shard>.+-[0-9a-f]{8})-(?P<start>\d{12})-(?P<stop>\d{12}|end)-(?P<count>\d{5})")
+
+
+@dataclass(frozen=True, order=True)
+class Unit:
+    """Consecutive samples of one corpus shard. `stop` is None for the last unit of its shard."""
+
+    shard: str
+    start: int
+    stop: int | None
+    count: int
+
+    @property
+    def name(self) -> str:
+        stop = "end" if self.stop is None else f"{self.stop:012d}"
+        return f"{self.shard}-{self.start:012d}-{stop}-{self.count:05d}"
+
+    @classmethod
+    def parse(cls, name: str) -> Unit | None:
+        """The unit of that name; None for a name that isn't a unit's."""
+        match = _NAME.fullmatch(name)
+        if match is None:
+            return None
+        stop = None if match["stop"] == "end" else int(match["stop"])
+        return cls(match["shard"], int(match["start"]), stop, int(match["count"]))
+
+
+def shard_id(path: str, size: int) -> str:
+    """The id of a corpus shard: a readable stem, and 8 hex digits that tell apart (path, size).
+
+    path: relative to the corpus' root, so that a corpus keeps its ids when it is copied elsewhere.
+    """
+    stem = re.sub(r"[^a-zA-Z0-9_]+", "-", path.rsplit("/", 1)[-1].split(".")[0]).strip("-")[:48] or "shard"
+    digest = hashlib.sha256(f"{path}\n{size}".encode("utf-8", "surrogateescape")).hexdigest()
+    return f"{stem}-{digest[:8]}"

@@ -1,0 +1,85 @@
+"""The Tokenizer contract: labels of one kind to token ids and back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import BaseModel
+
+from ..labelers.kinds import Kind
+from ..labelers.labeler import NoParams
+from .vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class TokenSpec:
+    """What a trainer needs to know of a modality's tokens.
+
+    vocabulary: ids lie in [0, vocabulary). length: tokens per sample when fixed, else None. max_length: the most that
+    `encode` gives. grid: (rows, columns) when the tokens are laid out in space, row by row.
+    """
+
+    type: Literal["grid", "vector", "text"]
+    vocabulary: int
+    length: int | None
+    max_length: int
+    grid: tuple[int, int] | None = None
+
+    @property
+    def dtype(self) -> np.dtype:
+        """uint16 wherever the ids fit, uint32 past 65,535."""
+        return np.dtype(np.uint16 if self.vocabulary <= 2**16 else np.uint32)
+
+
+class Tokenizer(ABC):
+    """Turns labels of `kind` into token ids and back; carries its own normalisation and, once fitted, its weights.
+
+    A tokenizer that must be fitted says so by `needs_fit`; until then only `fit` may be called. The state is a few
+    named files (config.json with model.safetensors, or tokenizer.json), so that a dataset can carry it.
+    """
+
+    version: ClassVar[int] = 1
+    kinds: ClassVar[tuple[type[Kind], ...]] = ()
+    uses_vocabulary: ClassVar[bool] = False
+    Params: ClassVar[type[BaseModel]] = NoParams
+
+    def __init__(self, kind: Kind, params: BaseModel | None = None) -> None:
+        self.kind = kind
+        self.params: Any = params if params is not None else self.Params()
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether `fit` must run before `encode`."""
+        return False
+
+    def use_vocabulary(self, vocabulary: Vocabulary) -> None:  # noqa: B027 - for tokenizers of text alone
+        """Take the dataset's one text vocabulary. Called before anything else when `uses_vocabulary` is set."""
+
+    def fit(self, labels: Iterable[Any], seed: int) -> None:  # noqa: B027 - only fitted tokenizers have a fit
+        """Fit to `labels`, deterministically in (labels, seed)."""
+
+    @property
+    @abstractmethod
+    def spec(self) -> TokenSpec:
+        """Type, vocabulary and length of the tokens. Known once the tokenizer is fitted."""
+
+    @abstractmethod
+    def encode(self, labels: Sequence[Any]) -> list[np.ndarray]:
+        """One array of ids (spec.dtype, 1-d) per label. No label is None."""
+
+    @abstractmethod
+    def decode(self, tokens: Sequence[np.ndarray]) -> list[Any]:
+        """One label per array of ids; the inverse of `encode` up to the tokenizer's stated loss."""
+
+    @abstractmethod
+    def to_files(self) -> dict[str, bytes]:
+        """The fitted state, by file name."""
+
+    @classmethod
+    @abstractmethod
+    def from_files(cls, kind: Kind, files: Mapping[str, bytes]) -> Tokenizer:
+        """The tokenizer that `to_files` wrote down."""
