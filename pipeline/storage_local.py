@@ -1,0 +1,191 @@
+"""Files below a folder of this machine, written so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+_TEMPORARY = ".tmp-"
+_DAY = 86_400.0
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+_TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENETRESET}
+
+
+class Entry(NamedTuple):
+    """One object of a listing. name: relative to the listed prefix; size: bytes; modified: seconds since the epoch."""
+
+    name: str
+    size: int
+    modified: float
+
+
+class LocalFiles:
+    """The files below `root`. Paths are relative, with `/`, and have been checked by the caller."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def _full(self, path: str) -> str:
+        return f"{self.root}/{path}" if path else self.root
+
+    def list(self, prefix: str, recursive: bool) -> Iterator[Entry]:
+        """Every file below the folder `prefix` in no particular order; follows links, but never in a circle."""
+        top = self._full(prefix)
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(os.path.join(top, folder)) as entries:  # noqa: PTH118
+                for entry in entries:
+                    if entry.name.startswith(_TEMPORARY):
+                        continue
+                    with suppress(FileNotFoundError):  # gone since, or a link to nothing
+                        if not entry.is_dir():
+                            status = entry.stat()
+                            yield Entry(folder + entry.name, status.st_size, status.st_mtime)
+                        elif recursive and not _leads_upwards(entry):
+                            folders.append(folder + entry.name + "/")
+
+    def children(self, prefix: str) -> list[str]:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._full(prefix)) as entries:
+            return [entry.name + "/" * entry.is_dir() for entry in entries]
+        return []
+
+    def read_range(self, path: str, start: int, stop: int) -> bytes:
+        with open(self._full(path), "rb", buffering=0) as file:
+            file.seek(start)
+            parts = []
+            while start < stop and (part := file.read(stop - start)):
+                parts.append(part)
+                start += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def read(self, path: str) -> bytes:
+        return Path(self._full(path)).read_bytes()
+
+    def size(self, path: str) -> int:
+        return Path(self._full(path)).stat().st_size
+
+    def exists(self, path: str) -> bool:
+        return Path(self._full(path)).is_file()
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write `data` at `path` unless something is there. A link, unlike a rename, fails where a file exists."""
+        final = Path(self._full(path))
+        if final.exists():
+            return False
+        temporary = _write_temporary(final.parent, data)
+        try:
+            os.link(temporary, final)
+        except FileExistsError:
+            # NFS can lose the answer to a link that it made, and refuse the repetition: then there are two names.
+            return temporary.stat().st_nlink == 2
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if final.exists():
+                return False
+            temporary.replace(final)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(final.parent)
+        return True
+
+    def replace(self, path: str, data: bytes) -> None:
+        final = Path(self._full(path))
+        temporary = _write_temporary(final.parent, data)
+        try:
+            temporary.replace(final)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(final.parent)
+
+    def delete(self, path: str) -> None:
+        Path(self._full(path)).unlink(missing_ok=True)
+
+    def remove_stale_temporaries(self) -> None:
+        """Remove the temporary files of dead processes on this host, and those of any host that are a day old."""
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                if name.startswith(_TEMPORARY) and _is_stale(path := Path(folder, name)):
+                    path.unlink(missing_ok=True)
+
+    def is_transient(self, error: BaseException) -> bool:
+        return isinstance(error, OSError) and error.errno in _TRANSIENT
+
+    def way_out(self, error: BaseException) -> str:
+        """What the user can do about `error`; empty when there is nothing special to say."""
+        code = getattr(error, "errno", None)
+        if code in (errno.EACCES, errno.EPERM):
+            return "Give this user access to it, or choose another path"
+        if code == errno.EROFS:
+            return "The file system is read-only: choose another path"
+        if code in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(_existing(Path(self.root))).free / 2**20
+            return f"Only {free:.0f} MiB are free there: make room and run it again; what is written stays valid"
+        if code in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+            return "A file is in the way of a folder of that name, or a folder in the way of a file: move it"
+        return ""
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() or path == path.parent else _existing(path.parent)
+
+
+def _leads_upwards(entry: os.DirEntry[str]) -> bool:
+    """Whether a folder is a link to one of the folders that it lies in."""
+    return entry.is_symlink() and Path(entry.path).parent.resolve().is_relative_to(Path(entry.path).resolve())
+
+
+def _host() -> str:
+    """This host and its process ids: containers of one host count as several where each has its own ids."""
+    try:
+        return f"{socket.gethostname()}-{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return socket.gethostname()
+
+
+def _write_temporary(folder: Path, data: bytes) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{_TEMPORARY}{_host()}-{os.getpid()}-{secrets.token_hex(8)}"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name outlast a power cut; some network file systems can't, and need not."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_stale(path: Path) -> bool:
+    try:
+        host, pid, _ = path.name[len(_TEMPORARY) :].rsplit("-", 2)
+        if time.time() - path.stat().st_mtime > _DAY:
+            return True
+        if host != _host():
+            return False
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError):  # gone since, somebody else's process, or not one of our names
+        return False
+    return False

@@ -1,0 +1,324 @@
+"""Storage: atomic creation, fresh listings, paths that can't escape, errors that help and tell no secret."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+from tokenloom.pipeline import storage_local
+from tokenloom.pipeline.storage import StorageError, Store, redact
+
+
+@pytest.fixture(scope="module")
+def s3_options():
+    """Options for a bucket `bucket` on moto's S3 server, in this process."""
+    moto_server = pytest.importorskip("moto.server")
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = {"key": "ACCESSKEY1", "secret": "SECRETKEY1", "endpoint_url": f"http://{host}:{port}"}
+    import fsspec
+
+    fsspec.filesystem("s3", **options).mkdir("bucket")
+    yield options
+    server.stop()
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def store(request, tmp_path):
+    if request.param == "local":
+        return Store(tmp_path / "store")
+    if request.param == "memory":
+        return Store(f"memory://{uuid.uuid4()}")
+    return Store(f"s3://bucket/{uuid.uuid4()}", request.getfixturevalue("s3_options"))
+
+
+def test_create_writes_once(store):
+    assert store.create("depth/a.parquet", b"first")
+    assert not store.create("depth/a.parquet", b"second")
+    assert store.read("depth/a.parquet") == b"first"
+    assert store.create("empty", b"")
+    assert not store.create("empty", b"x")
+    assert store.read("empty") == b""
+
+
+def test_replace_read_range_exists_and_delete(store):
+    store.replace("a", b"old")
+    store.replace("a", b"0123456789")
+    assert store.read_range("a", 2, 5) == b"234"
+    assert store.read_range("a", 8, 50) == b"89"
+    assert store.read_range("a", 10, 50) == b""
+    assert store.read_range("a", 5, 5) == b""
+    assert store.size("a") == 10
+    assert store.exists("a")
+    store.delete("a")
+    store.delete("a")
+    assert not store.exists("a")
+    with pytest.raises(FileNotFoundError, match=r"/a does not exist"):
+        store.read("a")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        store.read_range("a", 0, 1)
+
+
+def test_listing(store):
+    assert store.list() == store.list("depth") == store.children() == []
+    for name in ("depth/b", "depth/a", "depth/deep/c", "depths/x", "top"):
+        store.create(name, name.encode())
+    assert [entry.name for entry in store.list("depth")] == ["a", "b", "deep/c"]
+    assert [entry.name for entry in store.list("depth/", recursive=False)] == ["a", "b"]
+    assert [entry.name for entry in store.list()] == ["depth/a", "depth/b", "depth/deep/c", "depths/x", "top"]
+    assert [entry.name for entry in store.list(recursive=False)] == ["top"]
+    assert store.list("top") == store.list("nowhere") == store.list("dep") == []
+    assert store.children() == ["depth/", "depths/", "top"]
+    entry = store.list("depth")[0]
+    assert entry.size == len("depth/a")
+    assert abs(entry.modified - time.time()) < 60
+
+
+def test_listing_is_fresh(store):
+    other = pickle.loads(pickle.dumps(store))
+    assert store.list("a") == []
+    other.create("a/1", b"")
+    assert [entry.name for entry in store.list("a")] == ["1"]
+    other.delete("a/1")
+    assert store.list("a") == []
+    assert not store.exists("a/1")
+
+
+def test_a_listing_has_every_page(store):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda index: store.replace(f"many/{index:05d}", b"x"), range(1_100)))
+    assert [entry.name for entry in store.list("many")] == [f"{index:05d}" for index in range(1_100)]
+
+
+def test_open_reads_as_a_file(store):
+    store.create("a", b"0123456789")
+    with store.open("a") as file:
+        assert file.read(3) == b"012"
+        file.seek(-4, os.SEEK_END)
+        assert file.read() == b"6789"
+        assert file.read(5) == b""
+    assert store.open("a", size=4).read() == b"0123"
+
+
+@pytest.mark.parametrize("path", ["../a", "/a", "a/../b", "a/..", "./a", "a\0b"])
+def test_paths_stay_below_the_root(store, path):
+    for action in (store.read, store.delete, store.exists, store.list, lambda path: store.create(path, b"")):
+        with pytest.raises(StorageError, match="leaves its root"):
+            action(path)
+
+
+def test_one_of_many_writers_wins(store):
+    if store.url.startswith("memory"):
+        pytest.skip("fsspec's memory file system looks and writes in two steps")
+    barrier = threading.Barrier(8)
+
+    def write(index: int) -> bool:
+        barrier.wait()
+        return store.create("contested", b"%d" % index * 100_000)
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(write, range(8)))
+    assert sum(won) == 1
+    assert store.read("contested") == b"%d" % won.index(True) * 100_000
+    assert [entry.name for entry in store.list()] == ["contested"]
+
+
+def _create(store: Store) -> bool:
+    return store.create("from-child", b"x")
+
+
+def test_a_used_store_survives_a_fork(store):
+    if store.url.startswith("memory"):
+        pytest.skip("another process has other memory")
+    store.create("before", b"")
+    with get_context("fork").Pool(1) as pool:
+        assert pool.apply(_create, (store,)) is True
+    assert store.exists("from-child")
+
+
+def test_local_urls_mean_the_same_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Store("out").url == Store(f"file://{tmp_path}/out/").url == Store(tmp_path / "out").url == f"{tmp_path}/out"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Store("~/out").url == f"{tmp_path}/out"
+
+
+def test_create_without_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    store = Store(tmp_path)
+    assert store.create("a", b"1")
+    assert not store.create("a", b"2")
+    assert store.read("a") == b"1"
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+def test_a_link_whose_answer_was_lost_counts(tmp_path, monkeypatch):
+    link = os.link
+
+    def link_and_lose_the_answer(source, target):
+        link(source, target)
+        raise FileExistsError(errno.EEXIST, "repeated request")
+
+    monkeypatch.setattr(os, "link", link_and_lose_the_answer)
+    assert Store(tmp_path).create("a", b"1")
+
+
+def test_transient_errors_are_tried_again_and_then_named(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    store.create("a", b"1")
+    calls, failures = [], 2
+    monkeypatch.setattr("tokenloom.pipeline.storage._FIRST_WAIT", 0.001)
+
+    def read(self, path):
+        calls.append(path)
+        if len(calls) <= failures:
+            raise OSError(errno.EIO, "flaky")
+        return b"1"
+
+    monkeypatch.setattr(storage_local.LocalFiles, "read", read)
+    assert store.read("a") == b"1"
+    assert len(calls) == 3
+    calls.clear()
+    failures = 99
+    with pytest.raises(StorageError, match=r"/a: could not read it .*flaky"):
+        store.read("a")
+    assert len(calls) == 4
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="MiB are free there: make room"):
+        Store(tmp_path).create("a/b", b"1")
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_a_killed_writer_leaves_nothing_visible_and_is_cleaned_up(tmp_path):
+    script = (
+        "import os, signal; from tokenloom.pipeline.storage import Store\n"
+        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"Store({str(tmp_path)!r}).create('deep/a', b'x' * 100)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    left = list((tmp_path / "deep").iterdir())
+    assert len(left) == 1
+    store = Store(tmp_path)
+    assert store.list() == []
+    assert not store.exists("deep/a")
+
+    mine = tmp_path / "deep" / f".tmp-{storage_local._host()}-{os.getpid()}-0"
+    elsewhere = tmp_path / "deep" / ".tmp-other-host-7-1-0"
+    ancient = tmp_path / "deep" / ".tmp-other-host-7-1-1"
+    for path in (mine, elsewhere, ancient):
+        path.write_bytes(b"")
+    os.utime(ancient, (0, 0))
+    store.remove_stale_temporaries()
+    assert sorted((tmp_path / "deep").iterdir()) == sorted([mine, elsewhere])
+
+
+def test_listing_follows_links_but_not_in_circles(tmp_path):
+    (tmp_path / "real" / "inner").mkdir(parents=True)
+    (tmp_path / "real" / "inner" / "a").write_bytes(b"12")
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "linked").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "inner" / "up").symlink_to(tmp_path / "real")
+    (tmp_path / "corpus" / "nothing").symlink_to(tmp_path / "missing")
+    names = [entry.name for entry in Store(tmp_path / "corpus").list()]
+    assert names == ["linked/inner/a"]
+
+
+def test_local_errors_say_what_to_do(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="A file is in the way"):
+        Store(tmp_path).create("file/below", b"")
+    if os.geteuid() != 0:
+        tmp_path.chmod(0o500)
+        with pytest.raises(StorageError, match="Give this user access"):
+            Store(tmp_path).create("a", b"")
+        tmp_path.chmod(0o700)
+
+
+def test_a_missing_bucket_is_an_error_even_for_a_listing(s3_options):
+    store = Store("s3://no-such-bucket/x", s3_options)
+    for action in (store.list, lambda: store.create("a", b""), lambda: store.read("a"), lambda: store.exists("a")):
+        with pytest.raises(StorageError, match="The bucket does not exist: create it"):
+            action()
+
+
+def test_a_dead_endpoint_is_named_and_no_secret_is(s3_options, monkeypatch):
+    monkeypatch.setattr("tokenloom.pipeline.storage._ATTEMPTS", 1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
+    store = Store("s3://bucket/x", {**s3_options, "endpoint_url": endpoint})
+    with pytest.raises(StorageError, match="Nothing answers there") as raised:
+        store.list()
+    assert endpoint in str(raised.value)
+    for secret in (s3_options["key"], s3_options["secret"]):
+        assert secret not in str(raised.value) + repr(store)
+    assert raised.value.__cause__ is None
+
+
+def test_s3_options_from_the_environment(s3_options, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_options["endpoint_url"])
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "other")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "other")
+    assert Store("s3://bucket").create(str(uuid.uuid4()), b"1")
+
+
+def test_missing_file_systems_are_explained():
+    with pytest.raises(StorageError, match=r"fsspec knows .*s3"):
+        Store("nonsense://x").list()
+    script = (
+        "import sys; sys.modules['s3fs'] = None; from tokenloom.pipeline.storage import Store\n"
+        "Store('s3://bucket').list()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert "s3://bucket: no file system for s3:// is installed. pip install 'tokenloom[s3]'." in done.stderr
+        "StorageError: s3://bucket: no file system for s3:// is installed. pip install 'tokenloom[s3]'." in done.stderr
+    )
+
+
+def test_redaction():
+    options = {"key": "AKIA1", "client_kwargs": {"aws_secret_access_key": "s3cr3t", "endpoint_url": "http://host"}}
+    text = redact("AKIA1 and s3cr3t at http://host and ftp://me:word@host/x?X-Amz-Signature=abc&sig=d&page=2", options)
+    assert text == "*** and *** at http://host and ftp://***@host/x?X-Amz-Signature=***&sig=***&page=2"
+
+
+def test_errors_and_stores_can_be_sent_to_another_process(tmp_path):
+    error = pickle.loads(pickle.dumps(StorageError("what", "url", "way out")))
+    assert str(error) == "url: what. way out."
+    store = Store(tmp_path, {"auto_mkdir": True})
+    store.list()
+    assert pickle.loads(pickle.dumps(store)).url == store.url
+
+
+def test_a_listing_of_100_000_files_is_quick(tmp_path):
+    folder = Path(tmp_path, "many")
+    folder.mkdir()
+    (folder / "000000").write_bytes(b"x")
+    for index in range(1, 100_000):
+        if index % 50_000 == 0:  # file systems limit the links to one file
+            (folder / f"{index:06d}").write_bytes(b"x")
+        else:
+            os.link(folder / f"{index // 50_000 * 50_000:06d}", folder / f"{index:06d}")
+    start = time.perf_counter()
+    assert len(Store(tmp_path).list("many")) == 100_000
+    assert time.perf_counter() - start < 10
