@@ -59,7 +59,7 @@ def naming_extras() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(_what_to_install(error), name=error.name, path=error.path) from error
+        raise ModuleNotFoundError(what_to_install(error), name=error.name, path=error.path) from error
 
 
 @dataclass(frozen=True)
@@ -140,12 +140,12 @@ def _import(module_name: str, reference: str):
             raise RegistryError(
                 f"{reference}: there is no module {error.name!r}, neither installed nor in {here}"
             ) from error
-        raise RegistryError(f"{reference}: {_what_to_install(error)}") from error
+        raise RegistryError(f"{reference}: {what_to_install(error)}") from error
     except ImportError as error:
         raise RegistryError(f"{reference}: importing {module_name} failed: {error}") from error
 
 
-def _what_to_install(error: ModuleNotFoundError) -> str:
+def what_to_install(error: ModuleNotFoundError) -> str:
     """The error's text, and the extra of this package that brings the missing package."""
     missing = (error.name or "").partition(".")[0]
     for requirement in metadata.requires("tokenloom") or []:
