@@ -1,0 +1,222 @@
+"""What tests share: photographs and small corpora of them, an S3 server, Ray, and the folder of reference data."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import random
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BUCKET = "tokenloom-tests"
+
+CAPTIONS = {
+    "astronaut": "An astronaut in an orange suit smiles in front of a flag and a model of the Space Shuttle.",
+    "chelsea": "A tabby cat looks past the camera.",
+    "china": "A temple with a curved roof stands behind trees.",
+    "coffee": "A cup of espresso on a saucer with a spoon, on a wooden table.",
+    "flower": "A pink dahlia in front of dark leaves.",
+    "rocket": "A rocket lifts off at night among lightning towers.",
+}
+
+
+def _free_port() -> int:
+    """One below those that the kernel gives to clients: the server takes it only when the first test asks for it."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+
+
+# Set before anything starts, so that every process of a test, Ray's workers among them, has the same environment, and
+# none of them can reach a real object store or hub with the credentials of whoever runs the tests.
+S3_PORT = _free_port()
+os.environ.update(
+    AWS_ENDPOINT_URL=f"http://127.0.0.1:{S3_PORT}",
+    AWS_ACCESS_KEY_ID="tokenloom",
+    AWS_SECRET_ACCESS_KEY="tokenloom-secret",
+    AWS_REGION="us-east-1",
+    AWS_DEFAULT_REGION="us-east-1",
+    AWS_EC2_METADATA_DISABLED="true",
+    HF_HUB_OFFLINE="1",
+    RAY_USAGE_STATS_ENABLED="0",
+    TOKENIZERS_PARALLELISM="false",
+)
+for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "RAY_ADDRESS"):
+    os.environ.pop(name, None)
+
+
+# --- S3 ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """An S3 server on loopback. `name` tells whose; `endpoint` is also in AWS_ENDPOINT_URL."""
+
+    name: str
+    endpoint: str
+
+
+def _has_ceph() -> bool:
+    return all(shutil.which(program) for program in ("ceph", "ceph-mon", "ceph-osd", "radosgw", "radosgw-admin"))
+
+
+def _server_name() -> str:
+    if not _has_ceph():
+        return "moto's server (Ceph isn't installed)"
+    version = subprocess.run(["radosgw", "--version"], capture_output=True, text=True, check=True).stdout
+    return "Ceph's gateway " + version.split()[2]
+
+
+def pytest_report_header() -> str:
+    return f"S3 tests use {_server_name()}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says it in quiet mode too, which has no header."""
+    if terminalreporter.verbosity < 0:
+        terminalreporter.write_line(pytest_report_header())
+
+
+# Both servers end when their standard input does: also when pytest is killed and can stop nothing any more.
+_CEPH = 'infra/s3/ceph-up.sh "$1" "$2" || exit; echo ready; cat >/dev/null; infra/s3/ceph-down.sh "$1"; rm -r "$1"'
+_MOTO = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", int(sys.argv[1]))
+server.start()
+print("ready", flush=True)
+sys.stdin.read()
+server.stop()
+"""
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """Ceph's S3 gateway where it is installed, else moto's server; started once, at AWS_ENDPOINT_URL."""
+    folder = tempfile.mkdtemp(prefix="tokenloom-s3-")  # short: sockets lie in it, whose paths are bounded
+    if _has_ceph():
+        command = ["bash", "-c", _CEPH, "bash", f"{folder}/ceph", str(S3_PORT)]
+    else:
+        command = [sys.executable, "-c", _MOTO, str(S3_PORT)]
+    with open(f"{folder}/log", "wb") as log:
+        server = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+        )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    if not any(line.strip() == b"ready" for line in server.stdout):
+        pytest.fail(f"the S3 server didn't start:\n{Path(folder, 'log').read_text()}", pytrace=False)
+    try:
+        import s3fs
+
+        s3fs.S3FileSystem(skip_instance_cache=True).mkdir(BUCKET)
+        yield S3Server(_server_name(), os.environ["AWS_ENDPOINT_URL"])
+    finally:
+        server.stdin.close()
+        try:
+            server.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def s3_url(s3_server: S3Server, request: pytest.FixtureRequest) -> str:
+    """A fresh prefix on the S3 server, which every process started by the test reaches by its environment alone."""
+    return f"s3://{BUCKET}/{re.sub(r'[^a-zA-Z0-9]+', '-', request.node.name).strip('-')}-{time.monotonic_ns()}"
+
+
+# --- Ray --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """Ray in this process, of 2 CPUs and a small object store, for all tests that ask for it."""
+    import ray
+
+    ray.init(
+        num_cpus=2,
+        object_store_memory=300 * 2**20,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()
+
+
+# --- images and corpora -----------------------------------------------------------------------------------------------
+
+
+def package_folder(package: str) -> Path:
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+@pytest.fixture(scope="session")
+def photos() -> dict[str, bytes]:
+    """A few photographs that scikit-image and scikit-learn ship, by name, as RGB JPEGs of 300 to 640 pixels a side."""
+    from PIL import Image
+
+    folders = [package_folder("skimage") / "data", package_folder("sklearn") / "datasets/images"]
+    photos = {}
+    for name in CAPTIONS:
+        path = next(path for folder in folders for path in folder.glob(f"{name}.*"))
+        if path.suffix == ".jpg":
+            photos[name] = path.read_bytes()
+        else:
+            jpeg = io.BytesIO()
+            Image.open(path).convert("RGB").save(jpeg, "JPEG", quality=92)
+            photos[name] = jpeg.getvalue()
+    return photos
+
+
+@pytest.fixture
+def corpus_folder(photos: dict[str, bytes], tmp_path: Path) -> Path:
+    """A folder of the photographs, each with its caption beside it: NAME.jpg, NAME.txt."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for name, photo in photos.items():
+        (folder / f"{name}.jpg").write_bytes(photo)
+        (folder / f"{name}.txt").write_text(CAPTIONS[name])
+    return folder
+
+
+@pytest.fixture
+def corpus_tar(photos: dict[str, bytes], tmp_path: Path) -> Path:
+    """A WebDataset shard of the photographs and their captions."""
+    path = tmp_path / "photos-00000.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, photo in photos.items():
+            for suffix, data in (("jpg", photo), ("txt", CAPTIONS[name].encode())):
+                member = tarfile.TarInfo(f"{name}.{suffix}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data beside the repository, for tests that compare with it."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"there is no reference data at {folder}")
+    return folder
