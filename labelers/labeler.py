@@ -79,6 +79,7 @@ class Labeler(ABC):
         cropped by their kind), "nothing" for one that needs no pixels.
     requires: modalities without which a sample can't be labelled. wants: modalities used where the recipe has them.
     version: part of the fingerprint; raise it when the same input gives another label.
+    autocast: the torch dtype that its model may run in on a GPU; None keeps float32.
     """
 
     makes: Sequence[Modality] = ()
@@ -90,6 +91,7 @@ class Labeler(ABC):
     weights: ClassVar[Weights | None] = None
     resources: ClassVar[Resources] = Resources()
     batch_size: ClassVar[int] = 32
+    autocast: ClassVar[Literal["float16", "bfloat16"] | None] = None
     Params: ClassVar[type[BaseModel]] = NoParams
 
     def __init__(self, params: BaseModel | None = None, weights: str | None = None) -> None:

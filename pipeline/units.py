@@ -2,9 +2,9 @@
 
 A unit's name is the file name, less the extension, of its shard in every modality:
 
-    photos-3f9c01ab-000000000000-000000131072-00256
-    \\____________/ \\__________/ \\__________/ \\___/
-       shard id        start         stop     samples
+    photos-3f9c01ab52e7-000000000000-000000131072-00256
+    \\_________________/ \\__________/ \\__________/ \\___/
+          shard id           start         stop     samples
 
 Start and stop are positions in the corpus shard (bytes in a tar, rows in Parquet, indices in a folder); the last unit
 of a shard stops at `end`. So one listing of an output prefix tells which parts of which shards are done, where the
@@ -17,17 +17,23 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-_NAME = re.compile(r"(?P<shard>.+-[0-9a-f]{8})-(?P<start>\d{12})-(?P<stop>\d{12}|end)-(?P<count>\d{5})")
+_NAME = re.compile(r"(?P<shard>.+-[0-9a-f]{12})-(?P<start>\d{12})-(?P<stop>\d{12}|end)-(?P<count>\d{5})", re.ASCII)
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Unit:
-    """Consecutive samples of one corpus shard. `stop` is None for the last unit of its shard."""
+    """Consecutive samples of one corpus shard. `stop` is None for the last unit of its shard. Sorts as its name does."""
 
     shard: str
     start: int
     stop: int | None
     count: int
+
+    def __lt__(self, other: Unit) -> bool:
+        return self._order() < other._order()
+
+    def _order(self) -> tuple[str, int, bool, int, int]:
+        return self.shard, self.start, self.stop is None, self.stop or 0, self.count
 
     @property
     def name(self) -> str:
@@ -45,10 +51,11 @@ class Unit:
 
 
 def shard_id(path: str, size: int) -> str:
-    """The id of a corpus shard: a readable stem, and 8 hex digits that tell apart (path, size).
+    """The id of a corpus shard: a readable stem, and 12 hex digits that tell apart (path, size), even where
+    a hundred thousand folders share one name.
 
     path: relative to the corpus' root, so that a corpus keeps its ids when it is copied elsewhere.
     """
     stem = re.sub(r"[^a-zA-Z0-9_]+", "-", path.rsplit("/", 1)[-1].split(".")[0]).strip("-")[:48] or "shard"
     digest = hashlib.sha256(f"{path}\n{size}".encode("utf-8", "surrogateescape")).hexdigest()
-    return f"{stem}-{digest[:8]}"
+    return f"{stem}-{digest[:12]}"

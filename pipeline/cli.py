@@ -1,0 +1,119 @@
+"""The command line. Every command imports what it needs when it runs, so that --help answers at once."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="tokenloom",
+    help="Turns a corpus of images into an aligned, tokenised, any-to-any training set.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's file, or the name of a shipped one.")]
+DatasetUrl = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset's folder or URL.")]
+Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one value, as views.size=448.")]
+CorpusUrl = Annotated[str | None, typer.Option("--corpus", metavar="URL", help="The corpus, in place of the recipe's.")]
+OutputUrl = Annotated[str | None, typer.Option("--output", metavar="URL", help="The output, in place of the recipe's.")]
+Replacing = Annotated[
+    list[str], typer.Option("--replace", metavar="MODALITY", help="Make this modality, and what is made from it, anew.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def run(
+    recipe: RecipeName,
+    overrides: Overrides = [],  # noqa: B006 - typer copies it
+    corpus: CorpusUrl = None,
+    output: OutputUrl = None,
+    replacing: Replacing = [],  # noqa: B006
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after the unit that holds the Nth sample.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+) -> None:
+    """Make the dataset that a recipe describes; run it again to resume."""
+    from . import commands
+
+    commands.run(recipe, overrides, corpus, output, replacing, limit, dry_run)
+
+
+@app.command()
+def plan(
+    recipe: RecipeName,
+    overrides: Overrides = [],  # noqa: B006
+    corpus: CorpusUrl = None,
+    output: OutputUrl = None,
+    replacing: Replacing = [],  # noqa: B006
+    calibrate: Annotated[int, typer.Option(min=0, help="Samples to try in this process for an estimate of time.")] = 32,
+) -> None:
+    """Show stages, resources, what is left to do, and an estimate of the time it takes."""
+    from . import commands
+
+    commands.plan(recipe, overrides, corpus, output, replacing, calibrate)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    import json
+
+    from .recipe import Recipe
+
+    print(json.dumps(Recipe.model_json_schema(), indent=2))
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Makes SIGTERM end a command as Ctrl-C does."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, raised in the main thread."""
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake is one message and exit code 1, never a traceback."""
+    try:
+        with _terminable():
+            app()
+    except Terminated:
+        _fail("stopped by SIGTERM; what was committed stays, the same command goes on from there", 143)
+    except KeyboardInterrupt:
+        _fail("stopped; what was committed stays, the same command goes on from there", 130)
+    except (ValueError, RuntimeError, OSError) as error:
+        if not _expected(error):
+            raise
+        _fail(str(error), 1)
+
+
+def _expected(error: Exception) -> bool:
+    """Whether the error was written for the user: one of this package's own, or of the file system."""
+    return type(error).__module__.startswith("tokenloom.") or isinstance(error, OSError)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"tokenloom: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

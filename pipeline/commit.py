@@ -1,0 +1,83 @@
+"""Commit: writing what one unit of one modality came to, so that a shard that can be seen is complete."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .corpus import Rejection
+from .manifest import ModalityCard
+from .parcel import Failure
+from .shards import Rows, ShardMeta, write_labels, write_tokens
+from .storage import Store
+from .units import Unit
+
+QUARANTINE = "quarantine"
+CORPUS = "corpus"
+"""The name under which the quarantine lists what the corpus reader refused."""
+
+
+@dataclass
+class Result:
+    """One modality of one unit. tokens: per row (sample and view). labels: encoded, per row or, for labelers that
+    don't work on views, per sample."""
+
+    tokens: list[np.ndarray | None] = field(default_factory=list)
+    labels: list[bytes | None] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+
+def token_rows(keys: Sequence[str], views: int) -> Rows:
+    """The rows of a token shard: every view of every sample."""
+    return Rows([key for key in keys for _ in range(views)], [view for _ in keys for view in range(views)])
+
+
+def label_rows(keys: Sequence[str], views: int, card: ModalityCard) -> Rows:
+    """The rows of a label shard: a labeler that doesn't work on views has one label per sample."""
+    return token_rows(keys, views if card.on == "view" else 1)
+
+
+def write_rejections(store: Store, unit: Unit, rejected: Sequence[Rejection]) -> str:
+    """Writes what the corpus reader refused into the quarantine; its SHA-256, "" when there is nothing."""
+    failures = [Failure(r.key, CORPUS, r.reason, r.error, unit.name) for r in rejected]
+    return _write_ledger(store, unit, CORPUS, failures)
+
+
+def write_result(
+    store: Store, unit: Unit, name: str, card: ModalityCard, keys: Sequence[str], views: int, result: Result, rejected: str
+) -> None:
+    """Writes ledger, labels and tokens, in this order: the ledger is there before the shard that refers to it.
+
+    Shards that exist already are left as they are: their bytes are a function of the same input.
+    """
+    ledger = _write_ledger(store, unit, name, result.failures)
+    meta = ShardMeta(unit.name, name, card.fingerprint, ledger, rejected)
+    if card.keeps_labels:
+        extension = card.label_kind.extension
+        store.create(label_path(name, unit), write_labels(label_rows(keys, views, card), result.labels, extension, meta))
+    if card.keeps_tokens:
+        assert card.tokens is not None and card.tokens.spec is not None
+        store.create(token_path(name, unit), write_tokens(token_rows(keys, views), result.tokens, card.tokens.spec, meta))
+
+
+def token_path(modality: str, unit: Unit) -> str:
+    return f"{modality}/{unit.name}.parquet"
+
+
+def label_path(modality: str, unit: Unit) -> str:
+    return f"{modality}/{unit.name}.tar"
+
+
+def ledger_path(modality: str, unit: Unit) -> str:
+    return f"{QUARANTINE}/{modality}/{unit.name}.jsonl"
+
+
+def _write_ledger(store: Store, unit: Unit, modality: str, failures: Sequence[Failure]) -> str:
+    if not failures:
+        return ""
+    data = b"".join(failure.to_line() for failure in failures)
+    store.create(ledger_path(modality, unit), data)
+    return hashlib.sha256(data).hexdigest()

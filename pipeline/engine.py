@@ -1,0 +1,182 @@
+"""The engine: units stream through Ray Data, from the corpus' reader through the stages to result rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .corpus import Corpus, CorpusSettings, Shard, UnitLimits
+from .parcel import Parcel
+from .stage import StageConfig, StageWorker
+from .units import Unit
+from .worklist import Work
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_MOST_BLOCKS = 1000
+"""Blocks of work given to Ray at once; with more work, a block holds several pieces."""
+
+_AHEAD = 2
+"""Units that a worker has in hand and waiting: enough that it never idles, few enough for the object store."""
+
+
+class EngineError(RuntimeError):
+    """The run can't go on; the message is the cause as the worker saw it."""
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """A unit that is done: per modality rows, failures, and the seconds that its stage took; the bytes of its
+    images, the samples that the corpus reader refused, and how many times an image was decoded."""
+
+    unit: Unit
+    done: dict[str, tuple[int, int, float]]
+    bytes: int
+    rejected: int
+    decodes: int
+
+
+@dataclass(frozen=True)
+class ReaderConfig:
+    """What a reading task has to know. limit: stop after so many samples."""
+
+    corpus: CorpusSettings
+    limits: UnitLimits
+    limit: int | None
+
+
+class ClusterSize:
+    """What Ray has to offer; starts Ray on this machine when there is no cluster."""
+
+    def __init__(self) -> None:
+        start_ray()
+        import ray
+
+        resources = ray.cluster_resources()
+        self.cpus = int(resources.get("CPU", 1))
+        self.gpus = float(resources.get("GPU", 0))
+
+
+def start_ray() -> None:
+    """Connects to the cluster that RAY_ADDRESS names, or starts Ray here, quietly."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import logging
+
+    import ray
+
+    if not ray.is_initialized():
+        # Plugins written as module:Class may lie in the working directory.
+        paths = os.pathsep.join(path for path in (str(Path.cwd()), os.environ.get("PYTHONPATH", "")) if path)
+        ray.init(
+            include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": {"PYTHONPATH": paths}},
+        )
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.enable_operator_progress_bars = False
+    context.target_max_block_size = 1  # every row its own block: a unit is what moves, and what is tried again
+    context.execution_options.verbose_progress = False
+    for name in ("ray.data", "ray.data._internal"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def stop_ray() -> None:
+    """Disconnects from the cluster, or stops the Ray that `start_ray` started here."""
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
+
+
+def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageConfig]) -> Iterator[UnitResult]:
+    """Runs every unit in `works` through the stages, yielding results as they come, in any order.
+
+    Raises EngineError with the cause when a unit can't be read or written, whatever is tried.
+    """
+    import ray.data
+    from ray.data import ActorPoolStrategy
+
+    dataset = ray.data.from_items(_blocks(works, reader.limit), override_num_blocks=_block_count(works, reader.limit))
+    # No CPUs are set aside for reading: it waits for the disk or the network, and differs in that from the stages, so
+    # that Ray doesn't fuse it into their actors.
+    dataset = dataset.map_batches(
+        read_parcels, fn_args=(reader,), batch_format="pyarrow", num_cpus=0, concurrency=_readers(stages)
+    )
+    for config in stages:
+        stage = config.stage
+        dataset = dataset.map_batches(
+            StageWorker,
+            fn_constructor_args=(config,),
+            batch_format="pyarrow",
+            num_cpus=stage.num_cpus,
+            num_gpus=stage.num_gpus or None,
+            compute=ActorPoolStrategy(
+                min_size=stage.min_workers, max_size=stage.max_workers, max_tasks_in_flight_per_actor=_AHEAD
+            ),
+        )
+    try:
+        for row in dataset.iter_rows():
+            yield _result(json.loads(row["head"]))
+    except ray.exceptions.RayError as error:
+        raise EngineError(_cause(error)) from None
+
+
+def read_parcels(block: pa.Table, reader: ReaderConfig) -> Iterator[pa.Table]:
+    """A reading task: the parcels of the pieces of work in `block`, one table each."""
+    corpus = Corpus(reader.corpus)
+    left = reader.limit if reader.limit is not None else sys.maxsize
+    for text in block["work"]:
+        for raw in json.loads(text.as_py()):
+            shard = Shard(**raw.pop("shard"))
+            for unit in islice(corpus.read(shard, raw["start"], raw["stop"], reader.limits), raw["units"]):
+                yield Parcel.of(unit, tuple(raw["todo"])).to_table()
+                left -= unit.unit.count
+                if left <= 0:
+                    return
+
+
+def _blocks(works: Sequence[Work], limit: int | None) -> list[dict[str, str]]:
+    count = _block_count(works, limit)
+    size, extra = divmod(len(works), count)
+    blocks, start = [], 0
+    for index in range(count):
+        stop = start + size + (index < extra)
+        blocks.append({"work": json.dumps([asdict(work) for work in works[start:stop]])})
+        start = stop
+    return blocks
+
+
+def _block_count(works: Sequence[Work], limit: int | None) -> int:
+    """With a limit one task reads everything, since it has to count."""
+    return 1 if limit is not None else min(len(works), _MOST_BLOCKS)
+
+
+def _readers(stages: Sequence[StageConfig]) -> int:
+    return max(2, stages[0].stage.max_workers)
+
+
+def _result(head: dict[str, Any]) -> UnitResult:
+    done = {name: tuple(result) for name, result in head["done"].items()}
+    unit = Unit.parse(head["unit"])
+    assert unit is not None
+    return UnitResult(unit, done, head["bytes"], len(head["rejected"]), head["decodes"])
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost error of a failed task, as its worker raised it."""
+    cause = getattr(error, "cause", None)
+    while isinstance(cause, BaseException) and getattr(cause, "cause", None) is not None:
+        cause = cause.cause
+    found = cause or error.__cause__ or error
+    text = str(found).strip()
+    return f"{type(found).__name__}: {text.splitlines()[-1] if text else 'no message'}"

@@ -1,0 +1,104 @@
+"""Parcel: one unit on its way through the stages, as a row of a Ray Data block."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .corpus import Rejection, Sample, UnitSamples
+from .units import Unit
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One line of the quarantine: which sample failed to get which modality, and why."""
+
+    key: str
+    modality: str
+    reason: str
+    error: str
+    unit: str
+    view: int | None = None
+
+    def to_line(self) -> bytes:
+        return json.dumps(asdict(self), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes | str) -> Failure:
+        return cls(**json.loads(line))
+
+
+@dataclass
+class Parcel:
+    """A unit's samples with what the stages so far made of them.
+
+    todo: the modalities that the output lacks for this unit. samples: images are None once no later stage looks at
+    pixels. labels: encoded labels that later stages need, by modality, one list per sample, or per sample and view
+    for labelers on views. failures: of modalities that later stages may need. done: modalities written so far, with
+    (rows, failed, seconds). bytes: of the encoded images. decodes: times that an image of the unit was decoded.
+    """
+
+    unit: Unit
+    todo: tuple[str, ...]
+    samples: list[Sample]
+    rejected: list[Rejection]
+    labels: dict[str, list[bytes | None]] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    done: dict[str, tuple[int, int, float]] = field(default_factory=dict)
+    bytes: int = 0
+    decodes: int = 0
+
+    @classmethod
+    def of(cls, samples: UnitSamples, todo: tuple[str, ...]) -> Parcel:
+        size = sum(len(sample.image or b"") for sample in samples.samples)
+        return cls(samples.unit, todo, samples.samples, samples.rejected, bytes=size)
+
+    def to_table(self) -> pa.Table:
+        """One row: the bulk (images, labels) as Arrow lists of binaries, the rest as JSON."""
+        import pyarrow as pa
+
+        head = {
+            "unit": self.unit.name,
+            "todo": self.todo,
+            "keys": [sample.key for sample in self.samples],
+            "fields": [sample.fields for sample in self.samples],
+            "rejected": [asdict(rejection) for rejection in self.rejected],
+            "labels": list(self.labels),
+            "failures": [asdict(failure) for failure in self.failures],
+            "done": self.done,
+            "bytes": self.bytes,
+            "decodes": self.decodes,
+        }
+        blobs = [[sample.image for sample in self.samples], *self.labels.values()]
+        return pa.table(
+            {
+                "head": pa.array([json.dumps(head)], pa.large_string()),
+                "blobs": pa.array([blobs], pa.large_list(pa.large_list(pa.large_binary()))),
+            }
+        )
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> Iterator[Parcel]:
+        """The parcels in a block, one per row."""
+        for head_text, blobs in zip(table["head"], table["blobs"], strict=True):
+            head: dict[str, Any] = json.loads(head_text.as_py())
+            images, *labels = blobs.as_py()
+            unit = Unit.parse(head["unit"])
+            assert unit is not None
+            rows = zip(head["keys"], images, head["fields"], strict=True)
+            yield cls(
+                unit=unit,
+                todo=tuple(head["todo"]),
+                samples=[Sample(key, image, fields) for key, image, fields in rows],
+                rejected=[Rejection(**rejection) for rejection in head["rejected"]],
+                labels=dict(zip(head["labels"], labels, strict=True)),
+                failures=[Failure(**failure) for failure in head["failures"]],
+                done={name: tuple(result) for name, result in head["done"].items()},
+                bytes=head["bytes"],
+                decodes=head["decodes"],
+            )

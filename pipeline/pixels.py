@@ -1,0 +1,131 @@
+"""Pixels: decoding a chunk of samples on threads, ahead of the labelers that look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from ..labelers.images import BadImage, Header, decode_image, decode_view, read_header
+from ..labelers.views import View, ViewSettings, cut_view
+from .corpus import Sample
+from .labeling import Fault
+
+CHUNK_SAMPLES = 64
+"""Samples decoded together. A constant, since batches are cut from chunks and floats depend on the batch's shape: the
+bytes of a dataset must not depend on how steps are grouped into stages."""
+
+CHUNK_PIXELS = 64 * 2**20
+"""Pixels of whole images in a chunk, at most: bounds memory where images are large."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a stage's labelers look at."""
+
+    views: bool
+    images: bool
+
+
+@dataclass
+class Chunk:
+    """Neighbouring samples of a unit, decoded as far as wanted.
+
+    faults: why a sample's image can't be used, by its index in the chunk. views: one list per sample, empty for the
+    faulty. view_pixels: uint8 (samples x views, size, size, 3), zeros for the faulty. images: whole, None likewise.
+    """
+
+    start: int
+    samples: Sequence[Sample]
+    faults: dict[int, Fault]
+    views: list[list[View]]
+    view_pixels: np.ndarray | None
+    images: list[np.ndarray | None]
+    decodes: int
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    views: list[View]
+    view_pixels: list[np.ndarray]
+    image: np.ndarray | None
+
+
+class Decoder:
+    """Decodes the samples of one unit after another, `threads` at a time."""
+
+    def __init__(self, settings: ViewSettings, seed: int, wanted: Wanted, threads: int) -> None:
+        self._settings, self._seed, self._wanted = settings, seed, wanted
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    def chunks(self, samples: Sequence[Sample]) -> Iterator[Chunk]:
+        """The unit's chunks in order; while one is worked on, the next is being decoded."""
+        headers = [_header(sample) for sample in samples] if self._wanted.views or self._wanted.images else None
+        bounds = _bounds(headers) if headers else _even_bounds(len(samples))
+        decode = partial(self._submit, samples, headers or [None] * len(samples))
+        ahead = decode(bounds[0]) if bounds else []
+        for index, (start, stop) in enumerate(bounds):
+            current = ahead
+            ahead = decode(bounds[index + 1]) if index + 1 < len(bounds) else []
+            yield self._gather(start, samples[start:stop], current)
+
+    def _submit(
+        self, samples: Sequence[Sample], headers: Sequence[Header | Fault | None], bounds: tuple[int, int]
+    ) -> list[Future[_Decoded | Fault]]:
+        span = slice(*bounds)
+        return [self._pool.submit(self._decode, *pair) for pair in zip(samples[span], headers[span], strict=True)]
+
+    def _decode(self, sample: Sample, header: Header | Fault | None) -> _Decoded | Fault:
+        if not isinstance(header, Header):
+            return header or _Decoded([], [], None)
+        try:
+            data = sample.image or b""
+            views = [
+                cut_view(self._seed, sample.key, index, header.height, header.width, self._settings)
+                for index in range(self._settings.count)
+            ]
+            pixels = [decode_view(data, view) for view in views] if self._wanted.views else []
+            return _Decoded(views, pixels, decode_image(data) if self._wanted.images else None)
+        except BadImage as error:
+            return Fault.of(error)
+
+    def _gather(self, start: int, samples: Sequence[Sample], futures: Sequence[Future[_Decoded | Fault]]) -> Chunk:
+        count, size = self._settings.count, self._settings.size
+        pixels = np.zeros((len(samples) * count, size, size, 3), np.uint8) if self._wanted.views else None
+        chunk = Chunk(start, samples, {}, [[] for _ in samples], pixels, [None for _ in samples], 0)
+        for index, future in enumerate(futures):
+            decoded = future.result()
+            if isinstance(decoded, Fault):
+                chunk.faults[index] = decoded
+                continue
+            chunk.views[index], chunk.images[index] = decoded.views, decoded.image
+            chunk.decodes += len(decoded.view_pixels) + (decoded.image is not None)
+            if pixels is not None:
+                pixels[index * count : (index + 1) * count] = decoded.view_pixels
+        return chunk
+
+
+def _header(sample: Sample) -> Header | Fault:
+    try:
+        return read_header(sample.image or b"")
+    except BadImage as error:
+        return Fault.of(error)
+
+
+def _bounds(headers: Sequence[Header | Fault]) -> list[tuple[int, int]]:
+    """Where chunks begin and end: by the sizes that the files' headers give, so by the samples alone."""
+    bounds, start, pixels = [], 0, 0
+    for index, header in enumerate(headers):
+        size = header.height * header.width if isinstance(header, Header) else 0
+        if index > start and (index - start == CHUNK_SAMPLES or pixels + size > CHUNK_PIXELS):
+            bounds.append((start, index))
+            start, pixels = index, 0
+        pixels += size
+    return [*bounds, (start, len(headers))] if headers else []
+
+
+def _even_bounds(count: int) -> list[tuple[int, int]]:
+    return [(start, min(start + CHUNK_SAMPLES, count)) for start in range(0, count, CHUNK_SAMPLES)]

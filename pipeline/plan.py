@@ -1,0 +1,318 @@
+"""Plan: from a recipe to steps (one labeler each), their cards, and stages (groups of steps in one actor)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from ..labelers.kinds import Kind
+from ..labelers.labeler import Labeler, Modality
+from ..labelers.registry import LABELERS, TOKENIZERS, find
+from ..tokenizers.tokenizer import Tokenizer
+from .manifest import ModalityCard, TokensCard, WeightsCard
+from .recipe import ModalitySettings, Recipe, RecipeError, StageSettings
+from .weights import LocalWeights, resolve, without_credentials
+
+
+@dataclass(frozen=True)
+class Step:
+    """One labeler with its parameters. `modalities` are those of its outputs that the recipe asks for.
+
+    requires: modalities that a sample must have; wants: those used where they are, of the recipe's.
+    """
+
+    name: str
+    labeler: str
+    params: dict[str, Any]
+    weights: str | None
+    batch_size: int
+    on: str
+    modalities: tuple[str, ...]
+    requires: tuple[str, ...]
+    wants: tuple[str, ...]
+    gpus: float
+    memory: int
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return self.requires + self.wants
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps that run in one actor, one after another, over the same decoded images."""
+
+    name: str
+    steps: tuple[Step, ...]
+    num_cpus: float
+    num_gpus: float
+    min_workers: int
+    max_workers: int
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(name for step in self.steps for name in step.modalities)
+
+
+@dataclass(frozen=True)
+class Weave:
+    """What a recipe comes to: steps in an order that satisfies what they need, and a card per modality."""
+
+    steps: tuple[Step, ...]
+    cards: dict[str, ModalityCard]
+
+    def step_of(self, modality: str) -> Step:
+        return next(step for step in self.steps if modality in step.modalities)
+
+    def downstream(self, modalities: Sequence[str]) -> list[str]:
+        """These modalities and all that are made from them, in order."""
+        found = set(modalities)
+        for step in self.steps:
+            if found & set(step.needs):
+                found |= set(step.modalities)
+        return [name for step in self.steps for name in step.modalities if name in found]
+
+    def made_for(self, todo: Sequence[str], kept: bool = True) -> set[str]:
+        """The modalities in `todo`, and those that have to be made again in passing for them: needed by them, and
+        neither in `todo` nor, if `kept` ones may be read, kept as labels in the dataset."""
+        making = set(todo)
+        for step in reversed(self.steps):
+            if making & set(step.modalities):
+                making |= {name for name in step.needs if not (kept and self.cards[name].keeps_labels)}
+        return making
+
+
+def weave(recipe: Recipe) -> Weave:
+    """Finds every labeler and tokenizer, checks parameters and needs, and hashes weights. Loads no model.
+
+    Raises RecipeError, RegistryError or WeightsError naming the modality.
+    """
+    groups = _group(recipe)
+    ordered = _order(groups)
+    cards: dict[str, ModalityCard] = {}
+    steps = []
+    for group in ordered:
+        step = group.step(recipe)
+        for name in step.modalities:
+            cards[name] = _card(recipe, name, group, step, cards)
+        steps.append(step)
+    return Weave(tuple(steps), cards)
+
+
+@dataclass
+class _Group:
+    """A labeler of the recipe while steps are being made."""
+
+    reference: str
+    labeler: Labeler
+    source: str | None
+    weights: LocalWeights | None
+    settings: ModalitySettings
+    names: list[str]
+
+    def modality(self, name: str) -> Modality:
+        return next(modality for modality in self.labeler.makes if modality.name == name)
+
+    def step(self, recipe: Recipe) -> Step:
+        labeler = self.labeler
+        return Step(
+            name=self.names[0],
+            labeler=self.reference,
+            params=labeler.params.model_dump(mode="json"),
+            weights=self.source,
+            batch_size=self.settings.batch_size or labeler.batch_size,
+            on=labeler.on,
+            modalities=tuple(self.names),
+            requires=labeler.requires,
+            wants=tuple(name for name in labeler.wants if name in recipe.modalities and name not in self.names),
+            gpus=labeler.resources.gpus,
+            memory=labeler.resources.memory,
+        )
+
+
+def _group(recipe: Recipe) -> list[_Group]:
+    """One group per labeler and settings. A modality with no labeler settings of its own joins the labeler of another
+    modality that makes it too (dinov2_global joins dinov2)."""
+    groups: list[_Group] = []
+    explicit = [(n, s) for n, s in recipe.modalities.items() if s.labeler or s.params or s.weights]
+    plain = [(n, s) for n, s in recipe.modalities.items() if not (s.labeler or s.params or s.weights)]
+    for name, settings in explicit + plain:
+        joined = next((g for g in groups if _same(g, name, settings, settings in [s for _, s in plain])), None)
+        if joined is None:
+            joined = _new_group(recipe, name, settings)
+            groups.append(joined)
+        joined.names.append(name)
+    order = list(recipe.modalities)
+    for group in groups:
+        group.names.sort(key=order.index)
+    return sorted(groups, key=lambda group: order.index(group.names[0]))
+
+
+def _same(group: _Group, name: str, settings: ModalitySettings, plain: bool) -> bool:
+    if all(modality.name != name for modality in group.labeler.makes):
+        return False
+    return plain or (settings.labeler or name, settings.params, settings.weights) == (
+        group.reference,
+        group.settings.params,
+        group.settings.weights,
+    )
+
+
+def _new_group(recipe: Recipe, name: str, settings: ModalitySettings) -> _Group:
+    reference = settings.labeler or name
+    labeler_class = find(LABELERS, reference, Labeler)
+    params = validated(labeler_class.Params, settings.params, f"modalities.{name}.params")
+    source = settings.weights or (labeler_class.weights.default if labeler_class.weights else None)
+    if source and labeler_class.weights is None:
+        raise RecipeError(f"modalities.{name}.weights: the labeler {reference} takes no weights")
+    if labeler_class.weights and source is None:
+        raise RecipeError(f"modalities.{name}: {reference} has no default weights; give their path with `weights:`")
+    weights = resolve(source, recipe.storage_options) if source else None
+    labeler = labeler_class(params, weights.path if weights else None)
+    made = [modality.name for modality in labeler.makes]
+    if name not in made:
+        raise RecipeError(
+            f"modalities.{name}: the labeler {reference} makes {', '.join(made)}, not {name!r}; name the modality "
+            f"after what it makes"
+        )
+    return _Group(reference, labeler, source, weights, settings, [])
+
+
+def _order(groups: list[_Group]) -> list[_Group]:
+    """Groups after those that they need, otherwise as the recipe lists them."""
+    owner = {name: group.names[0] for group in groups for name in group.names}
+    done: list[_Group] = []
+    waiting = list(groups)
+    while waiting:
+        ready = next((g for g in waiting if _needs(g, owner) <= {d.names[0] for d in done}), None)
+        if ready is None:
+            names = ", ".join(group.names[0] for group in waiting)
+            raise RecipeError(f"modalities: {names} need each other in a circle")
+        done.append(ready)
+        waiting.remove(ready)
+    return done
+
+
+def _needs(group: _Group, owner: Mapping[str, str]) -> set[str]:
+    for name in group.labeler.requires:
+        if name not in owner:
+            raise RecipeError(
+                f"modalities.{group.names[0]}: needs the modality {name!r}; add `{name}: {{}}` to the recipe's modalities"
+            )
+    wanted = {owner[name] for name in group.labeler.wants if name in owner}
+    return ({owner[name] for name in group.labeler.requires} | wanted) - {group.names[0]}
+
+
+def _card(
+    recipe: Recipe, name: str, group: _Group, step: Step, cards: Mapping[str, ModalityCard]
+) -> ModalityCard:
+    labeler, settings = group.labeler, recipe.modalities[name]
+    modality = group.modality(name)
+    if step.on == "image" and modality.kind.view_only:
+        raise RecipeError(f"modalities.{name}: a {modality.kind.name} can't be cropped; its labeler has to work on views")
+    for need in step.needs:
+        if step.on != "view" and cards[need].on == "view" and cards[need].label_kind.spatial:
+            raise RecipeError(f"modalities.{name}: looks at whole images, but {need!r} is made on views only")
+    tokens = _tokens_card(name, modality, settings)
+    keep = settings.keep or ("tokens" if tokens else "labels")
+    if tokens is None and keep != "labels":
+        raise RecipeError(f"modalities.{name}.keep: nothing tokenises it, so only `labels` can be kept")
+    weights = labeler.weights
+    common: dict[str, Any] = {"seed": recipe.seed, "views": recipe.views.model_dump()}
+    if tokens is not None:
+        common["fit_units"] = recipe.fit.units
+        common["vocabulary"] = resolve(recipe.vocabulary, recipe.storage_options).sha256 if recipe.vocabulary else None
+    return ModalityCard(
+        kind=modality.kind.describe(),
+        labeler=f"{type(labeler).__module__}:{type(labeler).__qualname__}",
+        version=labeler.version,
+        on=step.on,
+        params=step.params,
+        weights=WeightsCard(without_credentials(group.source or ""), group.weights.sha256, weights.licence)
+        if weights and group.weights
+        else None,
+        licence=labeler.licence,
+        requires={need: cards[need].fingerprint for need in step.needs},
+        tokens=tokens,
+        keeps_tokens=keep in ("tokens", "both"),
+        keeps_labels=keep in ("labels", "both"),
+        common=common,
+    )
+
+
+def _tokens_card(name: str, modality: Modality, settings: ModalitySettings) -> TokensCard | None:
+    reference = settings.tokenizer.name if settings.tokenizer else modality.tokenizer or modality.kind.default_tokenizer
+    if reference is None or settings.keep == "labels":
+        return None
+    tokenizer_class = tokenizer_for(reference, modality.kind, f"modalities.{name}.tokenizer")
+    params = settings.tokenizer.params if settings.tokenizer else {}
+    checked = validated(tokenizer_class.Params, params, f"modalities.{name}.tokenizer.params")
+    return TokensCard(reference, tokenizer_class.version, checked.model_dump(mode="json"))
+
+
+def tokenizer_for(reference: str, kind: Kind, where: str) -> type[Tokenizer]:
+    """The tokenizer class called `reference`. RecipeError where it doesn't take labels of this kind."""
+    tokenizer_class: type[Tokenizer] = find(TOKENIZERS, reference, Tokenizer)
+    if not isinstance(kind, tokenizer_class.kinds):
+        takes = ", ".join(taken.name for taken in tokenizer_class.kinds)
+        raise RecipeError(f"{where}: {reference} takes labels of the kind {takes}, not {kind.name}")
+    return tokenizer_class
+
+
+def validated(model: type[BaseModel], params: Mapping[str, Any], where: str) -> BaseModel:
+    """The parameters as an instance of `model`. RecipeError naming the key."""
+    try:
+        return model.model_validate(dict(params))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        known = ", ".join(model.model_fields) or "none"
+        raise RecipeError(f"{where}.{key}: {problem['msg'].lower()}; the parameters are: {known}") from None
+
+
+def stages(weave: Weave, recipe: Recipe, cpus: int, gpus: float) -> list[Stage]:
+    """Groups the steps into actor pools, for a cluster of so many CPUs and GPUs.
+
+    As the recipe's `resources.stages` says; without it one fused stage, and on GPUs a pool of its own per heavy step.
+    A stage comes after those that make what it needs, so light steps that need a heavy one's labels form a second
+    light stage.
+    """
+    wishes = recipe.resources.stages
+    unknown = sorted({name for wish in wishes for name in wish.modalities} - set(weave.cards))
+    if unknown:
+        raise RecipeError(f"resources.stages: {', '.join(unknown)} aren't among the recipe's modalities")
+    pools: dict[str, str] = {}
+    levels: dict[str, int] = {}
+    grouped: dict[tuple[int, str], list[Step]] = {}
+    for step in weave.steps:
+        pool = _pool(step, wishes, gpus)
+        before = [weave.step_of(need).name for need in step.needs]
+        level = max((levels[name] + (pools[name] != pool) for name in before), default=0)
+        pools[step.name], levels[step.name] = pool, level
+        grouped.setdefault((level, pool), []).append(step)
+    workers = recipe.resources.workers or max(1, cpus)
+    in_order = sorted(grouped.items(), key=lambda item: item[0][0])
+    return [_stage(tuple(steps), wishes, workers, gpus) for _, steps in in_order]
+
+
+def _wish(step: Step, wishes: Sequence[StageSettings]) -> StageSettings | None:
+    return next((wish for wish in wishes if set(wish.modalities) & set(step.modalities)), None)
+
+
+def _pool(step: Step, wishes: Sequence[StageSettings], gpus: float) -> str:
+    wish = _wish(step, wishes)
+    if wish is not None:
+        return "/".join(wish.modalities)
+    return step.name if step.gpus and gpus else "light"
+
+
+def _stage(steps: tuple[Step, ...], wishes: Sequence[StageSettings], workers: int, gpus: float) -> Stage:
+    name = "+".join(step.name for step in steps)
+    wish = _wish(steps[0], wishes)
+    if wish is not None:
+        return Stage(name, steps, wish.num_cpus, wish.num_gpus, wish.min_workers, wish.max_workers or workers)
+    share = steps[0].gpus if gpus else 0.0
+    return Stage(name, steps, 1.0, share, 1, max(1, int(gpus / share)) if share else workers)

@@ -1,0 +1,271 @@
+"""A run: from a recipe to a finished dataset, doing only what the output lacks."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..labelers.views import ViewSettings
+from .commit import QUARANTINE
+from .corpus import Corpus, Shard, UnitLimits
+from .engine import ClusterSize, ReaderConfig, UnitResult, stream
+from .manifest import PATH, CorpusCard, DatasetError, Manifest, ModalityCard, changes, read_manifest
+from .plan import Stage, Weave, stages, weave
+from .recipe import Recipe
+from .stage import StageConfig
+from .storage import Store
+from .tokenizer_store import TOKENIZERS, provide_tokenizer, provide_vocabulary, remove_sample, to_collect
+from .weights import localise, without_credentials
+from .worklist import Progress, Work, list_progress, worklist
+
+_SOON = 100
+"""Labels that must have come back before the share of failures is judged."""
+
+
+class TooManyFailures(RuntimeError):
+    """The run was stopped by `max_failures`."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is known before anything runs."""
+
+    recipe: Recipe
+    weave: Weave
+    manifest: Manifest
+    shards: list[Shard]
+    progress: dict[str, Progress]
+    works: list[Work]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the corpus that are left to read, as far as listings tell."""
+        whole = {shard.id for shard in (work.shard for work in self.works)}
+        return sum(shard.size for shard in self.shards if shard.id in whole)
+
+    @property
+    def to_fit(self) -> list[str]:
+        """Modalities whose tokenizers the dataset lacks."""
+        cards = self.manifest.modalities
+        return [name for name in self.recipe.modalities if (t := cards[name].tokens) is not None and t.spec is None]
+
+
+@dataclass
+class Tally:
+    """What a run has done so far, by modality."""
+
+    plan: Plan
+    units: int = 0
+    samples: int = 0
+    bytes: int = 0
+    rejected: int = 0
+    decodes: int = 0
+    rows: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+
+    def add(self, result: UnitResult) -> None:
+        self.units += 1
+        self.samples += result.unit.count
+        self.bytes += result.bytes
+        self.rejected += result.rejected
+        self.decodes += result.decodes
+        for name, (rows, failed, _) in result.done.items():
+            self.rows[name] = self.rows.get(name, 0) + rows
+            self.failed[name] = self.failed.get(name, 0) + failed
+
+    def check(self, most: float) -> None:
+        """Raises TooManyFailures when more than the share `most` of the labels failed."""
+        rows, failed = sum(self.rows.values()), sum(self.failed.values())
+        if rows >= _SOON and failed > most * rows:
+            worst = max(self.failed, key=lambda name: self.failed[name])
+            raise TooManyFailures(
+                f"{failed} of {rows} labels failed, more than max_failures = {most:g} allows; most of them {worst}. See "
+                f"`tokenloom quarantine {self.plan.recipe.output}` for the reasons"
+            )
+
+
+def make_plan(recipe: Recipe, replacing: Sequence[str] = ()) -> Plan:
+    """What the recipe comes to and what the output lacks; reads listings and dataset.json, writes nothing.
+
+    replacing: modalities that may be made anew though their fingerprints differ from the output's.
+    """
+    woven = weave(recipe)
+    corpus = Corpus(recipe.corpus)
+    shards = corpus.shards()
+    store = Store(recipe.output, recipe.storage_options)
+    manifest = _reconcile(read_manifest(store), _manifest(recipe, woven, shards), recipe, woven, replacing)
+    woven = replace(woven, cards={name: manifest.modalities[name] for name in woven.cards})
+    progress = list_progress(store, woven.cards)
+    for name in woven.downstream(replacing):
+        progress[name] = Progress(frozenset())
+    done = {name: found.units for name, found in progress.items()}
+    works = worklist(shards, done, list(woven.cards))
+    return Plan(recipe, woven, manifest, shards, progress, works)
+
+
+def execute(
+    plan: Plan,
+    replacing: Sequence[str] = (),
+    limit: int | None = None,
+    watch: Callable[[Tally], None] = lambda tally: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Tally:
+    """Makes what the plan lists. `watch` is called after every unit, `say` with what begins.
+
+    Raises TooManyFailures, EngineError, StorageError; whatever is committed by then stays and isn't made again.
+    """
+    recipe = plan.recipe
+    store = Store(recipe.output, recipe.storage_options)
+    _remove(store, plan.weave.downstream(replacing))
+    tally = Tally(plan)
+    if plan.works:
+        store.replace(PATH, plan.manifest.to_bytes())
+        if plan.to_fit:
+            plan = _fit(plan, store, say)
+        say("labelling")
+        for result in _stream(plan, plan.works, limit=limit):
+            tally.add(result)
+            watch(tally)
+            tally.check(recipe.max_failures)
+    _finish(plan, store)
+    return tally
+
+
+def _manifest(recipe: Recipe, woven: Weave, shards: Sequence[Shard]) -> Manifest:
+    urls = recipe.corpus.url if isinstance(recipe.corpus.url, list) else [recipe.corpus.url]
+    digest = hashlib.sha256("\n".join(sorted(shard.id for shard in shards)).encode()).hexdigest()
+    return Manifest(
+        corpus=CorpusCard([without_credentials(u) for u in urls], len(shards), sum(s.size for s in shards), digest),
+        seed=recipe.seed,
+        views=recipe.views.model_dump(),
+        units=recipe.units.model_dump(),
+        modalities=woven.cards,
+    )
+
+
+def _reconcile(
+    old: Manifest | None, new: Manifest, recipe: Recipe, woven: Weave, replacing: Sequence[str]
+) -> Manifest:
+    """The manifest that the run will leave. Raises DatasetError where the output was made otherwise."""
+    unknown = [name for name in replacing if name not in woven.cards]
+    if unknown:
+        raise DatasetError(f"--replace {unknown[0]}: the recipe has {', '.join(woven.cards)}")
+    if old is None:
+        return new
+    where = without_credentials(recipe.output)
+    for name in ("seed", "views", "units"):
+        if getattr(old, name) != getattr(new, name):
+            raise DatasetError(
+                f"{where}: was made with {name} = {getattr(old, name)}, and the recipe says {getattr(new, name)}; go back "
+                f"to the former, or use another output"
+            )
+    anew = set(woven.downstream(replacing))
+    modalities = {}
+    for name, card in new.modalities.items():
+        before = old.modalities.get(name)
+        modalities[name] = card if before is None or name in anew else _kept(where, name, before, card, woven)
+    return replace(new, modalities=modalities | {n: c for n, c in old.modalities.items() if n not in modalities})
+
+
+def _kept(where: str, name: str, old: ModalityCard, new: ModalityCard, woven: Weave) -> ModalityCard:
+    if old.fingerprint != new.fingerprint:
+        stale = ", ".join(woven.downstream([name]))
+        raise DatasetError(
+            f"{where}: {name} was made differently:\n  "
+            + "\n  ".join(changes(old, new))
+            + f"\n  Make it anew with --replace {name} (which also makes anew: {stale}), or use another output"
+        )
+    return replace(
+        old,
+        keeps_tokens=old.keeps_tokens or new.keeps_tokens,
+        keeps_labels=old.keeps_labels or new.keeps_labels,
+    )
+
+
+def _stage_configs(plan: Plan, groups: Sequence[Stage], collect: Iterable[str] = ()) -> list[StageConfig]:
+    recipe = plan.recipe
+    configs = []
+    for index, stage in enumerate(groups):
+        later = [step for other in groups[index + 1 :] for step in other.steps]
+        made = {name for other in groups[: index + 1] for name in other.modalities}
+        configs.append(
+            StageConfig(
+                stage=stage,
+                weave=plan.weave,
+                output=recipe.output,
+                storage_options=recipe.storage_options,
+                seed=recipe.seed,
+                views=ViewSettings(**recipe.views.model_dump()),
+                carries=frozenset(need for step in later for need in step.needs if need in made),
+                pixels_later=any(step.on != "nothing" for step in later),
+                last=index == len(groups) - 1,
+                collect=frozenset(collect),
+            )
+        )
+    return configs
+
+
+def _stream(plan: Plan, works: Sequence[Work], limit: int | None = None, collect: Iterable[str] = ()):
+    recipe, size = plan.recipe, ClusterSize()
+    groups = stages(plan.weave, recipe, size.cpus, size.gpus)
+    if collect:
+        wanted = plan.weave.made_for(list(collect), kept=False)
+        groups = [replace(g, steps=tuple(s for s in g.steps if wanted & set(s.modalities))) for g in groups]
+        groups = [group for group in groups if group.steps]
+    reader = ReaderConfig(recipe.corpus, UnitLimits(recipe.units.samples, recipe.units.bytes), limit)
+    return stream(works, reader, _stage_configs(plan, groups, collect))
+
+
+def _fit(plan: Plan, store: Store, say: Callable[[str], None]) -> Plan:
+    """Puts labels of a sample of the corpus aside, fits the tokenizers to them and stores them."""
+    recipe, cards = plan.recipe, dict(plan.weave.cards)
+    vocabulary = recipe.vocabulary
+    collect = to_collect(cards, vocabulary)
+    if collect:
+        say(f"labelling a sample to fit tokenizers to ({', '.join(collect)})")
+        each = math.ceil(recipe.fit.units / len(plan.shards))
+        sample = _spread(plan.shards, recipe.fit.units)
+        works = [Work(shard, 0, None, tuple(collect), units=each) for shard in sample]
+        for _ in _stream(plan, works, collect=collect):
+            pass
+    say(f"fitting tokenizers ({', '.join(plan.to_fit)})")
+    given = Path(localise(vocabulary, recipe.storage_options)).read_bytes() if vocabulary else None
+    provide_vocabulary(store, cards, given)
+    for name in plan.to_fit:
+        cards[name] = provide_tokenizer(store, name, cards[name], recipe.seed)
+    manifest = replace(plan.manifest, modalities={**plan.manifest.modalities, **cards})
+    store.replace(PATH, manifest.to_bytes())
+    remove_sample(store, collect)
+    return replace(plan, manifest=manifest, weave=replace(plan.weave, cards=cards))
+
+
+def _spread(shards: Sequence[Shard], count: int) -> list[Shard]:
+    """`count` shards, spread evenly; a function of the corpus alone."""
+    if len(shards) <= count:
+        return list(shards)
+    return [shards[index * len(shards) // count] for index in range(count)]
+
+
+def _remove(store: Store, modalities: Sequence[str]) -> None:
+    for name in modalities:
+        for prefix in (name, f"{QUARANTINE}/{name}", f"{TOKENIZERS}/{name}"):
+            for entry in store.list(prefix):
+                store.delete(f"{prefix}/{entry.name}")
+
+
+def _finish(plan: Plan, store: Store) -> None:
+    """Leaves nothing behind that isn't part of the dataset, and dataset.json with all that is known.
+
+    Another driver may have added modalities meanwhile; they stay.
+    """
+    for entry in store.list("attempts"):
+        store.delete(f"attempts/{entry.name}")
+    store.remove_stale_temporaries()
+    now = read_manifest(store)
+    others = {n: c for n, c in now.modalities.items() if n not in plan.manifest.modalities} if now else {}
+    final = replace(plan.manifest, modalities=plan.manifest.modalities | others)
+    if now != final:
+        store.replace(PATH, final.to_bytes())

@@ -1,0 +1,248 @@
+"""Shards: one unit of one modality as bytes. Tokens are Parquet, labels are WebDataset tars.
+
+A shard is a pure function of its rows, and carries its own checksum: the SHA-256 of the whole file with the 64
+hex digits of the checksum itself taken as zeros (as IP and TCP headers do it), so that every bit is covered without
+a second object that could be lost or lag behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..tokenizers.tokenizer import TokenSpec
+
+_CHECKSUM = "tokenloom.sha256"
+_BLANK = b"0" * 64
+_NULL = "null"
+_ZSTD_LEVEL = 3
+
+
+class BrokenShard(ValueError):
+    """A shard whose bytes aren't what was written; the message says what is wrong."""
+
+
+@dataclass(frozen=True)
+class ShardMeta:
+    """What a shard says of itself.
+
+    ledger: SHA-256 of the quarantine file of this modality and unit, "" when nothing failed. rejected: the same for
+    the samples that the corpus reader refused.
+    """
+
+    unit: str
+    modality: str
+    fingerprint: str
+    ledger: str = ""
+    rejected: str = ""
+
+    def pairs(self, keys: Sequence[str], views: Sequence[int]) -> dict[str, str]:
+        return {
+            "tokenloom.unit": self.unit,
+            "tokenloom.modality": self.modality,
+            "tokenloom.fingerprint": self.fingerprint,
+            "tokenloom.ledger": self.ledger,
+            "tokenloom.rejected": self.rejected,
+            "tokenloom.rows": rows_digest(keys, views),
+            _CHECKSUM: _BLANK.decode(),
+        }
+
+    @classmethod
+    def from_pairs(cls, pairs: dict[str, str]) -> ShardMeta:
+        try:
+            names = ("unit", "modality", "fingerprint", "ledger", "rejected")
+            return cls(*(pairs[f"tokenloom.{name}"] for name in names))
+        except KeyError as error:
+            raise BrokenShard(f"it has no {error.args[0]!r}: not a shard of tokenloom") from None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What every modality's shard of a unit has in common: one row per sample and view, in the corpus' order."""
+
+    keys: list[str]
+    views: list[int]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True)
+class TokenShard:
+    """tokens: one array per row (dtype of the shard), None where the sample lacks the modality."""
+
+    meta: ShardMeta
+    rows: Rows
+    tokens: list[np.ndarray | None]
+
+
+@dataclass(frozen=True)
+class LabelShard:
+    """labels: encoded by the modality's kind, one per row, None where the sample lacks the modality."""
+
+    meta: ShardMeta
+    rows: Rows
+    labels: list[bytes | None]
+
+
+def rows_digest(keys: Sequence[str], views: Sequence[int]) -> str:
+    """SHA-256 over keys and views in order: equal in all modalities of a unit, or they are misaligned."""
+    digest = hashlib.sha256()
+    for key, view in zip(keys, views, strict=True):
+        digest.update(f"{len(key.encode())}:{key}:{view};".encode())
+    return digest.hexdigest()
+
+
+def write_tokens(rows: Rows, tokens: Sequence[np.ndarray | None], spec: TokenSpec, meta: ShardMeta) -> bytes:
+    """A Parquet file: key (string), view (uint8), tokens (list of uint16 or uint32; of fixed size when it is fixed)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    values = pa.from_numpy_dtype(spec.dtype)
+    table = pa.table(
+        {
+            "key": pa.array(rows.keys, pa.string()),
+            "view": pa.array(rows.views, pa.uint8()),
+            "tokens": _token_array(tokens, values, spec),
+        }
+    )
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, table.schema, compression="zstd", compression_level=_ZSTD_LEVEL) as writer:
+        writer.write_table(table, row_group_size=max(1, len(rows)))
+        writer.add_key_value_metadata(meta.pairs(rows.keys, rows.views))
+    return _seal(buffer.getvalue())
+
+
+def _token_array(tokens, values, spec: TokenSpec):
+    import pyarrow as pa
+
+    lengths = [0 if ids is None else len(ids) for ids in tokens]
+    missing = np.array([ids is None for ids in tokens], dtype=bool)
+    if spec.length is not None:
+        wrong = next((n for n, gone in zip(lengths, missing, strict=True) if not gone and n != spec.length), None)
+        if wrong is not None:
+            raise ValueError(f"the tokenizer gave {wrong} tokens where its spec says {spec.length}")
+        filled = [np.zeros(spec.length, spec.dtype) if ids is None else ids.astype(spec.dtype) for ids in tokens]
+        flat = pa.array(np.concatenate(filled) if filled else np.empty(0, spec.dtype), values)
+        return pa.FixedSizeListArray.from_arrays(flat, spec.length, mask=pa.array(missing))
+    present = [ids.astype(spec.dtype) for ids in tokens if ids is not None]
+    flat = pa.array(np.concatenate(present) if present else np.empty(0, spec.dtype), values)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32), pa.int32())
+    return pa.ListArray.from_arrays(offsets, flat, mask=pa.array(missing))
+
+
+def read_tokens(data: bytes) -> TokenShard:
+    """The rows of a token shard. Raises BrokenShard; `verify_checksum` is the caller's when bits may have flipped."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(io.BytesIO(data))
+        table = file.read()
+        pairs = {k.decode(): v.decode() for k, v in (file.metadata.metadata or {}).items() if k != b"ARROW:schema"}
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise BrokenShard(f"it isn't a readable Parquet file: {error}") from None
+    if table.column_names != ["key", "view", "tokens"]:
+        raise BrokenShard(f"its columns are {table.column_names}, not key, view and tokens")
+    meta = ShardMeta.from_pairs(pairs)
+    rows = Rows(table["key"].to_pylist(), table["view"].to_pylist())
+    return TokenShard(meta, rows, _token_lists(table["tokens"].combine_chunks()))
+
+
+def _token_lists(column) -> list[np.ndarray | None]:
+    import pyarrow as pa
+
+    if isinstance(column, pa.ChunkedArray):
+        column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
+    return [None if not item.is_valid else item.values.to_numpy(zero_copy_only=False) for item in column]
+
+
+def write_labels(rows: Rows, labels: Sequence[bytes | None], extension: str, meta: ShardMeta) -> bytes:
+    """A WebDataset tar: `<key>.<extension>` for view 0, `<key>.v1.<extension>` for further views.
+
+    A missing label is an empty member `<key>.null`, so that every modality's tar has the same keys in the same order.
+    """
+    buffer = io.BytesIO()
+    pairs = meta.pairs(rows.keys, rows.views)
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, pax_headers=pairs) as tar:
+        for key, view, label in zip(rows.keys, rows.views, labels, strict=True):
+            name = member_name(key, view, _NULL if label is None else extension)
+            info = tarfile.TarInfo(name)
+            info.size = len(label or b"")
+            tar.addfile(info, io.BytesIO(label or b""))
+    return _seal(buffer.getvalue())
+
+
+def read_labels(data: bytes) -> LabelShard:
+    """The rows of a label shard. Raises BrokenShard."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            pairs = dict(tar.pax_headers)
+            keys, views, labels = [], [], []
+            for info in tar:
+                key, view, extension = split_member_name(info.name)
+                keys.append(key)
+                views.append(view)
+                member = tar.extractfile(info)
+                labels.append(None if extension == _NULL or member is None else member.read())
+    except (tarfile.TarError, ValueError, EOFError) as error:
+        raise BrokenShard(f"it isn't a readable tar: {error}") from None
+    return LabelShard(ShardMeta.from_pairs(pairs), Rows(keys, views), labels)
+
+
+def member_name(key: str, view: int, extension: str) -> str:
+    """A tar member's name. Dots in keys are escaped as %2E, since WebDataset ends a key at its first dot."""
+    stem = key.replace("%", "%25").replace(".", "%2E")
+    return f"{stem}.{extension}" if view == 0 else f"{stem}.v{view}.{extension}"
+
+
+def split_member_name(name: str) -> tuple[str, int, str]:
+    """Key, view and extension of a member that `member_name` named."""
+    stem, *middle, extension = name.split(".")
+    return stem.replace("%2E", ".").replace("%25", "%"), int(middle[0][1:]) if middle else 0, extension
+
+
+def checksum(data: bytes) -> tuple[str, str]:
+    """(the checksum that a shard carries, the checksum that its bytes have). Raises BrokenShard if it carries none."""
+    start = _checksum_at(data)
+    carried = data[start : start + 64].decode("ascii", "replace")
+    return carried, _digest(data, start)
+
+
+def verify_checksum(data: bytes) -> None:
+    """Raises BrokenShard unless the shard's bytes are those that were written."""
+    carried, actual = checksum(data)
+    if carried != actual:
+        raise BrokenShard(f"its checksum is {actual[:12]}..., not {carried[:12]}... as when it was written")
+
+
+def _seal(data: bytes) -> bytes:
+    start = _checksum_at(data)
+    return b"".join((data[:start], _digest(data, start).encode(), data[start + 64 :]))
+
+
+def _digest(data: bytes, start: int) -> str:
+    digest = hashlib.sha256(memoryview(data)[:start])
+    digest.update(_BLANK)
+    digest.update(memoryview(data)[start + 64 :])
+    return digest.hexdigest()
+
+
+def _checksum_at(data: bytes) -> int:
+    """Where the 64 hex digits begin: after the name and "=" in a tar's first header, after the name and the
+    string's one-byte field header and length (Thrift compact protocol) in a Parquet footer."""
+    name = _CHECKSUM.encode()
+    if data[:4] == b"PAR1":
+        at = data.rfind(name)
+        start = at + len(name) + 2
+    else:
+        at = data.find(name + b"=", 0, 4096)
+        start = at + len(name) + 1
+    if at < 0 or start + 64 > len(data):
+        raise BrokenShard("it carries no checksum: cut off, or not a shard of tokenloom")
+    return start

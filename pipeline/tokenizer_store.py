@@ -1,0 +1,91 @@
+"""Tokenizers of a dataset: fitted once, to a sample put aside for it, and stored before the first token is written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..labelers.kinds import Text
+from ..tokenizers.tokenizer import Tokenizer
+from ..tokenizers.vocabulary import Vocabulary
+from .manifest import DatasetError, ModalityCard
+from .plan import tokenizer_for, validated
+from .shards import read_labels
+from .storage import Store
+
+TOKENIZERS = "tokenizers"
+FIT = "fit"
+"""Where the labels of the sample lie until the tokenizers are fitted to them."""
+
+_VOCABULARY = f"{TOKENIZERS}/vocabulary.json"
+
+
+def new_tokenizer(modality: str, card: ModalityCard) -> Tokenizer:
+    """The tokenizer that the card names, not yet fitted."""
+    assert card.tokens is not None
+    kind = card.label_kind
+    tokenizer_class = tokenizer_for(card.tokens.tokenizer, kind, f"modalities.{modality}.tokenizer")
+    return tokenizer_class(kind, validated(tokenizer_class.Params, card.tokens.params, f"modalities.{modality}.tokenizer"))
+
+
+def load_tokenizer(store: Store, modality: str, card: ModalityCard) -> Tokenizer:
+    """The dataset's own tokenizer of a modality. DatasetError where its files are missing or changed."""
+    assert card.tokens is not None
+    files = {name: store.read(f"{TOKENIZERS}/{modality}/{name}") for name in card.tokens.files}
+    for name, data in files.items():
+        if hashlib.sha256(data).hexdigest() != card.tokens.files[name]:
+            raise DatasetError(f"{store.url}/{TOKENIZERS}/{modality}/{name}: changed since the tokens were made with it")
+    kind = card.label_kind
+    return tokenizer_for(card.tokens.tokenizer, kind, modality).from_files(kind, files)
+
+
+def to_collect(cards: Mapping[str, ModalityCard], vocabulary: str | None) -> list[str]:
+    """The modalities whose labels have to be put aside for fitting."""
+    waiting = {n: new_tokenizer(n, card) for n, card in cards.items() if card.tokens and card.tokens.spec is None}
+    collect = [name for name, tokenizer in waiting.items() if tokenizer.needs_fit]
+    if vocabulary is None and any(tokenizer.uses_vocabulary for tokenizer in waiting.values()):
+        collect += [name for name, card in cards.items() if isinstance(card.label_kind, Text) and name not in collect]
+    return collect
+
+
+def provide_vocabulary(store: Store, cards: Mapping[str, ModalityCard], given: bytes | None) -> None:
+    """Stores the text vocabulary: the given one, or one trained on the texts that were put aside."""
+    if store.exists(_VOCABULARY):
+        return
+    if given is None:
+        texts = (t for n, card in cards.items() if isinstance(card.label_kind, Text) for t in sample_labels(store, n, card))
+        store.create(_VOCABULARY, Vocabulary.train(texts).to_bytes())
+    else:
+        store.create(_VOCABULARY, Vocabulary.from_bytes(given).to_bytes())
+
+
+def provide_tokenizer(store: Store, modality: str, card: ModalityCard, seed: int) -> ModalityCard:
+    """Fits and stores the modality's tokenizer unless it is stored already; its card, with spec and files."""
+    assert card.tokens is not None
+    tokenizer = new_tokenizer(modality, card)
+    if tokenizer.uses_vocabulary:
+        tokenizer.use_vocabulary(Vocabulary.from_bytes(store.read(_VOCABULARY)))
+    if tokenizer.needs_fit:
+        tokenizer.fit(sample_labels(store, modality, card), seed)
+    files = tokenizer.to_files()
+    for name, data in files.items():
+        store.replace(f"{TOKENIZERS}/{modality}/{name}", data)
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+    return replace(card, tokens=replace(card.tokens, spec=tokenizer.spec, files=digests))
+
+
+def sample_labels(store: Store, modality: str, card: ModalityCard) -> Iterator[Any]:
+    """The labels that were put aside for a modality, in the order of their units' names."""
+    kind = card.label_kind
+    for entry in store.list(f"{FIT}/{modality}"):
+        for label in read_labels(store.read(f"{FIT}/{modality}/{entry.name}")).labels:
+            if label is not None:
+                yield kind.decode(label)
+
+
+def remove_sample(store: Store, modalities: Sequence[str]) -> None:
+    for modality in modalities:
+        for entry in store.list(f"{FIT}/{modality}"):
+            store.delete(f"{FIT}/{modality}/{entry.name}")

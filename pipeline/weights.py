@@ -1,0 +1,125 @@
+"""Weights: from a hub id, a local path or any fsspec URL to files on this machine, and their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+RANDOM = "random"
+
+
+class WeightsError(ValueError):
+    """Weights that can't be had; the message says how to give them."""
+
+
+@dataclass(frozen=True)
+class LocalWeights:
+    """path: a file or folder here, or "random" where the recipe asks for that. sha256: over all its files."""
+
+    path: str
+    sha256: str
+
+
+def localise(source: str, options: Mapping[str, Any] | None = None) -> str:
+    """The local path of the weights; fetched into the user's cache first where they lie elsewhere."""
+    if source == RANDOM:
+        return RANDOM
+    if "://" in source:
+        return _download(source, dict(options or {}))
+    path = Path(source).expanduser()
+    if path.exists():
+        return str(path.resolve())
+    if path.is_absolute() or source.startswith((".", "~")) or source.count("/") != 1:
+        raise WeightsError(f"weights {source}: no such file or folder")
+    return _from_hub(source)
+
+
+def resolve(source: str, options: Mapping[str, Any] | None = None) -> LocalWeights:
+    """`localise`, and the SHA-256 of what is there."""
+    path = localise(source, options)
+    return LocalWeights(path, RANDOM if path == RANDOM else hash_files(Path(path)))
+
+
+def hash_files(path: Path) -> str:
+    """SHA-256 over the names and contents of a file or of all files below a folder."""
+    if path.is_file():
+        return _hash_file(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
+    if not files:
+        raise WeightsError(f"weights {path}: an empty folder")
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(path).as_posix()}\n{_hash_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def without_credentials(url: str) -> str:
+    """The URL less its user, password and query, fit to be written down."""
+    if "://" not in url:
+        return url
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _hash_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _download(url: str, options: dict[str, Any]) -> str:
+    import fsspec
+
+    safe = without_credentials(url)
+    target = _cache() / hashlib.sha256(safe.encode()).hexdigest()[:24] / (safe.rstrip("/").rsplit("/", 1)[-1] or "weights")
+    if target.exists():
+        return str(target)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        filesystem, remote = fsspec.core.url_to_fs(url, **options)
+        filesystem.get(remote, str(partial), recursive=filesystem.isdir(remote))
+        partial.rename(target)
+    except FileNotFoundError:
+        raise WeightsError(f"weights {safe}: nothing there") from None
+    except OSError as error:
+        if not target.exists():  # another process may have been quicker
+            raise WeightsError(f"weights {safe}: can't be fetched ({type(error).__name__}: {error})") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.unlink(missing_ok=True)
+    return str(target)
+
+
+def _from_hub(repository: str) -> str:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    except ImportError:
+        raise WeightsError(f"weights {repository}: a hub id needs `pip install 'tokenloom[hub]'`") from None
+    way_out = "give a local folder or an fsspec URL with `weights:` in the recipe"
+    try:
+        return snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"])
+    except RepositoryNotFoundError:
+        raise WeightsError(f"weights {repository}: neither a file here nor a repository on the hub; {way_out}") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise WeightsError(
+            f"weights {repository}: the hub can't be reached ({type(error).__name__}) and there is no copy in its "
+            f"cache; {way_out}"
+        ) from None
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("TOKENLOOM_CACHE", "~/.cache/tokenloom")).expanduser() / "weights"
