@@ -1,0 +1,123 @@
+"""Tokenizers of text, and of labels that are written as text: words and coordinate tokens of the text vocabulary."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..labelers.kinds import Kind, Text
+from .state import VOCABULARY, config_file, read, read_config
+from .tokenizer import Tokenizer, TokenSpec
+from .vocabulary import Coordinate, Vocabulary
+
+Group: TypeAlias = "list[str | Coordinate]"
+"""Words and coordinates that belong together: a group is written whole or not at all."""
+
+
+class TextParams(BaseModel):
+    """max_length: the most tokens of one sample, without the [EOS] that a trainer appends."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    max_length: int = Field(256, ge=1)
+
+
+class VocabularyTokenizer(Tokenizer):
+    """What all tokenizers on the text vocabulary share."""
+
+    uses_vocabulary = True
+    Params: ClassVar[type[BaseModel]] = TextParams
+    _vocabulary: Vocabulary | None = None
+
+    def use_vocabulary(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The text vocabulary. Raises RuntimeError before `use_vocabulary`."""
+        if self._vocabulary is None:
+            raise RuntimeError(f"{type(self).__name__} has no vocabulary yet: call use_vocabulary first")
+        return self._vocabulary
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens that `encode` gives."""
+        return self.params.max_length
+
+    @property
+    def spec(self) -> TokenSpec:
+        return TokenSpec("text", self.vocabulary.size, None, self.max_length)
+
+    def to_files(self) -> dict[str, bytes]:
+        return {**config_file(self), VOCABULARY: self.vocabulary.to_bytes()}
+
+    @classmethod
+    def from_files(cls, kind: Kind, files: Mapping[str, bytes]) -> VocabularyTokenizer:
+        config = read_config(cls, kind, files)
+        tokenizer = cls(kind, cls.Params.model_validate(config["params"]))
+        tokenizer.use_vocabulary(Vocabulary.from_bytes(read(files, VOCABULARY)))
+        return tokenizer
+
+
+class WordPiece(VocabularyTokenizer):
+    """Texts as WordPiece ids, cut after `max_length`, without [SOS] or [EOS] (ml-4m's loader appends [EOS] itself).
+
+    Loss: `decode` gives the words in lower case, without accents, with normal spacing, up to the cut.
+    """
+
+    kinds = (Text,)
+
+    def encode(self, labels: Sequence[str]) -> list[np.ndarray]:
+        return [self.vocabulary.encode(label, self.max_length).astype(self.spec.dtype) for label in labels]
+
+    def decode(self, tokens: Sequence[np.ndarray]) -> list[str]:
+        return [self.vocabulary.decode(ids) for ids in tokens]
+
+
+class StructuredTokenizer(VocabularyTokenizer):
+    """Labels written as groups of words and coordinates, as 4M writes boxes, colours and metadata.
+
+    A subclass writes `groups` and `parse`. Groups past `max_length` are left out whole.
+    """
+
+    @abstractmethod
+    def groups(self, label: Any) -> list[Group]:
+        """The label, piece by piece. Raises ValueError for a label that can't be written."""
+
+    @abstractmethod
+    def parse(self, ids: np.ndarray) -> tuple[Any, list[str]]:
+        """The label that the ids spell, and what is wrong with them: what can't be read is left out, never raised."""
+
+    def encode(self, labels: Sequence[Any]) -> list[np.ndarray]:
+        return [self._ids(label) for label in labels]
+
+    def decode(self, tokens: Sequence[np.ndarray]) -> list[Any]:
+        return [self.parse(ids)[0] for ids in tokens]
+
+    def _ids(self, label: Any) -> np.ndarray:
+        ids: list[int] = []
+        for group in self.groups(label):
+            written = [index for piece in group for index in self._piece_ids(piece)]
+            if len(ids) + len(written) > self.max_length:
+                break
+            ids += written
+        return np.array(ids, dtype=self.spec.dtype)
+
+    def _piece_ids(self, piece: str | Coordinate) -> Sequence[int]:
+        if isinstance(piece, Coordinate):
+            return (self.vocabulary.coordinate(*piece),)
+        return self.vocabulary.encode(piece, self.max_length).tolist()
+
+    def _read(self, ids: np.ndarray) -> list[int | Coordinate]:
+        """The ids with coordinates told apart."""
+        return [self.vocabulary.coordinate_of(int(index)) or int(index) for index in ids]
+
+    def _words(self, ids: Sequence[int | Coordinate], faults: list[str]) -> str:
+        """The text of word ids; ids that aren't in the vocabulary are named in `faults` and left out."""
+        words = [index for index in ids if isinstance(index, int)]
+        known = [index for index in words if 0 <= index < self.vocabulary.size]
+        faults += [f"token id {index} isn't in the vocabulary" for index in words if index not in known]
+        return self.vocabulary.decode(known)
