@@ -1,3 +1,44 @@
+"""tokenloom: turns a corpus of images into an aligned, tokenised, any-to-any training set."""
+
+from __future__ import annotations
+
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .labelers.instances import InstanceSet, Mask
+    from .labelers.kinds import Embeddings, FeatureMap, Image, Instances, Kind, LabelError, Record, Text, Vector
+    from .labelers.labeler import Batch, Labeler, Modality, Resources, Weights
+    from .labelers.views import View
+    from .pipeline.api import run
+    from .pipeline.dataset import Dataset, open_dataset
+    from .tokenizers.tokenizer import Tokenizer, TokenSpec
 
 __version__ = version("tokenloom")
+
+_HOMES = {
+    ".labelers.instances": ("InstanceSet", "Mask"),
+    ".labelers.kinds": (
+        *("Embeddings", "FeatureMap", "Image", "Instances", "Kind", "LabelError", "Record", "Text", "Vector"),
+    ),
+    ".labelers.labeler": ("Batch", "Labeler", "Modality", "Resources", "Weights"),
+    ".labelers.views": ("View",),
+    ".pipeline.api": ("run",),
+    ".pipeline.dataset": ("Dataset", "open_dataset"),
+    ".tokenizers.tokenizer": ("TokenSpec", "Tokenizer"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: RUF022 - by what one looks for first
+    "run", "open_dataset", "Dataset", "Labeler", "Batch", "Modality", "Resources", "Weights", "View",
+    "Kind", "Image", "FeatureMap", "Vector", "Instances", "Text", "Embeddings", "Record", "LabelError",
+    "InstanceSet", "Mask", "Tokenizer", "TokenSpec", "__version__",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for when it is asked for: the command line must answer at once."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name], __name__), name)

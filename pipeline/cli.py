@@ -22,7 +22,9 @@ app = typer.Typer(
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's file, or the name of a shipped one.")]
 DatasetUrl = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset's folder or URL.")]
-Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one value, as views.size=448.")]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one value, as views.size=448.")
+]
 CorpusUrl = Annotated[str | None, typer.Option("--corpus", metavar="URL", help="The corpus, in place of the recipe's.")]
 OutputUrl = Annotated[str | None, typer.Option("--output", metavar="URL", help="The output, in place of the recipe's.")]
 Replacing = Annotated[

@@ -47,7 +47,14 @@ def write_rejections(store: Store, unit: Unit, rejected: Sequence[Rejection]) ->
 
 
 def write_result(
-    store: Store, unit: Unit, name: str, card: ModalityCard, keys: Sequence[str], views: int, result: Result, rejected: str
+    store: Store,
+    unit: Unit,
+    name: str,
+    card: ModalityCard,
+    keys: Sequence[str],
+    views: int,
+    result: Result,
+    rejected: str,
 ) -> None:
     """Writes ledger, labels and tokens, in this order: the ledger is there before the shard that refers to it.
 
@@ -57,10 +64,15 @@ def write_result(
     meta = ShardMeta(unit.name, name, card.fingerprint, ledger, rejected)
     if card.keeps_labels:
         extension = card.label_kind.extension
-        store.create(label_path(name, unit), write_labels(label_rows(keys, views, card), result.labels, extension, meta))
+        store.create(
+            label_path(name, unit), write_labels(label_rows(keys, views, card), result.labels, extension, meta)
+        )
     if card.keeps_tokens:
-        assert card.tokens is not None and card.tokens.spec is not None
-        store.create(token_path(name, unit), write_tokens(token_rows(keys, views), result.tokens, card.tokens.spec, meta))
+        assert card.tokens is not None
+        assert card.tokens.spec is not None
+        store.create(
+            token_path(name, unit), write_tokens(token_rows(keys, views), result.tokens, card.tokens.spec, meta)
+        )
 
 
 def token_path(modality: str, unit: Unit) -> str:

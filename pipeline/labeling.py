@@ -1,144 +1,214 @@
-"""Running one labeler over many samples, so that a bad sample costs that sample and nothing else."""
+"""Labelling one chunk of a unit: its samples go through a stage's steps, and what comes out becomes tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from ..labelers.kinds import Kind
-from ..labelers.labeler import Batch, Labeler
+from ..labelers.labeler import Batch
+from ..labelers.views import View
+from ..tokenizers.tokenizer import Tokenizer
+from .commit import Result
+from .parcel import Failure
+from .pixels import Chunk
+from .plan import Step
+from .runner import Fault, Outcome
+from .units import Unit
+
+if TYPE_CHECKING:
+    from .stage import StageWorker
 
 
-@dataclass(frozen=True)
-class Fault:
-    """Why one sample failed: what the quarantine will say."""
+@dataclass
+class Made:
+    """What a unit's chunks have come to so far, by modality."""
 
-    reason: str
-    error: str
+    results: dict[str, Result] = field(default_factory=dict)
+    decodes: int = 0
 
-    @classmethod
-    def of(cls, error: BaseException) -> Fault:
-        return cls(str(error).strip()[:2000] or type(error).__name__, type(error).__name__)
-
-
-Outcome: TypeAlias = "Any | None | Fault"
-"""A checked label, None where the sample has no such label, or a Fault."""
+    def of(self, name: str) -> Result:
+        return self.results.setdefault(name, Result())
 
 
-class LabelerBug(TypeError):
-    """A labeler whose answer has the wrong form, whatever the sample."""
+Poison: TypeAlias = Mapping[tuple[int, str], Fault]
+"""Samples (index in the unit) and steps that are known to kill the process."""
 
 
-class Runner:
-    """One loaded labeler. Remembers the batch size that fitted into the device's memory."""
+@dataclass
+class ChunkLabeling:
+    """One chunk going through a stage's steps."""
 
-    def __init__(self, labeler: Labeler, modalities: Sequence[str], batch_size: int, device: str) -> None:
-        """modalities: those of the labeler's outputs that are wanted."""
-        self.labeler = labeler
-        self.kinds: dict[str, Kind] = {m.name: m.kind for m in labeler.makes if m.name in modalities}
-        self.batch_size = batch_size
-        self._device = device
-        labeler.load(device)
+    worker: StageWorker
+    unit: Unit
+    chunk: Chunk
+    steps: Sequence[Step]
+    known: Mapping[str, list[Outcome]]
+    poison: Poison
+    made: Made
 
-    def run(self, batch: Batch) -> dict[str, list[Outcome]]:
-        """One outcome per sample for every wanted modality. Raises nothing that a sample or the labeler can cause."""
-        outcomes: dict[str, list[Outcome]] = {name: [] for name in self.kinds}
-        start = 0
-        while start < len(batch):
-            stop = min(start + self.batch_size, len(batch))
-            try:
-                part = self._label(take(batch, range(start, stop)))
-            except Exception as error:  # a plugin may raise anything
-                if _out_of_memory(error) and self.batch_size > 1:
-                    self._halve()
-                    continue
-                part = self._bisect(take(batch, range(start, stop)), error)
-            for name, labels in part.items():
-                outcomes[name].extend(labels)
-            start = stop
+    def run(self, making: set[str]) -> None:
+        labels: dict[str, list[Outcome]] = {name: self._of_chunk(name, all_) for name, all_ in self.known.items()}
+        for step in self.steps:
+            labels.update(self._step(step, labels))
+            for name in step.modalities:
+                if name in making:
+                    self._keep(name, labels[name])
+
+    def _of_chunk(self, name: str, labels: list[Outcome]) -> list[Outcome]:
+        per_sample = self._views if self._on(name) == "view" else 1
+        start = self.chunk.start * per_sample
+        return labels[start : start + len(self.chunk.samples) * per_sample]
+
+    @property
+    def _views(self) -> int:
+        return self.worker.config.views.count
+
+    def _on(self, name: str) -> str:
+        return self.worker.config.weave.cards[name].on
+
+    def _kind(self, name: str) -> Kind:
+        return self.worker.config.weave.cards[name].label_kind
+
+    def _step(self, step: Step, labels: Mapping[str, list[Outcome]]) -> dict[str, list[Outcome]]:
+        """The step's outcomes for all items of the chunk; an item is a sample, or a sample's view."""
+        chunk, per_sample = self.chunk, self._views if step.on == "view" else 1
+        items = [(index, view) for index in range(len(chunk.samples)) for view in range(per_sample)]
+        needs = {need: self._in_frame(need, labels[need], step.on) for need in step.needs}
+        ready, given = [], {}
+        for place, (index, _) in enumerate(items):
+            hindrance = self._hindrance(step, index, {need: needs[need][place] for need in step.requires})
+            if hindrance is _READY:
+                ready.append(place)
+            else:
+                given[place] = hindrance
+        outcomes = {name: [given.get(place) for place in range(len(items))] for name in step.modalities}
+        if ready:
+            found = self.worker.runner(step).run(self._batch(step, items, ready, needs))
+            for name in step.modalities:
+                for place, outcome in zip(ready, found[name], strict=True):
+                    outcomes[name][place] = outcome
         return outcomes
 
-    def _label(self, batch: Batch) -> dict[str, list[Outcome]]:
-        with _inference(self.labeler, self._device):
-            answer = self.labeler.label(batch)
-        who = type(self.labeler).__name__
-        if not isinstance(answer, Mapping):
-            raise LabelerBug(f"{who}.label returned a {type(answer).__name__}, not a dict of labels by modality")
-        outcomes: dict[str, list[Outcome]] = {}
-        for name, kind in self.kinds.items():
-            if name not in answer:
-                raise LabelerBug(f"{who}.label returned no {name!r}, only {sorted(map(str, answer))}")
-            if len(answer[name]) != len(batch):
-                raise LabelerBug(f"{who}.label returned {len(answer[name])} {name} labels for {len(batch)} samples")
-            outcomes[name] = [_checked(kind, label) for label in answer[name]]
-        return outcomes
+    def _hindrance(self, step: Step, index: int, required: Mapping[str, Outcome]) -> Any:
+        """Why the step can't label a sample: a Fault; None when it lacks something that it may lack; else _READY."""
+        deadly = self.poison.get((self.chunk.start + index, step.name))
+        if deadly is not None:
+            return deadly
+        if step.on != "nothing" and index in self.chunk.faults:
+            return self.chunk.faults[index]
+        for need, label in required.items():
+            if isinstance(label, Fault):
+                return Fault(f"needs {need}, which failed: {label.reason}", label.error)
+        return None if any(label is None for label in required.values()) else _READY
 
-    def _bisect(self, batch: Batch, error: Exception) -> dict[str, list[Outcome]]:
-        """Labels halves until the samples that raise are alone."""
-        if len(batch) == 1:
-            return {name: [Fault.of(error)] for name in self.kinds}
-        middle = len(batch) // 2
-        outcomes: dict[str, list[Outcome]] = {name: [] for name in self.kinds}
-        for half in (range(middle), range(middle, len(batch))):
-            part = take(batch, half)
-            try:
-                labels = self._label(part)
-            except Exception as half_error:
-                labels = self._bisect(part, half_error)
-            for name, found in labels.items():
-                outcomes[name].extend(found)
-        return outcomes
+    def _batch(
+        self, step: Step, items: Sequence[tuple[int, int]], ready: Sequence[int], needs: Mapping[str, list[Outcome]]
+    ) -> Batch:
+        chunk = self.chunk
+        chosen = [items[place] for place in ready]
+        images: Any = None
+        if step.on == "view":
+            assert chunk.view_pixels is not None
+            images = chunk.view_pixels if len(ready) == len(items) else chunk.view_pixels[np.array(ready)]
+        elif step.on == "image":
+            images = [chunk.images[index] for index, _ in chosen]
+        return Batch(
+            keys=[chunk.samples[index].key for index, _ in chosen],
+            images=images,
+            views=[chunk.views[index][view] for index, view in chosen] if step.on != "nothing" else [],
+            fields=[chunk.samples[index].fields for index, _ in chosen],
+            labels={
+                need: [None if isinstance(labels[place], Fault) else labels[place] for place in ready]
+                for need, labels in needs.items()
+            },
+        )
 
-    def _halve(self) -> None:
-        import torch
+    def _in_frame(self, name: str, labels: list[Outcome], on: str) -> list[Outcome]:
+        """The labels of a modality in the frame of a labeler that works on `on`: cropped, repeated, or of view 0."""
+        own = "view" if self._on(name) == "view" else "sample"
+        wanted = "view" if on == "view" else "sample"
+        if own == wanted:
+            return labels
+        if own == "view":
+            return labels[:: self._views]
+        return self._cropped(name, labels)
 
-        self.batch_size //= 2
-        torch.cuda.empty_cache()
+    def _cropped(self, name: str, labels: list[Outcome]) -> list[Outcome]:
+        kind = self._kind(name)
+        rows: list[Outcome] = []
+        for index, label in enumerate(labels):
+            for view in range(self._views):
+                if not kind.spatial or label is None or isinstance(label, Fault):
+                    rows.append(label)
+                else:
+                    rows.append(_crop(kind, label, self.chunk.views[index][view]))
+        return rows
+
+    def _keep(self, name: str, outcomes: list[Outcome]) -> None:
+        """Tokens, encoded labels and failures of one modality's outcomes in this chunk."""
+        result, card = self.made.of(name), self.worker.config.weave.cards[name]
+        rows = self._in_frame(name, outcomes, "view")
+        tokens: list[np.ndarray | Fault | None] = []
+        if card.keeps_tokens and not self.worker.config.collect:
+            tokens = _tokenise(self.worker.tokenizer(name), rows)
+            result.tokens += [None if isinstance(ids, Fault) else ids for ids in tokens]
+        if self.worker.keeps_encoded(name):
+            kind = card.label_kind
+            result.labels += [
+                None if label is None or isinstance(label, Fault) else kind.encode(label) for label in outcomes
+            ]
+        result.failures += self._failures(name, outcomes, tokens)
+
+    def _failures(
+        self, name: str, outcomes: Sequence[Outcome], tokens: Sequence[np.ndarray | Fault | None]
+    ) -> Iterator[Failure]:
+        """One line per failed item; a fault of a row's crop or tokens alone is that view's."""
+        per_sample = self._views if self._on(name) == "view" else 1
+        for place, outcome in enumerate(outcomes):
+            index, view = divmod(place, per_sample)
+            if isinstance(outcome, Fault):
+                yield self._failure(name, index, view if per_sample > 1 else None, outcome)
+                continue
+            first = index * self._views + view
+            for row in range(first, first + (self._views if per_sample == 1 else 1)):
+                fault = tokens[row] if tokens else None
+                if isinstance(fault, Fault):
+                    yield self._failure(name, index, row % self._views if self._views > 1 else None, fault)
+
+    def _failure(self, name: str, index: int, view: int | None, fault: Fault) -> Failure:
+        key, unit = self.chunk.samples[index].key, self.unit.name
+        return Failure(key, name, fault.reason, fault.error, unit, view)
 
 
-def take(batch: Batch, indices: Sequence[int]) -> Batch:
-    """The samples of a batch at `indices`, in that order."""
-    images = batch.images
-    if isinstance(images, np.ndarray):
-        contiguous = isinstance(indices, range) and indices.step == 1
-        images = images[indices.start : indices.stop] if contiguous else images[np.asarray(indices, dtype=int)]
-    elif images is not None:
-        images = [images[index] for index in indices]
-    return Batch(
-        keys=[batch.keys[index] for index in indices],
-        images=images,
-        views=[batch.views[index] for index in indices] if batch.views else [],
-        fields=[batch.fields[index] for index in indices],
-        labels={name: [labels[index] for index in indices] for name, labels in batch.labels.items()},
-    )
+_READY = object()
 
 
-def _checked(kind: Kind, label: Any) -> Outcome:
-    if label is None:
-        return None
+def _crop(kind: Kind, label: Any, view: View) -> Outcome:
     try:
-        return kind.check(label)
-    except Exception as error:
+        return kind.crop(label, view)
+    except Exception as error:  # a plugin's kind may raise anything
         return Fault.of(error)
 
 
-def _out_of_memory(error: Exception) -> bool:
-    return type(error).__name__ == "OutOfMemoryError"
+def _tokenise(tokenizer: Tokenizer, rows: Sequence[Outcome]) -> list[np.ndarray | Fault | None]:
+    """Tokens per row; where the batch as a whole can't be tokenised, row by row, so that one bad label costs itself."""
+    places = [place for place, label in enumerate(rows) if label is not None and not isinstance(label, Fault)]
+    tokens: list[np.ndarray | Fault | None] = [label if isinstance(label, Fault) else None for label in rows]
+    try:
+        encoded: Sequence[np.ndarray | Fault] = tokenizer.encode([rows[place] for place in places]) if places else []
+    except Exception:
+        encoded = [_tokenise_one(tokenizer, rows[place]) for place in places]
+    for place, ids in zip(places, encoded, strict=True):
+        tokens[place] = ids
+    return tokens
 
 
-def _inference(labeler: Labeler, device: str) -> AbstractContextManager[Any]:
-    """torch.inference_mode for labelers with weights, under autocast where they allow it on a GPU."""
-    if labeler.weights is None:
-        return nullcontext()
-    import torch
-
-    if labeler.autocast is None or device == "cpu":
-        return torch.inference_mode()
-    stack = ExitStack()
-    stack.enter_context(torch.inference_mode())
-    stack.enter_context(torch.autocast(device, dtype=getattr(torch, labeler.autocast)))
-    return stack
+def _tokenise_one(tokenizer: Tokenizer, label: Any) -> np.ndarray | Fault:
+    try:
+        return tokenizer.encode([label])[0]
+    except Exception as error:
+        return Fault.of(error)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .corpus import Rejection, Sample, UnitSamples
+from .pixels import chunk_bounds
 from .units import Unit
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Parcel:
     """A unit's samples with what the stages so far made of them.
 
     todo: the modalities that the output lacks for this unit. samples: images are None once no later stage looks at
-    pixels. labels: encoded labels that later stages need, by modality, one list per sample, or per sample and view
+    pixels. chunks: stretches of samples that are labelled together, the same in all stages. labels: encoded labels that later stages need, by modality, one list per sample, or per sample and view
     for labelers on views. failures: of modalities that later stages may need. done: modalities written so far, with
     (rows, failed, seconds). bytes: of the encoded images. decodes: times that an image of the unit was decoded.
     """
@@ -47,6 +48,7 @@ class Parcel:
     todo: tuple[str, ...]
     samples: list[Sample]
     rejected: list[Rejection]
+    chunks: list[tuple[int, int]]
     labels: dict[str, list[bytes | None]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     done: dict[str, tuple[int, int, float]] = field(default_factory=dict)
@@ -56,7 +58,7 @@ class Parcel:
     @classmethod
     def of(cls, samples: UnitSamples, todo: tuple[str, ...]) -> Parcel:
         size = sum(len(sample.image or b"") for sample in samples.samples)
-        return cls(samples.unit, todo, samples.samples, samples.rejected, bytes=size)
+        return cls(samples.unit, todo, samples.samples, samples.rejected, chunk_bounds(samples.samples), bytes=size)
 
     def to_table(self) -> pa.Table:
         """One row: the bulk (images, labels) as Arrow lists of binaries, the rest as JSON."""
@@ -68,6 +70,7 @@ class Parcel:
             "keys": [sample.key for sample in self.samples],
             "fields": [sample.fields for sample in self.samples],
             "rejected": [asdict(rejection) for rejection in self.rejected],
+            "chunks": self.chunks,
             "labels": list(self.labels),
             "failures": [asdict(failure) for failure in self.failures],
             "done": self.done,
@@ -96,6 +99,7 @@ class Parcel:
                 todo=tuple(head["todo"]),
                 samples=[Sample(key, image, fields) for key, image, fields in rows],
                 rejected=[Rejection(**rejection) for rejection in head["rejected"]],
+                chunks=[(start, stop) for start, stop in head["chunks"]],
                 labels=dict(zip(head["labels"], labels, strict=True)),
                 failures=[Failure(**failure) for failure in head["failures"]],
                 done={name: tuple(result) for name, result in head["done"].items()},

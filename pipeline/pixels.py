@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
-from ..labelers.images import BadImage, Header, decode_image, decode_view, read_header
+from ..labelers.images import BadImage, decode_image, decode_view, read_header
 from ..labelers.views import View, ViewSettings, cut_view
 from .corpus import Sample
-from .labeling import Fault
+from .runner import Fault
 
 CHUNK_SAMPLES = 64
 """Samples decoded together. A constant, since batches are cut from chunks and floats depend on the batch's shape: the
@@ -57,44 +56,43 @@ class _Decoded:
 class Decoder:
     """Decodes the samples of one unit after another, `threads` at a time."""
 
-    def __init__(self, settings: ViewSettings, seed: int, wanted: Wanted, threads: int) -> None:
-        self._settings, self._seed, self._wanted = settings, seed, wanted
+    def __init__(self, settings: ViewSettings, seed: int, threads: int) -> None:
+        self._settings, self._seed = settings, seed
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
-    def chunks(self, samples: Sequence[Sample]) -> Iterator[Chunk]:
+    def chunks(self, samples: Sequence[Sample], bounds: Sequence[tuple[int, int]], wanted: Wanted) -> Iterator[Chunk]:
         """The unit's chunks in order; while one is worked on, the next is being decoded."""
-        headers = [_header(sample) for sample in samples] if self._wanted.views or self._wanted.images else None
-        bounds = _bounds(headers) if headers else _even_bounds(len(samples))
-        decode = partial(self._submit, samples, headers or [None] * len(samples))
-        ahead = decode(bounds[0]) if bounds else []
+        ahead = self._submit(samples, bounds[0], wanted) if bounds else []
         for index, (start, stop) in enumerate(bounds):
             current = ahead
-            ahead = decode(bounds[index + 1]) if index + 1 < len(bounds) else []
-            yield self._gather(start, samples[start:stop], current)
+            ahead = self._submit(samples, bounds[index + 1], wanted) if index + 1 < len(bounds) else []
+            yield self._gather(start, samples[start:stop], current, wanted)
 
     def _submit(
-        self, samples: Sequence[Sample], headers: Sequence[Header | Fault | None], bounds: tuple[int, int]
+        self, samples: Sequence[Sample], bounds: tuple[int, int], wanted: Wanted
     ) -> list[Future[_Decoded | Fault]]:
-        span = slice(*bounds)
-        return [self._pool.submit(self._decode, *pair) for pair in zip(samples[span], headers[span], strict=True)]
+        return [self._pool.submit(self._decode, sample, wanted) for sample in samples[slice(*bounds)]]
 
-    def _decode(self, sample: Sample, header: Header | Fault | None) -> _Decoded | Fault:
-        if not isinstance(header, Header):
-            return header or _Decoded([], [], None)
+    def _decode(self, sample: Sample, wanted: Wanted) -> _Decoded | Fault:
+        if not (wanted.views or wanted.images):
+            return _Decoded([], [], None)
         try:
             data = sample.image or b""
+            header = read_header(data)
             views = [
                 cut_view(self._seed, sample.key, index, header.height, header.width, self._settings)
                 for index in range(self._settings.count)
             ]
-            pixels = [decode_view(data, view) for view in views] if self._wanted.views else []
-            return _Decoded(views, pixels, decode_image(data) if self._wanted.images else None)
+            pixels = [decode_view(data, view) for view in views] if wanted.views else []
+            return _Decoded(views, pixels, decode_image(data) if wanted.images else None)
         except BadImage as error:
             return Fault.of(error)
 
-    def _gather(self, start: int, samples: Sequence[Sample], futures: Sequence[Future[_Decoded | Fault]]) -> Chunk:
+    def _gather(
+        self, start: int, samples: Sequence[Sample], futures: Sequence[Future[_Decoded | Fault]], wanted: Wanted
+    ) -> Chunk:
         count, size = self._settings.count, self._settings.size
-        pixels = np.zeros((len(samples) * count, size, size, 3), np.uint8) if self._wanted.views else None
+        pixels = np.zeros((len(samples) * count, size, size, 3), np.uint8) if wanted.views else None
         chunk = Chunk(start, samples, {}, [[] for _ in samples], pixels, [None for _ in samples], 0)
         for index, future in enumerate(futures):
             decoded = future.result()
@@ -108,24 +106,21 @@ class Decoder:
         return chunk
 
 
-def _header(sample: Sample) -> Header | Fault:
-    try:
-        return read_header(sample.image or b"")
-    except BadImage as error:
-        return Fault.of(error)
-
-
-def _bounds(headers: Sequence[Header | Fault]) -> list[tuple[int, int]]:
-    """Where chunks begin and end: by the sizes that the files' headers give, so by the samples alone."""
+def chunk_bounds(samples: Sequence[Sample]) -> list[tuple[int, int]]:
+    """Where a unit's chunks begin and end: by count, and by the sizes that the files' headers give."""
     bounds, start, pixels = [], 0, 0
-    for index, header in enumerate(headers):
-        size = header.height * header.width if isinstance(header, Header) else 0
+    for index, sample in enumerate(samples):
+        size = _pixels(sample)
         if index > start and (index - start == CHUNK_SAMPLES or pixels + size > CHUNK_PIXELS):
             bounds.append((start, index))
             start, pixels = index, 0
         pixels += size
-    return [*bounds, (start, len(headers))] if headers else []
+    return [*bounds, (start, len(samples))] if samples else []
 
 
-def _even_bounds(count: int) -> list[tuple[int, int]]:
-    return [(start, min(start + CHUNK_SAMPLES, count)) for start in range(0, count, CHUNK_SAMPLES)]
+def _pixels(sample: Sample) -> int:
+    try:
+        header = read_header(sample.image or b"")
+    except BadImage:
+        return 0
+    return header.height * header.width

@@ -206,13 +206,13 @@ def _needs(group: _Group, owner: Mapping[str, str]) -> set[str]:
     return ({owner[name] for name in group.labeler.requires} | wanted) - {group.names[0]}
 
 
-def _card(
-    recipe: Recipe, name: str, group: _Group, step: Step, cards: Mapping[str, ModalityCard]
-) -> ModalityCard:
+def _card(recipe: Recipe, name: str, group: _Group, step: Step, cards: Mapping[str, ModalityCard]) -> ModalityCard:
     labeler, settings = group.labeler, recipe.modalities[name]
     modality = group.modality(name)
     if step.on == "image" and modality.kind.view_only:
-        raise RecipeError(f"modalities.{name}: a {modality.kind.name} can't be cropped; its labeler has to work on views")
+        raise RecipeError(
+            f"modalities.{name}: a {modality.kind.name} can't be cropped; its labeler has to work on views"
+        )
     for need in step.needs:
         if step.on != "view" and cards[need].on == "view" and cards[need].label_kind.spatial:
             raise RecipeError(f"modalities.{name}: looks at whole images, but {need!r} is made on views only")

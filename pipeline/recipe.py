@@ -54,7 +54,9 @@ class TokenizerSettings(Strict):
 class ModalitySettings(Strict):
     """One modality of the dataset. All of it has defaults: `canny_edge: {}` is enough."""
 
-    labeler: str | None = Field(None, description="a registered labeler, or module:Class; the modality's name by default")
+    labeler: str | None = Field(
+        None, description="a registered labeler, or module:Class; the modality's name by default"
+    )
     params: dict[str, Any] = Field(default_factory=dict, description="the labeler's parameters")
     weights: str | None = Field(None, description="hub id, local path or fsspec URL; `random` has to be written out")
     tokenizer: TokenizerSettings | None = Field(None, description="name, or {name, params}; the kind's own by default")
@@ -101,11 +103,15 @@ class Recipe(Strict):
     seed: int = 0
     views: ViewsSettings = ViewsSettings()
     units: UnitSettings = UnitSettings()
-    vocabulary: str | None = Field(None, description="a tokenizer.json to use; by default one is trained on the captions")
+    vocabulary: str | None = Field(
+        None, description="a tokenizer.json to use; by default one is trained on the captions"
+    )
     fit: FitSettings = FitSettings()
     resources: Resources = Resources()
     max_failures: float = Field(0.25, ge=0, le=1, description="share of failed labels at which the run stops")
-    storage_options: dict[str, Any] = Field(default_factory=dict, description="fsspec options of the output", repr=False)
+    storage_options: dict[str, Any] = Field(
+        default_factory=dict, description="fsspec options of the output", repr=False
+    )
 
     @field_validator("corpus", mode="before")
     @classmethod

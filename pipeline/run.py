@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..labelers.views import ViewSettings
+from .attempts import ATTEMPTS
 from .commit import QUARANTINE
 from .corpus import Corpus, Shard, UnitLimits
 from .engine import ClusterSize, ReaderConfig, UnitResult, stream
@@ -25,7 +26,7 @@ _SOON = 100
 """Labels that must have come back before the share of failures is judged."""
 
 
-class TooManyFailures(RuntimeError):
+class TooManyFailuresError(RuntimeError):
     """The run was stopped by `max_failures`."""
 
 
@@ -55,9 +56,10 @@ class Plan:
 
 @dataclass
 class Tally:
-    """What a run has done so far, by modality."""
+    """What a run has done so far, by modality. cards: of the recipe's modalities, with tokenizers once fitted."""
 
-    plan: Plan
+    output: str
+    cards: dict[str, ModalityCard]
     units: int = 0
     samples: int = 0
     bytes: int = 0
@@ -77,13 +79,13 @@ class Tally:
             self.failed[name] = self.failed.get(name, 0) + failed
 
     def check(self, most: float) -> None:
-        """Raises TooManyFailures when more than the share `most` of the labels failed."""
+        """Raises TooManyFailuresError when more than the share `most` of the labels failed."""
         rows, failed = sum(self.rows.values()), sum(self.failed.values())
         if rows >= _SOON and failed > most * rows:
             worst = max(self.failed, key=lambda name: self.failed[name])
-            raise TooManyFailures(
-                f"{failed} of {rows} labels failed, more than max_failures = {most:g} allows; most of them {worst}. See "
-                f"`tokenloom quarantine {self.plan.recipe.output}` for the reasons"
+            raise TooManyFailuresError(
+                f"{failed} of {rows} labels failed, more than max_failures = {most:g} allows, most of them "
+                f"{worst}; for the reasons see `tokenloom quarantine {self.output}`"
             )
 
 
@@ -95,6 +97,7 @@ def make_plan(recipe: Recipe, replacing: Sequence[str] = ()) -> Plan:
     woven = weave(recipe)
     corpus = Corpus(recipe.corpus)
     shards = corpus.shards()
+    corpus.check(shards)
     store = Store(recipe.output, recipe.storage_options)
     manifest = _reconcile(read_manifest(store), _manifest(recipe, woven, shards), recipe, woven, replacing)
     woven = replace(woven, cards={name: manifest.modalities[name] for name in woven.cards})
@@ -115,16 +118,17 @@ def execute(
 ) -> Tally:
     """Makes what the plan lists. `watch` is called after every unit, `say` with what begins.
 
-    Raises TooManyFailures, EngineError, StorageError; whatever is committed by then stays and isn't made again.
+    Raises TooManyFailuresError, EngineError, StorageError; whatever is committed by then stays and isn't made again.
     """
     recipe = plan.recipe
     store = Store(recipe.output, recipe.storage_options)
     _remove(store, plan.weave.downstream(replacing))
-    tally = Tally(plan)
+    tally = Tally(recipe.output, plan.weave.cards)
     if plan.works:
         store.replace(PATH, plan.manifest.to_bytes())
         if plan.to_fit:
             plan = _fit(plan, store, say)
+            tally.cards = plan.weave.cards
         say("labelling")
         for result in _stream(plan, plan.works, limit=limit):
             tally.add(result)
@@ -146,9 +150,7 @@ def _manifest(recipe: Recipe, woven: Weave, shards: Sequence[Shard]) -> Manifest
     )
 
 
-def _reconcile(
-    old: Manifest | None, new: Manifest, recipe: Recipe, woven: Weave, replacing: Sequence[str]
-) -> Manifest:
+def _reconcile(old: Manifest | None, new: Manifest, recipe: Recipe, woven: Weave, replacing: Sequence[str]) -> Manifest:
     """The manifest that the run will leave. Raises DatasetError where the output was made otherwise."""
     unknown = [name for name in replacing if name not in woven.cards]
     if unknown:
@@ -159,8 +161,8 @@ def _reconcile(
     for name in ("seed", "views", "units"):
         if getattr(old, name) != getattr(new, name):
             raise DatasetError(
-                f"{where}: was made with {name} = {getattr(old, name)}, and the recipe says {getattr(new, name)}; go back "
-                f"to the former, or use another output"
+                f"{where}: was made with {name} = {getattr(old, name)}, and the recipe says {getattr(new, name)}; "
+                f"go back to the former, or use another output"
             )
     anew = set(woven.downstream(replacing))
     modalities = {}
@@ -261,8 +263,8 @@ def _finish(plan: Plan, store: Store) -> None:
 
     Another driver may have added modalities meanwhile; they stay.
     """
-    for entry in store.list("attempts"):
-        store.delete(f"attempts/{entry.name}")
+    for entry in store.list(ATTEMPTS):
+        store.delete(f"{ATTEMPTS}/{entry.name}")
     store.remove_stale_temporaries()
     now = read_manifest(store)
     others = {n: c for n, c in now.modalities.items() if n not in plan.manifest.modalities} if now else {}

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from .storage_local import Entry, LocalFiles
 
-__all__ = ["Entry", "StorageError", "Store", "redact"]
+__all__ = ["Entry", "StorageError", "Store", "absolute_url", "redact"]
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Store:
 
     def __init__(self, url: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> None:
         self._options = dict(options or {})
-        self._address = _absolute(os.fspath(url))
+        self._address = absolute_url(os.fspath(url))
         self._backend: tuple[int, LocalFiles | ObjectFiles] | None = None
 
     @property
@@ -330,8 +330,8 @@ def _secret_values(options: Mapping[str, Any]) -> Iterator[str]:
             yield value
 
 
-def _absolute(url: str) -> str:
-    """A URL without a slash at its end; a local path, made absolute, where the URL is one."""
+def absolute_url(url: str) -> str:
+    """The URL without a slash at its end, a local path made absolute. It keeps credentials: `redact` before printing."""
     for scheme in ("file://", "local://"):
         url = url.removeprefix(scheme)
     if "://" not in url and "::" not in url:

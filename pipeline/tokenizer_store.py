@@ -27,7 +27,9 @@ def new_tokenizer(modality: str, card: ModalityCard) -> Tokenizer:
     assert card.tokens is not None
     kind = card.label_kind
     tokenizer_class = tokenizer_for(card.tokens.tokenizer, kind, f"modalities.{modality}.tokenizer")
-    return tokenizer_class(kind, validated(tokenizer_class.Params, card.tokens.params, f"modalities.{modality}.tokenizer"))
+    return tokenizer_class(
+        kind, validated(tokenizer_class.Params, card.tokens.params, f"modalities.{modality}.tokenizer")
+    )
 
 
 def load_tokenizer(store: Store, modality: str, card: ModalityCard) -> Tokenizer:
@@ -36,7 +38,9 @@ def load_tokenizer(store: Store, modality: str, card: ModalityCard) -> Tokenizer
     files = {name: store.read(f"{TOKENIZERS}/{modality}/{name}") for name in card.tokens.files}
     for name, data in files.items():
         if hashlib.sha256(data).hexdigest() != card.tokens.files[name]:
-            raise DatasetError(f"{store.url}/{TOKENIZERS}/{modality}/{name}: changed since the tokens were made with it")
+            raise DatasetError(
+                f"{store.url}/{TOKENIZERS}/{modality}/{name}: changed since the tokens were made with it"
+            )
     kind = card.label_kind
     return tokenizer_for(card.tokens.tokenizer, kind, modality).from_files(kind, files)
 
@@ -55,7 +59,9 @@ def provide_vocabulary(store: Store, cards: Mapping[str, ModalityCard], given: b
     if store.exists(_VOCABULARY):
         return
     if given is None:
-        texts = (t for n, card in cards.items() if isinstance(card.label_kind, Text) for t in sample_labels(store, n, card))
+        texts = (
+            t for n, card in cards.items() if isinstance(card.label_kind, Text) for t in sample_labels(store, n, card)
+        )
         store.create(_VOCABULARY, Vocabulary.train(texts).to_bytes())
     else:
         store.create(_VOCABULARY, Vocabulary.from_bytes(given).to_bytes())

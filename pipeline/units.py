@@ -22,7 +22,7 @@ _NAME = re.compile(r"(?P<shard>.+-[0-9a-f]{12})-(?P<start>\d{12})-(?P<stop>\d{12
 
 @dataclass(frozen=True)
 class Unit:
-    """Consecutive samples of one corpus shard. `stop` is None for the last unit of its shard. Sorts as its name does."""
+    """Consecutive samples of one corpus shard; `stop` is None for the last. Units sort by shard and position."""
 
     shard: str
     start: int

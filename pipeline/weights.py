@@ -83,7 +83,9 @@ def _download(url: str, options: dict[str, Any]) -> str:
     import fsspec
 
     safe = without_credentials(url)
-    target = _cache() / hashlib.sha256(safe.encode()).hexdigest()[:24] / (safe.rstrip("/").rsplit("/", 1)[-1] or "weights")
+    target = (
+        _cache() / hashlib.sha256(safe.encode()).hexdigest()[:24] / (safe.rstrip("/").rsplit("/", 1)[-1] or "weights")
+    )
     if target.exists():
         return str(target)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
@@ -113,7 +115,9 @@ def _from_hub(repository: str) -> str:
     try:
         return snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"])
     except RepositoryNotFoundError:
-        raise WeightsError(f"weights {repository}: neither a file here nor a repository on the hub; {way_out}") from None
+        raise WeightsError(
+            f"weights {repository}: neither a file here nor a repository on the hub; {way_out}"
+        ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise WeightsError(
             f"weights {repository}: the hub can't be reached ({type(error).__name__}) and there is no copy in its "

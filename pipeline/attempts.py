@@ -1,0 +1,105 @@
+"""Attempts: counting, in the output, how often a unit was begun and not finished, and finding out why.
+
+A sample that kills its process (a crash in a native library, the kernel's out-of-memory killer) leaves no exception
+behind, and Ray would try its unit again for ever. So a stage leaves a mark before it begins a unit and removes it
+after. A unit with several marks is taken apart first: its samples go one by one, step by step, through a process that
+may die, and those that kill it are known by name.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .parcel import Parcel
+from .runner import Fault
+from .storage import Store
+
+if TYPE_CHECKING:
+    from .labeling import Poison
+    from .stage import StageConfig
+
+ATTEMPTS = "attempts"
+SUSPICIOUS = 3
+"""Attempts after which a unit is taken apart. Machines die for other reasons, too; a search that finds nothing only
+costs time."""
+
+
+class Attempts:
+    """The marks of one unit in one stage."""
+
+    def __init__(self, store: Store, unit: str, stage: str) -> None:
+        self._store = store
+        self._folder = f"{ATTEMPTS}/{unit}/{stage}"
+
+    def begin(self) -> int:
+        """Leaves a mark; how many there were before."""
+        before = len(self._store.list(self._folder))
+        self._store.create(f"{self._folder}/{uuid.uuid4().hex}", b"")
+        return before
+
+    def end(self) -> None:
+        """Removes all marks."""
+        for entry in self._store.list(self._folder):
+            self._store.delete(f"{self._folder}/{entry.name}")
+
+
+def find_poison(config: StageConfig, parcel: Parcel) -> Poison:
+    """The samples and steps that kill their process, found by sending each sample alone through a process of its own.
+
+    Nothing is written meanwhile.
+    """
+    import ray
+
+    probe_class = ray.remote(Probe).options(num_cpus=0, max_restarts=0, max_task_retries=0)
+    poison: dict[tuple[int, str], Fault] = {}
+    probe = probe_class.remote(config)
+    steps = [step.name for step in config.stage.steps]
+    for index in range(len(parcel.samples)):
+        block = _alone(parcel, index).to_table()
+        for step in steps:
+            deadly = [name for at, name in poison if at == index]
+            try:
+                ray.get(probe.try_step.remote(block, step, deadly))
+            except ray.exceptions.ActorDiedError as error:
+                poison[index, step] = Fault(f"killed its process: {_how(error)}", "ProcessDied")
+                probe = probe_class.remote(config)
+    ray.kill(probe)
+    return poison
+
+
+class Probe:
+    """The process that may die: labels one sample up to one step."""
+
+    def __init__(self, config: StageConfig) -> None:
+        from .stage import StageWorker
+
+        self._config = config
+        self._worker = StageWorker(config)
+
+    def try_step(self, block, step: str, deadly: list[str]) -> None:
+        """Labels the only sample of the parcel in `block` by the steps up to `step`, less the deadly ones."""
+        parcel = next(iter(Parcel.from_table(block)))
+        self._worker.try_out(parcel, step, {(0, name): Fault("killed its process", "ProcessDied") for name in deadly})
+
+
+def _alone(parcel: Parcel, index: int) -> Parcel:
+    return replace(
+        parcel,
+        samples=[parcel.samples[index]],
+        chunks=[(0, 1)],
+        labels={name: _own(labels, len(parcel.samples), index) for name, labels in parcel.labels.items()},
+    )
+
+
+def _own(labels: list[bytes | None], samples: int, index: int) -> list[bytes | None]:
+    per_sample = len(labels) // samples
+    return labels[index * per_sample : (index + 1) * per_sample]
+
+
+def _how(error: BaseException) -> str:
+    """What Ray says of the death, in its first sentence about the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = next((line for line in lines if "exit" in line.lower() or "died" in line.lower()), "it died")
+    return cause[:300]

@@ -1,0 +1,110 @@
+"""The corpus: what a recipe says of the input, its shards, and their samples unit by unit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from .corpus_folder import folder_identity, pictures, read_folder
+from .corpus_listing import Shard, find_shards, folder_shard_id
+from .corpus_parquet import find_columns, open_parquet, read_parquet
+from .corpus_tar import read_tar
+from .samples import CorpusError, Item, Rejection, Sample, UnitLimits, UnitSamples, cut
+from .storage import StorageError, Store
+
+__all__ = ["Corpus", "CorpusError", "CorpusSettings", "Rejection", "Sample", "Shard", "UnitLimits", "UnitSamples"]
+
+
+class CorpusSettings(BaseModel):
+    """The images to work on, and what comes along with them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str | list[str] = Field(
+        description="tars, Parquet files or a folder of images: a path or fsspec URL, with {000..123}, {a,b}, *, ?, **"
+    )
+    format: Literal["auto", "tar", "parquet", "folder"] = "auto"
+    image: str | None = Field(None, description="column, or extension, of the image; found by itself where it is usual")
+    key: str | None = Field(None, description="Parquet's key column; by default key, __key__, id, or the row's number")
+    fields: list[str] | None = Field(None, description="the only fields to keep beside the image; by default all")
+    storage_options: dict[str, Any] = Field(default_factory=dict, description="fsspec options", repr=False)
+
+    @field_validator("url")
+    @classmethod
+    def _not_empty(cls, value: str | list[str]) -> str | list[str]:
+        if not value or ("" in value and isinstance(value, list)):
+            raise ValueError("name at least one path or URL")
+        return value
+
+    @field_validator("image")
+    @classmethod
+    def _without_dot(cls, value: str | None) -> str | None:
+        return value.lstrip(".") if value else None
+
+
+@dataclass
+class Corpus:
+    """The samples behind some settings. Cheap to make and to send: nothing is read before it is asked for."""
+
+    settings: CorpusSettings
+    _stores: dict[str, Store] = field(default_factory=dict, repr=False)
+
+    def shards(self) -> list[Shard]:
+        """Every shard, sorted by path, from fresh listings alone. Raises CorpusError when a URL stands for nothing."""
+        settings = self.settings
+        urls = [settings.url] if isinstance(settings.url, str) else settings.url
+        format = None if settings.format == "auto" else settings.format
+        shards = find_shards(urls, format, settings.image, settings.storage_options)
+        paths: dict[str, str] = {}
+        for shard in shards:
+            if paths.setdefault(shard.id, shard.path) != shard.path:
+                raise CorpusError(f"the shards {paths[shard.id]} and {shard.path} have one id: rename either")
+        return shards
+
+    def check(self, shards: Sequence[Shard]) -> None:
+        """Look into the first shard for the columns that the settings name. Raises CorpusError; call it before work."""
+        if not shards or shards[0].format != "parquet":
+            return
+        import pyarrow as pa
+
+        shard, settings = shards[0], self.settings
+        try:
+            schema = open_parquet(self._store(shard.root), shard.path, shard.size).schema_arrow
+        except (StorageError, FileNotFoundError):
+            raise
+        except (pa.ArrowException, OSError):
+            return  # a broken shard costs itself, when it is read
+        find_columns(schema, shard.url, settings.image, settings.key, settings.fields)
+
+    def read(
+        self, shard: Shard, start: int = 0, stop: int | None = None, limits: UnitLimits | None = None
+    ) -> Iterator[UnitSamples]:
+        """The units of `shard` from position `start` until `stop` (None: its end), one in memory at a time.
+
+        The units after any unit's start are the same wherever reading began. Bad samples are dropped and listed in
+        their unit's `rejected`, broken shards end with a rejection. Raises FileNotFoundError for a shard that is gone,
+        StorageError when the storage fails, CorpusError for a folder that changed after it was listed.
+        """
+        items = self._items(shard, start, stop)
+        return cut(items, shard.id, start, stop, limits or UnitLimits())
+
+    def _items(self, shard: Shard, start: int, stop: int | None) -> Iterator[Item]:
+        store, settings = self._store(shard.root), self.settings
+        if shard.format == "tar":
+            return read_tar(store, shard.path, shard.size, start, stop, settings.image, settings.fields)
+        if shard.format == "parquet":
+            return read_parquet(
+                store, shard.path, shard.size, start, stop, settings.image, settings.key, settings.fields
+            )
+        found = pictures(store.list(shard.path, recursive=False), settings.image)
+        if folder_shard_id(shard.path, *folder_identity(found)) != shard.id:
+            raise CorpusError(f"the images in {shard.url} changed while the run was under way: start it again")
+        return read_folder(store, shard.path, found, start, stop, settings.fields)
+
+    def _store(self, root: str) -> Store:
+        if root not in self._stores:
+            self._stores[root] = Store(root, self.settings.storage_options)
+        return self._stores[root]

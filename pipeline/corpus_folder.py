@@ -1,0 +1,126 @@
+"""Folders of images: every image file is a sample, with the texts beside it that share its name up to the extension.
+
+A shard is one folder with the images directly in it; a position is an index into their sorted names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from .samples import (
+    LARGEST_IMAGE,
+    LARGEST_TEXT,
+    BadSample,
+    Item,
+    Sample,
+    check_key,
+    check_size,
+    clean_key,
+    fields_from,
+    is_image,
+    is_text,
+    rejection,
+)
+from .storage import Entry, Store
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+_READERS = 16
+"""Requests at a time where every image is an object of its own behind a network."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file of a folder and the files beside it by extension, as the listing shows them."""
+
+    stem: str
+    image: Entry
+    beside: Mapping[str, Entry] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        return self.image.size + sum(entry.size for entry in self.beside.values())
+
+
+def pictures(entries: Iterable[Entry], chosen: str | None) -> list[Picture]:
+    """The images among one folder's direct entries, by name. Hidden files are none; `chosen`: an extension."""
+    images: list[tuple[str, Entry]] = []
+    beside: defaultdict[str, dict[str, Entry]] = defaultdict(dict)
+    for entry in entries:
+        stem, dot, extension = entry.name.rpartition(".")
+        if not dot or entry.name.startswith("."):
+            continue
+        if is_image(extension, chosen):
+            images.append((stem, entry))
+        elif not is_image(extension, None):
+            beside[stem][extension] = entry
+    return [Picture(stem, entry, beside.get(stem, {})) for stem, entry in sorted(images, key=lambda pair: pair[1].name)]
+
+
+def folder_identity(found: Iterable[Picture]) -> tuple[str, int]:
+    """A digest of the names and sizes that belong to a folder's samples, and their bytes in all."""
+    digest, total = hashlib.sha256(), 0
+    for picture in found:
+        for entry in (picture.image, *sorted(picture.beside.values())):
+            digest.update(f"{entry.name}\n{entry.size}\n".encode("utf-8", "surrogateescape"))
+        total += picture.size
+    return digest.hexdigest()[:16], total
+
+
+def read_folder(
+    store: Store, folder: str, found: list[Picture], start: int, stop: int | None, wanted: Collection[str] | None
+) -> Iterator[Item]:
+    """The samples `start` to `stop` of the images `found` in `folder`. Their keys are paths without the extension."""
+    first = {picture.stem: index for index, picture in reversed(list(enumerate(found)))}
+
+    def load(index: int) -> Item:
+        picture = found[index]
+        path = f"{folder}/{picture.stem}" if folder else picture.stem
+        key = clean_key(path)
+        try:
+            check_key(key)
+            if first[picture.stem] != index:
+                other = found[first[picture.stem]].image.name
+                raise BadSample("DuplicateKey", f"{picture.image.name} has the key of {other}")
+            sample = Sample(key, *_contents(store, folder, picture, wanted))
+        except BadSample as error:
+            return Item(index, picture.size, rejection(key, error))
+        return Item(index, picture.size, sample)
+
+    indices = range(start, len(found) if stop is None else min(stop, len(found)))
+    return map(load, indices) if store.is_local else _read_ahead(load, indices)
+
+
+def _contents(store: Store, folder: str, picture: Picture, wanted: Collection[str] | None) -> tuple[bytes, dict]:
+    def content(entry: Entry, limit: int) -> bytes:
+        check_size(entry.name, entry.size, limit)
+        return store.read(f"{folder}/{entry.name}" if folder else entry.name)
+
+    texts = {
+        extension.lower(): content(entry, LARGEST_TEXT)
+        for extension, entry in sorted(picture.beside.items())
+        if is_text(extension, entry.size, wanted)
+    }
+    return content(picture.image, LARGEST_IMAGE), fields_from(texts, wanted)
+
+
+def _read_ahead(load: Callable[[S], T], arguments: Iterable[S]) -> Iterator[T]:
+    """`map` with a few calls under way at a time."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        waiting: deque[Future[T]] = deque()
+        try:
+            for argument in arguments:
+                waiting.append(pool.submit(load, argument))
+                if len(waiting) == _READERS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

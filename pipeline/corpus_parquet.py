@@ -1,0 +1,206 @@
+"""Parquet with one image a row, as bytes or as Hugging Face's struct of `bytes` and `path`; a position is a row."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .samples import (
+    LARGEST_IMAGE,
+    BadSample,
+    CorpusError,
+    Item,
+    Rejection,
+    Sample,
+    check_key,
+    check_size,
+    jsonable,
+    rejection,
+)
+from .storage import StorageError, Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+_IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img", "image_bytes")
+_KEY_COLUMNS = ("key", "__key__", "id")
+_ROWS = 16
+"""Rows decoded at a time; few, since a row holds an image."""
+_READ_SIZE = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns hold what. image_path: the name to read, `image.bytes` in a struct. key: None for row numbers."""
+
+    image: str
+    image_path: str
+    key: str | None
+    fields: tuple[str, ...]
+
+
+def open_parquet(store: Store, path: str, size: int) -> pq.ParquetFile:
+    """The file for reading column by column, a few MiB at a time. Raises what pyarrow raises for other files."""
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(store.open(path, size), buffer_size=_READ_SIZE, pre_buffer=False)
+
+
+def find_columns(
+    schema: pa.Schema, url: str, image: str | None, key: str | None, wanted: Collection[str] | None
+) -> Columns:
+    """The columns to read of the file at `url`. Raises CorpusError where the recipe names others than there are."""
+    has = f"{url} has the columns {', '.join(f'{column.name} ({column.type})' for column in schema) or 'none'}"
+    readable = {column.name: _image_path(column) for column in schema}
+    chosen = image or next((name for name in _IMAGE_COLUMNS if readable.get(name)), None)
+    if chosen is None:
+        raise CorpusError(f"no column looks like the image: {has}. Write `image: COLUMN` under `corpus` in the recipe")
+    if not readable.get(chosen):
+        what = "has no bytes" if chosen in readable else "is not there"
+        raise CorpusError(f"the image column {chosen!r} {what}: {has}. Correct `image:` under `corpus` in the recipe")
+    keys = [column.name for column in schema if _is_key(column.type)]
+    if key is not None and key not in keys:
+        raise CorpusError(
+            f"there is no key column {key!r} of text or whole numbers: {has}. Correct `key:` under `corpus` in the "
+            f"recipe, or leave it out to number the rows"
+        )
+    plain = [column.name for column in schema if _is_plain(column.type)]
+    missing = sorted(set(wanted or ()) - set(plain))
+    if missing:
+        raise CorpusError(
+            f"no column for the fields {', '.join(missing)}, of a type that JSON has: {has}. Correct `fields:` under "
+            f"`corpus` in the recipe"
+        )
+    key = key or next((name for name in _KEY_COLUMNS if name in keys), None)
+    fields = tuple(name for name in plain if name not in (key, chosen) and (wanted is None or name in wanted))
+    return Columns(chosen, readable[chosen] or chosen, key, fields)
+
+
+def read_parquet(
+    store: Store,
+    path: str,
+    size: int,
+    start: int,
+    stop: int | None,
+    image: str | None,
+    key: str | None,
+    wanted: Collection[str] | None,
+) -> Iterator[Item]:
+    """The rows `start` to `stop` of the Parquet file at `path`, without a look at the row groups before or behind.
+
+    What can't be decoded is lost to the end of its row group: a rejection with an empty key.
+    """
+    import pyarrow as pa
+
+    url = f"{store.url}/{path}"
+    stop = sys.maxsize if stop is None else stop
+    try:
+        file = open_parquet(store, path, size)
+        columns = find_columns(file.schema_arrow, url, image, key, wanted)
+    except (StorageError, FileNotFoundError):
+        raise
+    except CorpusError as error:
+        yield Item(0, 0, Rejection("", str(error), "NoColumn"))
+        return
+    except (pa.ArrowException, OSError) as error:
+        yield Item(0, 0, Rejection("", f"{url} is broken, or no Parquet file: {error}", "BrokenShard"))
+        return
+    first = 0
+    for group in range(file.num_row_groups):
+        end = first + file.metadata.row_group(group).num_rows
+        if end > start and (stop is None or first < stop):
+            yield from _read_group(
+                file, group, first, max(start, first), end if stop is None else min(end, stop), columns, url
+            )
+        first = end
+
+
+def _read_group(
+    file: pq.ParquetFile, group: int, first: int, start: int, stop: int, columns: Columns, path: str, url: str
+) -> Iterator[Item]:
+    """The rows [start, stop) of a row group whose first row is `first`. Batches begin there, wherever `start` is."""
+    import pyarrow as pa
+
+    names = [columns.image_path, *columns.fields, *([columns.key] if columns.key else [])]
+    row = first
+    try:
+        for batch in file.iter_batches(_ROWS, [group], names, use_threads=False):
+            for index in range(max(0, start - row), min(batch.num_rows, stop - row)):
+                yield _item(batch, index, row + index, columns, path)
+            row += batch.num_rows
+            if row >= stop:
+                return
+    except (StorageError, FileNotFoundError):
+        raise
+    except (pa.ArrowException, OSError) as error:
+        reason = f"{url}: row group {group} is broken, and its rows from {row} on can't be read: {error}"
+        yield Item(max(row, start), 0, Rejection("", reason, "BrokenShard"))
+
+
+def _item(batch: pa.RecordBatch, index: int, row: int, columns: Columns, path: str) -> Item:
+    """One row as a sample. Its size is the image's: texts are small beside it, and may not all have been read."""
+    data = batch.column(columns.image)[index].as_py()
+    data = data.get("bytes") if isinstance(data, dict) else data
+    size, key = len(data or b""), f"{path.removesuffix('.parquet')}/{row:09d}"
+    try:
+        if columns.key is not None:
+            value = batch.column(columns.key)[index].as_py()
+            key = "" if value is None else str(value)
+        check_key(key)
+        if data is None:
+            raise BadSample("NoImage", f"the column {columns.image!r} is null in row {row}")
+        check_size("the image", size, LARGEST_IMAGE)
+        fields = {name: jsonable(batch.column(name)[index].as_py()) for name in columns.fields}
+    except UnicodeDecodeError as error:
+        return Item(row, size, Rejection(key, f"a text of row {row} is not UTF-8: {error}", "NotText"))
+    except BadSample as error:
+        return Item(row, size, rejection(key, error))
+    return Item(row, size, Sample(key, data, fields))
+
+
+def _image_path(column: pa.Field) -> str | None:
+    """What to read of a column for its images; None for one that holds no bytes."""
+    import pyarrow as pa
+
+    if _is_binary(column.type):
+        return column.name
+    if pa.types.is_struct(column.type):
+        index = column.type.get_field_index("bytes")
+        if index >= 0 and _is_binary(column.type.field(index).type):
+            return f"{column.name}.bytes"
+    return None
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def _is_key(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_integer(kind) or _is_string(kind)
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return _is_string(kind.value_type)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether JSON has the values of the type."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return all(_is_plain(kind.field(index).type) for index in range(kind.num_fields))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _is_plain(kind.value_type)
+    checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null, _is_string)
+    return any(check(kind) for check in checks)

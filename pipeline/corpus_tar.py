@@ -1,0 +1,246 @@
+"""WebDataset tars: consecutive members that share a name up to its first dot make one sample.
+
+A position is the byte at which the first header of a sample's first member begins, so reading can start at any sample.
+The walk over the headers is our own: the standard library takes a damaged header for the end of the archive.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from .samples import (
+    LARGEST_IMAGE,
+    LARGEST_TEXT,
+    BadSample,
+    Item,
+    Rejection,
+    Sample,
+    check_key,
+    check_size,
+    clean_key,
+    fields_from,
+    is_image,
+    is_text,
+    rejection,
+)
+from .storage import StorageError, Store
+
+_BLOCK = 512
+_READ_SIZE = 4 * 2**20
+_LARGEST_HEADER = 2**20
+_HEADERS_OF_HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, b"x", b"X", b"g")
+_SPECIAL = {
+    tarfile.LNKTYPE: "a link",
+    tarfile.SYMTYPE: "a link",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+    tarfile.FIFOTYPE: "a pipe",
+    tarfile.DIRTYPE: "a folder",
+}
+
+
+def read_tar(
+    store: Store, path: str, size: int, start: int, stop: int | None, image: str | None, wanted: Collection[str] | None
+) -> Iterator[Item]:
+    """The samples of the tar at `path`, `size` bytes long, from byte `start` to byte `stop` (None: its end).
+
+    image: the image's extension, or None for any that images have. Reads forward, and nothing behind `stop`. A sample
+    that a damage cut in two, and all behind it, is lost: that is the last item, a rejection with an empty key.
+    """
+    end = size if stop is None else min(stop, size)
+    file: BinaryIO = io.BufferedReader(store.open(path, end), _READ_SIZE)
+    group: _Group | None = None
+    damage: _Damage | None = None
+    try:
+        for member in _members(file, start, end, whole=stop is None):
+            key, extension = _split(member.name)
+            problem = _problem(key, member)
+            if member.type == tarfile.DIRTYPE or (extension is None and problem is None and member.complete):
+                continue  # a README or the like: no part of a sample
+            if group is None or key != group.key or extension in group.extensions:
+                if group is not None:
+                    yield group.finished(wanted)
+                group = _Group(key, member.start)
+            if not member.complete:
+                damage = _Damage(group.start, f"its member {clean_key(member.name)} is cut off")
+                group = None
+                break
+            group.add(member, extension, problem, file, image, wanted)
+    except _Damage as error:
+        damage = error
+    if group is not None:
+        yield group.finished(wanted)
+    if damage is not None:
+        reason = f"{store.url}/{path} is broken at byte {damage.byte}, and nothing behind that can be read: {damage}"
+        yield Item(damage.byte, 0, Rejection("", reason, "BrokenShard"))
+
+
+class _Damage(Exception):  # noqa: N818 - a finding about the input
+    """Where a tar can't be followed any more: the byte at which the first lost sample would begin."""
+
+    def __init__(self, byte: int, what: str) -> None:
+        super().__init__(what)
+        self.byte = byte
+
+
+@dataclass(frozen=True)
+class _Member:
+    """start: of its first header. data: the first byte of its content. complete: whether all of that is there."""
+
+    name: str
+    type: bytes
+    start: int
+    data: int
+    size: int
+    complete: bool
+
+
+@dataclass
+class _Group:
+    """The members of one sample, as they are read."""
+
+    key: str
+    start: int
+    size: int = 0
+    extensions: set[str | None] = field(default_factory=set)
+    image: bytes | None = None
+    image_extension: str = ""
+    texts: dict[str, bytes] = field(default_factory=dict)
+    problem: BadSample | None = None
+
+    def add(
+        self,
+        member: _Member,
+        extension: str | None,
+        problem: BadSample | None,
+        file: BinaryIO,
+        chosen: str | None,
+        wanted: Collection[str] | None,
+    ) -> None:
+        """Read the member if the sample needs it. `seg.png` is the image only where there is no plain `jpg` or such."""
+        self.extensions.add(extension)
+        self.size += member.size
+        self.problem = self.problem or problem
+        if self.problem is not None or extension is None:
+            return
+        try:
+            if is_image(extension, chosen):
+                if self.image is None or ("." in self.image_extension and "." not in extension):
+                    self.image, self.image_extension = _content(file, member, LARGEST_IMAGE), extension
+            elif is_text(extension, member.size, wanted):
+                self.texts[extension.lower()] = _content(file, member, LARGEST_TEXT)
+        except BadSample as error:
+            self.problem = error
+
+    def finished(self, wanted: Collection[str] | None) -> Item:
+        try:
+            if self.problem is not None:
+                raise self.problem
+            if self.image is None:
+                found = ", ".join(sorted(extension or "nothing" for extension in self.extensions))
+                raise BadSample("NoImage", f"the sample has no image, only {found}")
+            sample = Sample(self.key, self.image, fields_from(self.texts, wanted))
+        except BadSample as error:
+            return Item(self.start, self.size, rejection(self.key, error))
+        return Item(self.start, self.size, sample)
+
+
+def _split(name: str) -> tuple[str, str | None]:
+    """Key and extension by WebDataset's rule: the first dot of the name's last part. The extension is None without."""
+    while name.startswith("./"):
+        name = name[2:]
+    folder, slash, base = name.rpartition("/")
+    stem, dot, extension = base.partition(".")
+    if not stem or not dot:
+        return clean_key(name), None
+    return clean_key(folder + slash + stem), clean_key(extension)
+
+
+def _problem(key: str, member: _Member) -> BadSample | None:
+    if member.type in _SPECIAL:
+        return BadSample("NotAFile", f"its member {clean_key(member.name)} is {_SPECIAL[member.type]}")
+    try:
+        check_key(key)
+    except BadSample as error:
+        return error
+    return None
+
+
+def _content(file: BinaryIO, member: _Member, limit: int) -> bytes:
+    check_size(f"its member {clean_key(member.name)}", member.size, limit)
+    file.seek(member.data)
+    data = file.read(member.size)
+    if len(data) < member.size:
+        raise StorageError("a tar has become shorter while it was read", member.name, "Leave the corpus as it is")
+    return data
+
+
+def _members(file: BinaryIO, position: int, end: int, whole: bool) -> Iterator[_Member]:
+    """The members from the first header at byte `position` to byte `end`.
+
+    whole: whether `end` is the end of the archive, where its mark must lie. Raises _Damage where the archive breaks.
+    """
+    while whole or position < end:
+        start, extended = position, {}
+        header = _header(file, position)
+        while header is not None and header.type in _HEADERS_OF_HEADERS:
+            extended.update(_extended(file, header, position))
+            position += _BLOCK + _padded(header.size)
+            header = _header(file, position)
+        if header is None:
+            return
+        if header.type == tarfile.GNUTYPE_SPARSE or any(name.startswith("GNU.sparse") for name in extended):
+            raise _Damage(start, "sparse members can't be read")
+        data, size = position + _BLOCK, 0 if header.type in _SPECIAL else int(extended.get("size", header.size))
+        yield _Member(extended.get("path", header.name), header.type, start, data, size, data + size <= end)
+        position = data + _padded(size)
+
+
+def _header(file: BinaryIO, position: int) -> tarfile.TarInfo | None:
+    """The header block at byte `position`; None for the mark of the archive's end. Raises _Damage."""
+    file.seek(position)
+    block = file.read(_BLOCK)
+    if len(block) < _BLOCK:
+        empty = position == 0 and not block
+        raise _Damage(position, "the file is empty" if empty else "the file ends before the archive does")
+    if not any(block):
+        return None
+    try:
+        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
+        what = f"no header of a member ({error})" if position else "this is no tar"
+        raise _Damage(position, what) from None
+    if header.size < 0:
+        raise _Damage(position, "a member of negative size")
+    return header
+
+
+def _extended(file: BinaryIO, header: tarfile.TarInfo, position: int) -> dict[str, str]:
+    """What a GNU or POSIX header for the next header says: `path`, `size`, ..."""
+    if header.size > _LARGEST_HEADER:
+        raise _Damage(position, f"a header of {header.size:,} bytes")
+    data = file.read(header.size)
+    if header.type == tarfile.GNUTYPE_LONGNAME:
+        return {"path": data.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")}
+    if header.type not in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
+        return {}  # a long link's target, or what holds for the whole archive: neither names nor sizes
+    records = {}
+    try:
+        while data:
+            length = int(data.split(b" ", 1)[0])
+            name, value = data[:length].split(b" ", 1)[1].removesuffix(b"\n").split(b"=", 1)
+            records[name.decode()] = value.decode("utf-8", "surrogateescape")
+            data = data[max(length, 1) :]
+        if "size" in records and int(records["size"]) < 0:
+            raise ValueError
+    except (ValueError, IndexError):
+        raise _Damage(position, "an extended header that can't be read") from None
+    return records
+
+
+def _padded(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK

@@ -1,0 +1,113 @@
+"""The demo: photographs that scikit-image and scikit-learn ship, through every labeler whose weights are at hand."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from .demo_weights import dinov2_small, minilm
+from .engine import stop_ray
+from .manifest import DatasetError
+from .progress import RunProgress, duration
+from .recipe import load_recipe
+from .run import Tally, execute, make_plan
+
+_CAPTIONS = {
+    "skimage/data/astronaut.png": "An astronaut in an orange space suit smiles before a flag and a model of a shuttle.",
+    "skimage/data/brick.png": "A wall of rough bricks in even rows, in black and white.",
+    "skimage/data/camera.png": "A man in a dark coat looks through a camera on a tripod in a park.",
+    "skimage/data/cell.png": "A single round cell under a microscope against a dark background.",
+    "skimage/data/chelsea.png": "Close portrait of a tabby cat with green eyes and white whiskers.",
+    "skimage/data/clock_motion.png": "A wall clock blurred by the motion of the camera.",
+    "skimage/data/coffee.png": "A cup of espresso on a saucer with a spoon, on a wooden table.",
+    "skimage/data/coins.png": "Rows of worn Greek coins from Pompeii on a grey ground.",
+    "skimage/data/grass.png": "Blades of grass from close by, in black and white.",
+    "skimage/data/gravel.png": "Small stones of a gravel path, in black and white.",
+    "skimage/data/hubble_deep_field.jpg": "Thousands of galaxies in the deep field of the Hubble telescope.",
+    "skimage/data/ihc.png": "Stained tissue under a microscope, blue nuclei among brown glands.",
+    "skimage/data/microaneurysms.png": "Tiny dark spots on the retina of a diabetic patient.",
+    "skimage/data/moon.png": "Craters and a dark plain on the surface of the moon.",
+    "skimage/data/motorcycle_left.png": "A red motorcycle stands in a cluttered garage.",
+    "skimage/data/motorcycle_right.png": "The motorcycle in the garage, seen a little further from the right.",
+    "skimage/data/page.png": "A page of printed text, unevenly lit.",
+    "skimage/data/retina.jpg": "The back of an eye: blood vessels spread from the bright optic disc.",
+    "skimage/data/rocket.jpg": "A Falcon 9 rocket stands on its launch pad at dusk.",
+    "skimage/data/text.png": "Mathematical handwriting and printed words on a sheet of paper.",
+    "sklearn/datasets/images/china.jpg": "A Chinese temple with a curved roof behind trees.",
+    "sklearn/datasets/images/flower.jpg": "A pink dahlia in full bloom before green leaves.",
+}
+
+
+def demo(output: Path) -> None:
+    """Makes corpus, weights, dataset and preview below `output`, verifies, and prints what there is to see."""
+    from .preview import write_preview
+    from .verify import verify
+
+    console = Console()
+    began = time.monotonic()
+    corpus, dataset, gallery = output / "photos", output / "dataset", output / "preview"
+    write_corpus(corpus)
+    recipe = load_recipe(
+        "demo",
+        [
+            f"modalities.dinov2.weights={dinov2_small(output / 'weights' / 'dinov2-small')}",
+            f"modalities.caption_embedding.weights={minilm()}",
+        ],
+        corpus=str(corpus),
+        output=str(dataset),
+    )
+    plan = make_plan(recipe)
+    try:
+        with RunProgress(console, plan.bytes) as progress:
+            tally = execute(plan, watch=progress.update, say=progress.say)
+    finally:
+        stop_ray()
+    report = verify(str(dataset))
+    if report.faults:
+        raise DatasetError("\n".join(str(fault) for fault in report.faults))
+    index = write_preview(str(dataset), gallery)
+    _print_end(console, tally, dataset, index, time.monotonic() - began)
+
+
+def write_corpus(folder: Path) -> None:
+    """Copies the photographs, each with a caption beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for source, caption in _CAPTIONS.items():
+        path = _package_file(source)
+        target = folder / path.name
+        if not target.exists():
+            target.write_bytes(path.read_bytes())
+        target.with_suffix(".txt").write_text(caption + "\n")
+
+
+def _package_file(name: str) -> Path:
+    package, _, rest = name.partition("/")
+    spec = importlib.util.find_spec(package)
+    path = Path(spec.origin).parent / rest if spec and spec.origin else None
+    if path is None or not path.is_file():
+        raise DatasetError(f"the demo needs {name}: install it with `pip install 'tokenloom[demo]'`")
+    return path
+
+
+def _print_end(console: Console, tally: Tally, dataset: Path, index: Path, seconds: float) -> None:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("modality", "kind", "tokens", "vocabulary", "labels", "quarantined"):
+        table.add_column(heading, justify="left" if heading in ("modality", "kind") else "right")
+    for name, card in tally.cards.items():
+        spec = card.tokens.spec if card.tokens else None
+        tokens = f"{spec.length or f'<= {spec.max_length}'}" if spec else "-"
+        vocabulary = f"{spec.vocabulary:,}" if spec else "-"
+        failed = tally.failed.get(name, 0)
+        table.add_row(name, card.kind["kind"], tokens, vocabulary, str(tally.rows.get(name, 0)), str(failed or "-"))
+    if tally.units:
+        console.print(table)
+    console.print(
+        f"\nverified, in {duration(seconds)}\n  dataset  {dataset}\n  preview  {index}\n"
+        f"  next     tokenloom status {dataset}",
+        highlight=False,
+        soft_wrap=True,
+    )
