@@ -112,7 +112,7 @@ def _resolve(url: str, options: Mapping[str, Any]) -> Iterator[_Found]:
 
     address = absolute_url(url)
     literal = "://" not in address and Path(address).exists()
-    expanded = [address] if literal else [one.rstrip("/") for one in braceexpand(address)]
+    expanded = [address] if literal else list(braceexpand(address))
     by_parent: defaultdict[str, list[str]] = defaultdict(list)
     for one in expanded:
         parent, _, name = one.rpartition("/")
@@ -189,11 +189,10 @@ def _refuse_compressed(files: Iterable[str], shown: str) -> None:
 
 
 def _guess_format(files: Iterable[str], shown: str) -> Format:
-    formats = {found for path in files if (found := _format_of(path))}
+    formats: set[Format] = {found for path in files if (found := _format_of(path))}
     if len(formats) > 1:
         raise CorpusError(f"{shown} holds both tar and Parquet files. Write `format: tar` or `format: parquet`")
-    folder: Format = "folder"
-    return formats.pop() if formats else folder
+    return formats.pop() if formats else "folder"
 
 
 def _common_folder(bases: list[str], options: Mapping[str, Any]) -> str:
@@ -221,7 +220,7 @@ def _nothing(url: str, options: Mapping[str, Any], missing: int = 1, of: int = 1
     for length in range(len(parts) - 1, lowest - 1, -1):
         folder = "/".join(parts[:length]) or "/"
         children = [] if _MAGIC.search(folder) else Store(folder, options).children()
-        if children:
+        if children := [name for name in children if not name.startswith(".")]:
             close = difflib.get_close_matches(parts[length], children, 3, 0.5) or children[:3]
             names = ", ".join(close)
             return f"{message}. {redact(folder, options)} exists and holds {len(children):,} names, such as {names}"

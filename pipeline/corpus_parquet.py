@@ -103,18 +103,16 @@ def read_parquet(
     except (StorageError, FileNotFoundError):
         raise
     except CorpusError as error:
-        yield Item(0, 0, Rejection("", str(error), "NoColumn"))
+        yield Item(start, 0, Rejection("", str(error), "NoColumn"))
         return
     except (pa.ArrowException, OSError) as error:
-        yield Item(0, 0, Rejection("", f"{url} is broken, or no Parquet file: {error}", "BrokenShard"))
+        yield Item(start, 0, Rejection("", f"{url} is broken, or no Parquet file: {error}", "BrokenShard"))
         return
     first = 0
     for group in range(file.num_row_groups):
         end = first + file.metadata.row_group(group).num_rows
-        if end > start and (stop is None or first < stop):
-            yield from _read_group(
-                file, group, first, max(start, first), end if stop is None else min(end, stop), columns, url
-            )
+        if start < end and first < stop:
+            yield from _read_group(file, group, first, max(start, first), min(end, stop), columns, path, url)
         first = end
 
 

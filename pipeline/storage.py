@@ -331,7 +331,7 @@ def _secret_values(options: Mapping[str, Any]) -> Iterator[str]:
 
 
 def absolute_url(url: str) -> str:
-    """The URL without a slash at its end, a local path made absolute. It keeps credentials: `redact` before printing."""
+    """The URL without a slash at its end, a local path made absolute. Keeps credentials: `redact` before printing."""
     for scheme in ("file://", "local://"):
         url = url.removeprefix(scheme)
     if "://" not in url and "::" not in url:
