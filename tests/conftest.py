@@ -19,7 +19,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# How long one example takes says more about what else the machine does than about the code.
+hypothesis.settings.register_profile("tokenloom", deadline=None)
+hypothesis.settings.load_profile("tokenloom")
 
 ROOT = Path(__file__).resolve().parent.parent
 BUCKET = "tokenloom-tests"
