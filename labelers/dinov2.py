@@ -82,7 +82,7 @@ class Dinov2(Labeler):
         vectors = tokens[:, 0] if self.params.global_from == "cls" else patches.mean(dim=1)
         maps = patches.transpose(1, 2).reshape(len(batch), -1, self._grid, self._grid)
         return {
-            "dinov2": list(maps.to(torch.float16).cpu().numpy()),
+            "dinov2": list(maps.to(torch.float16).contiguous().cpu().numpy()),
             "dinov2_global": list(vectors.cpu().numpy()),
         }
 
