@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -68,19 +71,19 @@ def start_ray() -> None:
     """Connects to the cluster that RAY_ADDRESS names, or starts Ray here, quietly."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import logging
-
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's core warns of Ray Data's own actors on every run
     import ray
 
     if not ray.is_initialized():
         # Plugins written as module:Class may lie in the working directory.
         paths = os.pathsep.join(path for path in (str(Path.cwd()), os.environ.get("PYTHONPATH", "")) if path)
-        ray.init(
-            include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": {"PYTHONPATH": paths}},
-        )
+        with _silent_stderr():  # it reports its own log level there
+            ray.init(
+                include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": {"PYTHONPATH": paths}},
+            )
     from ray.data import DataContext
 
     context = DataContext.get_current()
@@ -88,8 +91,21 @@ def start_ray() -> None:
     context.enable_operator_progress_bars = False
     context.target_max_block_size = 1  # every row its own block: a unit is what moves, and what is tried again
     context.execution_options.verbose_progress = False
-    for name in ("ray.data", "ray.data._internal"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"ray\.data\.")
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Sends what native code writes to stderr nowhere; Python's exceptions are not affected."""
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def stop_ray() -> None:

@@ -17,10 +17,10 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-_NAME = re.compile(r"(?P<shard>.+-[0-9a-f]{12})-(?P<start>\d{12})-(?P<stop>\d{12}|end)-(?P<count>\d{5})", re.ASCII)
+_NAME = re.compile(r"(?P<shard>[\w-]+-[0-9a-f]{12})-(?P<start>\d{12})-(?P<stop>\d{12}|end)-(?P<count>\d{5})", re.ASCII)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
     """Consecutive samples of one corpus shard; `stop` is None for the last. Units sort by shard and position."""
 

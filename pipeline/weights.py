@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from ..labelers.hub import package_path
+
 RANDOM = "random"
+_PACKAGE = "package:"
+"""Prefix of weights that an installed package ships: package:NAME/path/inside."""
 
 
 class WeightsError(ValueError):
@@ -30,6 +34,8 @@ def localise(source: str, options: Mapping[str, Any] | None = None) -> str:
     """The local path of the weights; fetched into the user's cache first where they lie elsewhere."""
     if source == RANDOM:
         return RANDOM
+    if source.startswith(_PACKAGE):
+        return str(package_path(source))
     if "://" in source:
         return _download(source, dict(options or {}))
     path = Path(source).expanduser()
@@ -118,7 +124,7 @@ def _from_hub(repository: str) -> str:
         raise WeightsError(
             f"weights {repository}: neither a file here nor a repository on the hub; {way_out}"
         ) from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
         raise WeightsError(
             f"weights {repository}: the hub can't be reached ({type(error).__name__}) and there is no copy in its "
             f"cache; {way_out}"

@@ -1,0 +1,199 @@
+"""The preview's statistics: how the modalities' codes are used, how long their tokens are, and what failed."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..tokenizers.text import VocabularyTokenizer
+from ..tokenizers.tokenizer import Tokenizer
+from .manifest import Manifest, ModalityCard
+from .parcel import Failure
+from .preview_cells import readable
+from .preview_source import Column
+from .units import Unit
+
+LISTED_FAILURES = 1000
+_BARS = 48
+_FREQUENT = 12
+
+
+@dataclass
+class ModalitySurvey:
+    """Counts over the surveyed units. counts: how often each code occurs. lengths: how many rows have so many tokens."""
+
+    units: int = 0
+    rows: int = 0
+    missing: int = 0
+    failed: int = 0
+    counts: np.ndarray | None = None
+    lengths: Counter[int] = field(default_factory=Counter)
+
+    def add(self, column: Column) -> None:
+        self.failed += len(column.failures)
+        rows = column.tokens if column.tokens is not None else column.labels
+        if rows is None:
+            return
+        self.units += 1
+        self.rows += len(rows)
+        self.missing += sum(row is None for row in rows)
+        if column.tokens is None or self.counts is None:
+            return
+        present = [ids for ids in column.tokens if ids is not None]
+        self.lengths.update(len(ids) for ids in present)
+        if present:
+            self.counts += np.bincount(np.concatenate(present).astype(np.int64), minlength=len(self.counts))
+
+
+def perplexity(counts: np.ndarray) -> float:
+    """exp of the entropy of the codes' frequencies: how many codes would carry as much if all were equally frequent."""
+    shares = counts[counts > 0] / counts.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum())) if len(shares) else 0.0
+
+
+def rank_bars(counts: np.ndarray, bars: int = _BARS) -> list[float]:
+    """Mean frequency of the used codes, the most frequent first, in at most `bars` groups of equally many codes."""
+    ranked = np.sort(counts[counts > 0])[::-1]
+    edges = np.linspace(0, len(ranked), min(bars, len(ranked)) + 1).round().astype(int)
+    return [round(float(ranked[low:high].mean()), 2) for low, high in zip(edges, edges[1:], strict=False)]
+
+
+def length_bars(lengths: Mapping[int, int], bars: int = 24) -> list[tuple[int, int, int]]:
+    """(shortest, longest, rows) in at most `bars` intervals of equal width from the shortest to the longest."""
+    if not lengths:
+        return []
+    low, high = min(lengths), max(lengths)
+    width = math.ceil((high - low + 1) / bars)
+    sums: Counter[int] = Counter()
+    for length, rows in lengths.items():
+        sums[(length - low) // width] += rows
+    return [
+        (low + bar * width, min(high, low + (bar + 1) * width - 1), sums[bar]) for bar in range((high - low) // width + 1)
+    ]
+
+
+def stated_loss(tokenizer: Tokenizer) -> str:
+    """What the tokenizer's documentation says under "Loss"; "" where it says nothing."""
+    found = re.search(r"\bLoss[^:.\n]*:.*?(?=\n\s*\n|\Z)", inspect.getdoc(type(tokenizer)) or "", re.DOTALL)
+    return " ".join(found[0].split()).replace("`", "") if found else ""
+
+
+class Survey:
+    """Statistics of all modalities, and the quarantine, as JSON for the page."""
+
+    def __init__(self, manifest: Manifest, tokenizers: Mapping[str, Tokenizer]) -> None:
+        self._manifest, self._tokenizers = manifest, tokenizers
+        self._found = {name: ModalitySurvey() for name in manifest.modalities}
+        for name, tokenizer in tokenizers.items():
+            self._found[name].counts = np.zeros(tokenizer.spec.vocabulary, np.int64)
+        self._failures: list[Failure] = []
+        self._reasons: Counter[tuple[str, str]] = Counter()
+
+    def add(self, name: str, column: Column) -> None:
+        self._found[name].add(column)
+        self.add_failures(list(column.failures.values()))
+
+    def add_failures(self, failures: Sequence[Failure]) -> None:
+        self._reasons.update((failure.modality, failure.error) for failure in failures)
+        self._failures += failures[: LISTED_FAILURES - len(self._failures)]
+
+    def quarantine(self) -> dict[str, Any]:
+        """total; counts: (modality, exception, how many); failures: the first of them, one dict each."""
+        failures = [
+            {
+                "key": readable(failure.key, 500),
+                "view": failure.view,
+                "modality": failure.modality,
+                "error": failure.error,
+                "reason": readable(failure.reason, 1000),
+                "unit": failure.unit,
+            }
+            for failure in self._failures
+        ]
+        counts = [(*what, count) for what, count in self._reasons.most_common()]
+        return {"total": sum(self._reasons.values()), "counts": counts, "failures": failures}
+
+    def modalities(self, finished: Mapping[str, AbstractSet[Unit]]) -> list[dict[str, Any]]:
+        """One dict per modality: its card, what is finished of it, and its statistics."""
+        return [
+            {**_describe(name, card), **self._numbers(name), "finished": len(finished[name])}
+            for name, card in self._manifest.modalities.items()
+        ]
+
+    def _numbers(self, name: str) -> dict[str, Any]:
+        found, tokenizer = self._found[name], self._tokenizers.get(name)
+        numbers: dict[str, Any] = {
+            "units": found.units,
+            "rows": found.rows,
+            "missing": found.missing,
+            "failed": found.failed,
+        }
+        if tokenizer is not None and found.counts is not None:
+            used = int((found.counts > 0).sum())
+            numbers["codes"] = {
+                "tokens": int(found.counts.sum()),
+                "used": used,
+                "perplexity": round(perplexity(found.counts), 1),
+                "most": int(found.counts.max()),
+                "bars": rank_bars(found.counts),
+                "frequent": _frequent(tokenizer, found.counts),
+            }
+            numbers["lengths"] = length_bars(found.lengths)
+            numbers["loss"] = stated_loss(tokenizer)
+        return numbers
+
+
+def _frequent(tokenizer: Tokenizer, counts: np.ndarray) -> list[tuple[str, int]]:
+    """The most frequent codes with how often they occur: pieces of text as such, others by their id."""
+    top = np.argsort(-counts, kind="stable")[:_FREQUENT]
+    of_text = isinstance(tokenizer, VocabularyTokenizer)
+    return [
+        (readable(tokenizer.vocabulary.token(int(code)) if of_text else str(code), 40), int(counts[code]))
+        for code in top
+        if counts[code]
+    ]
+
+
+def _describe(name: str, card: ModalityCard) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "name": name,
+        "kind": card.kind["kind"],
+        "labeler": card.labeler,
+        "version": card.version,
+        "params": card.params,
+        "licence": card.licence,
+        "fingerprint": card.fingerprint,
+        "requires": sorted(card.requires),
+        "keeps_tokens": card.keeps_tokens,
+        "keeps_labels": card.keeps_labels,
+        "weights": None,
+        "tokens": None,
+    }
+    if card.weights:
+        weights = card.weights
+        described["weights"] = {
+            "source": weights.source,
+            "sha256": weights.sha256,
+            "licence": weights.licence,
+            "random": weights.random,
+        }
+    if card.tokens:
+        spec = card.tokens.spec
+        described["tokens"] = {"tokenizer": card.tokens.tokenizer, "params": card.tokens.params}
+        if spec:
+            described["tokens"] |= {
+                "type": spec.type,
+                "vocabulary": spec.vocabulary,
+                "length": spec.length,
+                "max_length": spec.max_length,
+                "grid": spec.grid,
+            }
+    return described
