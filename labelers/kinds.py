@@ -169,11 +169,14 @@ class Instances(Kind):
     default_tokenizer: ClassVar[str | None] = "instances"
     spatial: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        shapes = {name: tuple(shape) for name, shape in self.attributes.items()}  # lists, when read from JSON
+        object.__setattr__(self, "attributes", shapes)
+
     def check(self, label: Any) -> InstanceSet:
         if not isinstance(label, InstanceSet):
             raise LabelError(f"an instances label is a {type(label).__name__}, not an InstanceSet")
-        shapes = {name: tuple(shape) for name, shape in self.attributes.items()}
-        problem = label.problem(self.masks, self.scores, self.texts, shapes)
+        problem = label.problem(self.masks, self.scores, self.texts, self.attributes)
         if problem:
             raise LabelError(problem)
         return label
@@ -282,8 +285,9 @@ KINDS: dict[str, type[Kind]] = {
 
 def kind_from(description: Mapping[str, Any]) -> Kind:
     """The kind that `Kind.describe` wrote down."""
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in description.items()}
-    return KINDS[fields.pop("kind")](**fields)
+    spec = {name: tuple(value) if isinstance(value, list) else value for name, value in description.items()}
+    spec.pop("kind")
+    return KINDS[description["kind"]](**spec)
 
 
 def _array(label: Any, dtype: str) -> np.ndarray:
