@@ -187,7 +187,8 @@ def _kept(where: str, name: str, old: ModalityCard, new: ModalityCard, woven: We
     )
 
 
-def _stage_configs(plan: Plan, groups: Sequence[Stage], collect: Iterable[str] = ()) -> list[StageConfig]:
+def stage_configs(plan: Plan, groups: Sequence[Stage], collect: Iterable[str] = ()) -> list[StageConfig]:
+    """What the actors of each stage have to know, in the stages' order."""
     recipe = plan.recipe
     configs = []
     for index, stage in enumerate(groups):
@@ -218,7 +219,7 @@ def _stream(plan: Plan, works: Sequence[Work], limit: int | None = None, collect
         groups = [replace(g, steps=tuple(s for s in g.steps if wanted & set(s.modalities))) for g in groups]
         groups = [group for group in groups if group.steps]
     reader = ReaderConfig(recipe.corpus, UnitLimits(recipe.units.samples, recipe.units.bytes), limit)
-    return stream(works, reader, _stage_configs(plan, groups, collect))
+    return stream(works, reader, stage_configs(plan, groups, collect))
 
 
 def _fit(plan: Plan, store: Store, say: Callable[[str], None]) -> Plan:

@@ -13,10 +13,10 @@ from ..labelers.registry import LABELERS, find
 from ..labelers.views import ViewSettings
 from ..tokenizers.tokenizer import Tokenizer
 from .attempts import SUSPICIOUS, Attempts, find_poison
-from .commit import label_path, write_rejections, write_result
+from .commit import label_path, ledger_path, write_rejections, write_result
 from .corpus import Sample
 from .labeling import ChunkLabeling, Made, Poison
-from .parcel import Parcel
+from .parcel import Failure, Parcel
 from .pixels import Decoder, Wanted
 from .plan import Stage, Step, Weave
 from .runner import Fault, Outcome, Runner
@@ -126,27 +126,32 @@ class StageWorker:
     def _known_labels(self, parcel: Parcel, steps: Sequence[Step], making: set[str]) -> dict[str, list[Outcome]]:
         """Labels that the steps need and don't make here: from earlier stages, or kept in the dataset."""
         here = {name for step in steps for name in step.modalities}
-        faults = {(f.modality, f.key, f.view): Fault(f.reason, f.error) for f in parcel.failures}
         known: dict[str, list[Outcome]] = {}
         for name in dict.fromkeys(need for step in steps for need in step.needs):
             if name in here:
                 continue
             card = self._weave.cards[name]
-            encoded = parcel.labels[name] if name in making else self._kept_labels(parcel, name)
+            encoded, failures = (
+                (parcel.labels[name], parcel.failures) if name in making else self._kept_labels(parcel, name)
+            )
+            faults = {(f.key, f.view): Fault(f.reason, f.error) for f in failures if f.modality == name}
             kind = card.label_kind
-            rows = _item_rows(parcel.samples, self.config.views.count, card.on)
             known[name] = [
-                faults.get((name, *row)) if label is None else kind.decode(label)
-                for row, label in zip(rows, encoded, strict=True)
+                faults.get(row) if label is None else kind.decode(label)
+                for row, label in zip(
+                    _item_rows(parcel.samples, self.config.views.count, card.on), encoded, strict=True
+                )
             ]
         return known
 
-    def _kept_labels(self, parcel: Parcel, name: str) -> list[bytes | None]:
-        """The stored labels of the parcel's samples, which may be fewer than the unit's."""
+    def _kept_labels(self, parcel: Parcel, name: str) -> tuple[list[bytes | None], list[Failure]]:
+        """The stored labels of the parcel's samples, which may be fewer than the unit's, and the unit's failures."""
         shard = read_labels(self._store.read(label_path(name, parcel.unit)))
         by_row = dict(zip(zip(shard.rows.keys, shard.rows.views, strict=True), shard.labels, strict=True))
         views = self.config.views.count if self._weave.cards[name].on == "view" else 1
-        return [by_row[sample.key, view] for sample in parcel.samples for view in range(views)]
+        labels = [by_row[sample.key, view] for sample in parcel.samples for view in range(views)]
+        ledger = self._store.read(ledger_path(name, parcel.unit)) if shard.meta.ledger else b""
+        return labels, [Failure.from_line(line) for line in ledger.splitlines()]
 
     def _write(self, parcel: Parcel, todo: Sequence[str], made: Made) -> None:
         keys = [sample.key for sample in parcel.samples]

@@ -1,0 +1,81 @@
+"""Labelers that misbehave in one way each, and one that counts what it is asked."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from tokenloom import Batch, FeatureMap, Labeler, Modality, Vector
+
+
+class MeanColour(Labeler):
+    """The view's mean colour."""
+
+    makes = (Modality("mean_colour", Vector(3)),)
+
+    def label(self, batch: Batch):
+        images = np.asarray(batch.images)
+        return {"mean_colour": [image.mean((0, 1), dtype=np.float32) / 255 for image in images]}
+
+
+class Doubled(Labeler):
+    """Twice the mean colour: needs another modality and no pixels."""
+
+    makes = (Modality("doubled", Vector(3)),)
+    on = "nothing"
+    requires = ("mean_colour",)
+
+    def label(self, batch: Batch):
+        return {"doubled": [2 * label for label in batch.labels["mean_colour"]]}
+
+
+class Raises(MeanColour):
+    """Raises when the batch holds the sample `coffee`."""
+
+    def label(self, batch: Batch):
+        if "coffee" in batch.keys:
+            raise ZeroDivisionError("coffee is not good for me")
+        return super().label(batch)
+
+
+class GivesNaN(MeanColour):
+    """NaN for `coffee`, a wrong shape for `rocket`, a wrong dtype for `china`, and nothing for `flower`."""
+
+    def label(self, batch: Batch):
+        wrong = {
+            "coffee": np.full(3, np.nan, np.float32),
+            "rocket": np.zeros(4, np.float32),
+            "china": np.zeros(3, np.int64),
+            "flower": None,
+        }
+        good = super().label(batch)["mean_colour"]
+        return {"mean_colour": [wrong.get(key, label) for key, label in zip(batch.keys, good, strict=True)]}
+
+
+class ForgetsOne(MeanColour):
+    """One label too few, whatever the batch."""
+
+    def label(self, batch: Batch):
+        return {"mean_colour": super().label(batch)["mean_colour"][1:]}
+
+
+class Aborts(MeanColour):
+    """Kills its process when the batch holds the sample `coffee`."""
+
+    def label(self, batch: Batch):
+        if "coffee" in batch.keys:
+            os.abort()
+        return super().label(batch)
+
+
+class Grid(Labeler):
+    """A feature map of block means, so that a codebook has to be fitted."""
+
+    makes = (Modality("grid", FeatureMap(3, 4, 4)),)
+
+    def label(self, batch: Batch):
+        images = np.asarray(batch.images, np.float32)
+        side = images.shape[1] // 4
+        blocks = images[:, : side * 4, : side * 4].reshape(len(batch), 4, side, 4, side, 3).mean((2, 4))
+        return {"grid": list((blocks.transpose(0, 3, 1, 2) / 255).astype(np.float16))}

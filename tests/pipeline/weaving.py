@@ -1,0 +1,60 @@
+"""Running recipes in tests: in this process, without Ray, or as `tokenloom run` does."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenloom.pipeline.corpus import Corpus, UnitLimits
+from tokenloom.pipeline.manifest import PATH
+from tokenloom.pipeline.parcel import Parcel
+from tokenloom.pipeline.plan import Stage
+from tokenloom.pipeline.recipe import Recipe, parse_recipe
+from tokenloom.pipeline.run import Plan, make_plan, stage_configs
+from tokenloom.pipeline.stage import StageConfig, StageWorker
+from tokenloom.pipeline.storage import Store
+
+
+def recipe(corpus: Path | str, output: Path | str, modalities: dict[str, Any], **more: Any) -> Recipe:
+    return parse_recipe({"corpus": str(corpus), "output": str(output), "modalities": modalities, **more})
+
+
+def odd(name: str, **more: Any) -> dict[str, Any]:
+    """Settings of a modality that a labeler of odd_labelers makes."""
+    return {"labeler": f"odd_labelers:{name}", "keep": "labels", **more}
+
+
+def weave_here(recipe: Recipe, split: bool = False) -> list[Parcel]:
+    """Runs what the output lacks through stage workers in this process; labels only, so that nothing is fitted.
+
+    split: every step a stage of its own, instead of one stage of all.
+    """
+    plan = make_plan(recipe)
+    store = Store(recipe.output)
+    store.replace(PATH, plan.manifest.to_bytes())
+    workers = [StageWorker(config) for config in _configs(plan, split)]
+    corpus, done = Corpus(recipe.corpus), []
+    for work in plan.works:
+        limits = UnitLimits(recipe.units.samples, recipe.units.bytes)
+        for unit in corpus.read(work.shard, work.start, work.stop, limits):
+            parcel = Parcel.of(unit, work.todo)
+            for worker in workers:
+                parcel = next(Parcel.from_table(worker.process(parcel).to_table()))
+            done.append(parcel)
+    return done
+
+
+def _configs(plan: Plan, split: bool) -> list[StageConfig]:
+    steps = plan.weave.steps
+    groups: Sequence[tuple] = [(step,) for step in steps] if split else [steps]
+    stages = [Stage("+".join(step.name for step in group), group, 1.0, 0.0, 1, 1) for group in groups]
+    return stage_configs(plan, stages)
+
+
+def digests(url: Path | str) -> dict[str, str]:
+    """SHA-256 of every object of a dataset, by path."""
+    store = Store(str(url))
+    return {entry.name: hashlib.sha256(store.read(entry.name)).hexdigest() for entry in store.list()}
+
