@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
@@ -72,6 +73,72 @@ def schema() -> None:
     from .recipe import Recipe
 
     print(json.dumps(Recipe.model_json_schema(), indent=2))
+
+
+@app.command()
+def labelers(as_json: AsJson = False) -> None:
+    """List the labelers: what they make, what they need, and their licences."""
+    from . import labeler_commands
+
+    labeler_commands.list_labelers(as_json)
+
+
+@app.command("new-labeler")
+def new_labeler(
+    name: Annotated[str, typer.Argument(help="The modality's name.")],
+    folder: Annotated[Path, typer.Option("--folder", help="Where to write the two files.")] = Path(),
+) -> None:
+    """Write the skeleton of a labeler, and its test."""
+    from . import labeler_commands
+
+    labeler_commands.new_labeler(name, folder)
+
+
+@app.command("check-labeler")
+def check_labeler(
+    reference: Annotated[str, typer.Argument(metavar="LABELER", help="A registered name, or module:Class.")],
+    params: Annotated[list[str], typer.Option("--param", metavar="KEY=VALUE", help="A parameter of the labeler.")] = [],  # noqa: B006
+    weights: Annotated[str | None, typer.Option(help="Weights in place of the default.")] = None,
+) -> None:
+    """Check that a labeler keeps the contract the pipeline relies on."""
+    from . import labeler_commands
+
+    labeler_commands.check(reference, _pairs(params, "--param"), weights)
+
+
+@app.command()
+def label(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.", exists=True, dir_okay=False)],
+    modalities: Annotated[str, typer.Option("-m", "--modalities", help="Which, with commas between.")],
+    weights: Annotated[list[str], typer.Option("--weights", metavar="MODALITY=PATH", help="Weights of one.")] = [],  # noqa: B006
+    folder: Annotated[Path, typer.Option("--output", help="Where the pictures go.")] = Path("labels"),
+) -> None:
+    """Try labelers on a few images, in this process."""
+    from . import labeler_commands
+
+    names = [name.strip() for name in modalities.split(",") if name.strip()]
+    labeler_commands.label(images, names, _pairs(weights, "--weights"), folder)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", help="Folder of all that the demo makes.")] = Path("demo-output"),
+) -> None:
+    """Make a dataset of 22 photographs with every labeler whose weights are at hand, and a preview of it."""
+    from .demo import demo
+
+    demo(output)
+
+
+def _pairs(texts: list[str], option: str) -> dict[str, str]:
+    """`key=value` texts as a dict."""
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{option} {text}: write KEY=VALUE")
+        pairs[key] = value
+    return pairs
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Made:
-    """What a unit's chunks have come to so far, by modality."""
+    """What a unit's chunks have come to so far, by modality; seconds by step."""
 
     results: dict[str, Result] = field(default_factory=dict)
     decodes: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def of(self, name: str) -> Result:
         return self.results.setdefault(name, Result())
@@ -53,10 +55,12 @@ class ChunkLabeling:
     def run(self, making: set[str]) -> None:
         labels: dict[str, list[Outcome]] = {name: self._of_chunk(name, all_) for name, all_ in self.known.items()}
         for step in self.steps:
+            began = perf_counter()
             labels.update(self._step(step, labels))
             for name in step.modalities:
                 if name in making:
                     self._keep(name, labels[name])
+            self.made.seconds[step.name] = self.made.seconds.get(step.name, 0.0) + perf_counter() - began
 
     def _of_chunk(self, name: str, labels: list[Outcome]) -> list[Outcome]:
         per_sample = self._views if self._on(name) == "view" else 1

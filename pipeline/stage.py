@@ -74,7 +74,7 @@ class StageWorker:
         poison = find_poison(self.config, parcel) if attempts.begin() >= SUSPICIOUS else {}
         todo = [name for name in self.config.stage.modalities if name in parcel.todo]
         making = self._making(parcel)
-        made = self._make(parcel, [step for step in self.config.stage.steps if making & set(step.modalities)], poison)
+        made = self.make(parcel, [step for step in self.config.stage.steps if making & set(step.modalities)], poison)
         self._write(parcel, todo, made)
         attempts.end()
         return self._pass_on(parcel, todo, making, made, perf_counter() - began)
@@ -84,12 +84,13 @@ class StageWorker:
         making = self._making(parcel)
         steps = self.config.stage.steps
         last = next(index for index, one in enumerate(steps) if one.name == step)
-        self._make(parcel, [one for one in steps[: last + 1] if making & set(one.modalities)], poison)
+        self.make(parcel, [one for one in steps[: last + 1] if making & set(one.modalities)], poison)
 
     def _making(self, parcel: Parcel) -> set[str]:
         return self._weave.made_for(parcel.todo, kept=not self.config.collect)
 
-    def _make(self, parcel: Parcel, steps: Sequence[Step], poison: Poison) -> Made:
+    def make(self, parcel: Parcel, steps: Sequence[Step], poison: Poison) -> Made:
+        """Labels and tokenises a unit by some of the stage's steps, and writes nothing."""
         made = Made()
         if not steps:
             return made

@@ -1,0 +1,53 @@
+"""Labelling a few samples in this process, without Ray and without a dataset: to try a labeler, or to time it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..labelers.kinds import Kind
+from ..labelers.views import ViewSettings
+from .parcel import Failure, Parcel
+from .plan import Stage, weave
+from .recipe import Recipe
+from .samples import Sample, UnitSamples
+from .stage import StageConfig, StageWorker
+from .units import Unit
+
+
+@dataclass(frozen=True)
+class Labels:
+    """One modality of the samples, of view 0: a label each, None where there is none, and why some failed, by key."""
+
+    kind: Kind
+    on: str
+    labels: list[Any | None]
+    failures: dict[str, Failure]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """labels: by modality. seconds: by the name of the step, without loading its weights."""
+
+    labels: dict[str, Labels]
+    seconds: dict[str, float]
+
+
+def label_here(recipe: Recipe, samples: Sequence[Sample]) -> Trial:
+    """The recipe's labels of `samples`. Nothing is tokenised or written."""
+    woven = weave(recipe)
+    stage = Stage("here", woven.steps, 1.0, 0.0, 1, 1)
+    views = ViewSettings(**{**recipe.views.model_dump(), "count": 1})
+    config = StageConfig(stage, woven, recipe.output, {}, recipe.seed, views, collect=frozenset(woven.cards))
+    worker = StageWorker(config)
+    for step in woven.steps:
+        worker.runner(step)
+    unit = UnitSamples(Unit("here-000000000000", 0, None, len(samples)), list(samples))
+    made = worker.make(Parcel.of(unit, tuple(woven.cards)), woven.steps, {})
+    labels = {}
+    for name, card in woven.cards.items():
+        kind, result = card.label_kind, made.of(name)
+        decoded = [None if label is None else kind.decode(label) for label in result.labels]
+        labels[name] = Labels(kind, card.on, decoded, {failure.key: failure for failure in result.failures})
+    return Trial(labels, made.seconds)

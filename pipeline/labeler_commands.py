@@ -1,0 +1,144 @@
+"""What the commands around labelers do and print: labelers, new-labeler, check-labeler, label."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from ..labelers.conformance import check_labeler
+from ..labelers.drawing import to_png
+from ..labelers.images import BadImage, decode_view, read_header
+from ..labelers.registry import describe_labelers, find_labeler
+from ..labelers.scaffold import skeleton
+from ..labelers.views import ViewSettings, cut_view
+from .here import Labels, label_here
+from .plan import validated
+from .recipe import Recipe, RecipeError, parse_recipe
+from .samples import Sample
+from .weights import localise
+
+
+def list_labelers(as_json: bool) -> None:
+    rows = describe_labelers()
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+        return
+    console = Console()
+    made = _table("modality", "kind", "labeler", "looks at", "needs")
+    weights = _table("labeler", "default weights", "licence of the code", "of the weights")
+    for row in rows:
+        needs = ", ".join((*row.requires, *(rf"\[{name}]" for name in row.wants)))
+        for name, kind in row.modalities:
+            made.add_row(name, kind, row.reference, row.on, needs or "-")
+        weights.add_row(row.reference, row.weights or "-", row.licence, row.weights_licence or "-")
+    console.print(made)
+    console.print("needs in \\[brackets] are used where the recipe has them\n", style="dim")
+    console.print(weights)
+    for row in rows:
+        if row.problem:
+            console.print(f"{row.reference} can't be used: {row.problem}", highlight=False)
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
+def new_labeler(name: str, folder: Path) -> None:
+    """Writes the skeleton; refuses to overwrite."""
+    files = skeleton(name)
+    for file in files:
+        if (folder / file).exists():
+            raise RecipeError(f"{folder / file} exists already; choose another name or folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, text in files.items():
+        (folder / file).write_text(text)
+        print(folder / file)
+    module = next(iter(files)).removesuffix(".py")
+    print(f"next: tokenloom check-labeler {module}:{_class_in(files)}   (in {folder})")
+
+
+def check(reference: str, params: Mapping[str, Any], weights: str | None) -> None:
+    """Prints the report; exit code 1 where a check failed."""
+    labeler_class = find_labeler(reference)
+    checked = validated(labeler_class.Params, params, "--param")
+    report = check_labeler(labeler_class, checked, localise(weights) if weights else None)
+    print(report)
+    sys.exit(0 if report.passed else 1)
+
+
+def label(images: Sequence[Path], modalities: Sequence[str], weights: Mapping[str, str], folder: Path) -> None:
+    """Labels the files, draws each label into `folder`, and prints where, or the label itself where it is text."""
+    recipe = _recipe(modalities, weights)
+    samples = [_sample(path) for path in images]
+    trial = label_here(recipe, samples)
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, sample in enumerate(samples):
+        print(sample.key)
+        picture = _view(sample, recipe)
+        for name in modalities:
+            target = folder / f"{sample.key}.{name}.png"
+            print(f"  {name:<18} {_shown(trial.labels[name], index, sample, picture, target)}")
+
+
+def _recipe(modalities: Sequence[str], weights: Mapping[str, str]) -> Recipe:
+    """A recipe of the modalities and of all that they need."""
+    wanted, waiting = {}, list(modalities)
+    while waiting:
+        name = waiting.pop()
+        if name not in wanted:
+            wanted[name] = {"keep": "labels", "weights": weights.get(name)}
+            waiting += find_labeler(name).requires
+    unused = sorted(set(weights) - set(wanted))
+    if unused:
+        raise RecipeError(f"--weights {unused[0]}=...: {unused[0]} is neither asked for nor needed")
+    return parse_recipe({"corpus": ".", "output": "memory://label", "modalities": wanted})
+
+
+def _sample(path: Path) -> Sample:
+    caption = path.with_suffix(".txt")
+    fields = {"caption": caption.read_text().strip()} if caption.is_file() else {}
+    return Sample(path.stem, path.read_bytes(), fields)
+
+
+def _view(sample: Sample, recipe: Recipe) -> np.ndarray:
+    settings = ViewSettings(**recipe.views.model_dump())
+    try:
+        header = read_header(sample.image or b"")
+        return decode_view(sample.image or b"", cut_view(0, sample.key, 0, header.height, header.width, settings))
+    except BadImage:
+        return np.zeros((settings.size, settings.size, 3), np.uint8)
+
+
+def _shown(labels: Labels, index: int, sample: Sample, picture: np.ndarray, target: Path) -> str:
+    """The label as text, or the path of its picture."""
+    if sample.key in labels.failures:
+        return f"failed: {labels.failures[sample.key].reason}"
+    value = labels.labels[index]
+    if value is None:
+        return "none"
+    if labels.on == "image" and labels.kind.spatial:
+        header = read_header(sample.image or b"")
+        settings = ViewSettings(size=picture.shape[0])
+        value = labels.kind.crop(value, cut_view(0, sample.key, 0, header.height, header.width, settings))
+    shown = labels.kind.show(value, picture)
+    if isinstance(shown, np.ndarray):
+        target.write_bytes(to_png(shown))
+        return str(target)
+    return shown if isinstance(shown, str) else ", ".join(f"{name} {text}" for name, text in shown.items())
+
+
+def _class_in(files: Mapping[str, str]) -> str:
+    text = next(iter(files.values()))
+    return text.split("class ", 1)[1].split("(", 1)[0]
