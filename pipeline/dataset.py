@@ -281,9 +281,7 @@ class Dataset:
         else:
             chosen = self._chosen(modalities)
         if not chosen:
-            raise DatasetError(
-                f"{self.store.url}: no modality to read; with labels=True those that keep labels are read"
-            )
+            raise DatasetError(f"{self.store.url}: no modality to read; labels=True reads those that keep labels")
         as_labels = frozenset(chosen if labels is True else () if isinstance(named, bool) else self._chosen(named))
         for name in chosen:
             info, what = self.modalities[name], "labels" if name in as_labels else "tokens"

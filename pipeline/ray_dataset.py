@@ -26,7 +26,7 @@ def ray_rows(dataset: Dataset, modalities: Sequence[str], views: Collection[int]
     units = dataset.units(*modalities)
     numbers = ray.data.range(len(units), override_num_blocks=max(1, len(units)))
     reader = _Reader(dataset, units, modalities, views)
-    return numbers.map_batches(reader, batch_size=1, batch_format="numpy")
+    return numbers.map_batches(reader.tables, batch_size=1, batch_format="numpy")
 
 
 class _Reader:
@@ -37,7 +37,7 @@ class _Reader:
     ) -> None:
         self._dataset, self._units, self._modalities, self._views = dataset, units, modalities, views
 
-    def __call__(self, batch: dict[str, Any]) -> Iterator[pa.Table]:
+    def tables(self, batch: Any) -> Iterator[pa.Table]:
         for number in batch["id"]:
             yield self._table(self._units[int(number)])
 

@@ -1,0 +1,152 @@
+"""Small datasets of real kinds and tokenizers, written as a run writes them, for tests of what reads datasets."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+from tokenloom.labelers.kinds import FeatureMap, Image, Record, Text
+from tokenloom.pipeline.commit import Result, write_rejections, write_result
+from tokenloom.pipeline.manifest import PATH, CorpusCard, Manifest, ModalityCard, TokensCard, WeightsCard
+from tokenloom.pipeline.parcel import Failure
+from tokenloom.pipeline.samples import Rejection
+from tokenloom.pipeline.shards import Rows, ShardMeta, write_labels
+from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.tokenizer_store import (
+    FIT,
+    load_tokenizer,
+    provide_tokenizer,
+    provide_vocabulary,
+    remove_sample,
+    to_collect,
+)
+from tokenloom.pipeline.units import Unit, shard_id
+
+VIEWS = 2
+WORDS = ("a cat", "a dog on a chair", "two cups of coffee", "a rocket at night")
+
+
+def modality_card(kind, labeler: str, on: str, tokenizer: str | None, tokens: bool, labels: bool, **params):
+    return ModalityCard(
+        kind=kind.describe(),
+        labeler=labeler,
+        version=1,
+        on=on,
+        params={},
+        weights=WeightsCard("hub/model", "ab" * 32, "Apache-2.0") if labeler == "dinov2" else None,
+        licence="Apache-2.0",
+        requires={},
+        tokens=TokensCard(tokenizer, 1, params) if tokenizer else None,
+        keeps_tokens=tokens,
+        keeps_labels=labels,
+    )
+
+
+CARDS = {
+    "caption": modality_card(Text(), "caption", "nothing", "wordpiece", True, True, max_length=256),
+    "color_palette": modality_card(Record(tuple("1234567")), "color_palette", "view", "palette", True, True, colors=2),
+    "dinov2": modality_card(
+        FeatureMap(4, 3, 3), "dinov2", "view", "codebook", True, False, size=16, sample=1000, iterations=10
+    ),
+    "canny_edge": modality_card(Image(1, content="intensity"), "canny_edge", "image", None, False, True),
+}
+
+
+@dataclass(frozen=True)
+class SmallDataset:
+    """What was written. labels: by modality and (key, view) what the label was; view 0 alone for whole images."""
+
+    store: Store
+    manifest: Manifest
+    units: list[Unit]
+    keys: dict[Unit, list[str]]
+    labels: dict[str, dict[tuple[str, int], object]]
+
+
+def label_of(name: str, key: str, view: int):
+    """A label that depends on the sample and the view alone. `None` for a caption of keys that end in 3."""
+    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(f"{name}{key}{view}".encode()).digest()[:4], "big"))
+    if name == "caption":
+        return None if key.endswith("3") else f"{WORDS[rng.integers(len(WORDS))]} number {rng.integers(10)}"
+    if name == "color_palette":
+        return {"2": rng.integers(0, 256, (2, 3)).tolist()}
+    if name == "dinov2":
+        return rng.standard_normal((4, 3, 3)).astype(np.float16)
+    return rng.integers(0, 256, (6, 8)).astype(np.uint8)
+
+
+def corpus_units(shards: int, units: int, samples: int) -> tuple[list[Unit], list[str]]:
+    """The units of a corpus of tars, and the ids of these."""
+    ids = [shard_id(f"photos-{index:05d}.tar", 100_000) for index in range(shards)]
+    stops = [*range(1024, 1024 * units, 1024), None]
+    return [Unit(name, 1024 * at, stop, samples) for name in ids for at, stop in enumerate(stops)], ids
+
+
+def write_dataset(url, options=None, shards: int = 2, units: int = 2, samples: int = 4) -> SmallDataset:
+    """A dataset of the four modalities in CARDS. In the first unit the corpus reader refused a sample, and the palette
+    of the first sample's view 1 failed."""
+    store = Store(url, options)
+    all_units, ids = corpus_units(shards, units, samples)
+    keys = {
+        unit: [f"photos/{at // units:05d}.{at % units}/{index}" for index in range(samples)]
+        for at, unit in enumerate(all_units)
+    }
+    digest = hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
+    corpus = CorpusCard(["s3://photos/*.tar"], shards, 100_000 * shards, digest)
+    views = {"size": 224, "count": VIEWS, "min_scale": 0.8}
+    cards = _fitted(store, all_units[0], keys[all_units[0]])
+    manifest = Manifest(corpus, 0, views, {"samples": samples, "bytes": 2**26}, cards)
+    store.replace(PATH, manifest.to_bytes())
+    written = SmallDataset(store, manifest, all_units, keys, {name: {} for name in cards})
+    for unit in all_units:
+        write_unit(written, unit, failing=unit == all_units[0])
+    return written
+
+
+def write_unit(dataset: SmallDataset, unit: Unit, failing: bool = False, modalities=tuple(CARDS)) -> None:
+    """All modalities of one unit."""
+    keys = dataset.keys[unit]
+    rejected = [Rejection("broken\x1b[31m.jpg", "the JPEG is truncated", "BadImage")] if failing else []
+    digest = write_rejections(dataset.store, unit, rejected)
+    for name in modalities:
+        card = dataset.manifest.modalities[name]
+        rows = [(key, view) for key in keys for view in range(VIEWS if card.on == "view" else 1)]
+        labels = {row: label_of(name, *row) for row in rows}
+        failures = []
+        if failing and name == "color_palette":
+            labels[keys[0], 1] = None
+            failures = [Failure(keys[0], name, "the palette is empty", "ValueError", unit.name, 1)]
+        dataset.labels[name].update(labels)
+        result = _result(dataset.store, name, card, keys, labels, failures)
+        write_result(dataset.store, unit, name, card, keys, VIEWS, result, digest)
+
+
+def _result(store, name, card, keys, labels, failures) -> Result:
+    kind = card.label_kind
+    encoded = [None if label is None else kind.encode(kind.check(label)) for label in labels.values()]
+    if not card.keeps_tokens:
+        return Result([], encoded, failures)
+    tokenizer = load_tokenizer(store, name, card)
+    rows = [labels.get((key, view), labels[key, 0]) for key in keys for view in range(VIEWS)]
+    tokens = [None if label is None else tokenizer.encode([label])[0] for label in rows]
+    return Result(tokens, encoded, failures)
+
+
+def _fitted(store: Store, unit: Unit, keys: list[str]) -> dict[str, ModalityCard]:
+    """The cards with tokenizers that were fitted to the first unit and stored."""
+    collect = to_collect(CARDS, None)
+    assert sorted(collect) == ["caption", "dinov2"]
+    for name in collect:
+        kind = CARDS[name].label_kind
+        labels = [label_of(name, key, 0) for key in keys]
+        encoded = [None if label is None else kind.encode(label) for label in labels]
+        meta = ShardMeta(unit.name, name, CARDS[name].fingerprint)
+        rows = Rows([str(index) for index in range(len(keys))], [0] * len(keys))
+        store.create(f"{FIT}/{name}/{unit.name}.tar", write_labels(rows, encoded, kind.extension, meta))
+    provide_vocabulary(store, CARDS, None)
+    cards = {
+        name: provide_tokenizer(store, name, card, 0) if card.tokens else replace(card) for name, card in CARDS.items()
+    }
+    remove_sample(store, collect)
+    return cards
