@@ -12,14 +12,14 @@ import math
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .manifest import DatasetError, Manifest, require_manifest
-from .preview_cells import CellMaker, Pictures, readable
-from .preview_source import UnitReader, ViewFinder
+from .preview_cells import PAGE, CellMaker, Pictures, readable
+from .preview_source import Seen, UnitReader, ViewFinder
 from .preview_survey import Survey
 from .storage import Store
 from .tokenizer_store import load_tokenizer
@@ -27,8 +27,6 @@ from .units import Unit
 from .worklist import list_progress
 
 GALLERY = Path(__file__).parent / "gallery"
-PAGE = 24
-"""Samples on a page."""
 DEFAULT_LIMIT = 200
 SURVEYED_UNITS = 256
 """Units that the statistics are made from, at most, unless all are asked for."""
@@ -66,18 +64,19 @@ def write_preview(
     }
     with _new_folder(target) as folder:
         survey = Survey(manifest, tokenizers)
-        finder = ViewFinder(manifest)
-        cells = CellMaker(manifest, tokenizers, Pictures(folder))
+        finder = ViewFinder(manifest, tokenizers)
         pages = _Pages(folder)
+        maker = CellMaker(manifest, tokenizers, pages.pictures)
         reader = UnitReader(store, manifest, finished)
         for done, unit in enumerate(surveyed):
             watch(done, len(surveyed))
-            _show_unit(reader, unit, picks.get(unit, ()), survey, finder, cells, pages)
+            _survey_unit(reader, unit, picks.get(unit, ()), survey, finder, maker, pages)
         watch(len(surveyed), len(surveyed))
         pages.close()
         overview = {
-            **_about(dataset, manifest, units, surveyed, finished),
-            "views": {"origins": dict(finder.origins), "problem": readable(finder.problem, 500)},
+            **_about(store, manifest, units, surveyed),
+            "origins": dict(finder.origins),
+            "problem": readable(finder.problem, 1000),
             "modalities": survey.modalities(finished),
             "quarantine": survey.quarantine(),
             "page_size": PAGE,
@@ -111,28 +110,116 @@ def spread(items: Sequence[Any], count: int) -> list[Any]:
     return [items[(2 * place + 1) * len(items) // (2 * count)] for place in range(count)]
 
 
-def _show_unit(
+def _survey_unit(
     reader: UnitReader,
     unit: Unit,
     samples: Sequence[int],
     survey: Survey,
     finder: ViewFinder,
-    cells: CellMaker,
+    maker: CellMaker,
     pages: _Pages,
 ) -> None:
-    """Surveys one unit, and makes the cards of the chosen samples. One modality is in memory at a time."""
-    survey.add_rejections(reader.rejections(unit))
-    cards = None
-    for name in reader.order:
-        column = reader.column(unit, name)
+    """Counts what one unit holds, and makes the cards of the chosen samples. One modality is in memory at a time."""
+    survey.add_failures(reader.rejections(unit))
+    keys = reader.keys(unit) if samples else []
+    seen = finder.find(unit, keys, samples, reader) if keys else {}
+    numbers = [pages.add_card(keys[sample], view, unit, seen[sample, view]) for sample, view in seen]
+    for name in reader.modalities:
+        column = reader.column(unit, name, labels=bool(seen))
         survey.add(name, column)
-        if not samples:
-            continue
-        if cards is None:
-            rows = reader.rows(unit, samples)
-            seen = finder.find(unit, rows, column)
-            cards = [pages.new_card(row, seen[row]) for row in rows]
-            cells.begin(cards, seen)
-        cells.add(name, column, rows)
-    for card in cards or ():
-        pages.add(card)
+        for number, cell in zip(numbers, maker.cells(name, column, seen, numbers), strict=True):
+            pages.add_cell(number, cell)
+    pages.write_full()
+
+
+class _Pages:
+    """The pages' data, written a page at a time: data/page-0000.js and so on. index: key and view of every card."""
+
+    def __init__(self, folder: Path) -> None:
+        self.pictures = Pictures(folder)
+        self.index: list[tuple[str, int]] = []
+        self._folder = folder
+        self._open: list[dict[str, Any]] = []
+        self._written = 0
+
+    def add_card(self, key: str, view: int, unit: Unit, seen: Seen) -> int:
+        """A new card, still without cells; its number."""
+        number = len(self.index)
+        image = self.pictures.add(seen.pixels, number, "view") if seen.origin else None
+        shown_key = readable(key, 500)
+        self.index.append((shown_key, view))
+        card = {"key": shown_key, "view": view, "unit": unit.name, "image": image, "origin": seen.origin, "cells": []}
+        self._open.append(card)
+        return number
+
+    def add_cell(self, number: int, cell: dict[str, Any]) -> None:
+        self._open[number - self._written * PAGE]["cells"].append(cell)
+
+    def write_full(self) -> None:
+        """Writes the pages that are full; the cards so far must be finished."""
+        while len(self._open) >= PAGE:
+            self._write()
+
+    def close(self) -> None:
+        """Writes what is left."""
+        while self._open:
+            self._write()
+
+    def _write(self) -> None:
+        _write_data(self._folder / f"data/page-{self._written:04d}.js", "page", self._written, self._open[:PAGE])
+        del self._open[:PAGE]
+        self._written += 1
+
+
+def _about(store: Store, manifest: Manifest, units: Sequence[Unit], surveyed: Sequence[Unit]) -> dict[str, Any]:
+    """What the head of the gallery says."""
+    return {
+        "name": readable(store.url.rstrip("/").rsplit("/", 1)[-1], 200),
+        "url": readable(store.url, 500),
+        "corpus": [readable(url, 500) for url in manifest.corpus.url],
+        "seed": manifest.seed,
+        "view": manifest.views,
+        "units": len(units),
+        "samples": sum(unit.count for unit in units),
+        "surveyed": {"units": len(surveyed), "samples": sum(unit.count for unit in surveyed)},
+    }
+
+
+def _write_data(path: Path, function: str, *arguments: Any) -> None:
+    """A script that hands JSON to a function of the gallery. Pure ASCII, and no `<`: nothing in it can end a script."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    texts = [json.dumps(argument, allow_nan=False, separators=(",", ":")) for argument in arguments]
+    path.write_text(f"tokenloom.{function}({','.join(texts)});\n".replace("<", "\\u003c"), encoding="ascii")
+
+
+def _target(store: Store, output: str | Path | None) -> Path:
+    """The gallery's folder. Raises DatasetError for one that mustn't be written to."""
+    name = store.url.rstrip("/").rsplit("/", 1)[-1] + "-preview"
+    if output is None:
+        target = Path(store.url).parent / name if store.is_local else Path(name)
+    elif "://" in str(output):
+        raise DatasetError(f"{output}: a preview is written to a local folder; copy it where it is wanted")
+    else:
+        target = Path(output).expanduser()
+    target = target.resolve()
+    if store.is_local and target.is_relative_to(Path(store.url).resolve()):
+        raise DatasetError(f"{target}: a preview can't lie in the dataset, whose files are all verified; give --output")
+    if target.exists() and not (target / _MARK).is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise DatasetError(f"{target}: there is something else, which a preview would replace; give --output")
+    return target
+
+
+@contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """A copy of the gallery's own files beside `target`, which takes its place when all is written."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        shutil.copytree(GALLERY, unfinished, dirs_exist_ok=True)
+        yield unfinished
+        unfinished.chmod(0o755)
+        if target.exists():
+            shutil.rmtree(target)
+        unfinished.rename(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,11 +16,13 @@ from ..labelers.drawing import SIDE
 from ..labelers.kinds import Kind
 from ..tokenizers.text import VocabularyTokenizer
 from ..tokenizers.tokenizer import Tokenizer
-from .manifest import Manifest, ModalityCard
-from .preview_source import Column, Seen
+from .manifest import Manifest
+from .preview_source import GREY, Column, Seen
 
 Json: TypeAlias = "dict[str, Any]"
 
+PAGE = 24
+"""Cards on a page."""
 LONGEST_TEXT = 2000
 _LONGEST_VALUE = 200
 _LARGEST_SIDE = 2 * SIDE
@@ -37,21 +40,21 @@ def readable(text: str, longest: int) -> str:
 
 
 class Pictures:
-    """The gallery's picture files, in `folder`/pictures."""
+    """The gallery's picture files: pictures/<page>/<card's number>-<name>.webp in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def add(self, picture: np.ndarray, page: int, name: str) -> str:
-        """Writes an RGB picture, uint8 (height, width, 3); its path from the gallery's root."""
-        path = f"pictures/{page:04d}/{name}.webp"
+    def add(self, picture: np.ndarray, card: int, name: str) -> str:
+        """Writes an RGB picture, uint8 (height, width, 3), of a card; its path from the gallery's root."""
+        path = f"pictures/{card // PAGE:04d}/{card:06d}-{name}.webp"
         (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
         (self._folder / path).write_bytes(to_webp(picture))
         return path
 
 
 def to_webp(picture: np.ndarray) -> bytes:
-    """The picture, at most twice SIDE large: without loss where it has few colours (edges, maps), else as a photograph."""
+    """The picture, at most twice SIDE large: without loss where it has few colours (edges, maps), else as a photo."""
     image = Image.fromarray(np.ascontiguousarray(picture))
     image.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE), Image.Resampling.LANCZOS)
     drawn = image.getcolors(_FEW_COLOURS) is not None
@@ -60,23 +63,123 @@ def to_webp(picture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+@dataclass(frozen=True)
+class Unshowable:
+    """In the place of a label that could not be had."""
+
+    reason: str
+
+
 class CellMaker:
-    """Makes cells: dicts with `label`, `decoded` and `tokens`, as far as there are any, or with a `note` why not.
+    """Makes cells: dicts with `label`, `decoded` and `tokens`, as far as there are any, and a `state` and `note` where
+    something is wrong.
 
     What is shown is one of {"picture": path}, {"text": ...}, {"table": {name: value}}, {"palettes": [[[r, g, b]]]} and
-    {"problem": ...}; tokens are {"ids": [...]} with the `pieces` of text tokens.
+    {"problem": ...}; tokens are {"ids": [...]}, of text with their `pieces`.
     """
 
     def __init__(self, manifest: Manifest, tokenizers: Mapping[str, Tokenizer], pictures: Pictures) -> None:
         self._cards, self._views = manifest.modalities, manifest.views["count"]
         self._tokenizers, self._pictures = tokenizers, pictures
-        self._places = {name: index for index, name in enumerate(self._cards)}
+        self._numbers = {name: number for number, name in enumerate(self._cards)}
 
-    def cells(self, name: str, column: Column, seen: Mapping[tuple[int, int], Seen], files: Sequence[Any]) -> list[Json]:
-        """The cells of one modality for the views in `seen`, in that order. files: (page, name) of each one's pictures."""
-        tokens = [column.tokens[s * self._views + v] if column.tokens else None for s, v in seen]
+    def cells(
+        self, name: str, column: Column, seen: Mapping[tuple[int, int], Seen], cards: Sequence[int]
+    ) -> Iterator[Json]:
+        """The cells of one modality for the views in `seen`, in that order. cards: the number of each one's card."""
+        tokens = [column.tokens[s * self._views + v] if column.tokens is not None else None for s, v in seen]
         decoded = self._decode(name, tokens)
-        return [
-            self._cell(name, column, place, image, ids, label, file)
-            for (place, image), ids, label, file in zip(seen.items(), tokens, decoded, files, strict=True)
-        ]
+        for (sample, view), ids, label, card in zip(seen, tokens, decoded, cards, strict=True):
+            if column.problem:
+                yield {"state": "unread", "note": readable(column.problem, LONGEST_TEXT)}
+                continue
+            cell: Json = {}
+            image, stem = seen[sample, view], f"{self._numbers[name]}"
+            encoded = self._label(name, column, sample, view)
+            if encoded is not None:
+                cell["label"] = self._show_label(name, encoded, image, (card, f"{stem}-label"))
+            if ids is not None:
+                kind = self._cards[name].label_kind
+                cell["decoded"] = self._show(kind, label, image.pixels, (card, f"{stem}-decoded"))
+                cell["tokens"] = self._tokens(name, ids)
+            failure = column.failure(column.keys[sample], view)
+            if failure:
+                cell |= {"state": "failed", "error": failure.error, "note": readable(failure.reason, LONGEST_TEXT)}
+            yield cell or {"state": "missing"}
+
+    def _label(self, name: str, column: Column, sample: int, view: int) -> bytes | None:
+        if column.labels is None:
+            return None
+        return column.labels[sample * self._views + view if self._cards[name].on == "view" else sample]
+
+    def _tokens(self, name: str, ids: np.ndarray) -> Json:
+        tokenizer = self._tokenizers[name]
+        tokens: Json = {"ids": ids.tolist()}
+        if isinstance(tokenizer, VocabularyTokenizer):
+            tokens["pieces"] = [readable(tokenizer.vocabulary.token(int(index)), 60) for index in ids]
+        return tokens
+
+    def _decode(self, name: str, tokens: Sequence[np.ndarray | None]) -> list[Any]:
+        """A label for every array of ids; where they can't be decoded together, one by one."""
+        present = [place for place, ids in enumerate(tokens) if ids is not None]
+        labels: list[Any] = [None] * len(tokens)
+        if not present:
+            return labels
+        decode = self._tokenizers[name].decode
+        try:
+            found = decode([tokens[place] for place in present])  # type: ignore[misc]
+        except Exception:
+            found = [_try(lambda place=place: decode([tokens[place]])[0]) for place in present]  # type: ignore[list-item]
+        for place, label in zip(present, found, strict=True):
+            labels[place] = label
+        return labels
+
+    def _show_label(self, name: str, encoded: bytes, seen: Seen, file: tuple[int, str]) -> Json:
+        """A stored label as the view sees it; of a label of the whole image, whole where the crop isn't known."""
+        card = self._cards[name]
+        kind = card.label_kind
+        label = _try(lambda: kind.decode(encoded))
+        if card.on == "view" or not kind.spatial or isinstance(label, Unshowable):
+            return self._show(kind, label, seen.pixels, file)
+        if seen.view is not None:
+            return self._show(kind, _try(lambda: kind.crop(label, seen.view)), seen.pixels, file)  # type: ignore[arg-type]
+        masks = getattr(label, "masks", None)
+        size = (masks[0].height, masks[0].width) if masks else seen.pixels.shape[:2]
+        blank = np.full((*size, 3), GREY, np.uint8)
+        return {**self._show(kind, label, blank, file), "whole": True}
+
+    def _show(self, kind: Kind, label: Any, image: np.ndarray, file: tuple[int, str]) -> Json:
+        palettes = None if isinstance(label, Unshowable) else _palettes(label)
+        if palettes:
+            return {"palettes": palettes}
+        shown = label if isinstance(label, Unshowable) else _try(lambda: kind.show(label, image))
+        if isinstance(shown, Unshowable):
+            return {"problem": readable(shown.reason, LONGEST_TEXT)}
+        if isinstance(shown, str):
+            return {"text": readable(shown, LONGEST_TEXT)}
+        if isinstance(shown, Mapping):
+            return {"table": {readable(n, 100): readable(v, _LONGEST_VALUE) for n, v in shown.items()}}
+        return {"picture": self._pictures.add(shown, *file)}
+
+
+def _try(make: Callable[[], Any]) -> Any:
+    """What `make` returns, or why it couldn't: kinds and tokenizers may be a plugin's, and raise anything."""
+    try:
+        return make()
+    except Exception as error:
+        return Unshowable(f"{type(error).__name__}: {error}")
+
+
+def _palettes(label: Any) -> list[Any] | None:
+    """The colours of a record that holds nothing but lists of [r, g, b], one list per field; else None."""
+    if not isinstance(label, dict) or not label:
+        return None
+    lists = list(label.values())
+    colours = [colour for found in lists if isinstance(found, list) for colour in found]
+    if all(isinstance(found, list) for found in lists) and colours and all(map(_is_colour, colours)):
+        return lists
+    return None
+
+
+def _is_colour(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(isinstance(v, int) and 0 <= v <= 255 for v in value)

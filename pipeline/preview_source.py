@@ -24,6 +24,9 @@ from .units import Unit
 RGB = "rgb"
 """The modality whose labels are the views themselves."""
 
+GREY = 160
+"""Of pixels that can't be had."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -44,12 +47,14 @@ class UnitReader:
     """Reads a dataset's shards, as far as they are finished."""
 
     def __init__(self, store: Store, manifest: Manifest, finished: Mapping[str, AbstractSet[Unit]]) -> None:
+        self.modalities = list(manifest.modalities)
         self._store, self._finished = store, finished
         self._cards, self._views = manifest.modalities, manifest.views["count"]
 
     def keys(self, unit: Unit) -> list[str]:
         """The keys of the unit's samples, from the first modality that can be read; [] when none can."""
-        return next((list(column.keys) for name in self._cards if (column := self.column(unit, name, True)).keys), [])
+        columns = (self.column(unit, name, labels=not self._cards[name].keeps_tokens) for name in self.modalities)
+        return next((list(column.keys) for column in columns if column.keys), [])
 
     def column(self, unit: Unit, name: str, labels: bool) -> Column:
         """One modality of a unit; with `labels` the labels too, where they are kept."""
@@ -105,10 +110,13 @@ class ViewFinder:
         self._corpus = Corpus(CorpusSettings(url=manifest.corpus.url))
         self._shards: dict[str, Shard] | None = None
 
-    def find(self, unit: Unit, keys: Sequence[str], samples: Sequence[int], rgb: Column) -> dict[tuple[int, int], Seen]:
-        """The views of some samples of a unit (indices), by (sample, view). `rgb`: the unit's column of that modality."""
+    def find(
+        self, unit: Unit, keys: Sequence[str], samples: Sequence[int], reader: UnitReader
+    ) -> dict[tuple[int, int], Seen]:
+        """All views of some samples of a unit (indices into its keys), by (sample, view)."""
         wanted = {keys[sample]: sample for sample in samples}
-        labels = rgb.labels if self._rgb else None
+        rgb = reader.column(unit, RGB, labels=True) if self._rgb else Column()
+        labels = rgb.labels
         crops = {} if labels and not self._needs_crops() else self._from_corpus(unit, wanted)
         count = self._settings.count
         decoded = {} if labels or crops else self._from_tokens(rgb, samples)
@@ -131,7 +139,7 @@ class ViewFinder:
             return Seen(crop[1], "corpus", view)
         if decoded is not None:
             return Seen(decoded, "tokens", None)
-        return Seen(np.full((self._settings.size, self._settings.size, 3), 160, np.uint8), "", None)
+        return Seen(np.full((self._settings.size, self._settings.size, 3), GREY, np.uint8), "", None)
 
     def _needs_crops(self) -> bool:
         """Whether kept labels span the whole image, so that the view's crop of them has to be known."""

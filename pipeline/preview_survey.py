@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from ..tokenizers.codebook import FittedTokenizer
 from ..tokenizers.text import VocabularyTokenizer
 from ..tokenizers.tokenizer import Tokenizer
 from .manifest import Manifest, ModalityCard
@@ -28,7 +30,7 @@ _FREQUENT = 12
 
 @dataclass
 class ModalitySurvey:
-    """Counts over the surveyed units. counts: how often each code occurs. lengths: how many rows have so many tokens."""
+    """Counts over the surveyed units. counts: how often each code occurs. lengths: rows by their number of tokens."""
 
     units: int = 0
     rows: int = 0
@@ -63,7 +65,7 @@ def rank_bars(counts: np.ndarray, bars: int = _BARS) -> list[float]:
     """Mean frequency of the used codes, the most frequent first, in at most `bars` groups of equally many codes."""
     ranked = np.sort(counts[counts > 0])[::-1]
     edges = np.linspace(0, len(ranked), min(bars, len(ranked)) + 1).round().astype(int)
-    return [round(float(ranked[low:high].mean()), 2) for low, high in zip(edges, edges[1:], strict=False)]
+    return [round(float(ranked[low:high].mean()), 2) for low, high in pairwise(edges)]
 
 
 def length_bars(lengths: Mapping[int, int], bars: int = 24) -> list[tuple[int, int, int]]:
@@ -76,7 +78,8 @@ def length_bars(lengths: Mapping[int, int], bars: int = 24) -> list[tuple[int, i
     for length, rows in lengths.items():
         sums[(length - low) // width] += rows
     return [
-        (low + bar * width, min(high, low + (bar + 1) * width - 1), sums[bar]) for bar in range((high - low) // width + 1)
+        (low + bar * width, min(high, low + (bar + 1) * width - 1), sums[bar])
+        for bar in range((high - low) // width + 1)
     ]
 
 
@@ -148,18 +151,17 @@ class Survey:
             }
             numbers["lengths"] = length_bars(found.lengths)
             numbers["loss"] = stated_loss(tokenizer)
+            if isinstance(tokenizer, FittedTokenizer):
+                numbers["fit"] = tokenizer.facts
         return numbers
 
 
 def _frequent(tokenizer: Tokenizer, counts: np.ndarray) -> list[tuple[str, int]]:
     """The most frequent codes with how often they occur: pieces of text as such, others by their id."""
     top = np.argsort(-counts, kind="stable")[:_FREQUENT]
-    of_text = isinstance(tokenizer, VocabularyTokenizer)
-    return [
-        (readable(tokenizer.vocabulary.token(int(code)) if of_text else str(code), 40), int(counts[code]))
-        for code in top
-        if counts[code]
-    ]
+    vocabulary = tokenizer.vocabulary if isinstance(tokenizer, VocabularyTokenizer) else None
+    names = [vocabulary.token(int(code)) if vocabulary else str(code) for code in top]
+    return [(readable(name, 40), int(counts[code])) for name, code in zip(names, top, strict=True) if counts[code]]
 
 
 def _describe(name: str, card: ModalityCard) -> dict[str, Any]:

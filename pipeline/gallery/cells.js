@@ -1,0 +1,157 @@
+"use strict";
+// Cells: one modality of one view, as its label, decoded from its tokens, and as the tokens themselves.
+(() => {
+  const { make, text, colour, plural } = tokenloom;
+
+  const PICTURED = ["image", "feature_map", "vector", "instances", "embeddings"];
+  const COORDINATE = /^v([0-3])=\d+$/;
+
+  // How a modality is laid out: "squares" for what is looked at, "table" for named values, "lines" for texts.
+  const layout = (cell, modality) => {
+    if (PICTURED.includes(modality.kind)) return "squares";
+    const shown = [cell.label, cell.decoded];
+    if (shown.some((one) => one && one.palettes)) return "squares";
+    return shown.some((one) => one && one.table) ? "table" : "lines";
+  };
+
+  const problem = (shown) => make("p", { class: "problem" }, "can't be shown: ", text(shown.problem));
+
+  const picture = (shown, name) =>
+    make("img", { src: shown.picture, alt: name, loading: "lazy", decoding: "async" });
+
+  const palettes = (lists) =>
+    make("div", { class: "palettes", role: "img", "aria-label": "colours" }, lists.map((list) =>
+      make("div", {}, list.map(([red, green, blue]) =>
+        make("span", { title: `${red}, ${green}, ${blue}`, style: { background: `rgb(${red} ${green} ${blue})` } })))));
+
+  const show = (shown, name) => {
+    if (shown.problem !== undefined) return problem(shown);
+    if (shown.picture) return picture(shown, name);
+    if (shown.palettes) return palettes(shown.palettes);
+    if (shown.table) return table(shown, null);
+    return text(shown.text, { class: "prose" });
+  };
+
+  const table = (label, decoded) => {
+    const names = Object.keys({ ...(label && label.table), ...(decoded && decoded.table) });
+    const columns = [["label", label], ["decoded", decoded]].filter(([, shown]) => shown && shown.table);
+    return make("table", { class: "record" },
+      make("thead", {}, make("tr", {}, make("th", {}), columns.map(([heading]) => make("th", {}, heading)))),
+      make("tbody", {}, names.map((name) => make("tr", {},
+        make("th", { scope: "row" }, text(name)),
+        columns.map(([, shown]) => make("td", {}, text(name in shown.table ? shown.table[name] : "–")))))));
+  };
+
+  // Tokens in space: one coloured pixel per id, drawn large by the style sheet; pointing at one tells it.
+  const grid = (ids, [rows, columns], caption) => {
+    const canvas = make("canvas", { width: columns, height: rows, role: "img", "aria-label": `${rows} × ${columns} token ids` });
+    const pen = canvas.getContext("2d");
+    ids.forEach((id, place) => {
+      pen.fillStyle = colour(id);
+      pen.fillRect(place % columns, Math.floor(place / columns), 1, 1);
+    });
+    const said = caption.textContent;
+    canvas.addEventListener("mousemove", (event) => {
+      const box = canvas.getBoundingClientRect();
+      const column = Math.min(columns - 1, Math.max(0, Math.floor(((event.clientX - box.left) / box.width) * columns)));
+      const row = Math.min(rows - 1, Math.max(0, Math.floor(((event.clientY - box.top) / box.height) * rows)));
+      caption.textContent = `row ${row}, column ${column}: ${ids[row * columns + column]}`;
+    });
+    canvas.addEventListener("mouseleave", () => { caption.textContent = said; });
+    return canvas;
+  };
+
+  const pieces = (tokens) =>
+    make("div", { class: "pieces" }, tokens.pieces.map((piece, place) => {
+      const coordinate = COORDINATE.exec(piece);
+      return make("bdi", { class: coordinate ? `piece v${coordinate[1]}` : "piece", title: `id ${tokens.ids[place]}` }, piece);
+    }));
+
+  const codes = (ids) =>
+    make("div", { class: "codes", style: { "--columns": Math.ceil(Math.sqrt(ids.length)) } },
+      ids.map((id) => make("span", { style: { background: colour(id) } }, String(id))));
+
+  const tokenFrame = (tokens, modality, caption) => {
+    const spec = modality.tokens || {};
+    if (tokens.pieces) return pieces(tokens);
+    if (spec.grid && spec.grid[0] * spec.grid[1] === tokens.ids.length) return grid(tokens.ids, spec.grid, caption);
+    return codes(tokens.ids);
+  };
+
+  const tokenCaption = (tokens, modality) => {
+    const spec = modality.tokens || {};
+    return spec.grid ? `${spec.grid[0]} × ${spec.grid[1]} tokens` : plural(tokens.ids.length, "token");
+  };
+
+  const square = (content, caption, kind) =>
+    make("figure", { class: `square ${kind}` }, make("div", { class: "frame" }, content), caption);
+
+  const squares = (cell, modality) => {
+    const found = [];
+    const caption = (words) => make("figcaption", {}, words);
+    if (cell.label) {
+      found.push(square(show(cell.label, `${modality.name}, label`), caption(cell.label.whole ? "label, whole image" : "label"), "label"));
+    }
+    if (cell.decoded) found.push(square(show(cell.decoded, `${modality.name}, decoded`), caption("decoded"), "decoded"));
+    if (cell.tokens) {
+      const words = caption(tokenCaption(cell.tokens, modality));
+      found.push(square(tokenFrame(cell.tokens, modality, words), words, "tokens"));
+    }
+    return found;
+  };
+
+  const line = (name, content) => make("div", { class: "line" }, make("span", { class: "what" }, name), content);
+
+  const lines = (cell) => [
+    cell.label && line("label", show(cell.label, "label")),
+    cell.decoded && line("decoded", show(cell.decoded, "decoded")),
+    cell.tokens && line(plural(cell.tokens.ids.length, "token"), tokenFrame(cell.tokens, {}, null)),
+  ];
+
+  const tabled = (cell) => [
+    table(cell.label, cell.decoded),
+    [cell.label, cell.decoded].filter((shown) => shown && shown.problem !== undefined).map(problem),
+    cell.tokens && make("details", {}, make("summary", {}, plural(cell.tokens.ids.length, "token")), tokenFrame(cell.tokens, {}, null)),
+  ];
+
+  const note = (cell) => {
+    if (cell.state === "failed") {
+      return make("p", { class: "note failed" }, make("strong", {}, "in quarantine "), text(`${cell.error}: ${cell.note}`));
+    }
+    if (cell.state === "unread") return make("p", { class: "note" }, text(cell.note));
+    if (cell.state === "missing") return make("p", { class: "note" }, "this sample has none");
+    return null;
+  };
+
+  const badges = (modality) => [
+    modality.weights && modality.weights.random && make("span", { class: "badge random" }, "random weights"),
+    !modality.keeps_labels && make("span", { class: "hint", title: "the dataset holds the tokens alone" }, "labels not kept"),
+  ];
+
+  // The dialog's view of a cell: the same, large, with all ids to read and copy.
+  const enlarge = (cell, modality, title) => {
+    const dialog = document.getElementById("dialog");
+    const close = make("button", { class: "plain", "aria-label": "close", onclick: () => dialog.close() }, "✕");
+    dialog.replaceChildren(
+      make("header", {}, make("h2", {}, modality.name, " ", make("span", { class: "muted" }, text(title))), close),
+      make("div", { class: "cells" }, squares(cell, modality)),
+      cell.tokens ? make("details", {}, make("summary", {}, "token ids"), make("pre", {}, cell.tokens.ids.join(" "))) : "");
+    dialog.showModal();
+  };
+
+  // The tile of a modality on a sample's card.
+  tokenloom.tile = (cell, modality, title) => {
+    const kind = layout(cell, modality);
+    const content = kind === "squares" ? squares(cell, modality) : kind === "table" ? tabled(cell) : lines(cell);
+    const width = kind === "squares" ? Math.max(2, content.length) : 3;
+    const cells = make("div", { class: "cells" }, content);
+    if (kind === "squares" && content.length) {
+      cells.addEventListener("click", () => enlarge(cell, modality, title));
+      cells.classList.add("open");
+    }
+    return make("section", { class: `tile ${kind}`, "data-modality": modality.name, style: { "--width": width } },
+      make("h3", {}, modality.name, badges(modality)), note(cell), content.some(Boolean) && cells);
+  };
+
+  tokenloom.isSquare = (cell, modality) => layout(cell, modality) === "squares";
+})();
