@@ -60,7 +60,7 @@ def find_shards(
     stay when the corpus moves as a whole.
     """
     found = [match for url in urls for match in _resolve(url, options)]
-    root = _common_folder([match.base for match in found], options)
+    root = _common_folder([match.base for match in found])
     files: dict[str, Entry] = {}
     named: set[str] = set()
     for match in found:
@@ -69,7 +69,7 @@ def find_shards(
             path = f"{prefix}/{entry.name}" if prefix else entry.name
             files[path] = entry._replace(name=path)
             named.update([path] if match.named else [])
-    shown = ", ".join(redact(url, options) for url in urls)
+    shown = ", ".join(redact(url) for url in urls)
     if format in (None, "tar"):
         _refuse_compressed(files, shown)
     format = format or _guess_format(files, shown)
@@ -195,7 +195,7 @@ def _guess_format(files: Iterable[str], shown: str) -> Format:
     return formats.pop() if formats else "folder"
 
 
-def _common_folder(bases: list[str], options: Mapping[str, Any]) -> str:
+def _common_folder(bases: list[str]) -> str:
     common = bases[0].split("/")
     for base in bases[1:]:
         parts = base.split("/")
@@ -203,7 +203,7 @@ def _common_folder(bases: list[str], options: Mapping[str, Any]) -> str:
         common = common[: min(len(common), len(parts)) if length is None else length]
     root = "/".join(common)
     if "://" in bases[0] and (len(common) < 3 or (len(common) == 3 and bases[0].startswith("s3") and not common[2])):
-        shown = ", ".join(sorted({redact(base, options) for base in bases})[:3])
+        shown = ", ".join(sorted({redact(base) for base in bases})[:3])
         raise CorpusError(
             f"the URLs of a corpus must share a bucket: {shown}. Make a dataset of each, and mix in training"
         )
@@ -213,7 +213,7 @@ def _common_folder(bases: list[str], options: Mapping[str, Any]) -> str:
 def _nothing(url: str, options: Mapping[str, Any], missing: int = 1, of: int = 1) -> str:
     """The message for a URL that stands for nothing: what there is at the nearest place that exists."""
     parts = url.split("/")
-    message = f"{redact(url, options)}: nothing is there"
+    message = f"{redact(url)}: nothing is there"
     if missing > 1 or of > 1:
         message += f", one of {missing:,} missing of {of:,}"
     lowest = 3 if "://" in url else 1
@@ -223,5 +223,5 @@ def _nothing(url: str, options: Mapping[str, Any], missing: int = 1, of: int = 1
         if children := [name for name in children if not name.startswith(".")]:
             close = difflib.get_close_matches(parts[length], children, 3, 0.5) or children[:3]
             names = ", ".join(close)
-            return f"{message}. {redact(folder, options)} exists and holds {len(children):,} names, such as {names}"
+            return f"{message}. {redact(folder)} exists and holds {len(children):,} names, such as {names}"
     return message

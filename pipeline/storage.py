@@ -59,7 +59,7 @@ class Store:
     @property
     def url(self) -> str:
         """The root for people and for dataset.json: without credentials, without a slash at its end."""
-        return redact(self._address, self._options)
+        return redact(self._address)
 
     @property
     def is_local(self) -> bool:
@@ -123,7 +123,7 @@ class Store:
         return self._backend[1]
 
     def _do(self, action: str, path: str, operation: Callable[[LocalFiles | ObjectFiles], T]) -> T:
-        url = redact(f"{self._address}/{path}".rstrip("/") if path else self._address, self._options)
+        url = redact(f"{self._address}/{path}".rstrip("/") if path else self._address)
         _check_path(path, url)
         for attempt in range(_ATTEMPTS):
             try:
@@ -143,7 +143,7 @@ class Store:
         way_out = files.way_out(error) if files else ""
         if isinstance(error, FileNotFoundError) and not way_out:
             return FileNotFoundError(f"{url} does not exist")
-        said = redact(str(error), self._options)
+        said = _without_secrets(str(error), self._options)
         return StorageError(f"could not {action} it ({type(error).__name__}: {said})", url, way_out)
 
 
@@ -160,13 +160,11 @@ class ObjectFiles:
             self.fs, self.root = url_to_fs(url, **{"use_listings_cache": False, **options})
         except ImportError as error:
             package = "pip install 'tokenloom[s3]'" if protocol in ("s3", "s3a") else str(error)
-            raise StorageError(
-                f"no file system for {protocol}:// is installed", redact(url, options), package
-            ) from None
+            raise StorageError(f"no file system for {protocol}:// is installed", redact(url), package) from None
         except ValueError as error:
             known = ", ".join(sorted(fsspec.available_protocols()))
-            what = redact(str(error), options)
-            raise StorageError(what, redact(url, options), f"fsspec knows {known}") from None
+            what = _without_secrets(str(error), options)
+            raise StorageError(what, redact(url), f"fsspec knows {known}") from None
         self.is_s3 = "s3" in _protocols(self.fs)
 
     def _full(self, path: str) -> str:
@@ -313,13 +311,18 @@ class RangeFile(io.RawIOBase):
         return len(data)
 
 
-def redact(text: str, options: Mapping[str, Any] | None = None) -> str:
-    """The text without user:password@ in URLs, signatures in queries, and the values of options and AWS variables."""
-    secrets = {os.environ.get(name, "") for name in _CREDENTIAL_VARIABLES} | set(_secret_values(options or {}))
+def redact(url: str) -> str:
+    """The URL, or a text with URLs, without user:password@ and without the keys and signatures in queries."""
+    return _SIGNED_QUERY.sub(r"\1=***", _USER_PASSWORD.sub("***@", url))
+
+
+def _without_secrets(text: str, options: Mapping[str, Any]) -> str:
+    """A file system's message, redacted, and also without the values of options and of AWS's variables."""
+    secrets = {os.environ.get(name, "") for name in _CREDENTIAL_VARIABLES} | set(_secret_values(options))
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) > 3:
             text = text.replace(secret, "***")
-    return _SIGNED_QUERY.sub(r"\1=***", _USER_PASSWORD.sub("***@", text))
+    return redact(text)
 
 
 def _secret_values(options: Mapping[str, Any]) -> Iterator[str]:
