@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from collections.abc import Iterable
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenloom.pipeline.corpus import Corpus, CorpusSettings, Rejection, Sample, UnitLimits, UnitSamples
+from tokenloom.pipeline.storage import Store
 
 
 def tar_bytes(members: Iterable[tuple[str, bytes] | tarfile.TarInfo], format: int = tarfile.PAX_FORMAT) -> bytes:
@@ -30,6 +32,27 @@ def parquet_bytes(columns: dict[str, Any], rows_per_group: int = 10, **options: 
     file = io.BytesIO()
     pq.write_table(pa.table(columns), file, row_group_size=rows_per_group, **options)
     return file.getvalue()
+
+
+def write_corpus(store: Store, format: str, sizes: list[int]) -> None:
+    """One shard of images of these sizes, with keys 00000, 00001, ... and their own number as field and caption."""
+    keys = [f"{index:05d}" for index in range(len(sizes))]
+    images = [bytes([index % 251]) * size for index, size in enumerate(sizes)]
+    texts = [json.dumps({"number": index}).encode() for index in range(len(sizes))]
+    if format == "parquet":
+        numbers = pa.array(range(len(sizes)), pa.int64())
+        captions = [f"caption {key}" for key in keys]
+        columns = {"key": pa.array(keys, pa.string()), "jpg": pa.array(images, pa.binary()), "number": numbers}
+        store.replace("shard.parquet", parquet_bytes({**columns, "caption": pa.array(captions, pa.string())}))
+        return
+    members = []
+    for key, image, text in zip(keys, images, texts, strict=True):
+        members += [(f"{key}.jpg", image), (f"{key}.json", text), (f"{key}.txt", f"caption {key}".encode())]
+    if format == "tar":
+        store.replace("shard.tar", tar_bytes(members))
+    else:
+        for name, data in members:
+            store.replace(f"shard/{name}", data)
 
 
 def corpus_of(url: str | list[str], **settings: Any) -> Corpus:
