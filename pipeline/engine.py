@@ -30,6 +30,9 @@ _AHEAD = 2
 """Units that a worker has in hand and waiting: enough that it never idles, few enough for the object store."""
 
 
+_RAYS_ADVICE = "\nFailed to apply UDF transform"
+
+
 class EngineError(RuntimeError):
     """The run can't go on; the message is the cause as the worker saw it."""
 
@@ -91,7 +94,7 @@ def start_ray() -> None:
     context.enable_operator_progress_bars = False
     context.target_max_block_size = 1  # every row its own block: a unit is what moves, and what is tried again
     context.execution_options.verbose_progress = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its tracebacks; the cause becomes an EngineError
     warnings.filterwarnings("ignore", module=r"ray\.data\.")
 
 
@@ -189,10 +192,9 @@ def _result(head: dict[str, Any]) -> UnitResult:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost error of a failed task, as its worker raised it."""
-    cause = getattr(error, "cause", None)
-    while isinstance(cause, BaseException) and getattr(cause, "cause", None) is not None:
-        cause = cause.cause
-    found = cause or error.__cause__ or error
-    text = str(found).strip()
-    return f"{type(found).__name__}: {text.splitlines()[-1] if text else 'no message'}"
+    """The innermost error of a failed task, as its worker raised it, less what Ray Data adds to its text."""
+    while isinstance(getattr(error, "cause", None), BaseException):
+        error = error.cause  # type: ignore[attr-defined]
+    text = str(error).partition(_RAYS_ADVICE)[0].strip()
+    own = type(error).__module__.startswith("tokenloom.")
+    return text if own else f"{type(error).__name__}: {text or 'no message'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -226,7 +227,7 @@ def _card(recipe: Recipe, name: str, group: _Group, step: Step, cards: Mapping[s
         common["fit_units"] = recipe.fit.units
         common["vocabulary"] = resolve(recipe.vocabulary, recipe.storage_options).sha256 if recipe.vocabulary else None
     return ModalityCard(
-        kind=modality.kind.describe(),
+        kind=json.loads(json.dumps(modality.kind.describe())),  # as it is read back
         labeler=f"{type(labeler).__module__}:{type(labeler).__qualname__}",
         version=labeler.version,
         on=step.on,

@@ -125,7 +125,8 @@ def execute(
     _remove(store, plan.weave.downstream(replacing))
     tally = Tally(recipe.output, plan.weave.cards)
     if plan.works:
-        store.replace(PATH, plan.manifest.to_bytes())
+        plan = _published(plan, store)
+        tally.cards = plan.weave.cards
         if plan.to_fit:
             plan = _fit(plan, store, say)
             tally.cards = plan.weave.cards
@@ -240,9 +241,9 @@ def _fit(plan: Plan, store: Store, say: Callable[[str], None]) -> Plan:
     for name in plan.to_fit:
         cards[name] = provide_tokenizer(store, name, cards[name], recipe.seed)
     manifest = replace(plan.manifest, modalities={**plan.manifest.modalities, **cards})
-    store.replace(PATH, manifest.to_bytes())
+    plan = _published(replace(plan, manifest=manifest, weave=replace(plan.weave, cards=cards)), store)
     remove_sample(store, collect)
-    return replace(plan, manifest=manifest, weave=replace(plan.weave, cards=cards))
+    return plan
 
 
 def _spread(shards: Sequence[Shard], count: int) -> list[Shard]:
@@ -259,16 +260,30 @@ def _remove(store: Store, modalities: Sequence[str]) -> None:
                 store.delete(f"{prefix}/{entry.name}")
 
 
-def _finish(plan: Plan, store: Store) -> None:
-    """Leaves nothing behind that isn't part of the dataset, and dataset.json with all that is known.
+def _published(plan: Plan, store: Store) -> Plan:
+    """Writes dataset.json, with what another driver wrote there meanwhile: modalities that this recipe lacks, and
+    tokenizers that it fitted. The plan with all that."""
+    now = read_manifest(store)
+    theirs = now.modalities if now else {}
+    cards = {name: _fitted(card, theirs.get(name)) for name, card in plan.manifest.modalities.items()}
+    manifest = replace(plan.manifest, modalities=cards | {n: c for n, c in theirs.items() if n not in cards})
+    if manifest != now:
+        store.replace(PATH, manifest.to_bytes())
+    return replace(
+        plan, manifest=manifest, weave=replace(plan.weave, cards={name: cards[name] for name in plan.weave.cards})
+    )
 
-    Another driver may have added modalities meanwhile; they stay.
-    """
+
+def _fitted(mine: ModalityCard, theirs: ModalityCard | None) -> ModalityCard:
+    """My card, with their tokenizer where they have fitted the same one and I haven't."""
+    if theirs is None or theirs.fingerprint != mine.fingerprint or not (mine.tokens and theirs.tokens):
+        return mine
+    return mine if mine.tokens.spec else replace(mine, tokens=theirs.tokens)
+
+
+def _finish(plan: Plan, store: Store) -> None:
+    """Leaves nothing behind that isn't part of the dataset."""
     for entry in store.list(ATTEMPTS):
         store.delete(f"{ATTEMPTS}/{entry.name}")
     store.remove_stale_temporaries()
-    now = read_manifest(store)
-    others = {n: c for n, c in now.modalities.items() if n not in plan.manifest.modalities} if now else {}
-    final = replace(plan.manifest, modalities=plan.manifest.modalities | others)
-    if now != final:
-        store.replace(PATH, final.to_bytes())
+    _published(plan, store)

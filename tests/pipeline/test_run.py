@@ -1,0 +1,175 @@
+"""Whole runs on Ray: what they leave, what they do again, and what stops them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from test_stage import failures_of, missing
+from weaving import digests, odd, recipe
+
+import tokenloom
+from tokenloom.pipeline.engine import EngineError
+from tokenloom.pipeline.manifest import DatasetError
+from tokenloom.pipeline.run import TooManyFailuresError, execute, make_plan
+from tokenloom.pipeline.verify import verify
+
+LIGHT = {
+    "rgb": {"tokenizer": {"name": "patch_codebook", "params": {"size": 64}}},
+    "caption": {"keep": "both"},
+    "color_palette": {"keep": "both"},
+    "metadata": {},
+}
+SMALL = {"views": {"size": 64}, "units": {"samples": 2}}
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def weave(recipe, **more):
+    return execute(make_plan(recipe, more.get("replacing", ())), **more)
+
+
+def test_a_run_is_verified_reproducible_and_done_once(corpus_folder, corpus_tar, tmp_path):
+    """Two outputs of one recipe are equal to the byte, whatever the workers' number; a second run does nothing."""
+    one = recipe(corpus_folder, tmp_path / "one", LIGHT, **SMALL, resources={"workers": 1})
+    two = recipe(corpus_folder, tmp_path / "two", LIGHT, **SMALL, resources={"workers": 2})
+    tally = weave(one)
+    weave(two)
+    assert (tally.samples, tally.units, sum(tally.failed.values())) == (6, 3, 0)
+    assert verify(str(tmp_path / "one")).faults == ()
+    before = digests(tmp_path / "one")
+    assert digests(tmp_path / "two") == before
+    assert weave(one).units == 0
+    assert digests(tmp_path / "one") == before
+
+
+def test_on_s3_the_same_objects_as_on_disk(corpus_folder, tmp_path, s3_url):
+    weave(recipe(corpus_folder, tmp_path / "disk", LIGHT, **SMALL))
+    weave(recipe(corpus_folder, f"{s3_url}/out", LIGHT, **SMALL))
+    assert digests(f"{s3_url}/out") == digests(tmp_path / "disk")
+
+
+def test_a_modality_added_later_is_all_that_runs(corpus_folder, tmp_path):
+    first = {name: LIGHT[name] for name in ("rgb", "caption", "metadata")}
+    weave(recipe(corpus_folder, tmp_path / "later", first, **SMALL))
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "later").rglob("*.parquet")}
+    tally = weave(recipe(corpus_folder, tmp_path / "later", LIGHT, **SMALL))
+    assert list(tally.rows) == ["color_palette"]
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    weave(recipe(corpus_folder, tmp_path / "at-once", LIGHT, **SMALL))
+    assert digests(tmp_path / "later") == digests(tmp_path / "at-once")
+
+
+def test_lost_shards_are_made_again_and_nothing_else(corpus_folder, tmp_path):
+    made = recipe(corpus_folder, tmp_path / "out", LIGHT, **SMALL)
+    weave(made)
+    before = digests(tmp_path / "out")
+    lost = sorted((tmp_path / "out" / "caption").glob("*.tar"))[1]
+    lost.unlink()
+    tally = weave(made)
+    assert (tally.units, tally.rows) == (1, {"caption": 2})
+    assert digests(tmp_path / "out") == before
+
+
+def test_a_changed_parameter_stops_the_run_and_replace_is_the_way_on(corpus_folder, tmp_path):
+    modalities = {"mean_colour": odd("MeanColour"), "doubled": odd("Doubled"), "canny_edge": {"keep": "labels"}}
+    weave(recipe(corpus_folder, tmp_path / "out", modalities))
+    changed = recipe(
+        corpus_folder, tmp_path / "out", {**modalities, "canny_edge": {"keep": "labels", "params": {"low": 50}}}
+    )
+    with pytest.raises(DatasetError, match=r"canny_edge was made differently:\n  params.low: 100.* -> 50") as error:
+        make_plan(changed)
+    assert "--replace canny_edge" in str(error.value)
+    tally = weave(changed, replacing=["canny_edge"])
+    assert list(tally.rows) == ["canny_edge"]
+    assert verify(str(tmp_path / "out")).faults == ()
+
+
+def test_a_sample_that_kills_its_process_is_quarantined_alone(corpus_folder, tmp_path):
+    modalities = {"mean_colour": odd("Aborts"), "caption": {"keep": "labels"}}
+    weave(recipe(corpus_folder, tmp_path / "out", modalities, resources={"workers": 1}))
+    assert missing(tmp_path / "out", "mean_colour") == {"coffee"}
+    assert missing(tmp_path / "out", "caption") == set()
+    (failure,) = failures_of(tmp_path / "out", "mean_colour")
+    assert (failure.key, failure.error) == ("coffee", "ProcessDied")
+    assert verify(str(tmp_path / "out")).faults == ()
+
+
+def test_too_many_failures_stop_the_run(photos, tmp_path):
+    for index in range(120):
+        (tmp_path / f"{index}.jpg").write_bytes(photos["coffee"][: 2000 + index])
+    broken = recipe(tmp_path, tmp_path / "out", {"mean_colour": odd("MeanColour")}, units={"samples": 10})
+    with pytest.raises(TooManyFailuresError, match="mean_colour"):
+        weave(broken)
+
+
+def test_limit_stops_after_the_unit_that_reaches_it(corpus_folder, tmp_path):
+    made = recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("MeanColour")}, **SMALL)
+    assert weave(made, limit=3).samples == 4
+    assert weave(made).samples == 2
+
+
+def test_a_full_disk_is_named_without_a_traceback(corpus_folder, tmp_path):
+    made = recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("MeanColour")})
+    plan = make_plan(made)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mean_colour").write_text("a file where a folder should be")
+    with pytest.raises(EngineError, match="mean_colour"):
+        execute(plan)
+
+
+def test_the_python_api_runs_a_dict_and_opens_the_dataset(corpus_folder, tmp_path):
+    dataset = tokenloom.run(
+        {"corpus": str(corpus_folder), "output": str(tmp_path / "out"), "modalities": LIGHT, **SMALL}
+    )
+    assert set(dataset.modalities) == set(LIGHT)
+    assert len(dataset) == 6
+
+
+# --- as processes -----------------------------------------------------------------------------------------------------
+
+
+def start(folder: Path, output: Path, modalities: dict, corpus: Path) -> subprocess.Popen[str]:
+    path = folder / f"{output.name}.yaml"
+    path.write_text(yaml.safe_dump({"corpus": str(corpus), "output": str(output), "modalities": modalities, **SMALL}))
+    environment = {**os.environ, "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tokenloom.pipeline.cli", "run", str(path)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_drivers_on_one_output_leave_one_good_dataset(corpus_folder, tmp_path):
+    drivers = [start(tmp_path, tmp_path / "out", LIGHT, corpus_folder) for _ in range(2)]
+    for driver in drivers:
+        _, errors = driver.communicate(timeout=240)
+        assert driver.returncode == 0, errors
+    assert verify(str(tmp_path / "out")).faults == ()
+    weave(recipe(corpus_folder, tmp_path / "alone", LIGHT, **SMALL))
+    assert digests(tmp_path / "out") == digests(tmp_path / "alone")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_says_so_and_goes_on_later(corpus_folder, tmp_path, number, code):
+    driver = start(tmp_path, tmp_path / "out", LIGHT, corpus_folder)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "out" / "dataset.json").exists():
+        assert time.monotonic() < deadline
+        assert driver.poll() is None
+    driver.send_signal(number)
+    _, errors = driver.communicate(timeout=60)
+    assert driver.returncode == code
+    assert "goes on from there" in errors
+    assert "Traceback" not in errors
+    made = recipe(corpus_folder, tmp_path / "out", LIGHT, **SMALL)
+    weave(made)
+    assert verify(str(tmp_path / "out")).faults == ()
