@@ -295,9 +295,7 @@ def _check_declaration(labeler: Labeler) -> str:
         raise ContractViolation(f"{who}.makes is empty; list the modalities, here or in __init__")
     for modality in labeler.makes:
         if not modality.name.isidentifier():
-            raise ContractViolation(
-                f"the modality's name {modality.name!r} isn't an identifier; use letters, digits and _"
-            )
+            raise ContractViolation(f"the modality's name {modality.name!r} must consist of letters, digits and _")
         if not isinstance(modality.kind, Kind):
             raise ContractViolation(f"{modality.name}: its kind is {modality.kind!r}, not an instance of a Kind")
         if modality.kind.view_only and labeler.on != "view":
