@@ -121,6 +121,21 @@ def label(
 
 
 @app.command()
+def preview(
+    dataset: DatasetUrl,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="DIR", help="The gallery's folder; DATASET-preview by default.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Views to show, evenly spread over the dataset.")] = 200,
+    everything: Annotated[bool, typer.Option("--all", help="Show all of them.")] = False,
+) -> None:
+    """Write a gallery of the dataset: static pages that a browser opens from disk."""
+    from .preview import preview
+
+    preview(dataset, output, None if everything else limit)
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", help="Folder of all that the demo makes.")] = Path("demo-output"),
 ) -> None:

@@ -34,6 +34,18 @@ SURVEYED_UNITS = 256
 _MARK = "data/overview.js"
 
 
+def preview(dataset: str, output: Path | None, limit: int | None) -> None:
+    """What the command does: writes the gallery, shows how far it is, and says where it lies."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console()
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("reading units", total=None)
+        index = write_preview(dataset, output, limit, lambda done, of: progress.update(task, completed=done, total=of))
+    console.print(f"preview  {index}", highlight=False, soft_wrap=True)
+
+
 def write_preview(
     dataset: str,
     output: str | Path | None = None,

@@ -27,7 +27,6 @@ LONGEST_TEXT = 2000
 _LONGEST_VALUE = 200
 _LARGEST_SIDE = 2 * SIDE
 _FEW_COLOURS = 512
-_QUALITY = 82
 # Controls other than tab and newline, and the marks that turn the direction of writing: shown as codes, so that no key
 # or caption looks like another.
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
@@ -59,7 +58,7 @@ def to_webp(picture: np.ndarray) -> bytes:
     image.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE), Image.Resampling.LANCZOS)
     drawn = image.getcolors(_FEW_COLOURS) is not None
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", lossless=drawn, quality=50 if drawn else _QUALITY, method=2)
+    image.save(buffer, "WEBP", lossless=drawn, quality=20 if drawn else 82, method=1 if drawn else 2)
     return buffer.getvalue()
 
 

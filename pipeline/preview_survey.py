@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..labelers.kinds import Kind, Record, Text
 from ..tokenizers.codebook import FittedTokenizer
 from ..tokenizers.text import VocabularyTokenizer
 from ..tokenizers.tokenizer import Tokenizer
@@ -30,10 +31,11 @@ _FREQUENT = 12
 
 @dataclass
 class ModalitySurvey:
-    """Counts over the surveyed units. counts: how often each code occurs. lengths: rows by their number of tokens."""
+    """Counts over the surveyed units. counts: how often each code occurs. lengths: rows by their number of tokens.
+    missing: rows without a label that didn't fail: samples that have none."""
 
     units: int = 0
-    rows: int = 0
+    made: int = 0
     missing: int = 0
     failed: int = 0
     counts: np.ndarray | None = None
@@ -45,8 +47,10 @@ class ModalitySurvey:
         if rows is None:
             return
         self.units += 1
-        self.rows += len(rows)
-        self.missing += sum(row is None for row in rows)
+        absent = [place for place, row in enumerate(rows) if row is None]
+        views = len(rows) // max(1, len(column.keys))
+        self.made += len(rows) - len(absent)
+        self.missing += sum(column.failure(column.keys[place // views], place % views) is None for place in absent)
         if column.tokens is None or self.counts is None:
             return
         present = [ids for ids in column.tokens if ids is not None]
@@ -135,7 +139,7 @@ class Survey:
         found, tokenizer = self._found[name], self._tokenizers.get(name)
         numbers: dict[str, Any] = {
             "units": found.units,
-            "rows": found.rows,
+            "made": found.made,
             "missing": found.missing,
             "failed": found.failed,
         }
@@ -164,10 +168,19 @@ def _frequent(tokenizer: Tokenizer, counts: np.ndarray) -> list[tuple[str, int]]
     return [(readable(name, 40), int(counts[code])) for name, code in zip(names, top, strict=True) if counts[code]]
 
 
+def _layout(kind: Kind) -> str:
+    """How a kind's cells are laid out: texts as "lines", records as a "table", the rest as "squares", and so palettes:
+    records whose fields are numbers of colours."""
+    if isinstance(kind, Text):
+        return "lines"
+    return "table" if isinstance(kind, Record) and not all(name.isdigit() for name in kind.fields) else "squares"
+
+
 def _describe(name: str, card: ModalityCard) -> dict[str, Any]:
     described: dict[str, Any] = {
         "name": name,
         "kind": card.kind["kind"],
+        "layout": _layout(card.label_kind),
         "labeler": card.labeler,
         "version": card.version,
         "params": card.params,

@@ -3,16 +3,7 @@
 (() => {
   const { make, text, colour, plural } = tokenloom;
 
-  const PICTURED = ["image", "feature_map", "vector", "instances", "embeddings"];
   const COORDINATE = /^v([0-3])=\d+$/;
-
-  // How a modality is laid out: "squares" for what is looked at, "table" for named values, "lines" for texts.
-  const layout = (cell, modality) => {
-    if (PICTURED.includes(modality.kind)) return "squares";
-    const shown = [cell.label, cell.decoded];
-    if (shown.some((one) => one && one.palettes)) return "squares";
-    return shown.some((one) => one && one.table) ? "table" : "lines";
-  };
 
   const problem = (shown) => make("p", { class: "problem" }, "can't be shown: ", text(shown.problem));
 
@@ -32,13 +23,16 @@
     return text(shown.text, { class: "prose" });
   };
 
+  // A name that may be broken after its underscores.
+  const breakable = (name) => name.split(/(?<=_)/).flatMap((part) => [text(part), make("wbr")]);
+
   const table = (label, decoded) => {
     const names = Object.keys({ ...(label && label.table), ...(decoded && decoded.table) });
     const columns = [["label", label], ["decoded", decoded]].filter(([, shown]) => shown && shown.table);
     return make("table", { class: "record" },
       make("thead", {}, make("tr", {}, make("th", {}), columns.map(([heading]) => make("th", {}, heading)))),
       make("tbody", {}, names.map((name) => make("tr", {},
-        make("th", { scope: "row" }, text(name)),
+        make("th", { scope: "row" }, breakable(name)),
         columns.map(([, shown]) => make("td", {}, text(name in shown.table ? shown.table[name] : "–")))))));
   };
 
@@ -68,7 +62,7 @@
     }));
 
   const codes = (ids) =>
-    make("div", { class: "codes", style: { "--columns": Math.ceil(Math.sqrt(ids.length)) } },
+    make("div", { class: "codes", style: { "--columns": String(Math.ceil(Math.sqrt(ids.length))) } },
       ids.map((id) => make("span", { style: { background: colour(id) } }, String(id))));
 
   const tokenFrame = (tokens, modality, caption) => {
@@ -86,18 +80,21 @@
   const square = (content, caption, kind) =>
     make("figure", { class: `square ${kind}` }, make("div", { class: "frame" }, content), caption);
 
+  const vacant = (kind, words) => square(make("span", {}, words), make("figcaption", {}, kind), `${kind} vacant`);
+
+  // Up to three squares. What the dataset doesn't keep has a vacant one, so that columns stay columns down the card.
   const squares = (cell, modality) => {
-    const found = [];
     const caption = (words) => make("figcaption", {}, words);
+    const found = [];
     if (cell.label) {
       found.push(square(show(cell.label, `${modality.name}, label`), caption(cell.label.whole ? "label, whole image" : "label"), "label"));
-    }
+    } else if (!modality.keeps_labels && tokenloom.labelsKept) found.push(vacant("label", "not kept"));
     if (cell.decoded) found.push(square(show(cell.decoded, `${modality.name}, decoded`), caption("decoded"), "decoded"));
     if (cell.tokens) {
       const words = caption(tokenCaption(cell.tokens, modality));
       found.push(square(tokenFrame(cell.tokens, modality, words), words, "tokens"));
     }
-    return found;
+    return cell.label || cell.tokens ? found : [];
   };
 
   const line = (name, content) => make("div", { class: "line" }, make("span", { class: "what" }, name), content);
@@ -125,7 +122,8 @@
 
   const badges = (modality) => [
     modality.weights && modality.weights.random && make("span", { class: "badge random" }, "random weights"),
-    !modality.keeps_labels && make("span", { class: "hint", title: "the dataset holds the tokens alone" }, "labels not kept"),
+    !modality.keeps_tokens && make("span", { class: "hint" }, modality.tokens ? "tokens not kept" : "not tokenised"),
+    !modality.keeps_labels && modality.layout !== "squares" && make("span", { class: "hint" }, "labels not kept"),
   ];
 
   // The dialog's view of a cell: the same, large, with all ids to read and copy.
@@ -141,17 +139,14 @@
 
   // The tile of a modality on a sample's card.
   tokenloom.tile = (cell, modality, title) => {
-    const kind = layout(cell, modality);
+    const kind = modality.layout;
     const content = kind === "squares" ? squares(cell, modality) : kind === "table" ? tabled(cell) : lines(cell);
-    const width = kind === "squares" ? Math.max(2, content.length) : 3;
     const cells = make("div", { class: "cells" }, content);
     if (kind === "squares" && content.length) {
       cells.addEventListener("click", () => enlarge(cell, modality, title));
       cells.classList.add("open");
     }
-    return make("section", { class: `tile ${kind}`, "data-modality": modality.name, style: { "--width": width } },
+    return make("section", { class: `tile ${kind}`, "data-modality": modality.name, "data-kind": modality.kind },
       make("h3", {}, modality.name, badges(modality)), note(cell), content.some(Boolean) && cells);
   };
-
-  tokenloom.isSquare = (cell, modality) => layout(cell, modality) === "squares";
 })();

@@ -29,5 +29,5 @@ tokenloom.text = (text, attributes) => tokenloom.make("bdi", { dir: "auto", ...a
 // The colour of a token id: hues a golden angle apart, so that ids in a row look different.
 tokenloom.colour = (id) => {
   const hue = ((id * 0.6180339887498949 + 0.02) % 1) * 360;
-  return `hsl(${hue.toFixed(1)} ${[58, 72, 42][Math.floor(id / 3) % 3]}% ${[62, 50, 74][Math.floor(id / 2) % 3]}%)`;
+  return `hsl(${hue.toFixed(1)} ${[42, 55, 32][Math.floor(id / 3) % 3]}% ${[60, 46, 74][Math.floor(id / 2) % 3]}%)`;
 };

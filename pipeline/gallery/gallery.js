@@ -87,6 +87,7 @@
 
   tokenloom.start = (data) => {
     overview = data;
+    tokenloom.labelsKept = overview.modalities.some((modality) => modality.keeps_labels);
     document.title = `${overview.name} · tokenloom preview`;
     head();
     render();

@@ -45,6 +45,6 @@
       make("p", { class: "muted lead" }, `${plural(total, "label")} failed.${partial}`),
       make("div", { class: "reasons" }, counts.map(([modality, error, times]) =>
         make("div", { class: "figure" }, make("b", {}, count(times)), make("span", {}, `${modality}: `, text(error))))),
-      found.length ? table(found, overview) : make("p", { class: "empty" }, "no key holds these letters"));
+      ...(found.length ? table(found, overview) : [make("p", { class: "empty" }, "no key holds these letters")]));
   };
 })();

@@ -30,17 +30,17 @@
     const title = sample.key + (overview.view.count > 1 ? `, view ${sample.view}` : "");
     const shown = overview.modalities.map((modality, index) => [sample.cells[index], modality])
       .filter(([, modality]) => !hidden.has(modality.name));
-    const tiles = (square) => shown.filter((pair) => tokenloom.isSquare(...pair) === square)
+    const tiles = (square) => shown.filter((pair) => (pair[1].layout === "squares") === square)
       .map(([cell, modality]) => tokenloom.tile(cell, modality, title));
     return make("article", { class: "sample" },
-      make("figure", { class: "view" },
+      make("div", { class: "side" }, make("figure", { class: "view" },
         sample.image ? make("img", { src: sample.image, alt: `the view of ${sample.key}`, loading: "lazy", decoding: "async" })
-          : make("div", { class: "unseen" }, "its pixels are neither in the dataset nor within reach"),
+          : make("div", { class: "unseen" }, "no picture of it can be had"),
         make("figcaption", {},
           make("strong", {}, text(sample.key)),
           overview.view.count > 1 && make("span", {}, `view ${sample.view}`),
-          ORIGINS[sample.origin] && make("span", {}, ORIGINS[sample.origin]))),
-      make("div", { class: "tiles" }, tiles(true), tiles(false)));
+          ORIGINS[sample.origin] && make("span", {}, ORIGINS[sample.origin]))), tiles(false)),
+      make("div", { class: "tiles" }, tiles(true)));
   };
 
   const pager = (page, pages, go) =>
@@ -73,10 +73,11 @@
       : `${plural(overview.cards.length, overview.view.count > 1 ? "view" : "sample")}${of}`;
     tokenloom.pages = { page, pages, go };
     const list = make("div", { class: "samples" });
+    const turn = () => (pages > 1 ? pager(page, pages, go) : "");
     place.replaceChildren(
-      make("div", { class: "bar" }, chips(overview, state.hidden, toggle)),
-      make("div", { class: "bar" }, make("span", { class: "muted tally" }, tally), pager(page, pages, go)),
-      list, pages > 1 ? make("div", { class: "bar" }, make("span"), pager(page, pages, go)) : "");
+      make("div", { class: "bar" }, chips(overview, state.hidden, toggle),
+        make("div", { class: "where" }, make("span", { class: "muted tally" }, tally), turn())),
+      list, make("div", { class: "bar end" }, turn()));
     try {
       for (const number of numbers) {
         const cards = await load(Math.floor(number / overview.page_size));

@@ -34,11 +34,13 @@
   const figures = (modality) => {
     const codes = modality.codes;
     const spec = modality.tokens;
+    const lengths = modality.lengths || [];
+    const range = lengths.length ? [lengths[0][0], lengths[lengths.length - 1][1]] : [];
     return make("div", { class: "figures" },
-      figure(count(modality.rows - modality.missing), "made"),
-      figure(count(modality.missing), "missing"),
+      figure(count(modality.made), "made"),
+      figure(count(modality.missing), "without one"),
       figure(count(modality.failed), "failed", modality.failed > 0),
-      codes && figure(spec.length === null ? `≤ ${count(spec.max_length)}` : count(spec.length), "tokens each"),
+      range.length > 0 && figure([...new Set(range)].map(count).join("–"), `tokens each${spec.length === null ? `, ≤ ${count(spec.max_length)}` : ""}`),
       codes && figure(count(spec.vocabulary), "vocabulary"),
       codes && figure(percent(codes.used / spec.vocabulary), `used, ${count(codes.used)} codes`),
       codes && figure(count(codes.perplexity), "perplexity"));
@@ -83,7 +85,7 @@
         modality.finished < units && make("span", { class: "badge" }, `${count(modality.finished)} of ${plural(units, "unit")} made`)),
       figures(modality),
       modality.codes && modality.codes.used > 0 && make("div", { class: "charts" }, usage(modality.codes),
-        modality.tokens.length === null && modality.lengths.length > 0 && lengths(modality.lengths)),
+        modality.lengths.length > 1 && lengths(modality.lengths)),
       modality.codes && modality.codes.used > 0 && frequent(modality.codes),
       facts(modality));
 
