@@ -92,27 +92,23 @@ def normalise(points: np.ndarray) -> np.ndarray:
 def sample_rows(blocks: Iterable[np.ndarray], size: int, seed: int) -> np.ndarray:
     """At most `size` rows of all blocks, each row as likely as any other, in their order: float32 (rows, dim).
 
-    Deterministic in the rows and the seed; holds at most twice `size` rows and one block. Empty (0, 0) for no rows.
+    Deterministic in the rows and the seed; holds `size` rows while it reads. Empty (0, 0) for no blocks.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
-    kept, priorities, held = [], [], 0
+    rows, keys, places = np.empty((0, 0), np.float32), np.full(size, np.inf), np.full(size, -1)
+    read = 0
     for block in blocks:
-        kept.append(np.asarray(block, dtype=np.float32))
-        priorities.append(generator.random(len(block)))
-        held += len(block)
-        if held > 2 * size:
-            kept, priorities, held = *_thin(kept, priorities, size), size
-    if not kept:
-        return np.zeros((0, 0), dtype=np.float32)
-    return _thin(kept, priorities, size)[0][0]
-
-
-def _thin(
-    blocks: list[np.ndarray], priorities: list[np.ndarray], size: int
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    rows, keys = np.concatenate(blocks), np.concatenate(priorities)
-    chosen = np.sort(np.argsort(keys, kind="stable")[:size])
-    return [rows[chosen]], [keys[chosen]]
+        if not rows.size:
+            rows = np.empty((size, block.shape[1]), np.float32)
+        drawn = generator.random(len(block))
+        fresh = np.flatnonzero(drawn < keys.max())
+        best = np.argsort(np.concatenate([keys, drawn[fresh]]), kind="stable")[:size]
+        won = fresh[np.sort(best[best >= size]) - size]
+        lost = np.setdiff1d(np.arange(size), best)
+        rows[lost], keys[lost], places[lost] = block[won], drawn[won], read + won
+        read += len(block)
+    order = np.argsort(places, kind="stable")
+    return rows[order[places[order] >= 0]]
 
 
 def _rounding_error(block: np.ndarray, longest: float) -> np.ndarray:
