@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from .engine import stop_ray
-from .progress import RunProgress
+from .engine import cluster_size, stop_ray
+from .estimate import Estimate, calibrate
+from .plan import Stage, stages
+from .progress import RunProgress, duration
 from .recipe import load_recipe
 from .run import Plan, Tally, execute, make_plan
 
@@ -36,19 +38,84 @@ def run(
     _print_summary(console, plan, tally)
 
 
+def plan(
+    name: str,
+    overrides: Sequence[str],
+    corpus: str | None,
+    output: str | None,
+    replacing: Sequence[str],
+    samples: int,
+) -> None:
+    recipe = load_recipe(name, overrides, corpus, output)
+    console = Console()
+    plan = make_plan(recipe, replacing)
+    print_plan(console, plan)
+    cpus, gpus = cluster_size()
+    groups = stages(plan.weave, recipe, cpus, gpus)
+    _print_stages(console, groups)
+    estimate = calibrate(plan, samples) if samples else None
+    if estimate:
+        _print_estimate(console, plan, groups, estimate)
+
+
 def print_plan(console: Console, plan: Plan) -> None:
-    """Modalities with what makes them and what is left, then the sum."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("modality", "kind", "labeler", "tokenizer", "weights", "units done"):
-        table.add_column(heading, justify="right" if heading == "units done" else "left")
+    """Modalities with what makes them and what is done, then what is left."""
+    table = _table("modality", "kind", "labeler", "tokenizer", "weights", "units done")
     for name, card in plan.weave.cards.items():
         weights = card.weights.source if card.weights else "-"
         tokenizer = card.tokens.tokenizer if card.tokens else "-"
         labeler = plan.weave.step_of(name).labeler
-        table.add_row(name, card.kind["kind"], labeler, tokenizer, weights, str(len(plan.progress[name].units)))
+        table.add_row(name, card.kind["kind"], labeler, tokenizer, weights, f"{len(plan.progress[name].units):,}")
     console.print(table)
-    left = f"{len(plan.works)} stretches of {len(plan.shards)} shards left" if plan.works else "nothing left to do"
-    console.print(f"\n{left}; {plan.bytes / 2**20:,.1f} MiB of the corpus to read", highlight=False)
+    again = sorted({name for work in plan.works for name in plan.weave.made_for(work.todo)} - set(plan.todo))
+    if again:
+        console.print(f"\nmade again in passing, since their labels aren't kept: {', '.join(again)}", highlight=False)
+    if not plan.works:
+        console.print("\nnothing left to do")
+        return
+    shards = len({work.shard.id for work in plan.works})
+    console.print(
+        f"\nleft: {', '.join(plan.todo)} in {shards:,} of {len(plan.shards):,} shards; at most "
+        f"{plan.bytes / 2**20:,.1f} MiB to read",
+        highlight=False,
+    )
+    if plan.to_fit:
+        console.print(f"to fit before: the tokenizers of {', '.join(plan.to_fit)}", highlight=False)
+
+
+def _print_stages(console: Console, groups: Sequence[Stage]) -> None:
+    table = _table("stage", "labelers", "CPUs", "GPUs", "workers")
+    for index, stage in enumerate(groups, 1):
+        names = ", ".join(step.name for step in stage.steps)
+        workers = f"{stage.min_workers} to {stage.max_workers}"
+        table.add_row(str(index), names, f"{stage.num_cpus:g}", f"{stage.num_gpus:g}", workers)
+    console.print()
+    console.print(table)
+
+
+def _print_estimate(console: Console, plan: Plan, groups: Sequence[Stage], estimate: Estimate) -> None:
+    workers = max(stage.max_workers for stage in groups)
+    total = estimate.worker_seconds(plan.bytes)
+    slowest = sorted(estimate.seconds.items(), key=lambda item: -item[1])[:3]
+    shares = ", ".join(f"{name} {1000 * seconds / estimate.samples:,.1f}" for name, seconds in slowest)
+    console.print(
+        f"\ntried on {estimate.samples} samples here: {1000 * estimate.per_sample:,.1f} ms each ({shares} of that)\n"
+        f"for what is left about {duration(total)} of one worker, {duration(total / workers)} with {workers} workers, "
+        f"without starting and fitting",
+        highlight=False,
+    )
+    gpu = sum(estimate.seconds[step.name] for stage in groups if stage.num_gpus for step in stage.steps)
+    if gpu:
+        hours = gpu * plan.bytes / max(1, estimate.bytes) / 3600
+        console.print(f"of that {hours:,.1f} GPU hours, were GPUs as quick as this machine", highlight=False)
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        justify = "right" if heading in ("CPUs", "GPUs", "units done") else "left"
+        table.add_column(heading, justify=justify, overflow="fold")
+    return table
 
 
 def _print_summary(console: Console, plan: Plan, tally: Tally) -> None:

@@ -58,16 +58,21 @@ class ReaderConfig:
     limit: int | None
 
 
-class ClusterSize:
-    """What Ray has to offer; starts Ray on this machine when there is no cluster."""
+def cluster_size() -> tuple[int, float]:
+    """CPUs and GPUs of the cluster that RAY_ADDRESS names or that runs already, else of this machine."""
+    if "RAY_ADDRESS" not in os.environ and "ray" not in sys.modules:
+        return os.cpu_count() or 1, float(_gpus_here())
+    start_ray()
+    import ray
 
-    def __init__(self) -> None:
-        start_ray()
-        import ray
+    resources = ray.cluster_resources()
+    return int(resources.get("CPU", 1)), float(resources.get("GPU", 0))
 
-        resources = ray.cluster_resources()
-        self.cpus = int(resources.get("CPU", 1))
-        self.gpus = float(resources.get("GPU", 0))
+
+def _gpus_here() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def start_ray() -> None:

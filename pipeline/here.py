@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 from ..labelers.kinds import Kind
@@ -28,14 +29,17 @@ class Labels:
 
 @dataclass(frozen=True)
 class Trial:
-    """labels: by modality. seconds: by the name of the step, without loading its weights."""
+    """labels: by modality. seconds: by the name of the step, without `loading`, the seconds that finding and loading
+    all labelers took."""
 
     labels: dict[str, Labels]
     seconds: dict[str, float]
+    loading: float
 
 
 def label_here(recipe: Recipe, samples: Sequence[Sample]) -> Trial:
     """The recipe's labels of `samples`. Nothing is tokenised or written."""
+    began = perf_counter()
     woven = weave(recipe)
     stage = Stage("here", woven.steps, 1.0, 0.0, 1, 1)
     views = ViewSettings(**{**recipe.views.model_dump(), "count": 1})
@@ -43,6 +47,7 @@ def label_here(recipe: Recipe, samples: Sequence[Sample]) -> Trial:
     worker = StageWorker(config)
     for step in woven.steps:
         worker.runner(step)
+    loading = perf_counter() - began
     unit = UnitSamples(Unit("here-000000000000", 0, None, len(samples)), list(samples))
     made = worker.make(Parcel.of(unit, tuple(woven.cards)), woven.steps, {})
     labels = {}
@@ -50,4 +55,4 @@ def label_here(recipe: Recipe, samples: Sequence[Sample]) -> Trial:
         kind, result = card.label_kind, made.of(name)
         decoded = [None if label is None else kind.decode(label) for label in result.labels]
         labels[name] = Labels(kind, card.on, decoded, {failure.key: failure for failure in result.failures})
-    return Trial(labels, made.seconds)
+    return Trial(labels, made.seconds, loading)

@@ -12,7 +12,7 @@ from ..labelers.views import ViewSettings
 from .attempts import ATTEMPTS
 from .commit import QUARANTINE
 from .corpus import Corpus, Shard, UnitLimits
-from .engine import ClusterSize, ReaderConfig, UnitResult, stream
+from .engine import ReaderConfig, UnitResult, cluster_size, start_ray, stream
 from .manifest import PATH, CorpusCard, DatasetError, Manifest, ModalityCard, changes, read_manifest
 from .plan import Stage, Weave, stages, weave
 from .recipe import Recipe
@@ -46,6 +46,12 @@ class Plan:
         """Bytes of the corpus that are left to read, as far as listings tell."""
         whole = {shard.id for shard in (work.shard for work in self.works)}
         return sum(shard.size for shard in self.shards if shard.id in whole)
+
+    @property
+    def todo(self) -> list[str]:
+        """Modalities that any unit lacks."""
+        lacking = {name for work in self.works for name in work.todo}
+        return [name for name in self.weave.cards if name in lacking]
 
     @property
     def to_fit(self) -> list[str]:
@@ -213,8 +219,9 @@ def stage_configs(plan: Plan, groups: Sequence[Stage], collect: Iterable[str] = 
 
 
 def _stream(plan: Plan, works: Sequence[Work], limit: int | None = None, collect: Iterable[str] = ()):
-    recipe, size = plan.recipe, ClusterSize()
-    groups = stages(plan.weave, recipe, size.cpus, size.gpus)
+    recipe = plan.recipe
+    start_ray()
+    groups = stages(plan.weave, recipe, *cluster_size())
     if collect:
         wanted = plan.weave.made_for(list(collect), kept=False)
         groups = [replace(g, steps=tuple(s for s in g.steps if wanted & set(s.modalities))) for g in groups]

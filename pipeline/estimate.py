@@ -1,0 +1,49 @@
+"""Estimates: what a run will take, from a few samples tried in this process."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import islice
+
+from .corpus import Corpus, UnitLimits
+from .here import label_here
+from .run import Plan
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """samples, bytes: tried. seconds: by step, for all of them together, on one core or GPU without loading. overhead:
+    the seconds of the trial that no step accounts for: decoding, above all."""
+
+    samples: int
+    bytes: int
+    seconds: dict[str, float]
+    overhead: float
+
+    @property
+    def per_sample(self) -> float:
+        return (sum(self.seconds.values()) + self.overhead) / self.samples
+
+    def worker_seconds(self, left: int) -> float:
+        """What `left` bytes of encoded images will cost all workers together."""
+        return self.per_sample * self.samples * left / max(1, self.bytes)
+
+
+def calibrate(plan: Plan, count: int) -> Estimate | None:
+    """Labels up to `count` samples of what is left. None where nothing is. Tokenising isn't timed: tokenizers may have
+    to be fitted first."""
+    if not plan.works:
+        return None
+    work = plan.works[0]
+    corpus, limits = Corpus(plan.recipe.corpus), UnitLimits(samples=count)
+    units = corpus.read(work.shard, work.start, work.stop, limits)
+    samples = [sample for unit in islice(units, 1) for sample in unit.samples]
+    if not samples:
+        return None
+    label_here(plan.recipe, samples[:1])  # loads what is loaded once: libraries, weights into the page cache
+    began = time.perf_counter()
+    trial = label_here(plan.recipe, samples)
+    spent = time.perf_counter() - began - trial.loading
+    overhead = max(0.0, spent - sum(trial.seconds.values()))
+    return Estimate(len(samples), sum(len(s.image or b"") for s in samples), trial.seconds, overhead)
