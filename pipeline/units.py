@@ -50,6 +50,14 @@ class Unit:
         return cls(match["shard"], int(match["start"]), stop, int(match["count"]))
 
 
+class UnitNames(dict[str, "Unit | None"]):
+    """Units by name, None for names that aren't a unit's: each is parsed once, and kept once, for many listings."""
+
+    def __missing__(self, name: str) -> Unit | None:
+        unit = self[name] = Unit.parse(name)
+        return unit
+
+
 def shard_id(path: str, size: int) -> str:
     """The id of a corpus shard: a readable stem, and 12 hex digits that tell apart (path, size), even where
     a hundred thousand folders share one name.

@@ -1,0 +1,285 @@
+"""What `verify` looks at within one unit: every bit of its shards, their rows against each other, their ledgers."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import numpy as np
+
+from .commit import CORPUS, label_path, label_rows, ledger_path, token_path, token_rows
+from .manifest import Manifest, ModalityCard
+from .parcel import Failure
+from .shards import BrokenShard, LabelShard, TokenShard, read_labels, read_tokens, rows_digest, verify_checksum
+from .storage import Store
+from .units import Unit
+
+Problem: TypeAlias = Literal["damaged", "missing", "foreign", "misplaced", "contradiction", "duplicate", "unfinished"]
+
+MAKE_ANEW = "delete it and run the recipe again, which makes it anew"
+
+T = TypeVar("T", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One finding. object: its path in the dataset, or the corpus shard that it is about; way_out: what to do."""
+
+    problem: Problem
+    object: str
+    what: str
+    way_out: str
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What the output lists of one unit: (modality, extension) of its shards, and modalities that have a ledger."""
+
+    unit: Unit
+    shards: tuple[tuple[str, str], ...]
+    ledgers: frozenset[str]
+
+
+@dataclass
+class Findings:
+    """What the check of one unit came to. keys: of its samples in order, as far as they could be read."""
+
+    unit: Unit
+    keys: list[str] = field(default_factory=list)
+    shards: int = 0
+    bytes: int = 0
+    faults: list[Fault] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A shard whose bits are right."""
+
+    name: str
+    path: str
+    shard: TokenShard | LabelShard
+    keys: tuple[str, ...]
+
+
+def check_unit(store: Store, manifest: Manifest, holding: Holding, deep: bool) -> Findings:
+    """Everything about one unit that takes its content to know. deep: also decode and check every label."""
+    found = Findings(holding.unit)
+    views = manifest.views["count"]
+    good: list[_Read] = []
+    for name, extension in holding.shards:
+        path = token_path(name, holding.unit) if extension == "parquet" else label_path(name, holding.unit)
+        card = manifest.modalities[name]
+        try:
+            data = store.read(path)
+            found.bytes += len(data)
+            verify_checksum(data)
+            shard = (read_tokens if extension == "parquet" else read_labels)(data)
+        except FileNotFoundError:
+            found.faults.append(Fault("missing", path, "it was listed and is gone", "run the recipe again"))
+            continue
+        except BrokenShard as error:
+            found.faults.append(Fault("damaged", path, str(error), MAKE_ANEW))
+            continue
+        found.shards += 1
+        keys = tuple(shard.rows.keys[:: views if extension == "parquet" or card.on == "view" else 1])
+        read = _Read(name, path, shard, keys)
+        faults = list(_misplaced(read, card, holding.unit, extension))
+        faults = faults or list(_contents(read, card, _carried_rows(data), views, deep))
+        found.faults += faults
+        if not faults:
+            good.append(read)
+    _check_together(store, holding, manifest, good, found)
+    return found
+
+
+def _misplaced(read: _Read, card: ModalityCard, unit: Unit, extension: str) -> Iterator[Fault]:
+    """Whether the shard is what its name and dataset.json say."""
+    meta = read.shard.meta
+    if (meta.unit, meta.modality) != (unit.name, read.name):
+        what = f"it holds {meta.modality} of {meta.unit}: renamed, or written over"
+        yield Fault("misplaced", read.path, what, MAKE_ANEW)
+    elif meta.fingerprint != card.fingerprint:
+        what = f"it was made differently (fingerprint {meta.fingerprint[:12]}..., dataset.json has "
+        what += f"{card.fingerprint[:12]}...)"
+        yield Fault("misplaced", read.path, what, f"make the modality anew with --replace {read.name}")
+
+
+def _contents(read: _Read, card: ModalityCard, carried: str, views: int, deep: bool) -> Iterator[Fault]:
+    shard = read.shard
+    wanted = token_rows if isinstance(shard, TokenShard) else lambda k, v: label_rows(k, v, card)
+    if rows_digest(shard.rows.keys, shard.rows.views) != carried:
+        what = "its rows aren't those that it was sealed with: reordered or edited"
+        yield Fault("contradiction", read.path, what, MAKE_ANEW)
+    elif shard.rows != wanted(read.keys, views):
+        yield Fault("contradiction", read.path, f"its rows aren't the {views} views of each sample", MAKE_ANEW)
+    elif isinstance(shard, TokenShard):
+        yield from _token_faults(read.path, shard, card)
+    elif deep:
+        yield from _label_faults(read.path, shard, card)
+
+
+def _token_faults(path: str, shard: TokenShard, card: ModalityCard) -> Iterator[Fault]:
+    """Types, lengths and ranges; the first row that is wrong stands for all."""
+    spec = card.tokens.spec if card.tokens else None
+    if spec is None:
+        what = "it holds tokens, and dataset.json has no fitted tokenizer for them"
+        yield Fault("contradiction", path, what, "put back a copy of dataset.json")
+        return
+    for key, view, ids in zip(shard.rows.keys, shard.rows.views, shard.tokens, strict=True):
+        if ids is None:
+            continue
+        problem = ""
+        if ids.dtype != spec.dtype:
+            problem = f"tokens are {ids.dtype}, not {spec.dtype}"
+        elif len(ids) > spec.max_length or spec.length not in (None, len(ids)):
+            problem = f"{len(ids)} tokens where dataset.json says {spec.length or f'at most {spec.max_length}'}"
+        elif len(ids) and int(ids.max()) >= spec.vocabulary:
+            problem = f"token id {int(ids.max())} where the vocabulary has {spec.vocabulary}"
+        if problem:
+            yield Fault("contradiction", path, f"{key!r}, view {view}: {problem}", MAKE_ANEW)
+            return
+
+
+def _label_faults(path: str, shard: LabelShard, card: ModalityCard) -> Iterator[Fault]:
+    kind = card.label_kind
+    for key, view, label in zip(shard.rows.keys, shard.rows.views, shard.labels, strict=True):
+        try:
+            if label is not None:
+                kind.check(kind.decode(label))
+        except Exception as error:  # what a decoder raises for bad bytes is its own affair
+            what = f"{key!r}, view {view}: no {kind.name} label ({type(error).__name__}: {error})"
+            yield Fault("contradiction", path, what, MAKE_ANEW)
+            return
+
+
+def _check_together(store: Store, holding: Holding, manifest: Manifest, good: Sequence[_Read], found: Findings) -> None:
+    """The unit's shards against each other, against the unit's name, and against the ledgers."""
+    if not good:
+        return
+    keys = _usual([read.keys for read in good])
+    reference = next(read for read in good if read.keys == keys)
+    found.keys = list(keys)
+    for read in good:
+        if read.keys != keys:
+            found.faults.append(Fault("contradiction", read.path, _difference(read, reference), MAKE_ANEW))
+    if len(keys) != holding.unit.count:
+        what = f"it holds {len(keys)} samples, and its name says {holding.unit.count}"
+        found.faults.append(Fault("misplaced", reference.path, what, MAKE_ANEW))
+    found.faults += _rejection_faults(store, holding, good)
+    for name in dict.fromkeys(read.name for read in good):
+        shards = [read for read in good if read.name == name]
+        found.faults += _ledger_faults(store, holding, shards, manifest.modalities[name])
+
+
+def _difference(read: _Read, reference: _Read) -> str:
+    pairs = zip(read.keys, reference.keys, strict=False)
+    at = next((at for at, (one, other) in enumerate(pairs) if one != other), None)
+    if at is None:
+        return f"it holds {len(read.keys)} samples, and {reference.path} holds {len(reference.keys)}"
+    return f"misaligned with {reference.path}: sample {at} is {read.keys[at]!r} here and {reference.keys[at]!r} there"
+
+
+def _rejection_faults(store: Store, holding: Holding, good: Sequence[_Read]) -> Iterator[Fault]:
+    """What the corpus reader refused: the same for all modalities, and in the ledger."""
+    digest = _usual([read.shard.meta.rejected for read in good])
+    for read in good:
+        if read.shard.meta.rejected != digest:
+            what = "it says otherwise than the unit's other shards what the corpus reader refused"
+            yield Fault("contradiction", read.path, what, MAKE_ANEW)
+    path = ledger_path(CORPUS, holding.unit)
+    shard = next(read.path for read in good if read.shard.meta.rejected == digest)
+    for fault_or_failure in _read_ledger(store, path, digest, CORPUS in holding.ledgers, shard, CORPUS, holding.unit):
+        if isinstance(fault_or_failure, Fault):
+            yield fault_or_failure
+
+
+def _ledger_faults(store: Store, holding: Holding, shards: Sequence[_Read], card: ModalityCard) -> Iterator[Fault]:
+    name, path = shards[0].name, ledger_path(shards[0].name, holding.unit)
+    digests = {read.shard.meta.ledger for read in shards}
+    if len(digests) > 1:
+        what = f"{shards[0].path} and {shards[1].path} refer to different contents of it"
+        yield Fault("contradiction", path, what, f"delete all three and run the recipe again: it makes {name} anew")
+        return
+    tokens = next((read for read in shards if isinstance(read.shard, TokenShard)), None)
+    rows = _presence(tokens or shards[0]) if tokens or not card.keeps_tokens else {}
+    listed = _read_ledger(store, path, digests.pop(), name in holding.ledgers, shards[0].path, name, holding.unit)
+    for failure in listed:
+        if isinstance(failure, Fault):
+            yield failure
+            continue
+        present = rows.get(failure.key)
+        if rows and present is None:
+            what = f"it lists {failure.key!r}, which its unit doesn't hold"
+            yield Fault("contradiction", path, what, _anew(path, shards[0].path))
+        elif present and any(there for view, there in present.items() if failure.view in (None, view)):
+            what = f"it says that {failure.key!r} failed, and {(tokens or shards[0]).path} has a value for it"
+            yield Fault("contradiction", path, what, _anew(path, shards[0].path))
+
+
+def _presence(read: _Read) -> dict[str, dict[int, bool]]:
+    """By key and view, whether the row has a value."""
+    shard, found = read.shard, {}
+    values: Sequence[Any] = shard.tokens if isinstance(shard, TokenShard) else shard.labels
+    for key, view, value in zip(shard.rows.keys, shard.rows.views, values, strict=True):
+        found.setdefault(key, {})[view] = value is not None
+    return found
+
+
+def _read_ledger(
+    store: Store, path: str, digest: str, listed: bool, shard: str, name: str, unit: Unit
+) -> Iterator[Fault | Failure]:
+    """The lines of a ledger whose SHA-256 is `digest` ("" for none), or what is wrong with it. shard: which says so."""
+    if not digest:
+        if listed:
+            what = f"{shard} says that nothing failed, so nothing should be here"
+            yield Fault("foreign", path, what, "move it elsewhere, or delete it")
+        return
+    try:
+        data = store.read(path)
+    except FileNotFoundError:
+        yield Fault("missing", path, f"{shard} refers to it", _anew(shard))
+        return
+    if hashlib.sha256(data).hexdigest() != digest:
+        yield Fault("damaged", path, f"its bytes aren't those that {shard} refers to", _anew(path, shard))
+        return
+    for number, line in enumerate(data.splitlines(keepends=True), 1):
+        try:
+            failure = Failure.from_line(line)
+            problem = "" if (failure.modality, failure.unit) == (name, unit.name) else "it is about another unit"
+        except (ValueError, TypeError) as error:
+            problem, failure = f"it can't be read ({error})", None
+        if failure is None or problem:
+            yield Fault("contradiction", path, f"line {number}: {problem}", _anew(path, shard))
+            return
+        yield failure
+
+
+def _anew(*paths: str) -> str:
+    return f"delete {' and '.join(paths)} and run the recipe again, which makes them anew"
+
+
+def _usual(values: Sequence[T]) -> T:
+    """The most frequent value; the first of several such."""
+    return Counter(values).most_common(1)[0][0]
+
+
+def _carried_rows(data: bytes) -> str:
+    """The digest of the rows that a shard was sealed with."""
+    if data[:4] == b"PAR1":
+        import pyarrow.parquet as pq
+
+        metadata: Mapping[bytes, bytes] = pq.read_metadata(io.BytesIO(data)).metadata or {}
+        return metadata.get(b"tokenloom.rows", b"").decode("ascii", "replace")
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+        return tar.pax_headers.get("tokenloom.rows", "")
+
+
+def key_hashes(keys: Sequence[str]) -> np.ndarray:
+    """64-bit hashes, uint64 (keys,): equal for equal keys on every machine."""
+    joined = b"".join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
+    return np.frombuffer(joined, dtype="<u8")
