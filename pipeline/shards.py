@@ -175,6 +175,11 @@ def write_labels(rows: Rows, labels: Sequence[bytes | None], extension: str, met
             info = tarfile.TarInfo(name)
             info.size = len(label or b"")
             tar.addfile(info, io.BytesIO(label or b""))
+        if not rows.keys:
+            # Readers refuse an archive that has a header for all members and no member; they pass over folders.
+            folder = tarfile.TarInfo("empty")
+            folder.type = tarfile.DIRTYPE
+            tar.addfile(folder)
     return _seal(buffer.getvalue())
 
 
@@ -184,7 +189,7 @@ def read_labels(data: bytes) -> LabelShard:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
             pairs = dict(tar.pax_headers)
             keys, views, labels = [], [], []
-            for info in tar:
+            for info in filter(tarfile.TarInfo.isreg, tar):
                 key, view, extension = split_member_name(info.name)
                 keys.append(key)
                 views.append(view)
