@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
 from .corpus import Rejection
 from .manifest import ModalityCard
 from .parcel import Failure
-from .shards import Rows, ShardMeta, write_labels, write_tokens
+from .shards import Rows, ShardMeta, read_labels, read_tokens, write_labels, write_tokens
 from .storage import Store
 from .units import Unit
 
 QUARANTINE = "quarantine"
+T = TypeVar("T")
+
 CORPUS = "corpus"
 """The name under which the quarantine lists what the corpus reader refused."""
 
@@ -73,6 +76,41 @@ def write_result(
         store.create(
             token_path(name, unit), write_tokens(token_rows(keys, views), result.tokens, card.tokens.spec, meta)
         )
+
+
+def amend_result(
+    store: Store, unit: Unit, name: str, card: ModalityCard, keys: Sequence[str], views: int, result: Result
+) -> None:
+    """Puts the outcomes of the samples `keys`, which failed before, in the places that they have in the unit's shards.
+
+    The ledger comes last: until it is written, the unit counts as one to try again.
+    """
+    data = b"".join(failure.to_line() for failure in result.failures)
+    ledger = hashlib.sha256(data).hexdigest() if data else ""
+    if card.keeps_labels:
+        old = read_labels(store.read(label_path(name, unit)))
+        labels = _amended(old.rows, old.labels, label_rows(keys, views, card), result.labels)
+        extension = card.label_kind.extension
+        meta = replace(old.meta, ledger=ledger)
+        store.replace(label_path(name, unit), write_labels(old.rows, labels, extension, meta))
+    if card.keeps_tokens:
+        assert card.tokens is not None
+        assert card.tokens.spec is not None
+        old = read_tokens(store.read(token_path(name, unit)))
+        tokens = _amended(old.rows, old.tokens, token_rows(keys, views), result.tokens)
+        meta = replace(old.meta, ledger=ledger)
+        store.replace(token_path(name, unit), write_tokens(old.rows, tokens, card.tokens.spec, meta))
+    if data:
+        store.replace(ledger_path(name, unit), data)
+    else:
+        store.delete(ledger_path(name, unit))
+
+
+def _amended(rows: Rows, old: Sequence[T | None], new_rows: Rows, new: Sequence[T | None]) -> list[T | None]:
+    """`old`, with what `new` has where it has nothing."""
+    found = dict(zip(zip(new_rows.keys, new_rows.views, strict=True), new, strict=True))
+    places = zip(rows.keys, rows.views, old, strict=True)
+    return [found.get((key, view)) if value is None else value for key, view, value in places]
 
 
 def token_path(modality: str, unit: Unit) -> str:

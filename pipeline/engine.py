@@ -163,6 +163,8 @@ def read_parcels(block: pa.Table, reader: ReaderConfig) -> Iterator[pa.Table]:
         for raw in json.loads(text.as_py()):
             shard = Shard(**raw.pop("shard"))
             for unit in islice(corpus.read(shard, raw["start"], raw["stop"], reader.limits), raw["units"]):
+                if raw["keys"] is not None:
+                    unit.samples = [sample for sample in unit.samples if sample.key in raw["keys"]]
                 yield Parcel.of(unit, tuple(raw["todo"])).to_table()
                 left -= unit.unit.count
                 if left <= 0:

@@ -22,12 +22,16 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class CorpusCard:
-    """The corpus as it was listed: `digest` is over the sorted shard ids, so that completeness shows in the output."""
+    """The corpus as it was listed: `digest` is over the sorted shard ids, so that completeness shows in the output.
+
+    reading: the rest of the recipe's corpus settings, less its storage options.
+    """
 
     url: list[str]
     shards: int
     bytes: int
     digest: str
+    reading: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

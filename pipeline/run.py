@@ -149,7 +149,13 @@ def _manifest(recipe: Recipe, woven: Weave, shards: Sequence[Shard]) -> Manifest
     urls = recipe.corpus.url if isinstance(recipe.corpus.url, list) else [recipe.corpus.url]
     digest = hashlib.sha256("\n".join(sorted(shard.id for shard in shards)).encode()).hexdigest()
     return Manifest(
-        corpus=CorpusCard([without_credentials(u) for u in urls], len(shards), sum(s.size for s in shards), digest),
+        corpus=CorpusCard(
+            url=[without_credentials(url) for url in urls],
+            shards=len(shards),
+            bytes=sum(shard.size for shard in shards),
+            digest=digest,
+            reading=recipe.corpus.model_dump(exclude={"url", "storage_options"}, exclude_defaults=True),
+        ),
         seed=recipe.seed,
         views=recipe.views.model_dump(),
         units=recipe.units.model_dump(),
@@ -194,7 +200,9 @@ def _kept(where: str, name: str, old: ModalityCard, new: ModalityCard, woven: We
     )
 
 
-def stage_configs(plan: Plan, groups: Sequence[Stage], collect: Iterable[str] = ()) -> list[StageConfig]:
+def stage_configs(
+    plan: Plan, groups: Sequence[Stage], collect: Iterable[str] = (), amends: bool = False
+) -> list[StageConfig]:
     """What the actors of each stage have to know, in the stages' order."""
     recipe = plan.recipe
     configs = []
@@ -213,6 +221,7 @@ def stage_configs(plan: Plan, groups: Sequence[Stage], collect: Iterable[str] = 
                 pixels_later=any(step.on != "nothing" for step in later),
                 last=index == len(groups) - 1,
                 collect=frozenset(collect),
+                amends=amends,
             )
         )
     return configs

@@ -13,7 +13,7 @@ from ..labelers.registry import LABELERS, find
 from ..labelers.views import ViewSettings
 from ..tokenizers.tokenizer import Tokenizer
 from .attempts import SUSPICIOUS, Attempts, find_poison
-from .commit import label_path, ledger_path, write_rejections, write_result
+from .commit import amend_result, label_path, ledger_path, write_rejections, write_result
 from .corpus import Sample
 from .labeling import ChunkLabeling, Made, Poison
 from .parcel import Failure, Parcel
@@ -35,6 +35,7 @@ class StageConfig:
 
     carries: modalities whose labels later stages need. pixels_later: whether later stages look at images. collect:
     set in the pass before fitting, where the labels of these modalities are put aside and nothing else is written.
+    amends: set when quarantined samples are tried again, and their outcomes go into the shards that there are.
     """
 
     stage: Stage
@@ -47,6 +48,7 @@ class StageConfig:
     pixels_later: bool = False
     collect: frozenset[str] = frozenset()
     last: bool = True
+    amends: bool = False
 
 
 class StageWorker:
@@ -164,6 +166,11 @@ class StageWorker:
                 extension = self._weave.cards[name].label_kind.extension
                 data = write_labels(rows, made.of(name).labels, extension, meta)
                 self._store.create(f"{FIT}/{name}/{parcel.unit.name}.tar", data)
+            return
+        if self.config.amends:
+            for name in todo:
+                card = self._weave.cards[name]
+                amend_result(self._store, parcel.unit, name, card, keys, views, made.of(name))
             return
         rejected = write_rejections(self._store, parcel.unit, parcel.rejected)
         writes = [

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from .corpus import Shard
 from .manifest import DatasetError, ModalityCard
 from .storage import Store
-from .units import Unit
+from .units import Unit, UnitNames
+
+_LISTINGS = 4
+"""Listings at a time: S3 answers each page slowly, and each listing takes memory."""
+
+_WINDOW = 600.0
 
 
 @dataclass(frozen=True)
 class Work:
     """A stretch of one corpus shard, `stop` None for its end, and the modalities that all its units lack.
 
-    units: stop after so many, to read a sample.
+    units: stop after so many, to read a sample. keys: only these samples, to try them again.
     """
 
     shard: Shard
@@ -25,15 +33,19 @@ class Work:
     stop: int | None
     todo: tuple[str, ...]
     units: int | None = None
+    keys: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What one modality has: its finished units, and when the earliest and the latest was written (unix seconds)."""
+    """What one modality has: its finished units, and when the latest was written (unix seconds).
+
+    rate: samples per second over the last ten minutes that something was written in; None when that can't be told.
+    """
 
     units: frozenset[Unit]
-    first: float = 0.0
     last: float = 0.0
+    rate: float | None = None
 
     @property
     def samples(self) -> int:
@@ -42,25 +54,41 @@ class Progress:
 
 def list_progress(store: Store, cards: Mapping[str, ModalityCard]) -> dict[str, Progress]:
     """The finished units of every modality, by one listing of each prefix, side by side."""
-    with ThreadPoolExecutor(8) as pool:
-        return dict(zip(cards, pool.map(lambda name: _progress(store, name, cards[name]), cards), strict=True))
+    names = UnitNames()
+    with ThreadPoolExecutor(_LISTINGS) as pool:
+        return dict(zip(cards, pool.map(lambda name: _progress(store, name, cards[name], names), cards), strict=True))
 
 
-def _progress(store: Store, name: str, card: ModalityCard) -> Progress:
+def _progress(store: Store, name: str, card: ModalityCard, names: UnitNames) -> Progress:
     """A unit is finished when all the shards that the card promises are there."""
     found: dict[str, set[Unit]] = {extension: set() for extension in extensions(card)}
-    first, last = float("inf"), 0.0
+    last_written = extensions(card)[0]
+    times, counts = array("d"), array("L")
     for entry in store.list(name):
         stem, _, extension = entry.name.rpartition(".")
-        unit = Unit.parse(stem)
-        if unit is not None and extension in found:
+        if extension in found and (unit := names[stem]) is not None:
             found[extension].add(unit)
-            first, last = min(first, entry.modified), max(last, entry.modified)
-    return Progress(frozenset(set.intersection(*found.values())), first, last)
+            if extension == last_written:
+                times.append(entry.modified)
+                counts.append(unit.count)
+    units = frozenset(set.intersection(*found.values()))
+    return Progress(units, max(times, default=0.0), recent_rate(np.array(times), np.array(counts)))
+
+
+def recent_rate(times: np.ndarray, counts: np.ndarray) -> float | None:
+    """Samples per second over the ten minutes before the last of `times` (seconds); None where all times are one.
+
+    What the window's first moment brought was made before it, and doesn't count.
+    """
+    if not len(times):
+        return None
+    recent = times > times.max() - _WINDOW
+    first, last = times[recent].min(), times.max()
+    return float(counts[recent & (times > first)].sum() / (last - first)) if last > first else None
 
 
 def extensions(card: ModalityCard) -> tuple[str, ...]:
-    """The shards that a unit of this modality has: parquet for tokens, tar for labels."""
+    """The shards that a unit of this modality has: parquet for tokens, tar for labels. The first is written last."""
     return ("parquet",) * card.keeps_tokens + ("tar",) * card.keeps_labels
 
 
@@ -119,6 +147,6 @@ def _refuse_strangers(by_shard: Mapping[str, object], shards: Sequence[Shard]) -
     strangers = sorted(set(by_shard) - {shard.id for shard in shards})
     if strangers:
         raise DatasetError(
-            f"the output holds units of {len(strangers)} shards that the corpus hasn't (the first: {strangers[0]}); the "
-            f"corpus has changed since, or this is another corpus: use another output, or give the corpus as it was"
+            f"the output holds units of {len(strangers)} shards that the corpus hasn't (the first: {strangers[0]}); "
+            f"the corpus has changed since, or this is another one: use another output, or give the corpus as it was"
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
-
+from pydantic import BaseModel
 from tokenloom import Batch, FeatureMap, Labeler, Modality, Vector
 
 
@@ -36,6 +37,18 @@ class Raises(MeanColour):
     def label(self, batch: Batch):
         if "coffee" in batch.keys:
             raise ZeroDivisionError("coffee is not good for me")
+        return super().label(batch)
+
+
+class WaitsFor(MeanColour):
+    """Raises for `coffee` while a file is missing."""
+
+    class Params(BaseModel):
+        file: str
+
+    def label(self, batch: Batch):
+        if "coffee" in batch.keys and not Path(self.params.file).exists():
+            raise RuntimeError("not yet")
         return super().label(batch)
 
 

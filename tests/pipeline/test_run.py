@@ -10,15 +10,15 @@ import time
 from pathlib import Path
 
 import pytest
+import tokenloom
 import yaml
 from test_stage import failures_of, missing
-from weaving import digests, odd, recipe
-
-import tokenloom
 from tokenloom.pipeline.engine import EngineError
 from tokenloom.pipeline.manifest import DatasetError
+from tokenloom.pipeline.retry import retry
 from tokenloom.pipeline.run import TooManyFailuresError, execute, make_plan
 from tokenloom.pipeline.verify import verify
+from weaving import digests, odd, recipe
 
 LIGHT = {
     "rgb": {"tokenizer": {"name": "patch_codebook", "params": {"size": 64}}},
@@ -42,7 +42,7 @@ def test_a_run_is_verified_reproducible_and_done_once(corpus_folder, corpus_tar,
     tally = weave(one)
     weave(two)
     assert (tally.samples, tally.units, sum(tally.failed.values())) == (6, 3, 0)
-    assert verify(str(tmp_path / "one")).faults == ()
+    assert verify(str(tmp_path / "one")).faults == []
     before = digests(tmp_path / "one")
     assert digests(tmp_path / "two") == before
     assert weave(one).units == 0
@@ -88,7 +88,7 @@ def test_a_changed_parameter_stops_the_run_and_replace_is_the_way_on(corpus_fold
     assert "--replace canny_edge" in str(error.value)
     tally = weave(changed, replacing=["canny_edge"])
     assert list(tally.rows) == ["canny_edge"]
-    assert verify(str(tmp_path / "out")).faults == ()
+    assert verify(str(tmp_path / "out")).faults == []
 
 
 def test_a_sample_that_kills_its_process_is_quarantined_alone(corpus_folder, tmp_path):
@@ -98,7 +98,27 @@ def test_a_sample_that_kills_its_process_is_quarantined_alone(corpus_folder, tmp
     assert missing(tmp_path / "out", "caption") == set()
     (failure,) = failures_of(tmp_path / "out", "mean_colour")
     assert (failure.key, failure.error) == ("coffee", "ProcessDied")
-    assert verify(str(tmp_path / "out")).faults == ()
+    assert verify(str(tmp_path / "out")).faults == []
+
+
+def test_quarantined_samples_are_tried_again_alone(corpus_folder, tmp_path):
+    modalities = {
+        "mean_colour": odd("WaitsFor", params={"file": str(tmp_path / "now")}),
+        "doubled": odd("Doubled"),
+        "caption": {},
+    }
+    made = recipe(corpus_folder, tmp_path / "out", modalities)
+    weave(made)
+    assert missing(tmp_path / "out", "doubled") == {"coffee"}
+    assert retry(str(tmp_path / "out")).failed == {"mean_colour": 1, "doubled": 1}
+    assert verify(str(tmp_path / "out")).faults == []
+    (tmp_path / "now").touch()
+    tally = retry(str(tmp_path / "out"))
+    assert (tally.rows, tally.failed) == ({"mean_colour": 1, "doubled": 1}, {"mean_colour": 0, "doubled": 0})
+    assert missing(tmp_path / "out", "doubled") == set()
+    assert verify(str(tmp_path / "out")).faults == []
+    weave(recipe(corpus_folder, tmp_path / "fresh", modalities))
+    assert digests(tmp_path / "out") == digests(tmp_path / "fresh")
 
 
 def test_too_many_failures_stop_the_run(photos, tmp_path):
@@ -153,7 +173,7 @@ def test_two_drivers_on_one_output_leave_one_good_dataset(corpus_folder, tmp_pat
     for driver in drivers:
         _, errors = driver.communicate(timeout=240)
         assert driver.returncode == 0, errors
-    assert verify(str(tmp_path / "out")).faults == ()
+    assert verify(str(tmp_path / "out")).faults == []
     weave(recipe(corpus_folder, tmp_path / "alone", LIGHT, **SMALL))
     assert digests(tmp_path / "out") == digests(tmp_path / "alone")
 
@@ -172,4 +192,4 @@ def test_a_stopped_run_says_so_and_goes_on_later(corpus_folder, tmp_path, number
     assert "Traceback" not in errors
     made = recipe(corpus_folder, tmp_path / "out", LIGHT, **SMALL)
     weave(made)
-    assert verify(str(tmp_path / "out")).faults == ()
+    assert verify(str(tmp_path / "out")).faults == []

@@ -1,0 +1,114 @@
+"""Trying quarantined samples again, them alone, from what the dataset says of itself."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from .commit import CORPUS, QUARANTINE
+from .corpus import Corpus, Shard, UnitLimits
+from .engine import ReaderConfig, cluster_size, start_ray, stream
+from .manifest import DatasetError, Manifest, ModalityCard, require_manifest
+from .parcel import Failure
+from .plan import stages, weave
+from .recipe import Recipe, parse_recipe
+from .run import Plan, Tally, stage_configs
+from .storage import Store
+from .units import Unit
+from .worklist import Work
+
+
+def retry(
+    url: str,
+    modalities: Sequence[str] = (),
+    storage_options: Mapping[str, Any] | None = None,
+    watch: Callable[[Tally], None] = lambda tally: None,
+) -> Tally:
+    """Labels the quarantined samples again and puts what they come to into the shards; what fails again stays listed.
+
+    modalities: only these, and what is made from them; by default all. Samples that the corpus reader refused aren't
+    tried: the corpus is as it is. Raises DatasetError where the corpus or a labeler has changed since.
+    """
+    store = Store(url, storage_options)
+    manifest = require_manifest(store)
+    recipe = recipe_of(manifest, url, storage_options or {})
+    woven = weave(recipe)
+    for name, card in woven.cards.items():
+        _same_labeler(name, manifest.modalities[name], card)
+    woven = replace(woven, cards={name: manifest.modalities[name] for name in woven.cards})
+    chosen = woven.downstream(modalities or list(woven.cards))
+    shards = {shard.id: shard for shard in Corpus(recipe.corpus).shards()}
+    works = _works(store, shards, chosen)
+    tally = Tally(url, woven.cards)
+    if works:
+        start_ray()
+        plan = Plan(recipe, woven, manifest, list(shards.values()), {}, works)
+        groups = stages(woven, recipe, *cluster_size())
+        reader = ReaderConfig(recipe.corpus, UnitLimits(**manifest.units), None)
+        for result in stream(works, reader, stage_configs(plan, groups, amends=True)):
+            tally.add(result)
+            watch(tally)
+    return tally
+
+
+def recipe_of(manifest: Manifest, url: str, storage_options: Mapping[str, Any]) -> Recipe:
+    """A recipe that makes the dataset's modalities as they were made. Credentials come from the environment."""
+    return parse_recipe(
+        {
+            "corpus": {"url": manifest.corpus.url, **manifest.corpus.reading},
+            "output": url,
+            "seed": manifest.seed,
+            "views": manifest.views,
+            "units": manifest.units,
+            "modalities": {name: _settings(card) for name, card in manifest.modalities.items()},
+            "storage_options": dict(storage_options),
+        },
+        f"{url}/dataset.json",
+    )
+
+
+def _settings(card: ModalityCard) -> dict[str, Any]:
+    keep = {(True, True): "both", (True, False): "tokens", (False, True): "labels"}
+    settings: dict[str, Any] = {
+        "labeler": card.labeler,
+        "params": card.params,
+        "keep": keep[card.keeps_tokens, card.keeps_labels],
+    }
+    if card.weights:
+        settings["weights"] = card.weights.source
+    if card.tokens:
+        settings["tokenizer"] = {"name": card.tokens.tokenizer, "params": card.tokens.params}
+    return settings
+
+
+def _same_labeler(name: str, old: ModalityCard, new: ModalityCard) -> None:
+    """Raises DatasetError where trying again would mix labels of different origin."""
+    for what, before, now in (
+        ("labeler's version", old.version, new.version),
+        ("weights", old.weights and old.weights.sha256, new.weights and new.weights.sha256),
+    ):
+        if before != now:
+            raise DatasetError(
+                f"{name}: the {what} was {before} and is {now} now; run the recipe with --replace {name} instead"
+            )
+
+
+def _works(store: Store, shards: Mapping[str, Shard], modalities: Sequence[str]) -> list[Work]:
+    """One piece per unit with failures: the modalities that have some, and the samples."""
+    todo: dict[Unit, dict[str, set[str]]] = defaultdict(dict)
+    for name in modalities:
+        for entry in store.list(f"{QUARANTINE}/{name}"):
+            unit = Unit.parse(entry.name.removesuffix(".jsonl"))
+            if unit is None or name == CORPUS:
+                continue
+            lines = store.read(f"{QUARANTINE}/{name}/{entry.name}").splitlines()
+            todo[unit][name] = {Failure.from_line(line).key for line in lines}
+    works = []
+    for unit, failed in sorted(todo.items()):
+        if unit.shard not in shards:
+            raise DatasetError(f"the corpus has no shard {unit.shard} any more; its samples can't be tried again")
+        keys = tuple(sorted(set().union(*failed.values())))
+        works.append(Work(shards[unit.shard], unit.start, unit.stop, tuple(failed), keys=keys))
+    return works
