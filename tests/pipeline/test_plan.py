@@ -1,0 +1,92 @@
+"""Plans: steps in order, cards with fingerprints, stages, and what a recipe can't ask for."""
+
+from __future__ import annotations
+
+import pytest
+from tokenloom.labelers.registry import RegistryError
+from tokenloom.pipeline.plan import stages, weave
+from tokenloom.pipeline.recipe import RecipeError
+from tokenloom.pipeline.weights import WeightsError, hash_files, localise, without_credentials
+from weaving import odd, recipe
+
+
+def woven(modalities, **more):
+    return weave(recipe("photos", "out", modalities, **more))
+
+
+def test_steps_come_after_what_they_need():
+    plan = woven({"metadata": {}, "doubled": odd("Doubled"), "mean_colour": odd("MeanColour"), "caption": {}})
+    assert [step.name for step in plan.steps] == ["mean_colour", "doubled", "caption", "metadata"]
+    assert plan.step_of("metadata").wants == ("caption",)
+
+
+def test_a_fingerprint_covers_parameters_views_and_what_a_label_is_made_from():
+    def prints(**more):
+        return {n: card.fingerprint for n, card in woven(BASE | more.pop("modalities", {}), **more).cards.items()}
+
+    BASE = {"caption": {}, "canny_edge": {}, "metadata": {}}  # noqa: N806
+    base = prints()
+    assert prints() == base
+    assert prints(views={"size": 128}).items().isdisjoint(base.items())
+    changed = prints(modalities={"caption": {"params": {"field": "alt"}}})
+    assert {name for name in base if changed[name] != base[name]} == {"caption", "metadata"}
+    kept = prints(modalities={"canny_edge": {"keep": "both"}}, units={"samples": 7})
+    assert kept == base
+
+
+def test_what_is_stale_and_what_is_made_in_passing():
+    modalities = {"mean_colour": {**odd("MeanColour"), "keep": "tokens"}, "doubled": odd("Doubled")}
+    plan = woven(modalities)
+    assert plan.downstream(["mean_colour"]) == ["mean_colour", "doubled"]
+    assert plan.made_for(["doubled"]) == {"doubled", "mean_colour"}
+    modalities["mean_colour"]["keep"] = "both"
+    assert woven(modalities).made_for(["doubled"]) == {"doubled"}
+
+
+def test_stages_fuse_on_a_laptop_and_split_where_asked():
+    modalities = {"mean_colour": odd("MeanColour"), "doubled": odd("Doubled"), "canny_edge": {}}
+    made = recipe("photos", "out", modalities)
+    (stage,) = stages(weave(made), made, cpus=2, gpus=0)
+    assert (stage.modalities, stage.max_workers) == (("mean_colour", "doubled", "canny_edge"), 2)
+    wish = {"stages": [{"modalities": ["mean_colour"], "num_cpus": 2, "max_workers": 3}]}
+    made = recipe("photos", "out", modalities, resources=wish)
+    names = [[step.name for step in stage.steps] for stage in stages(weave(made), made, cpus=8, gpus=0)]
+    assert names == [["mean_colour"], ["canny_edge"], ["doubled"]]
+    made = recipe("photos", "out", modalities, resources={"stages": [{"modalities": ["depth"]}]})
+    with pytest.raises(RecipeError, match="depth"):
+        stages(weave(made), made, cpus=8, gpus=0)
+
+
+@pytest.mark.parametrize(
+    ("modalities", "error", "message"),
+    [
+        ({"cany_edge": {}}, RegistryError, "canny_edge"),
+        ({"canny_edge": {"params": {"lo": 1}}}, RecipeError, r"modalities.canny_edge.params.lo: .*low, high"),
+        ({"doubled": odd("Doubled")}, RecipeError, "needs the modality 'mean_colour'; add"),
+        ({"edges": {"labeler": "canny_edge"}}, RecipeError, "makes canny_edge, not 'edges'"),
+        ({"caption": {"tokenizer": "patch_codebook"}}, RecipeError, "takes labels of the kind image, not text"),
+        ({"caption": {"weights": "some/where"}}, RecipeError, "takes no weights"),
+        ({"dinov2": {"weights": "./nowhere"}}, WeightsError, "./nowhere: no such file or folder"),
+    ],
+)
+def test_what_cannot_be_made_says_why(modalities, error, message):
+    with pytest.raises(error, match=message):
+        woven(modalities)
+
+
+def test_a_hub_that_cannot_be_reached_says_how_to_give_a_path():
+    with pytest.raises(WeightsError, match="give a local folder"):
+        localise("nobody/nothing-of-the-kind")
+
+
+def test_weights_are_hashed_by_content_and_fetched_from_storage(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOKENLOOM_CACHE", str(tmp_path / "cache"))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    assert hash_files(tmp_path / "one") == hash_files(tmp_path / "two")
+    fetched = localise(f"file://{tmp_path}/one")
+    assert hash_files(type(tmp_path)(fetched)) == hash_files(tmp_path / "one")
+    (tmp_path / "two" / "config.json").write_text("{ }")
+    assert hash_files(tmp_path / "one") != hash_files(tmp_path / "two")
+    assert without_credentials("s3://user:secret@host/path?token=x") == "s3://host/path"

@@ -1,0 +1,92 @@
+"""Recipes: what is read, and what a mistake says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tokenloom.pipeline.recipe import Recipe, RecipeError, load_recipe, shipped_recipes
+
+GOOD = """\
+corpus: photos
+output: out
+modalities:
+  rgb: {}
+  canny_edge:
+    params: {low: 50}
+    tokenizer: patch_codebook
+views: {size: 128}
+"""
+
+
+def load(tmp_path, text: str, *overrides: str, **more) -> Recipe:
+    (tmp_path / "mine.yaml").write_text(text)
+    return load_recipe(tmp_path / "mine.yaml", overrides, **more)
+
+
+def test_short_forms_are_the_long_ones(tmp_path):
+    short = load(tmp_path, "corpus: photos\noutput: out\nmodalities: [rgb, caption]\n")
+    long = load(tmp_path, "corpus: {url: photos}\noutput: out\nmodalities: {rgb: {}, caption: }\n")
+    assert short == long
+    recipe = load(tmp_path, GOOD)
+    tokenizer = recipe.modalities["canny_edge"].tokenizer
+    assert tokenizer is not None
+    assert tokenizer.name == "patch_codebook"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("modaliti: {}", r"mine.yaml:9: unknown key 'modaliti'; did you mean 'modalities'\?"),
+        ("units: {sampels: 3}", r"mine.yaml:9: unknown key 'units.sampels'; did you mean 'samples'\?"),
+        ("max_failures: lots", r"mine.yaml:9: max_failures: "),
+        ("units: {samples: 0}", r"mine.yaml:9: units.samples: input should be greater than or equal to 1"),
+        ("seed: [", r"mine.yaml: not YAML"),
+    ],
+)
+def test_a_mistake_names_the_line_and_the_way_out(tmp_path, wrong, message):
+    with pytest.raises(RecipeError, match=message):
+        load(tmp_path, GOOD + wrong + "\n")
+
+
+def test_a_modality_is_checked_in_depth(tmp_path):
+    with pytest.raises(
+        RecipeError, match=r"mine.yaml:6: unknown key 'modalities.canny_edge.parms'; did you mean 'params'"
+    ):
+        load(tmp_path, GOOD.replace("params:", "parms:"))
+    with pytest.raises(RecipeError, match=r"'tokenizers' can't be a modality's name"):
+        load(tmp_path, GOOD.replace("rgb:", "tokenizers:"))
+
+
+def test_a_missing_key_is_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"the key 'output' is missing; write it, or give --set output=VALUE"):
+        load(tmp_path, "corpus: photos\nmodalities: [rgb]\n")
+
+
+def test_overrides(tmp_path):
+    recipe = load(tmp_path, GOOD, "views.size=448", "corpus.format=tar", "modalities.dinov2.weights=here/it/is")
+    assert recipe.views.size == 448
+    assert (recipe.corpus.url, recipe.corpus.format) == ("photos", "tar")
+    assert recipe.modalities["dinov2"].weights == "here/it/is"
+    recipe = load(tmp_path, GOOD, corpus="s3://bucket/{0..3}.tar", output="else: where")
+    assert (recipe.corpus.url, recipe.output) == ("s3://bucket/{0..3}.tar", "else: where")
+
+
+@pytest.mark.parametrize("override", ["views.size", "=3", "seed=["])
+def test_a_bad_override_says_how_to_write_it(tmp_path, override):
+    with pytest.raises(RecipeError, match="--set"):
+        load(tmp_path, GOOD, override)
+
+
+def test_shipped_recipes_load_and_unknown_names_list_them():
+    assert "quickstart" in shipped_recipes()
+    for name in shipped_recipes():
+        load_recipe(name, corpus="photos", output="out")
+    with pytest.raises(RecipeError, match="quickstart"):
+        load_recipe("quickstrat")
+
+
+def test_the_schema_is_json_and_describes_the_keys():
+    schema = json.loads(json.dumps(Recipe.model_json_schema()))
+    assert set(schema["required"]) == {"corpus", "output", "modalities"}
+    assert schema["additionalProperties"] is False
