@@ -23,7 +23,7 @@ class CaptionEmbeddingParams(BaseModel):
     """max_length: captions are cut after this many tokens, the model's special tokens among them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    max_length: int = Field(77, ge=2, le=4096)
+    max_length: int = Field(default=77, ge=2, le=4096)
 
 
 class CaptionEmbedding(Labeler):

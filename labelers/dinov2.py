@@ -25,7 +25,7 @@ class Dinov2Params(BaseModel):
     or the mean of the patch tokens ("mean")."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    size: int = Field(224, ge=14, le=1120)
+    size: int = Field(default=224, ge=14, le=1120)
     global_from: Literal["cls", "mean"] = "cls"
 
 

@@ -27,10 +27,10 @@ class ForegroundParams(BaseModel):
     of the view."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    max_instances: int = Field(3, ge=1, le=20)
-    threshold: float = Field(0.2, ge=-1, lt=1)
-    min_score: float = Field(0.2, ge=0, le=1)
-    min_area: float = Field(0.01, ge=0, lt=1)
+    max_instances: int = Field(default=3, ge=1, le=20)
+    threshold: float = Field(default=0.2, ge=-1, lt=1)
+    min_score: float = Field(default=0.2, ge=0, le=1)
+    min_area: float = Field(default=0.01, ge=0, lt=1)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ class OcrParams(BaseModel):
     its longer side has at most this many pixels; what it finds is read at full resolution."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    min_score: float = Field(0.8, ge=0, le=1)
-    max_side: int = Field(960, ge=32)
+    min_score: float = Field(default=0.8, ge=0, le=1)
+    max_side: int = Field(default=960, ge=32)
 
 
 class Ocr(Labeler):

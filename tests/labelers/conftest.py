@@ -32,7 +32,8 @@ def batch_of():
 
     def make(images, **labels):
         keys = [str(index) for index in range(len(images))]
-        views = [cut_view(0, key, 0, *image.shape[:2], ViewSettings()) for key, image in zip(keys, images, strict=True)]
+        sizes = [image.shape for image in images]
+        views = [cut_view(0, key, 0, size[0], size[1], ViewSettings()) for key, size in zip(keys, sizes, strict=True)]
         return Batch(keys, images, views, [{}] * len(images), labels)
 
     return make

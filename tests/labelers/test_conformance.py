@@ -36,7 +36,7 @@ class Brightness(Labeler):
     makes = (Modality("brightness", Vector(1)),)
 
     def label(self, batch):
-        return {"brightness": [np.array([image.mean() / 255], np.float32) for image in batch.images]}
+        return {"brightness": [np.array([image.mean() / 255], np.float32) for image in np.asarray(batch.images)]}
 
 
 def failures(report: Report) -> dict[str, str]:
@@ -155,7 +155,7 @@ def test_required_labels_come_in_the_labelers_own_frame():
         on = "image"
 
         def label(self, batch):
-            return {"whole": list(batch.images)}
+            return {"whole": batch.images}
 
     class Compared(Labeler):
         """How far the required label lies from the view."""
@@ -165,7 +165,7 @@ def test_required_labels_come_in_the_labelers_own_frame():
 
         def label(self, batch):
             assert all(isinstance(caption, str) for caption in batch.labels["caption"])
-            pairs = zip(batch.labels["whole"], batch.images, strict=True)
+            pairs = zip(batch.labels["whole"], np.asarray(batch.images), strict=True)
             apart = [np.abs(one.astype(int) - other).max() for one, other in pairs]
             assert max(apart) == 0
             return {"compared": [np.array([value], np.float32) for value in apart]}
