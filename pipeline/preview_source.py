@@ -107,8 +107,9 @@ class ViewFinder:
         self._settings = ViewSettings(**manifest.views)
         card = manifest.modalities.get(RGB)
         self._rgb = card.label_kind if card and card.on == "view" and card.kind["kind"] == Image.name else None
-        self._corpus = Corpus(CorpusSettings(url=manifest.corpus.url))
+        self._corpus = Corpus(CorpusSettings.model_validate({"url": manifest.corpus.url}))
         self._shards: dict[str, Shard] | None = None
+        self._unseen = Seen(np.full((self._settings.size, self._settings.size, 3), GREY, np.uint8), "", None)
 
     def find(
         self, unit: Unit, keys: Sequence[str], samples: Sequence[int], reader: UnitReader
@@ -139,7 +140,7 @@ class ViewFinder:
             return Seen(crop[1], "corpus", view)
         if decoded is not None:
             return Seen(decoded, "tokens", None)
-        return Seen(np.full((self._settings.size, self._settings.size, 3), GREY, np.uint8), "", None)
+        return self._unseen
 
     def _needs_crops(self) -> bool:
         """Whether kept labels span the whole image, so that the view's crop of them has to be known."""

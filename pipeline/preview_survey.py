@@ -89,7 +89,7 @@ def length_bars(lengths: Mapping[int, int], bars: int = 24) -> list[tuple[int, i
 
 def stated_loss(tokenizer: Tokenizer) -> str:
     """What the tokenizer's documentation says under "Loss"; "" where it says nothing."""
-    found = re.search(r"\bLoss[^:.\n]*:.*?(?=\n\s*\n|\Z)", inspect.getdoc(type(tokenizer)) or "", re.DOTALL)
+    found = re.search(r"\bLoss\b[^:\n]*:.*?(?=\n\s*\n|\Z)", inspect.getdoc(type(tokenizer)) or "", re.DOTALL)
     return " ".join(found[0].split()).replace("`", "") if found else ""
 
 
@@ -130,9 +130,16 @@ class Survey:
 
     def modalities(self, finished: Mapping[str, AbstractSet[Unit]]) -> list[dict[str, Any]]:
         """One dict per modality: its card, what is finished of it, and its statistics."""
+        cards = self._manifest.modalities
+        random = made_randomly(cards)
         return [
-            {**_describe(name, card), **self._numbers(name), "finished": len(finished[name])}
-            for name, card in self._manifest.modalities.items()
+            {
+                **_describe(name, card),
+                **self._numbers(name),
+                "random": name in random,
+                "finished": len(finished[name]),
+            }
+            for name, card in cards.items()
         ]
 
     def _numbers(self, name: str) -> dict[str, Any]:
@@ -168,6 +175,14 @@ def _frequent(tokenizer: Tokenizer, counts: np.ndarray) -> list[tuple[str, int]]
     return [(readable(name, 40), int(counts[code])) for name, code in zip(names, top, strict=True) if counts[code]]
 
 
+def made_randomly(cards: Mapping[str, ModalityCard]) -> set[str]:
+    """The modalities that random weights made, and all that were made from these."""
+    random = {name for name, card in cards.items() if card.weights and card.weights.random}
+    while found := {name for name, card in cards.items() if name not in random and random & set(card.requires)}:
+        random |= found
+    return random
+
+
 def _layout(kind: Kind) -> str:
     """How a kind's cells are laid out: texts as "lines", records as a "table", the rest as "squares", and so palettes:
     records whose fields are numbers of colours."""
@@ -194,12 +209,7 @@ def _describe(name: str, card: ModalityCard) -> dict[str, Any]:
     }
     if card.weights:
         weights = card.weights
-        described["weights"] = {
-            "source": weights.source,
-            "sha256": weights.sha256,
-            "licence": weights.licence,
-            "random": weights.random,
-        }
+        described["weights"] = {"source": weights.source, "sha256": weights.sha256, "licence": weights.licence}
     if card.tokens:
         spec = card.tokens.spec
         described["tokens"] = {"tokenizer": card.tokens.tokenizer, "params": card.tokens.params}

@@ -121,7 +121,7 @@
   };
 
   const badges = (modality) => [
-    modality.weights && modality.weights.random && make("span", { class: "badge random" }, "random weights"),
+    modality.random && make("span", { class: "badge random" }, "random weights"),
     !modality.keeps_tokens && make("span", { class: "hint" }, modality.tokens ? "tokens not kept" : "not tokenised"),
     !modality.keeps_labels && modality.layout !== "squares" && make("span", { class: "hint" }, "labels not kept"),
   ];

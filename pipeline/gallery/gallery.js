@@ -36,7 +36,7 @@
   };
 
   const warnings = () => {
-    const random = overview.modalities.filter(({ weights }) => weights && weights.random).map(({ name }) => name);
+    const random = overview.modalities.filter((modality) => modality.random).map(({ name }) => name);
     return [
       random.length > 0 && make("p", { class: "warning loud" }, make("strong", {}, "Random weights "),
         `made ${random.join(", ")}: these labels mean nothing.`),
