@@ -28,6 +28,8 @@ from .weights import localise
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from .metrics import UnitMetrics
+
 
 @dataclass(frozen=True)
 class StageConfig:
@@ -63,11 +65,19 @@ class StageWorker:
         self._decoder = Decoder(config.views, config.seed, threads)
         self._runners: dict[str, Runner] = {}
         self._tokenizers: dict[str, Tokenizer] = {}
+        self._metrics: UnitMetrics | None = None
         self._writers = ThreadPoolExecutor(4, thread_name_prefix="write")
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
+        stage = self.config.stage
+        if self._metrics is None:
+            from .metrics import UnitMetrics  # imports Ray, which a trial without it does not need
+
+            self._metrics = UnitMetrics()
         for parcel in Parcel.from_table(block):
-            yield self.process(parcel).to_table()
+            processed = self.process(parcel)
+            self._metrics.add(stage.name, processed, stage.modalities)
+            yield processed.to_table()
 
     def process(self, parcel: Parcel) -> Parcel:
         """Labels, tokenises and writes a unit. Returns the parcel for the next stage, or with the results alone."""
