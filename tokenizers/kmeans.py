@@ -7,6 +7,7 @@ numpy, in a fixed order.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -95,20 +96,26 @@ def sample_rows(blocks: Iterable[np.ndarray], size: int, seed: int) -> np.ndarra
     Deterministic in the rows and the seed; holds `size` rows while it reads. Empty (0, 0) for no blocks.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
-    rows, keys, places = np.empty((0, 0), np.float32), np.full(size, np.inf), np.full(size, -1)
+    rows, places = np.empty((0, 0), np.float32), np.empty(size, np.int64)
+    heap: list[tuple[float, int]] = []  # (-priority, slot): the row that goes next is on top
     read = 0
     for block in blocks:
         if not rows.size:
             rows = np.empty((size, block.shape[1]), np.float32)
-        drawn = generator.random(len(block))
-        fresh = np.flatnonzero(drawn < keys.max())
-        best = np.argsort(np.concatenate([keys, drawn[fresh]]), kind="stable")[:size]
-        won = fresh[np.sort(best[best >= size]) - size]
-        lost = np.setdiff1d(np.arange(size), best)
-        rows[lost], keys[lost], places[lost] = block[won], drawn[won], read + won
+        priorities = generator.random(len(block))
+        for row in np.flatnonzero(priorities < (-heap[0][0] if len(heap) == size else np.inf)):
+            entry = -float(priorities[row])
+            if len(heap) < size:
+                slot = len(heap)
+                heapq.heappush(heap, (entry, slot))
+            elif entry > heap[0][0]:
+                slot = heap[0][1]
+                heapq.heapreplace(heap, (entry, slot))
+            else:
+                continue
+            rows[slot], places[slot] = block[row], read + row
         read += len(block)
-    order = np.argsort(places, kind="stable")
-    return rows[order[places[order] >= 0]]
+    return rows[np.argsort(places[: len(heap)], kind="stable")]
 
 
 def _rounding_error(block: np.ndarray, longest: float) -> np.ndarray:

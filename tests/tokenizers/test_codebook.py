@@ -58,7 +58,7 @@ def check_contract(tokenizer: FittedTokenizer, labels: list[np.ndarray]) -> list
     again = type(tokenizer).from_files(tokenizer.kind, tokenizer.to_files())
     assert again.to_files() == tokenizer.to_files()
     assert again.spec == spec
-    for label, ids, same, reverse in zip(
+    for label, ids, same, backwards in zip(
         labels, tokens, again.encode(labels), tokenizer.encode(labels[::-1])[::-1], strict=True
     ):
         assert ids.dtype == spec.dtype
