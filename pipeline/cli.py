@@ -66,6 +66,45 @@ def plan(
 
 
 @app.command()
+def status(
+    dataset: DatasetUrl,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it until it is finished.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show how far a dataset is: per modality units, samples, failures, rate and time left."""
+    from . import inspect_commands
+
+    inspect_commands.status(dataset, watch, as_json)
+
+
+@app.command()
+def verify(
+    dataset: DatasetUrl,
+    deep: Annotated[bool, typer.Option("--deep", help="Also decode and check every label.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check every bit of a dataset, and that nothing is missing, foreign or misaligned. Exit code 1 if anything is."""
+    from . import inspect_commands
+
+    if not inspect_commands.verify(dataset, deep, as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
+def quarantine(
+    dataset: DatasetUrl,
+    modalities: Annotated[
+        list[str], typer.Option("--modality", metavar="MODALITY", help="Only this one; may be given again.")
+    ] = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """List the samples that failed, and why."""
+    from . import inspect_commands
+
+    inspect_commands.quarantine(dataset, modalities, as_json)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of recipes, for editors."""
     import json

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_dataset import CARDS, VIEWS, SmallDataset, write_dataset, write_unit
+from tokenloom.pipeline.cli import app
 from tokenloom.pipeline.commit import label_path, ledger_path, token_path, token_rows
 from tokenloom.pipeline.dataset import open_dataset
 from tokenloom.pipeline.manifest import DatasetError
@@ -20,6 +21,7 @@ from tokenloom.pipeline.storage import Store
 from tokenloom.pipeline.units import Unit
 from tokenloom.pipeline.verify import verify
 from tokenloom.pipeline.verify_unit import Holding, check_unit
+from typer.testing import CliRunner
 
 
 @pytest.fixture(scope="module")
@@ -480,3 +482,36 @@ def test_a_manifest_of_a_later_format_is_refused(small):
     path.write_bytes(path.read_bytes().replace(b'"version": 1', b'"version": 2', 1))
     (fault,) = verify(small.store).faults
     assert "reads 'tokenloom' version 1" in fault.what
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(app, ["verify", *arguments], catch_exceptions=False)
+
+
+def test_the_command_says_so_when_all_is_well(small):
+    result = run(small.store.url, "--deep")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("24 shards of 4 modalities read, 16 samples in 4 units, ")
+    assert result.stdout.endswith(": all as written, nothing missing, nothing foreign\n")
+
+
+def test_the_command_names_each_object_and_the_way_out(small):
+    path = token_path("dinov2", small.units[0])
+    file = path_of(small, path)
+    file.write_bytes(file.read_bytes()[:-1])
+    (path_of(small, "dinov2") / "a[red]\x1b.txt").write_bytes(b"")
+    result = run(small.store.url)
+    assert result.exit_code == 1
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    assert path in lines
+    assert lines[lines.index(path) + 2] == "-> delete it and run the recipe again, which makes it anew"
+    assert r"dinov2/a[red]\x1b.txt" in lines
+    assert lines[-1] == "2 findings: 1 damaged, 1 foreign"
+    as_json = run(small.store.url, "--json")
+    assert as_json.exit_code == 1
+    report = json.loads(as_json.stdout)
+    assert report["ok"] is False
+    assert [fault["object"] for fault in report["faults"]] == ["dinov2/a[red]\x1b.txt", path]

@@ -1,0 +1,208 @@
+"""What the commands `verify`, `status` and `quarantine` do and print."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import asdict
+from itertools import groupby, islice
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from .progress import duration
+from .quarantine import Case, cases, list_failures
+from .status import LedgerCounts, ModalityStatus, Status, read_status
+from .storage import Store
+from .verify import Report
+from .verify import verify as verify_dataset
+from .verify_unit import Fault
+
+_REFRESH = 5.0
+_QUIET = 30.0
+_MOST_FAULTS = 20
+_MOST_CASES = 1000
+
+_PROBLEMS = {
+    "damaged": "bytes that aren't as they were written",
+    "missing": "objects that are missing",
+    "misplaced": "shards that aren't what their names say",
+    "contradiction": "objects that contradict each other",
+    "duplicate": "keys that aren't unique",
+    "foreign": "objects that don't belong here",
+    "unfinished": "what isn't finished yet",
+}
+
+
+def verify(url: str, deep: bool, as_json: bool) -> bool:
+    """Whether the dataset is sound; prints what isn't."""
+    store = Store(url)
+    if as_json:
+        report = verify_dataset(store, deep)
+        print(json.dumps({"ok": report.ok, **asdict(report)}, indent=2))
+        return report.ok
+    console = Console()
+    with _bar(console) as bar:
+        task = bar.add_task("units", total=None)
+        report = verify_dataset(
+            store, deep, lambda so_far, units: bar.update(task, completed=so_far.units, total=units)
+        )
+    _print_report(console, report)
+    return report.ok
+
+
+def _bar(console: Console) -> Progress:
+    columns = (TextColumn("checking units"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _print_report(console: Console, report: Report) -> None:
+    read = f"{report.shards:,} shards of {report.modalities} modalities read, {report.samples:,} samples in "
+    read += f"{report.units:,} units, {_size(report.bytes)}"
+    if report.ok:
+        console.print(f"{read}: all as written, nothing missing, nothing foreign", highlight=False, soft_wrap=True)
+        return
+    counts = Counter(fault.problem for fault in report.faults)
+    for problem, title in _PROBLEMS.items():
+        faults = [fault for fault in report.faults if fault.problem == problem]
+        if faults:
+            console.print(f"{problem}: {title}", style="bold", highlight=False)
+            _print_faults(console, faults)
+    listed = ", ".join(f"{counts[problem]} {problem}" for problem in _PROBLEMS if counts[problem])
+    console.print(f"{read}\n{_count(len(report.faults), 'finding')}: {listed}", highlight=False, soft_wrap=True)
+
+
+def _print_faults(console: Console, faults: Sequence[Fault]) -> None:
+    shown = faults[:_MOST_FAULTS]
+    for what, alike in groupby(shown, key=lambda fault: (fault.what, fault.way_out)):
+        for fault in alike:
+            console.print(Text(f"  {printable(fault.object)}"), soft_wrap=True)  # whole, to be copied
+        console.print(Padding(Text(printable(what[0])), (0, 0, 0, 4)))
+        console.print(Padding(Text(f"-> {printable(what[1])}", style="green"), (0, 0, 0, 4)))
+    if len(faults) > len(shown):
+        console.print(f"  and {len(faults) - len(shown):,} more; --json lists all", highlight=False)
+    console.print()
+
+
+def status(url: str, watch: bool, as_json: bool) -> None:
+    """Prints how far the dataset is; with `watch` again and again, until it is finished."""
+    store, ledgers, console = Store(url), LedgerCounts(), Console()
+    live = Live(console=console, auto_refresh=False) if watch and console.is_terminal and not as_json else None
+    with live or nullcontext(), suppress(KeyboardInterrupt):
+        while True:
+            now = read_status(store, ledgers)
+            if as_json:
+                print(json.dumps({"finished": now.finished, **asdict(now)}, indent=None if watch else 2), flush=True)
+            elif live:
+                live.update(_status_view(now), refresh=True)
+            else:
+                console.print(_status_view(now))
+            if now.finished or not watch:
+                return
+            time.sleep(_REFRESH)
+
+
+def _status_view(status: Status) -> Group:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("modality", "units", "samples", "done", "quarantined", "rate", "left"):
+        table.add_column(heading, justify="left" if heading == "modality" else "right")
+    for modality in status.modalities:
+        table.add_row(
+            Text(modality.name),
+            f"{modality.units:,}",
+            f"{modality.samples:,}",
+            "-" if modality.share is None else f"{_floor_percent(modality)}%",
+            f"{modality.quarantined:,}" if modality.quarantined else "-",
+            "-" if modality.rate is None else f"{modality.rate:,.1f}/s",
+            "done" if modality.finished else "-" if modality.eta is None else duration(math.ceil(modality.eta)),
+        )
+    return Group(table, Text(), *map(Text, _status_notes(status)))
+
+
+def _status_notes(status: Status) -> Iterable[str]:
+    shards = f"{status.complete_shards:,} of {_count(status.shards, 'corpus shard')} complete"
+    if status.exact:
+        yield f"{status.total:,} samples, {shards}"
+    elif status.total is not None:
+        yield f"about {status.total:,} samples to make, going by the {shards}"
+    else:
+        yield f"{shards}; how many samples there are is known once one is"
+    if status.refused:
+        yield f"{_count(status.refused, 'sample')} refused by the corpus reader"
+    if status.refused or any(modality.quarantined for modality in status.modalities):
+        yield f"`tokenloom quarantine {status.url}` tells why samples failed"
+    last = max((modality.last_written for modality in status.modalities), default=0.0)
+    if not status.finished and last and time.time() - last > _QUIET:
+        yield f"the last shard was written {duration(time.time() - last)} ago"
+
+
+def _floor_percent(modality: ModalityStatus) -> int:
+    """100 only when nothing is left."""
+    assert modality.share is not None
+    return 100 if modality.finished else min(99, int(100 * modality.share))
+
+
+def quarantine(url: str, modalities: Sequence[str], as_json: bool) -> None:
+    """Prints which samples failed, and why."""
+    failures = list_failures(Store(url), modalities or None)
+    if as_json:
+        _print_json_lines(asdict(failure) for failure in failures)
+        return
+    console = Console()
+    found = cases(failures)
+    shown = list(islice(found, _MOST_CASES))
+    if not shown:
+        console.print("nothing is in quarantine", highlight=False)
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for heading in ("key", "modalities", "reason"):
+        table.add_column(heading, overflow="fold")
+    for case in shown:
+        reason = f"{case.reason} ({case.error})"
+        table.add_row(Text(printable(case.key) or "-"), Text(_modalities(case)), Text(printable(reason)))
+    console.print(table)
+    more = sum(1 for _ in found)
+    refused = sum(case.refused for case in shown)
+    console.print(f"{_count(len(shown), 'case')}" + (f", {refused} refused by the corpus reader" if refused else ""))
+    if more:
+        console.print(f"and {more:,} more cases; --json lists all", highlight=False)
+
+
+def _modalities(case: Case) -> str:
+    if case.refused:
+        return "all: refused"
+    return ", ".join(name if view is None else f"{name} (view {view})" for name, view in case.modalities)
+
+
+def _print_json_lines(items: Iterable[object]) -> None:
+    """A JSON array with an item a line, printed as it comes."""
+    separator = "["
+    for item in items:
+        print(separator + json.dumps(item), end="")
+        separator = ",\n "
+    print("[]" if separator == "[" else "]")
+
+
+def printable(text: str) -> str:
+    r"""The text with control, direction and other invisible characters as escapes (\x1b), so that it can't steer a
+    terminal."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _size(count: int) -> str:
+    units = ("bytes", "KiB", "MiB", "GiB", "TiB")
+    power = min(len(units) - 1, max(0, (count.bit_length() - 1) // 10))
+    return f"{count} bytes" if power == 0 else f"{count / 1024**power:.1f} {units[power]}"

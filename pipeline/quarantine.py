@@ -1,0 +1,66 @@
+"""The quarantine: which samples failed to get which modalities, and why."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from .commit import CORPUS, QUARANTINE
+from .manifest import DatasetError, require_manifest
+from .parcel import Failure
+from .readahead import in_order
+from .storage import Store
+
+
+@dataclass(frozen=True)
+class Case:
+    """What failed for one sample for one reason. modalities: each as (name, view), view None for all of the sample."""
+
+    key: str
+    modalities: tuple[tuple[str, int | None], ...]
+    reason: str
+    error: str
+    unit: str
+
+    @property
+    def refused(self) -> bool:
+        """Whether the corpus reader refused it: then no modality has it."""
+        return self.modalities[0][0] == CORPUS
+
+
+def list_failures(store: Store, modalities: Collection[str] | None = None) -> Iterator[Failure]:
+    """Every line of the ledgers, unit by unit; a unit's refused samples first, then modality by modality.
+
+    modalities: only these (`corpus` for what the corpus reader refused). Raises DatasetError for a name that the
+    dataset doesn't have, and for a ledger that can't be read.
+    """
+    known = (CORPUS, *require_manifest(store).modalities)
+    for name in modalities or ():
+        if name not in known:
+            raise DatasetError(f"{store.url}: there is no modality {name!r}; it has {', '.join(known[1:])}")
+    ledgers = [entry.name for entry in store.list(QUARANTINE)]
+    chosen = [path for path in ledgers if path.split("/")[0] in (known if modalities is None else modalities)]
+    chosen.sort(key=lambda path: (path.split("/", 1)[1], known.index(path.split("/")[0])))
+    for failures in in_order(lambda path: _read(store, f"{QUARANTINE}/{path}"), chosen):
+        yield from failures
+
+
+def _read(store: Store, path: str) -> list[Failure]:
+    try:
+        return [Failure.from_line(line) for line in store.read(path).splitlines()]
+    except (ValueError, TypeError) as error:
+        raise DatasetError(
+            f"{store.url}/{path}: can't be read ({error}); `tokenloom verify` tells what is broken"
+        ) from None
+
+
+def cases(failures: Iterable[Failure]) -> Iterator[Case]:
+    """Failures, ordered by unit, put together for people: one case per sample and reason."""
+    for unit, of_unit in groupby(failures, key=lambda failure: failure.unit):
+        found: dict[tuple[str, str, str], list[tuple[str, int | None]]] = defaultdict(list)
+        for failure in of_unit:
+            found[failure.key, failure.reason, failure.error].append((failure.modality, failure.view))
+        for (key, reason, error), modalities in found.items():
+            yield Case(key, tuple(modalities), reason, error, unit)

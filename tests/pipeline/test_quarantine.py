@@ -1,0 +1,120 @@
+"""The quarantine's list: every line, in order, put together for people, harmless on a terminal."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_dataset import write_dataset
+from tokenloom.pipeline.cli import app
+from tokenloom.pipeline.inspect_commands import printable
+from tokenloom.pipeline.manifest import DatasetError
+from tokenloom.pipeline.parcel import Failure
+from tokenloom.pipeline.quarantine import Case, cases, list_failures
+from typer.testing import CliRunner
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Two failures from the start: the reader refused a sample of the first unit, and a palette of it failed."""
+    return write_dataset(tmp_path)
+
+
+def add(small, modality: str, unit, *failures: tuple[str, str]) -> None:
+    lines = [Failure(key, modality, reason, "ValueError", unit.name) for key, reason in failures]
+    small.store.create(f"quarantine/{modality}/{unit.name}.jsonl", b"".join(line.to_line() for line in lines))
+
+
+def test_failures_come_by_unit_then_modality(small):
+    first, _, third, _ = sorted(small.units)
+    add(small, "dinov2", third, ("c/1", "out of memory"))
+    add(small, "caption", third, ("c/1", "no text"), ("c/2", "no text"))
+    add(small, "dinov2", first, ("a/1", "out of memory"))
+    found = [(failure.unit, failure.modality, failure.key) for failure in list_failures(small.store)]
+    assert found == [
+        (first.name, "corpus", "broken\x1b[31m.jpg"),
+        (first.name, "color_palette", small.keys[first][0]),
+        (first.name, "dinov2", "a/1"),
+        (third.name, "caption", "c/1"),
+        (third.name, "caption", "c/2"),
+        (third.name, "dinov2", "c/1"),
+    ]
+    assert [f.key for f in list_failures(small.store, ["dinov2"])] == ["a/1", "c/1"]
+    assert [f.reason for f in list_failures(small.store, ["corpus"])] == ["the JPEG is truncated"]
+
+
+def test_a_modality_that_is_not_there_is_a_mistake(small):
+    with pytest.raises(DatasetError, match="no modality 'depth'; it has caption, "):
+        list(list_failures(small.store, ["depth"]))
+
+
+def test_a_ledger_that_cannot_be_read_is_named(small):
+    path = f"quarantine/dinov2/{small.units[0].name}.jsonl"
+    small.store.create(path, b"{}\n")
+    with pytest.raises(DatasetError, match=f"{path}: can't be read"):
+        list(list_failures(small.store))
+
+
+def test_one_case_per_sample_and_reason():
+    failures = [
+        Failure("a", "depth", "too dark", "ValueError", "u1"),
+        Failure("b", "depth", "too dark", "ValueError", "u1"),
+        Failure("a", "normal", "too dark", "ValueError", "u1", 1),
+        Failure("a", "caption", "no text", "ValueError", "u1"),
+        Failure("a", "depth", "too dark", "ValueError", "u2"),
+    ]
+    assert list(cases(failures)) == [
+        Case("a", (("depth", None), ("normal", 1)), "too dark", "ValueError", "u1"),
+        Case("b", (("depth", None),), "too dark", "ValueError", "u1"),
+        Case("a", (("caption", None),), "no text", "ValueError", "u1"),
+        Case("a", (("depth", None),), "too dark", "ValueError", "u2"),
+    ]
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(app, list(arguments), catch_exceptions=False, env={"COLUMNS": "100"})
+
+
+def test_the_command_prints_a_table(small):
+    reason = "the model says [bold]no[/bold]\r\n" + "and goes on and on " * 20
+    add(small, "dinov2", small.units[3], ("photos/x", reason))
+    output = run("quarantine", small.store.url).stdout
+    lines = [line.rstrip() for line in output.splitlines()]
+    assert lines[0].split() == ["key", "modalities", "reason"]
+    assert lines[2].split("  ")[0] == r"broken\x1b[31m.jpg"
+    assert "all: refused" in lines[2]
+    assert "color_palette (view 1)" in lines[3]
+    assert "the palette is empty (ValueError)" in lines[3]
+    assert r"the model says [bold]no[/bold]\r\nand goes on" in output
+    assert output.count("goes") == 20
+    assert max(map(len, lines)) <= 100
+    assert lines[-1] == "3 cases, 1 refused by the corpus reader"
+
+
+def test_the_command_prints_json(small):
+    failures = json.loads(run("quarantine", small.store.url, "--json").stdout)
+    assert [Failure(**failure) for failure in failures] == list(list_failures(small.store))
+    assert json.loads(run("quarantine", small.store.url, "--modality", "caption", "--json").stdout) == []
+    assert run("quarantine", small.store.url, "--modality", "caption").stdout == "nothing is in quarantine\n"
+
+
+def test_long_lists_are_cut_and_counted(small, monkeypatch):
+    from tokenloom.pipeline import inspect_commands
+
+    monkeypatch.setattr(inspect_commands, "_MOST_CASES", 2)
+    add(small, "dinov2", small.units[3], *((f"x/{number}", "too dark") for number in range(10)))
+    assert "and 10 more cases; --json lists all" in run("quarantine", small.store.url).stdout
+
+
+@given(st.text())
+def test_printable_text_steers_no_terminal(text):
+    shown = printable(text)
+    assert shown.isprintable()
+    if text.isprintable():
+        assert shown == text
+
+
+def test_printable_escapes():
+    assert printable("a\x1b[2J\u202eb\ud800é 日本") == r"a\x1b[2J\u202eb\ud800é 日本"

@@ -1,0 +1,190 @@
+"""Status: figures from listings and ledgers alone, the estimate of the rest, and what people see."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_dataset import CARDS, write_dataset
+from tokenloom.pipeline import inspect_commands
+from tokenloom.pipeline.cli import app
+from tokenloom.pipeline.manifest import DatasetError
+from tokenloom.pipeline.status import LedgerCounts, Status, estimate_total, read_status
+from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.units import Unit
+from tokenloom.pipeline.worklist import recent_rate
+from typer.testing import CliRunner
+
+
+def by_name(status: Status):
+    return {modality.name: modality for modality in status.modalities}
+
+
+def date_shards(small, modality: str, seconds_ago: list[float], now: float) -> None:
+    """Gives a modality's shards, in the order of units, times of modification."""
+    for unit, ago in zip(sorted(small.units), seconds_ago, strict=False):
+        for path in Path(small.store.url, modality).glob(f"{unit.name}.*"):
+            os.utime(path, (now - ago, now - ago))
+
+
+def test_a_finished_dataset(tmp_path):
+    small = write_dataset(tmp_path)
+    status = read_status(small.store)
+    assert status.finished
+    assert (status.shards, status.complete_shards, status.total, status.exact, status.refused) == (2, 2, 16, True, 1)
+    assert list(by_name(status)) == list(CARDS)
+    for name, modality in by_name(status).items():
+        assert (modality.units, modality.samples, modality.share, modality.finished) == (4, 16, 1.0, True)
+        assert modality.quarantined == (1 if name == "color_palette" else 0)
+        assert (modality.rate, modality.eta) == (None, None)
+
+
+def test_a_dataset_under_way(tmp_path):
+    """Two units a shard, one shard of three complete; canny_edge writes 4 samples every 10 s."""
+    small, now = write_dataset(tmp_path, shards=3, units=2), time.time()
+    date_shards(small, "canny_edge", [35, 25, 15], now)
+    for unit in sorted(small.units)[3:]:
+        for path in Path(tmp_path).glob(f"*/{unit.name}.*"):
+            path.unlink()
+    status = read_status(small.store, now=now)
+    assert not status.finished
+    assert (status.shards, status.complete_shards, status.total, status.exact) == (3, 1, 24, False)
+    edges = by_name(status)["canny_edge"]
+    assert (edges.units, edges.samples, edges.share, edges.finished) == (3, 12, 0.5, False)
+    assert edges.rate == pytest.approx(0.4)
+    assert edges.eta == pytest.approx(12 / 0.4)
+    later = by_name(read_status(small.store, now=now + 3600))["canny_edge"]
+    assert (later.rate, later.eta, later.samples) == (None, None, 12)
+
+
+def test_a_modality_added_later_has_an_exact_total(tmp_path):
+    small = write_dataset(tmp_path)
+    for path in (tmp_path / "dinov2").iterdir():
+        path.unlink()
+    status = read_status(small.store)
+    assert (status.total, status.exact, status.finished) == (16, True, False)
+    assert (by_name(status)["dinov2"].share, by_name(status)["dinov2"].finished) == (0.0, False)
+    assert by_name(status)["caption"].finished
+
+
+def test_a_unit_counts_when_all_its_shards_are_there(tmp_path):
+    small = write_dataset(tmp_path)
+    Path(tmp_path, "caption", f"{small.units[0].name}.parquet").unlink()
+    assert by_name(read_status(small.store))["caption"].units == 3
+
+
+def test_only_names_and_ledgers_are_read_and_each_ledger_once(tmp_path, monkeypatch):
+    small, reads = write_dataset(tmp_path), []
+    original = Store.read
+    monkeypatch.setattr(Store, "read", lambda self, path: reads.append(path) or original(self, path))
+    ledgers = LedgerCounts()
+    for _ in range(2):
+        assert by_name(read_status(small.store, ledgers))["color_palette"].quarantined == 1
+    unit = small.units[0].name
+    assert sorted(reads) == [
+        "dataset.json",
+        "dataset.json",
+        f"quarantine/color_palette/{unit}.jsonl",
+        f"quarantine/corpus/{unit}.jsonl",
+    ]
+
+
+def test_no_dataset(tmp_path):
+    with pytest.raises(DatasetError, match="no dataset here"):
+        read_status(Store(tmp_path))
+
+
+# --- estimates --------------------------------------------------------------------------------------------------------
+
+
+def chain(shard: int, counts: list[int], end: bool) -> list[Unit]:
+    last = len(counts) - 1
+    return [
+        Unit(f"s-{shard:012x}", at, None if end and at == last else at + 1, count) for at, count in enumerate(counts)
+    ]
+
+
+def test_the_total_is_unknown_until_a_shard_is_complete():
+    assert estimate_total(frozenset(), 5) == (0, None)
+    assert estimate_total(frozenset(chain(0, [9, 9], end=False)), 5) == (0, None)
+
+
+def test_shards_not_begun_hold_what_complete_ones_hold():
+    units = [*chain(0, [5, 5], True), *chain(1, [10, 10], True), *chain(2, [1], False), *chain(3, [20], False)]
+    assert estimate_total(frozenset(units), 6) == (2, 10 + 20 + 15 + 20 + 2 * 15)
+
+
+@given(st.lists(st.lists(st.integers(0, 99_999), min_size=1, max_size=5), min_size=1, max_size=8))
+def test_the_total_of_complete_shards_is_exact(counts):
+    units = frozenset(unit for shard, own in enumerate(counts) for unit in chain(shard, own, end=True))
+    assert estimate_total(units, len(counts)) == (len(counts), sum(map(sum, counts)))
+
+
+def test_the_rate_is_that_of_the_last_ten_minutes():
+    times = np.array([0.0, 5000.0, 5100.0, 5200.0])
+    assert recent_rate(times, np.array([9999, 10, 20, 30])) == pytest.approx(50 / 200)
+    assert recent_rate(np.array([7.0, 7.0]), np.array([1, 1])) is None
+    assert recent_rate(np.array([]), np.array([])) is None
+
+
+# --- what people see --------------------------------------------------------------------------------------------------
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+
+
+def test_the_command_prints_a_table(tmp_path):
+    small = write_dataset(tmp_path)
+    lines = run("status", str(tmp_path)).stdout.splitlines()
+    assert lines[0].split() == ["modality", "units", "samples", "done", "quarantined", "rate", "left"]
+    assert lines[2].split() == ["color_palette", "4", "16", "100%", "1", "-", "done"]
+    assert "16 samples, 2 of 2 corpus shards complete" in lines
+    assert "1 sample refused by the corpus reader" in lines
+    Path(tmp_path, "dinov2", f"{small.units[0].name}.parquet").unlink()
+    assert run("status", str(tmp_path)).stdout.splitlines()[3].split()[:4] == ["dinov2", "3", "12", "75%"]
+
+
+def test_the_command_prints_json(tmp_path):
+    write_dataset(tmp_path)
+    status = json.loads(run("status", str(tmp_path), "--json").stdout)
+    assert status["finished"] is True
+    assert status["modalities"][0] == {
+        "name": "caption",
+        "units": 4,
+        "samples": 16,
+        "quarantined": 0,
+        "share": 1.0,
+        "rate": None,
+        "eta": None,
+        "finished": True,
+        "last_written": status["modalities"][0]["last_written"],
+    }
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_watching_ends_when_the_dataset_is_finished(tmp_path, monkeypatch, as_json):
+    small = write_dataset(tmp_path)
+    lacking = Path(tmp_path, "dinov2", f"{small.units[0].name}.parquet")
+    data = lacking.read_bytes()
+    lacking.unlink()
+    naps = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 2:
+            lacking.write_bytes(data)
+
+    monkeypatch.setattr(inspect_commands.time, "sleep", nap)
+    output = run("status", str(tmp_path), "--watch", *as_json).stdout
+    assert len(naps) == 2
+    if as_json:
+        assert [json.loads(line)["finished"] for line in output.splitlines()] == [False, False, True]
+    else:
+        assert output.count("dinov2") == 3
