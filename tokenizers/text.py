@@ -14,8 +14,8 @@ from .state import VOCABULARY, config_file, read, read_config
 from .tokenizer import Tokenizer, TokenSpec
 from .vocabulary import Coordinate, Vocabulary
 
-Group: TypeAlias = "list[str | Coordinate]"
-"""Words and coordinates that belong together: a group is written whole or not at all."""
+Group: TypeAlias = "list[str | int | Coordinate]"
+"""Words, ids of words and coordinates that belong together: a group is written whole or not at all."""
 
 
 class TextParams(BaseModel):
@@ -106,7 +106,9 @@ class StructuredTokenizer(VocabularyTokenizer):
             ids += written
         return np.array(ids, dtype=self.spec.dtype)
 
-    def _piece_ids(self, piece: str | Coordinate) -> Sequence[int]:
+    def _piece_ids(self, piece: str | int | Coordinate) -> Sequence[int]:
+        if isinstance(piece, int):
+            return (piece,)
         if isinstance(piece, Coordinate):
             return (self.vocabulary.coordinate(*piece),)
         return self.vocabulary.encode(piece, self.max_length).tolist()
