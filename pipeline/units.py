@@ -54,8 +54,7 @@ class UnitNames(dict[str, "Unit | None"]):
     """Units by name, None for names that aren't a unit's: each is parsed once, and kept once, for many listings."""
 
     def __missing__(self, name: str) -> Unit | None:
-        unit = self[name] = Unit.parse(name)
-        return unit
+        return self.setdefault(name, Unit.parse(name))  # one for all, also where two threads meet
 
 
 def shard_id(path: str, size: int) -> str:

@@ -1,0 +1,120 @@
+"""The worklist: exactly what is missing, in the corpus' order, in as few pieces as can be; and what listings tell."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from itertools import groupby, pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_dataset import CARDS, write_dataset
+from tokenloom.pipeline.corpus import Shard
+from tokenloom.pipeline.manifest import DatasetError
+from tokenloom.pipeline.units import Unit, UnitNames
+from tokenloom.pipeline.worklist import Work, is_complete, list_progress, worklist
+
+MODALITIES = ("rgb", "depth", "caption")
+
+
+def corpus_shard(number: int) -> Shard:
+    return Shard(f"part-{number:012x}", "/corpus", f"part-{number}.tar", "tar", 1000)
+
+
+def chain(shard: Shard, lengths: list[int]) -> list[Unit]:
+    """The units of one corpus shard, side by side from its start to its end."""
+    starts = [sum(lengths[:at]) for at in range(len(lengths))]
+    return [Unit(shard.id, start, stop, 7) for start, stop in zip(starts, [*starts[1:], None], strict=True)]
+
+
+@st.composite
+def outputs(draw):
+    """Shards, their units, and for every unit the modalities that lack it."""
+    lengths = draw(st.lists(st.lists(st.integers(1, 10**9), min_size=1, max_size=8), min_size=1, max_size=4))
+    shards = [corpus_shard(number) for number in range(len(lengths))]
+    units = {shard: chain(shard, own) for shard, own in zip(shards, lengths, strict=True)}
+    subsets = st.sets(st.sampled_from(MODALITIES)).map(lambda names: tuple(n for n in MODALITIES if n in names))
+    return units, {unit: draw(subsets) for own in units.values() for unit in own}
+
+
+@given(outputs())
+def test_the_worklist_is_exactly_what_is_missing(output):
+    units, missing = output
+    done = {name: {unit for unit in missing if name not in missing[unit]} for name in MODALITIES}
+    expected = []
+    for shard, own in units.items():
+        for todo, alike in groupby(own, key=missing.__getitem__):
+            first, *_, last = [*alike] * 2
+            if todo:
+                expected.append(Work(shard, first.start, last.stop, todo))
+    assert worklist(list(units), done, MODALITIES) == expected
+
+
+@given(outputs())
+def test_neighbours_that_lack_the_same_are_one_piece(output):
+    units, missing = output
+    done = {name: {unit for unit in missing if name not in missing[unit]} for name in MODALITIES}
+    for one, other in pairwise(worklist(list(units), done, MODALITIES)):
+        assert (one.shard, one.stop, one.todo) != (other.shard, other.start, other.todo)
+
+
+@given(outputs())
+def test_the_worklist_looks_at_the_asked_modalities_alone(output):
+    units, missing = output
+    done = {name: {unit for unit in missing if name not in missing[unit]} for name in MODALITIES}
+    works = worklist(list(units), done, ["depth"])
+    assert {work.todo for work in works} <= {("depth",)}
+    assert bool(works) == any("depth" in names for names in missing.values())
+
+
+@given(outputs(), st.randoms())
+def test_is_complete(output, rng: random.Random):
+    for own in output[0].values():
+        shuffled = rng.sample(own, len(own))
+        assert is_complete(shuffled)
+        assert not is_complete(shuffled[1:])
+
+
+def test_units_that_overlap_are_refused():
+    shard = corpus_shard(0)
+    one, other = Unit(shard.id, 0, 100, 7), Unit(shard.id, 50, None, 7)
+    with pytest.raises(DatasetError, match=r"units of part-0.tar overlap at part-000000000000-000000000050-end-00007"):
+        worklist([shard], {"rgb": [one, other]}, ["rgb"])
+    with pytest.raises(DatasetError, match="overlap"):
+        worklist([shard], {"rgb": [Unit(shard.id, 0, None, 7), Unit(shard.id, 100, None, 7)]}, ["rgb"])
+
+
+def test_units_of_another_corpus_are_refused():
+    stranger = Unit(corpus_shard(5).id, 0, None, 7)
+    with pytest.raises(DatasetError, match=r"1 shards that the corpus hasn't \(the first: part-000000000005\)"):
+        worklist([corpus_shard(0)], {"rgb": [stranger]}, ["rgb"])
+
+
+def test_listings_tell_what_is_finished(tmp_path):
+    small = write_dataset(tmp_path)
+    assert {name: found.units for name, found in list_progress(small.store, small.manifest.modalities).items()} == {
+        name: frozenset(small.units) for name in CARDS
+    }
+    first, second = small.units[:2]
+    small.store.delete(f"caption/{first.name}.tar")
+    small.store.delete(f"caption/{second.name}.parquet")
+    stranger = replace(first, shard="other-0123456789ab")
+    for name in (f"caption/{stranger.name}.png", f"caption/below/{stranger.name}.parquet", "caption/notes.parquet"):
+        small.store.create(name, b"")
+    assert list_progress(small.store, CARDS)["caption"].units == frozenset(small.units[2:])
+
+
+def test_modalities_share_their_units(tmp_path):
+    """A million shards of ten modalities are a hundred thousand units."""
+    small = write_dataset(tmp_path)
+    progress = list_progress(small.store, CARDS)
+    assert len({id(unit) for found in progress.values() for unit in found.units}) == len(small.units)
+
+
+def test_a_name_is_parsed_once():
+    names, unit = UnitNames(), Unit("part-0123456789ab", 0, None, 7)
+    assert names[unit.name] == unit
+    assert names[unit.name] is names[unit.name]
+    assert names["notes"] is None
+    assert names[f"below/{unit.name}"] is None
