@@ -108,7 +108,7 @@ class Vocabulary:
         """The vocabulary as a tokenizer.json."""
         return self._tokenizer.to_str().encode()
 
-    @property
+    @cached_property
     def size(self) -> int:
         return self._tokenizer.get_vocab_size()
 
