@@ -48,8 +48,8 @@ def cut_view(seed: int, key: str, index: int, height: int, width: int, settings:
     area uniform in [min_scale, 1], aspect ratio log-uniform in [3/4, 4/3], ten tries, then a central crop) and are
     mirrored half of the time.
     """
-    top, left, crop_height, crop_width, hflip = _centre(height, width) if index == 0 else _random(
-        seed, key, index, height, width, settings.min_scale
+    top, left, crop_height, crop_width, hflip = (
+        _centre(height, width) if index == 0 else _random(seed, key, index, height, width, settings.min_scale)
     )
     return View(index, top, left, crop_height, crop_width, hflip, settings.size, height, width)
 
@@ -59,7 +59,9 @@ def _centre(height: int, width: int) -> tuple[int, int, int, int, bool]:
     return (height - side) // 2, (width - side) // 2, side, side, False
 
 
-def _random(seed: int, key: str, index: int, height: int, width: int, min_scale: float) -> tuple[int, int, int, int, bool]:
+def _random(
+    seed: int, key: str, index: int, height: int, width: int, min_scale: float
+) -> tuple[int, int, int, int, bool]:
     draws = _uniform_draws(seed, key, index)
     hflip = next(draws) < 0.5
     for _ in range(10):

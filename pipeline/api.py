@@ -17,8 +17,8 @@ def run(recipe: str | Path | Mapping[str, Any] | Recipe, *, limit: int | None = 
     recipe: a file, the name of a shipped recipe, its content as a dict, or a Recipe. limit: stop after the unit that
     holds the limit-th sample. Ray is started where it isn't running, and left running.
 
-    Raises RecipeError for a mistake in the recipe, DatasetError where the output was made otherwise, TooManyFailuresErrorError
-    past `max_failures`, EngineError and StorageError where the run can't go on.
+    Raises RecipeError for a mistake in the recipe, DatasetError where the output was made otherwise,
+    TooManyFailuresError past `max_failures`, EngineError and StorageError where the run can't go on.
     """
     if isinstance(recipe, Mapping):
         recipe = parse_recipe(recipe)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .parcel import Parcel
 from .runner import Fault
@@ -51,8 +51,9 @@ def find_poison(config: StageConfig, parcel: Parcel) -> Poison:
     Nothing is written meanwhile.
     """
     import ray
+    from ray.exceptions import ActorDiedError
 
-    probe_class = ray.remote(Probe).options(num_cpus=0, max_restarts=0, max_task_retries=0)
+    probe_class: Any = ray.remote(Probe).options(num_cpus=0, max_restarts=0, max_task_retries=0)
     poison: dict[tuple[int, str], Fault] = {}
     probe = probe_class.remote(config)
     steps = [step.name for step in config.stage.steps]
@@ -62,7 +63,7 @@ def find_poison(config: StageConfig, parcel: Parcel) -> Poison:
             deadly = [name for at, name in poison if at == index]
             try:
                 ray.get(probe.try_step.remote(block, step, deadly))
-            except ray.exceptions.ActorDiedError as error:
+            except ActorDiedError as error:
                 poison[index, step] = Fault(f"killed its process: {_how(error)}", "ProcessDied")
                 probe = probe_class.remote(config)
     ray.kill(probe)

@@ -31,6 +31,7 @@ OutputUrl = Annotated[str | None, typer.Option("--output", metavar="URL", help="
 Replacing = Annotated[
     list[str], typer.Option("--replace", metavar="MODALITY", help="Make this modality, and what is made from it, anew.")
 ]
+Weights = Annotated[list[str], typer.Option("--weights", metavar="NAME=PATH", help="Weights of one labeler.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -137,19 +138,19 @@ def new_labeler(
 def check_labeler(
     reference: Annotated[str, typer.Argument(metavar="LABELER", help="A registered name, or module:Class.")],
     params: Annotated[list[str], typer.Option("--param", metavar="KEY=VALUE", help="A parameter of the labeler.")] = [],  # noqa: B006
-    weights: Annotated[str | None, typer.Option(help="Weights in place of the default.")] = None,
+    weights: Weights = [],  # noqa: B006
 ) -> None:
     """Check that a labeler keeps the contract the pipeline relies on."""
     from . import labeler_commands
 
-    labeler_commands.check(reference, _pairs(params, "--param"), weights)
+    labeler_commands.check(reference, _pairs(params, "--param"), _pairs(weights, "--weights"))
 
 
 @app.command()
 def label(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.", exists=True, dir_okay=False)],
     modalities: Annotated[str, typer.Option("-m", "--modalities", help="Which, with commas between.")],
-    weights: Annotated[list[str], typer.Option("--weights", metavar="MODALITY=PATH", help="Weights of one.")] = [],  # noqa: B006
+    weights: Weights = [],  # noqa: B006
     folder: Annotated[Path, typer.Option("--output", help="Where the pictures go.")] = Path("labels"),
 ) -> None:
     """Try labelers on a few images, in this process."""

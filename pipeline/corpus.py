@@ -27,9 +27,11 @@ class CorpusSettings(BaseModel):
         description="tars, Parquet files or a folder of images: a path or fsspec URL, with {000..123}, {a,b}, *, ?, **"
     )
     format: Literal["auto", "tar", "parquet", "folder"] = "auto"
-    image: str | None = Field(None, description="column, or extension, of the image; found by itself where it is usual")
-    key: str | None = Field(None, description="Parquet's key column; by default key, __key__, id, or the row's number")
-    fields: list[str] | None = Field(None, description="the only fields to keep beside the image; by default all")
+    image: str | None = Field(
+        default=None, description="column, or extension, of the image; found by itself"
+    )
+    key: str | None = Field(default=None, description="Parquet's key column: key, __key__, id, or the row's number")
+    fields: list[str] | None = Field(default=None, description="the fields to keep beside the image; by default all")
     storage_options: dict[str, Any] = Field(default_factory=dict, description="fsspec options", repr=False)
 
     @field_validator("url")

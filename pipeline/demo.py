@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from .demo_weights import dinov2_small, minilm
+from .demo_weights import MINILM, dinov2_small
 from .engine import stop_ray
 from .manifest import DatasetError
 from .progress import RunProgress, duration
@@ -55,7 +55,7 @@ def demo(output: Path) -> None:
         "demo",
         [
             f"modalities.dinov2.weights={dinov2_small(output / 'weights' / 'dinov2-small')}",
-            f"modalities.caption_embedding.weights={minilm()}",
+            f"modalities.caption_embedding.weights={MINILM}",
         ],
         corpus=str(corpus),
         output=str(dataset),

@@ -129,12 +129,17 @@ def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageCo
     """
     import ray.data
     from ray.data import ActorPoolStrategy
+    from ray.exceptions import RayError
 
     dataset = ray.data.from_items(_blocks(works, reader.limit), override_num_blocks=_block_count(works, reader.limit))
     # No CPUs are set aside for reading: it waits for the disk or the network, and differs in that from the stages, so
     # that Ray doesn't fuse it into their actors.
     dataset = dataset.map_batches(
-        read_parcels, fn_args=(reader,), batch_format="pyarrow", num_cpus=0, concurrency=_readers(stages)
+        read_parcels,  # type: ignore[arg-type] - Ray wants a type variable that pyarrow.Table can't bind
+        fn_args=(reader,),
+        batch_format="pyarrow",
+        num_cpus=0,
+        concurrency=_readers(stages),
     )
     for config in stages:
         stage = config.stage
@@ -151,7 +156,7 @@ def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageCo
     try:
         for row in dataset.iter_rows():
             yield _result(json.loads(row["head"]))
-    except ray.exceptions.RayError as error:
+    except RayError as error:
         raise EngineError(_cause(error)) from None
 
 

@@ -69,11 +69,14 @@ def new_labeler(name: str, folder: Path) -> None:
     print(f"next: tokenloom check-labeler {module}:{_class_in(files)}   (in {folder})")
 
 
-def check(reference: str, params: Mapping[str, Any], weights: str | None) -> None:
-    """Prints the report; exit code 1 where a check failed."""
+def check(reference: str, params: Mapping[str, Any], weights: Mapping[str, str]) -> None:
+    """Prints the report; exit code 1 where a check failed. weights: by the name of a labeler, this one or one that
+    makes what it needs."""
     labeler_class = find_labeler(reference)
     checked = validated(labeler_class.Params, params, "--param")
-    report = check_labeler(labeler_class, checked, localise(weights) if weights else None)
+    local = {name: localise(source) for name, source in weights.items()}
+    needed = {name: find_labeler(name)(weights=path) for name, path in local.items() if name != reference}
+    report = check_labeler(labeler_class, checked, local.get(reference), needed)
     print(report)
     sys.exit(0 if report.passed else 1)
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..labelers.kinds import Kind
 from ..labelers.labeler import Labeler, Modality
-from ..labelers.registry import LABELERS, TOKENIZERS, find
+from ..labelers.registry import TOKENIZERS, find, find_labeler
 from ..tokenizers.tokenizer import Tokenizer
 from .manifest import ModalityCard, TokensCard, WeightsCard
 from .recipe import ModalitySettings, Recipe, RecipeError, StageSettings
@@ -164,7 +164,7 @@ def _same(group: _Group, name: str, settings: ModalitySettings, plain: bool) -> 
 
 def _new_group(recipe: Recipe, name: str, settings: ModalitySettings) -> _Group:
     reference = settings.labeler or name
-    labeler_class = find(LABELERS, reference, Labeler)
+    labeler_class = find_labeler(reference)
     params = validated(labeler_class.Params, settings.params, f"modalities.{name}.params")
     source = settings.weights or (labeler_class.weights.default if labeler_class.weights else None)
     if source and labeler_class.weights is None:
@@ -201,7 +201,7 @@ def _needs(group: _Group, owner: Mapping[str, str]) -> set[str]:
     for name in group.labeler.requires:
         if name not in owner:
             raise RecipeError(
-                f"modalities.{group.names[0]}: needs the modality {name!r}; add `{name}: {{}}` to the recipe's modalities"
+                f"modalities.{group.names[0]}: needs the modality {name!r}; add `{name}: {{}}` to the recipe"
             )
     wanted = {owner[name] for name in group.labeler.wants if name in owner}
     return ({owner[name] for name in group.labeler.requires} | wanted) - {group.names[0]}

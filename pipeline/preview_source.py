@@ -17,7 +17,7 @@ from .commit import CORPUS, label_path, ledger_path, token_path
 from .corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits
 from .manifest import Manifest
 from .parcel import Failure
-from .shards import BrokenShard, read_labels, read_tokens
+from .shards import BrokenShardError, read_labels, read_tokens
 from .storage import Store
 from .units import Unit
 
@@ -68,7 +68,7 @@ class UnitReader:
             if card.keeps_labels and labels:
                 shard = read_labels(self._store.read(label_path(name, unit)))
                 keys, encoded = shard.rows.keys[:: self._views if card.on == "view" else 1], shard.labels
-        except (BrokenShard, FileNotFoundError) as error:
+        except (BrokenShardError, FileNotFoundError) as error:
             return Column(problem=f"{name}/{unit.name} can't be read: {error}; `tokenloom verify` tells more")
         failures = {(failure.key, failure.view): failure for failure in self._ledger(name, unit)}
         return Column(keys, tokens, encoded, failures)
@@ -107,7 +107,7 @@ class ViewFinder:
         self._settings = ViewSettings(**manifest.views)
         card = manifest.modalities.get(RGB)
         self._rgb = card.label_kind if card and card.on == "view" and card.kind["kind"] == Image.name else None
-        self._corpus = Corpus(CorpusSettings.model_validate({"url": manifest.corpus.url}))
+        self._corpus = Corpus(CorpusSettings.model_validate({"url": manifest.corpus.url, **manifest.corpus.reading}))
         self._shards: dict[str, Shard] | None = None
         self._unseen = Seen(np.full((self._settings.size, self._settings.size, 3), GREY, np.uint8), "", None)
 

@@ -32,16 +32,16 @@ class Strict(BaseModel):
 class UnitSettings(Strict):
     """How the corpus is cut into units of work: at most so many samples and bytes of encoded images each."""
 
-    samples: int = Field(256, ge=1, le=99_999)
-    bytes: int = Field(64 * 2**20, ge=1)
+    samples: int = Field(default=256, ge=1, le=99_999)
+    bytes: int = Field(default=64 * 2**20, ge=1)
 
 
 class ViewsSettings(Strict):
     """Square crops that spatial labels and tokens are made from; view 0 is the centre crop."""
 
-    size: int = Field(224, ge=16, le=2048, description="side in pixels")
-    count: int = Field(1, ge=1, le=256, description="views per sample")
-    min_scale: float = Field(0.8, gt=0, le=1, description="smallest share of the image's area in a random view")
+    size: int = Field(default=224, ge=16, le=2048, description="side in pixels")
+    count: int = Field(default=1, ge=1, le=256, description="views per sample")
+    min_scale: float = Field(default=0.8, gt=0, le=1, description="smallest share of the image's area in a random view")
 
 
 class TokenizerSettings(Strict):
@@ -58,12 +58,16 @@ class ModalitySettings(Strict):
         None, description="a registered labeler, or module:Class; the modality's name by default"
     )
     params: dict[str, Any] = Field(default_factory=dict, description="the labeler's parameters")
-    weights: str | None = Field(None, description="hub id, local path or fsspec URL; `random` has to be written out")
-    tokenizer: TokenizerSettings | None = Field(None, description="name, or {name, params}; the kind's own by default")
+    weights: str | None = Field(
+        default=None, description="hub id, local path or fsspec URL; `random` has to be written out"
+    )
+    tokenizer: TokenizerSettings | None = Field(
+        default=None, description="name, or {name, params}; the kind's own by default"
+    )
     keep: Literal["tokens", "labels", "both"] | None = Field(
         None, description="what is stored; by default tokens, or labels where nothing tokenises them"
     )
-    batch_size: int | None = Field(None, ge=1, description="the labeler's own by default")
+    batch_size: int | None = Field(default=None, ge=1, description="the labeler's own by default")
 
     @field_validator("tokenizer", mode="before")
     @classmethod
@@ -75,23 +79,25 @@ class StageSettings(Strict):
     """A pool of actors for some modalities, when the planner's own choice doesn't suit."""
 
     modalities: list[str] = Field(min_length=1)
-    num_cpus: float = Field(1.0, ge=0)
-    num_gpus: float = Field(0.0, ge=0)
-    min_workers: int = Field(1, ge=1)
-    max_workers: int | None = Field(None, ge=1)
+    num_cpus: float = Field(default=1.0, ge=0)
+    num_gpus: float = Field(default=0.0, ge=0)
+    min_workers: int = Field(default=1, ge=1)
+    max_workers: int | None = Field(default=None, ge=1)
 
 
 class Resources(Strict):
     """What the run may use. Without instructions the planner looks at the cluster."""
 
-    workers: int | None = Field(None, ge=1, description="most actors per stage; by default as many as there are CPUs")
+    workers: int | None = Field(
+        default=None, ge=1, description="most actors per stage; by default as many as there are CPUs"
+    )
     stages: list[StageSettings] = Field(default_factory=list)
 
 
 class FitSettings(Strict):
     """The sample that codebooks and the vocabulary are fitted to, spread evenly over the corpus."""
 
-    units: int = Field(16, ge=1, description="units read for fitting")
+    units: int = Field(default=16, ge=1, description="units read for fitting")
 
 
 class Recipe(Strict):
@@ -108,7 +114,7 @@ class Recipe(Strict):
     )
     fit: FitSettings = FitSettings()
     resources: Resources = Resources()
-    max_failures: float = Field(0.25, ge=0, le=1, description="share of failed labels at which the run stops")
+    max_failures: float = Field(default=0.25, ge=0, le=1, description="share of failed labels at which the run stops")
     storage_options: dict[str, Any] = Field(
         default_factory=dict, description="fsspec options of the output", repr=False
     )
@@ -133,7 +139,8 @@ class Recipe(Strict):
         for name in value:
             if name in RESERVED or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_@-]*", name):
                 raise ValueError(
-                    f"{name!r} can't be a modality's name: letters, digits, _, - and @, and none of {', '.join(RESERVED)}"
+                    f"{name!r} can't be a modality's name; it takes letters, digits, _, - and @, and can't be one of "
+                    f"{', '.join(RESERVED)}"
                 )
         return value
 

@@ -108,8 +108,10 @@ def take(batch: Batch, indices: Sequence[int]) -> Batch:
     """The samples of a batch at `indices`, in that order."""
     images = batch.images
     if isinstance(images, np.ndarray):
-        contiguous = isinstance(indices, range) and indices.step == 1
-        images = images[indices.start : indices.stop] if contiguous else images[np.asarray(indices, dtype=int)]
+        if isinstance(indices, range) and indices.step == 1:  # a stretch needs no copy
+            images = images[indices.start : indices.stop]
+        else:
+            images = images[np.asarray(indices, dtype=int)]
     elif images is not None:
         images = [images[index] for index in indices]
     return Batch(

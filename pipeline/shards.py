@@ -23,7 +23,7 @@ _NULL = "null"
 _ZSTD_LEVEL = 3
 
 
-class BrokenShard(ValueError):
+class BrokenShardError(ValueError):
     """A shard whose bytes aren't what was written; the message says what is wrong."""
 
 
@@ -58,7 +58,7 @@ class ShardMeta:
             names = ("unit", "modality", "fingerprint", "ledger", "rejected")
             return cls(*(pairs[f"tokenloom.{name}"] for name in names))
         except KeyError as error:
-            raise BrokenShard(f"it has no {error.args[0]!r}: not a shard of tokenloom") from None
+            raise BrokenShardError(f"it has no {error.args[0]!r}: not a shard of tokenloom") from None
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _token_array(tokens, values, spec: TokenSpec):
 
 
 def read_tokens(data: bytes) -> TokenShard:
-    """The rows of a token shard. Raises BrokenShard; `verify_checksum` is the caller's when bits may have flipped."""
+    """The rows of a token shard. Raises BrokenShardError; flipped bits are for `verify_checksum`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -146,9 +146,9 @@ def read_tokens(data: bytes) -> TokenShard:
         table = file.read()
         pairs = {k.decode(): v.decode() for k, v in (file.metadata.metadata or {}).items() if k != b"ARROW:schema"}
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise BrokenShard(f"it isn't a readable Parquet file: {error}") from None
+        raise BrokenShardError(f"it isn't a readable Parquet file: {error}") from None
     if table.column_names != ["key", "view", "tokens"]:
-        raise BrokenShard(f"its columns are {table.column_names}, not key, view and tokens")
+        raise BrokenShardError(f"its columns are {table.column_names}, not key, view and tokens")
     meta = ShardMeta.from_pairs(pairs)
     rows = Rows(table["key"].to_pylist(), table["view"].to_pylist())
     return TokenShard(meta, rows, _token_lists(table["tokens"].combine_chunks()))
@@ -184,7 +184,7 @@ def write_labels(rows: Rows, labels: Sequence[bytes | None], extension: str, met
 
 
 def read_labels(data: bytes) -> LabelShard:
-    """The rows of a label shard. Raises BrokenShard."""
+    """The rows of a label shard. Raises BrokenShardError."""
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
             pairs = dict(tar.pax_headers)
@@ -196,7 +196,7 @@ def read_labels(data: bytes) -> LabelShard:
                 member = tar.extractfile(info)
                 labels.append(None if extension == _NULL or member is None else member.read())
     except (tarfile.TarError, ValueError, EOFError) as error:
-        raise BrokenShard(f"it isn't a readable tar: {error}") from None
+        raise BrokenShardError(f"it isn't a readable tar: {error}") from None
     return LabelShard(ShardMeta.from_pairs(pairs), Rows(keys, views), labels)
 
 
@@ -213,17 +213,17 @@ def split_member_name(name: str) -> tuple[str, int, str]:
 
 
 def checksum(data: bytes) -> tuple[str, str]:
-    """(the checksum that a shard carries, the checksum that its bytes have). Raises BrokenShard if it carries none."""
+    """(the checksum that a shard carries, the one that its bytes have). Raises BrokenShardError if it carries none."""
     start = _checksum_at(data)
     carried = data[start : start + 64].decode("ascii", "replace")
     return carried, _digest(data, start)
 
 
 def verify_checksum(data: bytes) -> None:
-    """Raises BrokenShard unless the shard's bytes are those that were written."""
+    """Raises BrokenShardError unless the shard's bytes are those that were written."""
     carried, actual = checksum(data)
     if carried != actual:
-        raise BrokenShard(f"its checksum is {actual[:12]}..., not {carried[:12]}... as when it was written")
+        raise BrokenShardError(f"its checksum is {actual[:12]}..., not {carried[:12]}... as when it was written")
 
 
 def _seal(data: bytes) -> bytes:
@@ -249,5 +249,5 @@ def _checksum_at(data: bytes) -> int:
         at = data.find(name + b"=", 0, 4096)
         start = at + len(name) + 1
     if at < 0 or start + 64 > len(data):
-        raise BrokenShard("it carries no checksum: cut off, or not a shard of tokenloom")
+        raise BrokenShardError("it carries no checksum: cut off, or not a shard of tokenloom")
     return start

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ..labelers.labeler import Labeler
-from ..labelers.registry import LABELERS, find
+from ..labelers.registry import find_labeler
 from ..labelers.views import ViewSettings
 from ..tokenizers.tokenizer import Tokenizer
 from .attempts import SUSPICIOUS, Attempts, find_poison
@@ -117,7 +116,7 @@ class StageWorker:
     def runner(self, step: Step) -> Runner:
         """The step's labeler, loaded on first use."""
         if step.name not in self._runners:
-            labeler_class = find(LABELERS, step.labeler, Labeler)
+            labeler_class = find_labeler(step.labeler)
             path = localise(step.weights, self.config.storage_options) if step.weights else None
             labeler = labeler_class(labeler_class.Params.model_validate(step.params), path)
             self._runners[step.name] = Runner(labeler, step.modalities, step.batch_size, self._device)

@@ -7,11 +7,10 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from weaving import digests, odd, recipe, weave_here
-
 from tokenloom.pipeline.parcel import Failure
 from tokenloom.pipeline.shards import read_labels
 from tokenloom.pipeline.storage import Store
+from weaving import digests, odd, recipe, weave_here
 
 KEYS = ["astronaut", "chelsea", "china", "coffee", "flower", "rocket"]
 
