@@ -119,7 +119,9 @@ class Vocabulary:
         return hashlib.sha256(json.dumps(by_id).encode()).hexdigest()
 
     def encode(self, text: str, max_length: int | None = None) -> np.ndarray:
-        """The ids of the first `max_length` tokens, int64 (length,). Takes time in `max_length`, not in the text.
+        """The ids of the first `max_length` tokens, int64 (length,).
+
+        A long text is cut first, at spaces or CJK characters, where that can't change these tokens.
 
         Text that spells a control token ("[EOS]", "v0=7") becomes its characters' pieces, never that token.
         """
