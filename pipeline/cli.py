@@ -97,9 +97,15 @@ def quarantine(
     modalities: Annotated[
         list[str], typer.Option("--modality", metavar="MODALITY", help="Only this one; may be given again.")
     ] = [],  # noqa: B006
+    again: Annotated[bool, typer.Option("--retry", help="Label just these samples again.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the samples that failed, and why."""
+    if again:
+        from . import commands
+
+        commands.retry_quarantined(dataset, modalities)
+        return
     from . import inspect_commands
 
     inspect_commands.quarantine(dataset, modalities, as_json)

@@ -12,6 +12,7 @@ from .estimate import Estimate, calibrate
 from .plan import Stage, stages
 from .progress import RunProgress, duration
 from .recipe import load_recipe
+from .retry import retry
 from .run import Plan, Tally, execute, make_plan
 
 
@@ -56,6 +57,20 @@ def plan(
     estimate = calibrate(plan, samples) if samples else None
     if estimate:
         _print_estimate(console, plan, groups, estimate)
+
+
+def retry_quarantined(url: str, modalities: Sequence[str]) -> None:
+    console = Console()
+    try:
+        with RunProgress(console, 0) as progress:
+            progress.say("labelling quarantined samples again")
+            tally = retry(url, modalities, watch=progress.update)
+    finally:
+        stop_ray()
+    failed = sum(tally.failed.values())
+    tried = sum(tally.rows.values())
+    text = f"{tried - failed} of {tried} labels made, {failed} failed again" if tried else "nothing is quarantined"
+    console.print(text, highlight=False)
 
 
 def print_plan(console: Console, plan: Plan) -> None:

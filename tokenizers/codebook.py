@@ -24,21 +24,21 @@ class CodebookParams(BaseModel):
     iterations: of Lloyd's algorithm, at most."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    size: int = Field(8192, ge=1)
-    sample: int = Field(131_072, ge=1)
-    iterations: int = Field(10, ge=1)
+    size: int = Field(default=8192, ge=1)
+    sample: int = Field(default=131_072, ge=1)
+    iterations: int = Field(default=10, ge=1)
 
 
 class ProductParams(CodebookParams):
     """parts: tokens per vector."""
 
-    parts: int = Field(16, ge=1)
+    parts: int = Field(default=16, ge=1)
 
 
 class PatchParams(CodebookParams):
     """patch_size: side of the square that becomes one token, in pixels."""
 
-    patch_size: int = Field(16, ge=1)
+    patch_size: int = Field(default=16, ge=1)
 
 
 def supported_codes(wanted: int, points: int) -> int:
