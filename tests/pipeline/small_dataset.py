@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from tokenloom.labelers.kinds import FeatureMap, Image, Record, Text
-from tokenloom.pipeline.commit import Result, write_rejections, write_result
+from tokenloom.pipeline.commit import Result, token_path, token_rows, write_rejections, write_result
 from tokenloom.pipeline.manifest import PATH, CorpusCard, Manifest, ModalityCard, TokensCard, WeightsCard
 from tokenloom.pipeline.parcel import Failure
 from tokenloom.pipeline.samples import Rejection
-from tokenloom.pipeline.shards import Rows, ShardMeta, write_labels
+from tokenloom.pipeline.shards import Rows, ShardMeta, read_tokens, write_labels, write_tokens
 from tokenloom.pipeline.storage import Store
 from tokenloom.pipeline.tokenizer_store import (
     FIT,
@@ -151,3 +152,24 @@ def _fitted(store: Store, unit: Unit) -> dict[str, ModalityCard]:
     }
     remove_sample(store, collect)
     return cards
+
+
+def path_of(small: SmallDataset, path: str) -> Path:
+    return Path(small.store.url, path)
+
+
+def rewrite_tokens(small: SmallDataset, name: str, unit: Unit, order=None, change=None, spec=None, **meta) -> None:
+    """Writes a shard with a right checksum, with its samples in another order, changed tokens, or another meta."""
+    path = token_path(name, unit)
+    shard = read_tokens(small.store.read(path))
+    keys, tokens = shard.rows.keys[::VIEWS], list(shard.tokens)
+    if order is not None:
+        tokens = [tokens[at * VIEWS + view] for at in order for view in range(VIEWS)]
+        keys = [keys[at] for at in order]
+    if change is not None:
+        tokens = change(tokens)
+    card = small.manifest.modalities[name].tokens
+    assert card is not None
+    assert card.spec is not None
+    data = write_tokens(token_rows(keys, VIEWS), tokens, spec or card.spec, replace(shard.meta, **meta))
+    small.store.replace(path, data)

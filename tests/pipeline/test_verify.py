@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pytest
-from small_dataset import CARDS, VIEWS, SmallDataset, write_dataset, write_unit
+from small_dataset import CARDS, SmallDataset, path_of, rewrite_tokens, write_dataset, write_unit
 from tokenloom.pipeline.cli import app
-from tokenloom.pipeline.commit import label_path, ledger_path, token_path, token_rows
+from tokenloom.pipeline.commit import label_path, token_path
 from tokenloom.pipeline.dataset import open_dataset
 from tokenloom.pipeline.manifest import DatasetError
-from tokenloom.pipeline.parcel import Failure
-from tokenloom.pipeline.shards import Rows, ShardMeta, read_labels, read_tokens, write_labels, write_tokens
 from tokenloom.pipeline.storage import Store
 from tokenloom.pipeline.units import Unit
 from tokenloom.pipeline.verify import verify
@@ -34,10 +29,6 @@ def small(pristine, tmp_path) -> SmallDataset:
     """A copy to damage."""
     shutil.copytree(pristine.store.url, tmp_path / "dataset")
     return replace(pristine, store=Store(tmp_path / "dataset"))
-
-
-def path_of(small: SmallDataset, path: str) -> Path:
-    return Path(small.store.url, path)
 
 
 def delete_unit(small: SmallDataset, unit: Unit) -> None:
@@ -292,159 +283,6 @@ def test_a_shard_of_another_make_is_found(small):
     (fault,) = verify(small.store).faults
     assert (fault.problem, fault.object) == ("misplaced", token_path("dinov2", unit))
     assert "--replace dinov2" in fault.way_out
-
-
-# --- sealed shards that contradict each other -------------------------------------------------------------------------
-
-
-def rewrite_tokens(small: SmallDataset, name: str, unit: Unit, order=None, change=None, spec=None, **meta) -> None:
-    """Writes a shard with a right checksum, with its samples in another order, changed tokens, or another meta."""
-    path = token_path(name, unit)
-    shard = read_tokens(small.store.read(path))
-    keys, tokens = shard.rows.keys[::VIEWS], list(shard.tokens)
-    if order is not None:
-        tokens = [tokens[at * VIEWS + view] for at in order for view in range(VIEWS)]
-        keys = [keys[at] for at in order]
-    if change is not None:
-        tokens = change(tokens)
-    card = small.manifest.modalities[name].tokens
-    assert card is not None
-    assert card.spec is not None
-    data = write_tokens(token_rows(keys, VIEWS), tokens, spec or card.spec, replace(shard.meta, **meta))
-    small.store.replace(path, data)
-
-
-def test_reordered_rows_are_found(small):
-    unit = small.units[1]
-    rewrite_tokens(small, "dinov2", unit, order=[0, 2, 1, 3])
-    (fault,) = verify(small.store).faults
-    assert (fault.problem, fault.object) == ("contradiction", token_path("dinov2", unit))
-    key = small.keys[unit]
-    assert f"sample 1 is {key[2]!r} here and {key[1]!r} there" in fault.what
-
-
-def test_rows_that_are_not_those_of_the_seal_are_found(small):
-    """As an edit of the labels' keys would leave them, were it sealed again without telling."""
-    unit = small.units[1]
-    path = label_path("caption", unit)
-    shard = read_labels(small.store.read(path))
-
-    class Forged(ShardMeta):
-        def pairs(self, keys, views):
-            return super().pairs(shard.rows.keys, views)
-
-    keys = ["someone/else", *shard.rows.keys[1:]]
-    meta = Forged(**vars(shard.meta))
-    small.store.replace(path, write_labels(Rows(keys, shard.rows.views), shard.labels, "txt", meta))
-    (fault,) = verify(small.store).faults
-    assert (fault.problem, fault.object) == ("contradiction", path)
-    assert "sealed" in fault.what
-
-
-def test_a_dropped_sample_is_found(small):
-    unit = small.units[1]
-    rewrite_tokens(small, "dinov2", unit, order=[0, 1, 2])
-    (fault,) = verify(small.store).faults
-    assert fault.object == token_path("dinov2", unit)
-    assert "it holds 3 samples" in fault.what
-
-
-@pytest.mark.parametrize(
-    ("change", "what"),
-    [
-        (lambda tokens: [ids + 60_000 for ids in tokens], "token id 6"),
-        (lambda tokens: [ids[:-1] for ids in tokens], "8 tokens where dataset.json says 9"),
-        (lambda tokens: [ids.astype(np.uint32) for ids in tokens], "tokens are uint32, not uint16"),
-    ],
-    ids=["range", "length", "dtype"],
-)
-def test_tokens_that_are_not_what_the_manifest_says_are_found(small, change, what):
-    card = small.manifest.modalities["dinov2"].tokens
-    assert card is not None
-    assert card.spec is not None
-    spec = card.spec
-    if "uint32" in what:
-        spec = replace(spec, vocabulary=70_000)
-    spec = replace(spec, length=None)
-    rewrite_tokens(small, "dinov2", small.units[1], change=change, spec=spec)
-    (fault,) = verify(small.store).faults
-    assert (fault.problem, fault.object) == ("contradiction", token_path("dinov2", small.units[1]))
-    assert what in fault.what
-    assert repr(small.keys[small.units[1]][0]) in fault.what
-
-
-def test_labels_are_decoded_only_when_asked(small):
-    unit = small.units[1]
-    path = label_path("canny_edge", unit)
-    shard = read_labels(small.store.read(path))
-    labels = [*shard.labels[:2], b"no PNG", *shard.labels[3:]]
-    small.store.replace(path, write_labels(shard.rows, labels, "png", shard.meta))
-    assert findings(small) == set()
-    (fault,) = verify(small.store, deep=True).faults
-    assert (fault.problem, fault.object) == ("contradiction", path)
-    assert repr(small.keys[unit][2]) in fault.what
-
-
-# --- quarantine -------------------------------------------------------------------------------------------------------
-
-
-def relabel_ledger(small: SmallDataset, failures: list[Failure]) -> str:
-    """Gives the first unit's palette another ledger, and shards that refer to it."""
-    unit, name = small.units[0], "color_palette"
-    data = b"".join(failure.to_line() for failure in failures)
-    small.store.replace(ledger_path(name, unit), data)
-    digest = hashlib.sha256(data).hexdigest()
-    rewrite_tokens(small, name, unit, ledger=digest)
-    shard = read_labels(small.store.read(label_path(name, unit)))
-    meta = replace(shard.meta, ledger=digest)
-    small.store.replace(label_path(name, unit), write_labels(shard.rows, shard.labels, "json", meta))
-    return ledger_path(name, unit)
-
-
-def test_the_ledger_of_the_sound_dataset_says_why_a_row_is_null(small):
-    unit = small.units[0]
-    (failure,) = map(Failure.from_line, small.store.read(ledger_path("color_palette", unit)).splitlines())
-    assert (failure.key, failure.view) == (small.keys[unit][0], 1)
-
-
-def test_a_failure_of_a_row_that_has_a_value_is_found(small):
-    unit = small.units[0]
-    first = small.keys[unit][0]
-    for view in (0, None):
-        path = relabel_ledger(small, [Failure(first, "color_palette", "?", "ValueError", unit.name, view)])
-        (fault,) = verify(small.store).faults
-        assert (fault.problem, fault.object) == ("contradiction", path)
-        assert f"{first!r} failed" in fault.what
-    relabel_ledger(small, [Failure(first, "color_palette", "?", "ValueError", unit.name, 1)])
-    assert findings(small) == set()
-
-
-def test_a_failure_of_a_stranger_is_found(small):
-    path = relabel_ledger(small, [Failure("nobody", "color_palette", "?", "ValueError", small.units[0].name)])
-    (fault,) = verify(small.store).faults
-    assert fault.object == path
-    assert "'nobody', which its unit doesn't hold" in fault.what
-
-
-def test_a_ledger_that_is_about_something_else_is_found(small):
-    path = relabel_ledger(small, [Failure(small.keys[small.units[0]][0], "dinov2", "?", "E", small.units[0].name)])
-    assert findings(small) == {("contradiction", path)}
-
-
-def test_a_deleted_ledger_is_missed(small):
-    for name in ("color_palette", "corpus"):
-        path_of(small, ledger_path(name, small.units[0])).unlink()
-    assert findings(small) == {("missing", ledger_path(name, small.units[0])) for name in ("color_palette", "corpus")}
-
-
-def test_tokens_and_labels_that_refer_to_different_ledgers_are_found(small):
-    rewrite_tokens(small, "color_palette", small.units[0], ledger="0" * 64)
-    assert findings(small) == {("contradiction", ledger_path("color_palette", small.units[0]))}
-
-
-def test_a_modality_that_differs_in_what_the_reader_refused_is_found(small):
-    rewrite_tokens(small, "dinov2", small.units[0], rejected="")
-    assert findings(small) == {("contradiction", token_path("dinov2", small.units[0]))}
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
