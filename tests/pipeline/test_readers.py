@@ -1,0 +1,74 @@
+"""A dataset's shards, read by what people have: pyarrow, DuckDB, Hugging Face datasets, webdataset and Ray."""
+
+from __future__ import annotations
+
+import io
+from glob import glob
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tokenloom
+from small_dataset import SmallDataset, write_dataset
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> SmallDataset:
+    return write_dataset(str(tmp_path_factory.mktemp("data") / "set"))
+
+
+def expected(dataset: SmallDataset, modality: str) -> dict[tuple[str, int], list[int] | None]:
+    """Tokens by key and view, as tokenloom itself reads them."""
+    rows = tokenloom.open_dataset(dataset.store.url).iterate([modality])
+    tokens = {(row.key, row.view): row.values[modality] for row in rows}
+    return {row: None if ids is None else ids.tolist() for row, ids in tokens.items()}
+
+
+@pytest.mark.parametrize("modality", ["caption", "dinov2"])
+def test_token_shards_are_plain_parquet(dataset, modality, tmp_path):
+    """Texts are lists of varying length with nulls, maps are lists of fixed size."""
+    import datasets
+    import duckdb
+
+    pattern = f"{dataset.store.url}/{modality}/*.parquet"
+    wanted = expected(dataset, modality)
+    assert None in wanted.values() or modality == "dinov2"
+
+    arrow = pa.concat_tables(pq.read_table(path) for path in glob(pattern)).to_pylist()
+    assert {(row["key"], row["view"]): row["tokens"] for row in arrow} == wanted
+    assert {(k, v): t for k, v, t in duckdb.sql(f"from '{pattern}'").fetchall()} == wanted
+    hub = datasets.load_dataset("parquet", data_files=pattern, split="train", cache_dir=str(tmp_path))
+    assert {(row["key"], row["view"]): row["tokens"] for row in hub} == wanted
+
+
+def test_token_shards_by_ray(dataset, ray_session):
+    import ray.data
+
+    rows = ray.data.read_parquet(glob(f"{dataset.store.url}/caption/*.parquet")).take_all()
+    read = {(row["key"], row["view"]): None if row["tokens"] is None else list(row["tokens"]) for row in rows}
+    assert read == expected(dataset, "caption")
+
+
+def test_label_shards_are_webdataset(dataset):
+    import webdataset
+
+    tars = sorted(f"{dataset.store.url}/canny_edge/{unit.name}.tar" for unit in dataset.units)
+    samples = list(webdataset.WebDataset(tars, shardshuffle=False).decode("l8"))
+    assert [sample["__key__"] for sample in samples] == [
+        key.replace(".", "%2E") for unit in sorted(dataset.units) for key in dataset.keys[unit]
+    ]
+    first = samples[0]["__key__"].replace("%2E", ".")
+    assert np.array_equal(samples[0]["png"], dataset.labels["canny_edge"][first, 0])
+
+
+def test_label_shards_align_though_labels_are_missing(dataset):
+    import webdataset
+
+    tars = sorted(f"{dataset.store.url}/caption/{unit.name}.tar" for unit in dataset.units)
+    samples = {sample["__key__"]: sample for sample in webdataset.WebDataset(tars, shardshuffle=False)}
+    assert len(samples) == sum(len(keys) for keys in dataset.keys.values())
+    for key, sample in samples.items():
+        label = dataset.labels["caption"][key.replace("%2E", "."), 0]
+        assert ("null" in sample) == (label is None)
+        assert label is None or io.BytesIO(sample["txt"]).read().decode() == label
