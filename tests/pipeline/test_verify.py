@@ -65,14 +65,14 @@ def test_a_sound_dataset_passes_on_s3(s3_url):
 
 def test_an_empty_unit_is_sound(tmp_path):
     """As a corpus shard gives it whose samples are all refused."""
-    import webdataset
+    from webdataset.compat import WebDataset
 
     small = write_dataset(tmp_path, units=1, shards=1, samples=0)
     assert verify(small.store).faults == []
     assert list(open_dataset(tmp_path)) == []
     assert list(open_dataset(tmp_path).iterate(labels=True)) == []
     tar = path_of(small, label_path("caption", small.units[0]))
-    assert list(webdataset.WebDataset(str(tar), shardshuffle=False, empty_check=False)) == []
+    assert list(WebDataset(str(tar), shardshuffle=False, empty_check=False)) == []
 
 
 def test_nothing_there_is_no_dataset(tmp_path):
