@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from glob import glob
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +35,9 @@ def test_token_shards_are_plain_parquet(dataset, modality, tmp_path):
     wanted = expected(dataset, modality)
     assert None in wanted.values() or modality == "dinov2"
 
-    arrow = pa.concat_tables(pq.read_table(path) for path in glob(pattern)).to_pylist()
+    arrow = pa.concat_tables(
+        pq.read_table(path) for path in Path(dataset.store.url, modality).glob("*.parquet")
+    ).to_pylist()
     assert {(row["key"], row["view"]): row["tokens"] for row in arrow} == wanted
     assert {(k, v): t for k, v, t in duckdb.sql(f"from '{pattern}'").fetchall()} == wanted
     hub = datasets.load_dataset("parquet", data_files=pattern, split="train", cache_dir=str(tmp_path))
@@ -45,7 +47,9 @@ def test_token_shards_are_plain_parquet(dataset, modality, tmp_path):
 def test_token_shards_by_ray(dataset, ray_session):
     import ray.data
 
-    rows = ray.data.read_parquet(glob(f"{dataset.store.url}/caption/*.parquet")).take_all()
+    rows = ray.data.read_parquet(
+        [str(path) for path in Path(dataset.store.url, "caption").glob("*.parquet")]
+    ).take_all()
     read = {(row["key"], row["view"]): None if row["tokens"] is None else list(row["tokens"]) for row in rows}
     assert read == expected(dataset, "caption")
 
