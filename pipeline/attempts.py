@@ -25,6 +25,9 @@ SUSPICIOUS = 3
 """Attempts after which a unit is taken apart. Machines die for other reasons, too; a search that finds nothing only
 costs time."""
 
+_DEATHS = 2
+"""Processes that a sample must kill before it is to blame: one may have gone with its machine."""
+
 
 class Attempts:
     """The marks of one unit in one stage."""
@@ -61,11 +64,16 @@ def find_poison(config: StageConfig, parcel: Parcel) -> Poison:
         block = _alone(parcel, index).to_table()
         for step in steps:
             deadly = [name for at, name in poison if at == index]
-            try:
-                ray.get(probe.try_step.remote(block, step, deadly))
-            except ActorDiedError as error:
-                poison[index, step] = Fault(f"killed its process: {_how(error)}", "ProcessDied")
-                probe = probe_class.remote(config)
+            deaths: list[ActorDiedError] = []
+            while len(deaths) < _DEATHS:
+                try:
+                    ray.get(probe.try_step.remote(block, step, deadly))
+                    break
+                except ActorDiedError as error:
+                    deaths.append(error)
+                    probe = probe_class.remote(config)
+            else:
+                poison[index, step] = Fault(f"killed its process: {_how(deaths[-1])}", "ProcessDied")
     ray.kill(probe)
     return poison
 

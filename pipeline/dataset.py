@@ -15,7 +15,7 @@ from .commit import label_path, token_path
 from .key_index import KeyIndex
 from .manifest import DatasetError, Manifest, ModalityCard, WeightsCard, require_manifest
 from .readahead import in_order
-from .shards import BrokenShard, LabelShard, TokenShard, read_labels, read_tokens
+from .shards import BrokenShardError, LabelShard, TokenShard, read_labels, read_tokens
 from .storage import Store
 from .tokenizer_store import load_tokenizer
 from .units import Unit
@@ -296,7 +296,7 @@ class Dataset:
         info, where = self.modalities[name], f"{self.store.url}/{path}"
         try:
             shard = (read_labels if labels else read_tokens)(self.store.read(path))
-        except BrokenShard as error:
+        except BrokenShardError as error:
             raise DatasetError(f"{where}: {error}; `tokenloom verify` tells what else is broken") from None
         if (shard.meta.unit, shard.meta.modality, shard.meta.fingerprint) != (unit.name, name, info.fingerprint):
             raise DatasetError(

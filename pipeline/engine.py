@@ -76,7 +76,7 @@ def _gpus_here() -> int:
 
 
 def start_ray() -> None:
-    """Connects to the cluster that RAY_ADDRESS names, or starts Ray here, quietly."""
+    """Connects to the cluster that RAY_ADDRESS names, or starts Ray here, quietly. Raises EngineError."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's core warns of Ray Data's own actors on every run
@@ -85,13 +85,16 @@ def start_ray() -> None:
     if not ray.is_initialized():
         # Plugins written as module:Class may lie in the working directory.
         paths = os.pathsep.join(path for path in (str(Path.cwd()), os.environ.get("PYTHONPATH", "")) if path)
-        with _silent_stderr():  # it reports its own log level there
-            ray.init(
-                include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                runtime_env={"env_vars": {"PYTHONPATH": paths}},
-            )
+        try:
+            with _silent_stderr():  # it reports its own log level there
+                ray.init(
+                    include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    runtime_env={"env_vars": {"PYTHONPATH": paths}},
+                )
+        except Exception as error:  # some of Ray's are of this very class
+            raise EngineError(f"Ray could not be started or reached: {error}") from error
     from ray.data import DataContext
 
     context = DataContext.get_current()

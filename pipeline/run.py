@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from ..labelers.views import ViewSettings
 from .attempts import ATTEMPTS
 from .commit import QUARANTINE
 from .corpus import Corpus, Shard, UnitLimits
 from .engine import ReaderConfig, UnitResult, cluster_size, start_ray, stream
+from .fitting import sample_of, vocabulary_for
 from .manifest import PATH, CorpusCard, DatasetError, Manifest, ModalityCard, changes, read_manifest
 from .plan import Stage, Weave, stages, weave
+from .raylet import raylet_watched
 from .recipe import Recipe
 from .stage import StageConfig
 from .storage import Store
-from .tokenizer_store import TOKENIZERS, provide_tokenizer, provide_vocabulary, remove_sample, to_collect
-from .weights import localise, without_credentials
+from .tokenizer_store import (
+    FIT,
+    TOKENIZERS,
+    needs_vocabulary,
+    provide_tokenizer,
+    remove_sample,
+    store_vocabulary,
+    to_collect,
+)
+from .weights import without_credentials
 from .worklist import Progress, Work, list_progress, worklist
 
 _SOON = 100
@@ -105,9 +113,15 @@ def make_plan(recipe: Recipe, replacing: Sequence[str] = ()) -> Plan:
     shards = corpus.shards()
     corpus.check(shards)
     store = Store(recipe.output, recipe.storage_options)
-    manifest = _reconcile(read_manifest(store), _manifest(recipe, woven, shards), recipe, woven, replacing)
+    old = read_manifest(store)
+    manifest = _reconcile(old, _manifest(recipe, woven, shards), recipe, woven, replacing)
     woven = replace(woven, cards={name: manifest.modalities[name] for name in woven.cards})
     progress = list_progress(store, woven.cards)
+    if old is None and any(found.units for found in progress.values()):
+        raise DatasetError(
+            f"{store.url}: there are shards, but no {PATH} that says what they are; put it back from a copy, or use "
+            f"another output"
+        )
     for name in woven.downstream(replacing):
         progress[name] = Progress(frozenset())
     done = {name: found.units for name, found in progress.items()}
@@ -131,16 +145,18 @@ def execute(
     _remove(store, plan.weave.downstream(replacing))
     tally = Tally(recipe.output, plan.weave.cards)
     if plan.works:
-        plan = _published(plan, store)
-        tally.cards = plan.weave.cards
-        if plan.to_fit:
-            plan = _fit(plan, store, say)
+        start_ray()
+        with raylet_watched():
+            plan = _published(plan, store)
             tally.cards = plan.weave.cards
-        say("labelling")
-        for result in _stream(plan, plan.works, limit=limit):
-            tally.add(result)
-            watch(tally)
-            tally.check(recipe.max_failures)
+            if plan.to_fit:
+                plan = _fit(plan, store, say)
+                tally.cards = plan.weave.cards
+            say("labelling")
+            for result in _stream(plan, plan.works, limit=limit):
+                tally.add(result)
+                watch(tally)
+                tally.check(recipe.max_failures)
     _finish(plan, store)
     return tally
 
@@ -229,7 +245,6 @@ def stage_configs(
 
 def _stream(plan: Plan, works: Sequence[Work], limit: int | None = None, collect: Iterable[str] = ()):
     recipe = plan.recipe
-    start_ray()
     groups = stages(plan.weave, recipe, *cluster_size())
     if collect:
         wanted = plan.weave.made_for(list(collect), kept=False)
@@ -242,18 +257,16 @@ def _stream(plan: Plan, works: Sequence[Work], limit: int | None = None, collect
 def _fit(plan: Plan, store: Store, say: Callable[[str], None]) -> Plan:
     """Puts labels of a sample of the corpus aside, fits the tokenizers to them and stores them."""
     recipe, cards = plan.recipe, dict(plan.weave.cards)
-    vocabulary = recipe.vocabulary
-    collect = to_collect(cards, vocabulary)
+    sample = sample_of(plan.shards, recipe.fit.units)
+    lacks_vocabulary = needs_vocabulary(store, cards)
+    collect = to_collect(cards, train_vocabulary=lacks_vocabulary and recipe.vocabulary is None)
     if collect:
         say(f"labelling a sample to fit tokenizers to ({', '.join(collect)})")
-        each = math.ceil(recipe.fit.units / len(plan.shards))
-        sample = _spread(plan.shards, recipe.fit.units)
-        works = [Work(shard, 0, None, tuple(collect), units=each) for shard in sample]
-        for _ in _stream(plan, works, collect=collect):
+        for _ in _stream(plan, [replace(work, todo=tuple(collect)) for work in sample], collect=collect):
             pass
     say(f"fitting tokenizers ({', '.join(plan.to_fit)})")
-    given = Path(localise(vocabulary, recipe.storage_options)).read_bytes() if vocabulary else None
-    provide_vocabulary(store, cards, given)
+    if lacks_vocabulary:
+        store_vocabulary(store, vocabulary_for(recipe, store, cards, sample))
     for name in plan.to_fit:
         cards[name] = provide_tokenizer(store, name, cards[name], recipe.seed)
     manifest = replace(plan.manifest, modalities={**plan.manifest.modalities, **cards})
@@ -262,16 +275,9 @@ def _fit(plan: Plan, store: Store, say: Callable[[str], None]) -> Plan:
     return plan
 
 
-def _spread(shards: Sequence[Shard], count: int) -> list[Shard]:
-    """`count` shards, spread evenly; a function of the corpus alone."""
-    if len(shards) <= count:
-        return list(shards)
-    return [shards[index * len(shards) // count] for index in range(count)]
-
-
 def _remove(store: Store, modalities: Sequence[str]) -> None:
     for name in modalities:
-        for prefix in (name, f"{QUARANTINE}/{name}", f"{TOKENIZERS}/{name}"):
+        for prefix in (name, f"{QUARANTINE}/{name}", f"{TOKENIZERS}/{name}", f"{FIT}/{name}"):
             for entry in store.list(prefix):
                 store.delete(f"{prefix}/{entry.name}")
 
@@ -302,4 +308,6 @@ def _finish(plan: Plan, store: Store) -> None:
     for entry in store.list(ATTEMPTS):
         store.delete(f"{ATTEMPTS}/{entry.name}")
     store.remove_stale_temporaries()
-    _published(plan, store)
+    cards = _published(plan, store).manifest.modalities
+    if all(card.tokens is None or card.tokens.spec is not None for card in cards.values()):  # no driver is fitting
+        remove_sample(store, list(cards))

@@ -10,7 +10,7 @@ from typing import Any
 from ..labelers.kinds import Text
 from ..tokenizers.tokenizer import Tokenizer
 from ..tokenizers.vocabulary import Vocabulary
-from .manifest import DatasetError, ModalityCard
+from .manifest import DatasetError, ModalityCard, read_manifest
 from .plan import tokenizer_for, validated
 from .shards import read_labels
 from .storage import Store
@@ -45,26 +45,35 @@ def load_tokenizer(store: Store, modality: str, card: ModalityCard) -> Tokenizer
     return tokenizer_for(card.tokens.tokenizer, kind, modality).from_files(kind, files)
 
 
-def to_collect(cards: Mapping[str, ModalityCard], vocabulary: str | None) -> list[str]:
-    """The modalities whose labels have to be put aside for fitting."""
-    waiting = {n: new_tokenizer(n, card) for n, card in cards.items() if card.tokens and card.tokens.spec is None}
+def to_collect(cards: Mapping[str, ModalityCard], train_vocabulary: bool) -> list[str]:
+    """The modalities whose labels have to be put aside for fitting; texts too where a vocabulary is to be trained."""
+    waiting = _waiting(cards)
     collect = [name for name, tokenizer in waiting.items() if tokenizer.needs_fit]
-    if vocabulary is None and any(tokenizer.uses_vocabulary for tokenizer in waiting.values()):
-        collect += [name for name, card in cards.items() if isinstance(card.label_kind, Text) and name not in collect]
-    return collect
+    texts = texts_among(cards) if train_vocabulary and _use_vocabulary(waiting) else []
+    return collect + [name for name in texts if name not in collect]
 
 
-def provide_vocabulary(store: Store, cards: Mapping[str, ModalityCard], given: bytes | None) -> None:
-    """Stores the text vocabulary: the given one, or one trained on the texts that were put aside."""
-    if store.exists(_VOCABULARY):
-        return
-    if given is None:
-        texts = (
-            t for n, card in cards.items() if isinstance(card.label_kind, Text) for t in sample_labels(store, n, card)
-        )
-        store.create(_VOCABULARY, Vocabulary.train(texts).to_bytes())
-    else:
-        store.create(_VOCABULARY, Vocabulary.from_bytes(given).to_bytes())
+def needs_vocabulary(store: Store, cards: Mapping[str, ModalityCard]) -> bool:
+    """Whether a tokenizer that is to be made wants the text vocabulary, and the dataset has none."""
+    return _use_vocabulary(_waiting(cards)) and not store.exists(_VOCABULARY)
+
+
+def texts_among(cards: Mapping[str, ModalityCard]) -> list[str]:
+    """The modalities that a vocabulary is trained on."""
+    return [name for name, card in cards.items() if isinstance(card.label_kind, Text)]
+
+
+def store_vocabulary(store: Store, vocabulary: Vocabulary) -> None:
+    store.create(_VOCABULARY, vocabulary.to_bytes())
+
+
+def _waiting(cards: Mapping[str, ModalityCard]) -> dict[str, Tokenizer]:
+    """The tokenizers that the dataset lacks."""
+    return {n: new_tokenizer(n, card) for n, card in cards.items() if card.tokens and card.tokens.spec is None}
+
+
+def _use_vocabulary(tokenizers: Mapping[str, Tokenizer]) -> bool:
+    return any(tokenizer.uses_vocabulary for tokenizer in tokenizers.values())
 
 
 def provide_tokenizer(store: Store, modality: str, card: ModalityCard, seed: int) -> ModalityCard:
@@ -73,13 +82,31 @@ def provide_tokenizer(store: Store, modality: str, card: ModalityCard, seed: int
     tokenizer = new_tokenizer(modality, card)
     if tokenizer.uses_vocabulary:
         tokenizer.use_vocabulary(Vocabulary.from_bytes(store.read(_VOCABULARY)))
+    problem = None
     if tokenizer.needs_fit:
-        tokenizer.fit(sample_labels(store, modality, card), seed)
+        try:
+            tokenizer.fit(sample_labels(store, modality, card), seed)
+        except (ValueError, FileNotFoundError) as error:
+            problem = error
+    # Another driver that was first may have cleared the sample away, from under us even: then its tokenizer holds.
+    if (theirs := _fitted_by_another(store, modality, card)) is not None:
+        return theirs
+    if problem:
+        raise problem
     files = tokenizer.to_files()
     for name, data in files.items():
         store.replace(f"{TOKENIZERS}/{modality}/{name}", data)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     return replace(card, tokens=replace(card.tokens, spec=tokenizer.spec, files=digests))
+
+
+def _fitted_by_another(store: Store, modality: str, card: ModalityCard) -> ModalityCard | None:
+    """The card with the tokenizer that dataset.json names by now, if that was made for the same labels."""
+    manifest = read_manifest(store)
+    theirs = manifest.modalities.get(modality) if manifest else None
+    if theirs is None or theirs.fingerprint != card.fingerprint or theirs.tokens is None or theirs.tokens.spec is None:
+        return None
+    return replace(card, tokens=theirs.tokens)
 
 
 def sample_labels(store: Store, modality: str, card: ModalityCard) -> Iterator[Any]:

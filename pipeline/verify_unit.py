@@ -15,7 +15,7 @@ import numpy as np
 from .commit import CORPUS, label_path, label_rows, ledger_path, token_path, token_rows
 from .manifest import Manifest, ModalityCard
 from .parcel import Failure
-from .shards import BrokenShard, LabelShard, TokenShard, read_labels, read_tokens, rows_digest, verify_checksum
+from .shards import BrokenShardError, LabelShard, TokenShard, read_labels, read_tokens, rows_digest, verify_checksum
 from .storage import Store
 from .units import Unit
 
@@ -82,7 +82,7 @@ def check_unit(store: Store, manifest: Manifest, holding: Holding, deep: bool) -
         except FileNotFoundError:
             found.faults.append(Fault("missing", path, "it was listed and is gone", "run the recipe again"))
             continue
-        except BrokenShard as error:
+        except BrokenShardError as error:
             found.faults.append(Fault("damaged", path, str(error), MAKE_ANEW))
             continue
         found.shards += 1

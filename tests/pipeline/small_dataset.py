@@ -18,11 +18,13 @@ from tokenloom.pipeline.tokenizer_store import (
     FIT,
     load_tokenizer,
     provide_tokenizer,
-    provide_vocabulary,
     remove_sample,
+    sample_labels,
+    store_vocabulary,
     to_collect,
 )
 from tokenloom.pipeline.units import Unit, shard_id
+from tokenloom.tokenizers.vocabulary import Vocabulary
 
 VIEWS = 2
 WORDS = ("a cat", "a dog on a chair", "two cups of coffee", "a rocket at night")
@@ -137,7 +139,7 @@ def _result(store, name, card, keys, labels, failures) -> Result:
 def _fitted(store: Store, unit: Unit) -> dict[str, ModalityCard]:
     """The cards with tokenizers that were fitted to a sample of eight and stored."""
     keys = [f"sample/{index}" for index in range(8)]
-    collect = to_collect(CARDS, None)
+    collect = to_collect(CARDS, train_vocabulary=True)
     assert sorted(collect) == ["caption", "dinov2"]
     for name in collect:
         kind = CARDS[name].label_kind
@@ -146,7 +148,7 @@ def _fitted(store: Store, unit: Unit) -> dict[str, ModalityCard]:
         meta = ShardMeta(unit.name, name, CARDS[name].fingerprint)
         rows = Rows([str(index) for index in range(len(keys))], [0] * len(keys))
         store.create(f"{FIT}/{name}/{unit.name}.tar", write_labels(rows, encoded, kind.extension, meta))
-    provide_vocabulary(store, CARDS, None)
+    store_vocabulary(store, Vocabulary.train(sample_labels(store, "caption", CARDS["caption"])))
     cards = {
         name: provide_tokenizer(store, name, card, 0) if card.tokens else replace(card) for name, card in CARDS.items()
     }

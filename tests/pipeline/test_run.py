@@ -66,6 +66,22 @@ def test_a_modality_added_later_is_all_that_runs(corpus_folder, tmp_path):
     assert digests(tmp_path / "later") == digests(tmp_path / "at-once")
 
 
+def test_a_caption_added_later_has_the_vocabulary_that_it_would_have_had(corpus_folder, tmp_path):
+    for modalities in (["color_palette"], ["color_palette", "caption"]):
+        weave(recipe(corpus_folder, tmp_path / "later", dict.fromkeys(modalities), **SMALL))
+    weave(recipe(corpus_folder, tmp_path / "at-once", dict.fromkeys(modalities), **SMALL))
+    assert digests(tmp_path / "later") == digests(tmp_path / "at-once")
+    assert verify(str(tmp_path / "later")).faults == []
+
+
+def test_a_lost_manifest_is_not_guessed(corpus_folder, tmp_path):
+    made = recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("MeanColour")})
+    weave(made)
+    (tmp_path / "out" / "dataset.json").unlink()
+    with pytest.raises(DatasetError, match=r"no dataset\.json"):
+        make_plan(made)
+
+
 def test_lost_shards_are_made_again_and_nothing_else(corpus_folder, tmp_path):
     made = recipe(corpus_folder, tmp_path / "out", LIGHT, **SMALL)
     weave(made)
