@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .bench import StageConfig
 from .parcel import Parcel
-from .runner import Fault
+from .runner import Fault, Poison
 from .storage import Store
-
-if TYPE_CHECKING:
-    from .labeling import Poison
-    from .stage import StageConfig
 
 ATTEMPTS = "attempts"
 SUSPICIOUS = 3
@@ -48,17 +45,17 @@ class Attempts:
             self._store.delete(f"{self._folder}/{entry.name}")
 
 
-def find_poison(config: StageConfig, parcel: Parcel) -> Poison:
+def find_poison(worker_class: type, config: StageConfig, parcel: Parcel) -> Poison:
     """The samples and steps that kill their process, found by sending each sample alone through a process of its own.
 
-    Nothing is written meanwhile.
+    worker_class: of which each process makes one, from `config`, to call its `try_out`. Nothing is written meanwhile.
     """
     import ray
     from ray.exceptions import ActorDiedError
 
     probe_class: Any = ray.remote(Probe).options(num_cpus=0, max_restarts=0, max_task_retries=0)
     poison: dict[tuple[int, str], Fault] = {}
-    probe = probe_class.remote(config)
+    probe = probe_class.remote(worker_class, config)
     steps = [step.name for step in config.stage.steps]
     for index in range(len(parcel.samples)):
         block = _alone(parcel, index).to_table()
@@ -71,7 +68,7 @@ def find_poison(config: StageConfig, parcel: Parcel) -> Poison:
                     break
                 except ActorDiedError as error:
                     deaths.append(error)
-                    probe = probe_class.remote(config)
+                    probe = probe_class.remote(worker_class, config)
             else:
                 poison[index, step] = Fault(f"killed its process: {_how(deaths[-1])}", "ProcessDied")
     ray.kill(probe)
@@ -81,11 +78,8 @@ def find_poison(config: StageConfig, parcel: Parcel) -> Poison:
 class Probe:
     """The process that may die: labels one sample up to one step."""
 
-    def __init__(self, config: StageConfig) -> None:
-        from .stage import StageWorker
-
-        self._config = config
-        self._worker = StageWorker(config)
+    def __init__(self, worker_class: type, config: StageConfig) -> None:
+        self._worker = worker_class(config)
 
     def try_step(self, block, step: str, deadly: list[str]) -> None:
         """Labels the only sample of the parcel in `block` by the steps up to `step`, less the deadly ones."""

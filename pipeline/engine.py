@@ -14,9 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .bench import StageConfig
 from .corpus import Corpus, CorpusSettings, Shard, UnitLimits
 from .parcel import Parcel
-from .stage import StageConfig, StageWorker
+from .stage import StageWorker
 from .units import Unit
 from .worklist import Work
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from ..labelers.kinds import Kind
 from ..labelers.views import ViewSettings
+from .bench import StageConfig
 from .parcel import Failure, Parcel
 from .plan import Stage, weave
 from .recipe import Recipe
 from .samples import Sample, UnitSamples
-from .stage import StageConfig, StageWorker
+from .stage import StageWorker
 from .units import Unit
 
 
@@ -45,8 +46,7 @@ def label_here(recipe: Recipe, samples: Sequence[Sample]) -> Trial:
     views = ViewSettings(**{**recipe.views.model_dump(), "count": 1})
     config = StageConfig(stage, woven, recipe.output, {}, recipe.seed, views, collect=frozenset(woven.cards))
     worker = StageWorker(config)
-    for step in woven.steps:
-        worker.runner(step)
+    worker.load()
     loading = perf_counter() - began
     unit = UnitSamples(Unit("here-000000000000", 0, None, len(samples)), list(samples))
     made = worker.make(Parcel.of(unit, tuple(woven.cards)), woven.steps, {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -13,15 +13,13 @@ from ..labelers.kinds import Kind
 from ..labelers.labeler import Batch
 from ..labelers.views import View
 from ..tokenizers.tokenizer import Tokenizer
+from .bench import Bench
 from .commit import Result
 from .parcel import Failure
 from .pixels import Chunk
 from .plan import Step
-from .runner import Fault, Outcome
+from .runner import Fault, Outcome, Poison
 from .units import Unit
-
-if TYPE_CHECKING:
-    from .stage import StageWorker
 
 
 @dataclass
@@ -36,15 +34,11 @@ class Made:
         return self.results.setdefault(name, Result())
 
 
-Poison: TypeAlias = Mapping[tuple[int, str], Fault]
-"""Samples (index in the unit) and steps that are known to kill the process."""
-
-
 @dataclass
 class ChunkLabeling:
     """One chunk going through a stage's steps."""
 
-    worker: StageWorker
+    bench: Bench
     unit: Unit
     chunk: Chunk
     steps: Sequence[Step]
@@ -69,13 +63,13 @@ class ChunkLabeling:
 
     @property
     def _views(self) -> int:
-        return self.worker.config.views.count
+        return self.bench.config.views.count
 
     def _on(self, name: str) -> str:
-        return self.worker.config.weave.cards[name].on
+        return self.bench.cards[name].on
 
     def _kind(self, name: str) -> Kind:
-        return self.worker.config.weave.cards[name].label_kind
+        return self.bench.cards[name].label_kind
 
     def _step(self, step: Step, labels: Mapping[str, list[Outcome]]) -> dict[str, list[Outcome]]:
         """The step's outcomes for all items of the chunk; an item is a sample, or a sample's view."""
@@ -91,7 +85,7 @@ class ChunkLabeling:
                 given[place] = hindrance
         outcomes = {name: [given.get(place) for place in range(len(items))] for name in step.modalities}
         if ready:
-            found = self.worker.runner(step).run(self._batch(step, items, ready, needs))
+            found = self.bench.runner(step).run(self._batch(step, items, ready, needs))
             for name in step.modalities:
                 for place, outcome in zip(ready, found[name], strict=True):
                     outcomes[name][place] = outcome
@@ -154,13 +148,13 @@ class ChunkLabeling:
 
     def _keep(self, name: str, outcomes: list[Outcome]) -> None:
         """Tokens, encoded labels and failures of one modality's outcomes in this chunk."""
-        result, card = self.made.of(name), self.worker.config.weave.cards[name]
+        result, card = self.made.of(name), self.bench.cards[name]
         rows = self._in_frame(name, outcomes, "view")
         tokens: list[np.ndarray | Fault | None] = []
-        if card.keeps_tokens and not self.worker.config.collect:
-            tokens = _tokenise(self.worker.tokenizer(name), rows)
+        if card.keeps_tokens and not self.bench.config.collect:
+            tokens = _tokenise(self.bench.tokenizer(name), rows)
             result.tokens += [None if isinstance(ids, Fault) else ids for ids in tokens]
-        if self.worker.keeps_encoded(name):
+        if self.bench.keeps_encoded(name):
             kind = card.label_kind
             result.labels += [
                 None if label is None or isinstance(label, Fault) else kind.encode(label) for label in outcomes

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from ..labelers.views import ViewSettings
 from .attempts import ATTEMPTS
+from .bench import StageConfig
 from .commit import QUARANTINE
 from .corpus import Corpus, Shard, UnitLimits
 from .engine import ReaderConfig, UnitResult, cluster_size, start_ray, stream
@@ -16,7 +17,6 @@ from .manifest import PATH, CorpusCard, DatasetError, Manifest, ModalityCard, ch
 from .plan import Stage, Weave, stages, weave
 from .raylet import raylet_watched
 from .recipe import Recipe
-from .stage import StageConfig
 from .storage import Store
 from .tokenizer_store import (
     FIT,

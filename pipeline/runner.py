@@ -29,6 +29,10 @@ Outcome: TypeAlias = "Any | Fault | None"
 """A checked label, None where the sample has no such label, or a Fault."""
 
 
+Poison: TypeAlias = Mapping[tuple[int, str], Fault]
+"""Samples (index in the unit) and steps that are known to kill the process."""
+
+
 class MalformedAnswerError(TypeError):
     """A labeler whose answer has the wrong form, whatever the sample."""
 

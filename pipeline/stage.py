@@ -2,54 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..labelers.registry import find_labeler
-from ..labelers.views import ViewSettings
-from ..tokenizers.tokenizer import Tokenizer
 from .attempts import SUSPICIOUS, Attempts, find_poison
+from .bench import Bench, StageConfig
 from .commit import amend_result, label_path, ledger_path, write_rejections, write_result
 from .corpus import Sample
 from .labeling import ChunkLabeling, Made, Poison
 from .parcel import Failure, Parcel
 from .pixels import Decoder, Wanted
-from .plan import Stage, Step, Weave
-from .runner import Fault, Outcome, Runner
+from .plan import Step
+from .runner import Fault, Outcome
 from .shards import Rows, ShardMeta, read_labels, write_labels
 from .storage import Store
-from .tokenizer_store import FIT, load_tokenizer
-from .weights import localise
+from .tokenizer_store import FIT
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from .metrics import UnitMetrics
-
-
-@dataclass(frozen=True)
-class StageConfig:
-    """What an actor of a stage has to know.
-
-    carries: modalities whose labels later stages need. pixels_later: whether later stages look at images. collect:
-    set in the pass before fitting, where the labels of these modalities are put aside and nothing else is written.
-    amends: set when quarantined samples are tried again, and their outcomes go into the shards that there are.
-    """
-
-    stage: Stage
-    weave: Weave
-    output: str
-    storage_options: Mapping[str, Any]
-    seed: int
-    views: ViewSettings
-    carries: frozenset[str] = frozenset()
-    pixels_later: bool = False
-    collect: frozenset[str] = frozenset()
-    last: bool = True
-    amends: bool = False
 
 
 class StageWorker:
@@ -59,11 +34,9 @@ class StageWorker:
         self.config = config
         self._weave = config.weave
         self._store = Store(config.output, config.storage_options)
-        self._device = "cuda" if config.stage.num_gpus else "cpu"
+        self._bench = Bench(config, self._store)
         threads = max(2, int(config.stage.num_cpus))
         self._decoder = Decoder(config.views, config.seed, threads)
-        self._runners: dict[str, Runner] = {}
-        self._tokenizers: dict[str, Tokenizer] = {}
         self._metrics: UnitMetrics | None = None
         self._writers = ThreadPoolExecutor(4, thread_name_prefix="write")
 
@@ -82,13 +55,18 @@ class StageWorker:
         """Labels, tokenises and writes a unit. Returns the parcel for the next stage, or with the results alone."""
         began = perf_counter()
         attempts = Attempts(self._store, parcel.unit.name, self.config.stage.steps[0].name)
-        poison = find_poison(self.config, parcel) if attempts.begin() >= SUSPICIOUS else {}
+        poison = find_poison(StageWorker, self.config, parcel) if attempts.begin() >= SUSPICIOUS else {}
         todo = [name for name in self.config.stage.modalities if name in parcel.todo]
         making = self._making(parcel)
         made = self.make(parcel, [step for step in self.config.stage.steps if making & set(step.modalities)], poison)
         self._write(parcel, todo, made)
         attempts.end()
         return self._pass_on(parcel, todo, making, made, perf_counter() - began)
+
+    def load(self) -> None:
+        """Loads all labelers of the stage; otherwise each is loaded when it is first needed."""
+        for step in self.config.stage.steps:
+            self._bench.runner(step)
 
     def try_out(self, parcel: Parcel, step: str, poison: Poison) -> None:
         """Labels and tokenises by the steps up to `step`, and writes nothing."""
@@ -110,30 +88,8 @@ class StageWorker:
         wanted = Wanted(any(step.on == "view" for step in steps), any(step.on == "image" for step in steps))
         for chunk in self._decoder.chunks(parcel.samples, parcel.chunks, wanted):
             made.decodes += chunk.decodes
-            ChunkLabeling(self, parcel.unit, chunk, steps, known, poison, made).run(making)
+            ChunkLabeling(self._bench, parcel.unit, chunk, steps, known, poison, made).run(making)
         return made
-
-    def runner(self, step: Step) -> Runner:
-        """The step's labeler, loaded on first use."""
-        if step.name not in self._runners:
-            labeler_class = find_labeler(step.labeler)
-            path = localise(step.weights, self.config.storage_options) if step.weights else None
-            labeler = labeler_class(labeler_class.Params.model_validate(step.params), path)
-            self._runners[step.name] = Runner(labeler, step.modalities, step.batch_size, self._device)
-        return self._runners[step.name]
-
-    def tokenizer(self, modality: str) -> Tokenizer:
-        if modality not in self._tokenizers:
-            self._tokenizers[modality] = load_tokenizer(self._store, modality, self._weave.cards[modality])
-        return self._tokenizers[modality]
-
-    def keeps_encoded(self, modality: str) -> bool:
-        """Whether the encoded labels outlive their chunk."""
-        return (
-            self._weave.cards[modality].keeps_labels
-            or modality in self.config.carries
-            or modality in self.config.collect
-        )
 
     def _known_labels(self, parcel: Parcel, steps: Sequence[Step], making: set[str]) -> dict[str, list[Outcome]]:
         """Labels that the steps need and don't make here: from earlier stages, or kept in the dataset."""

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenloom.pipeline.bench import StageConfig
 from tokenloom.pipeline.corpus import Corpus, UnitLimits
 from tokenloom.pipeline.manifest import PATH
 from tokenloom.pipeline.parcel import Parcel
 from tokenloom.pipeline.plan import Stage
 from tokenloom.pipeline.recipe import Recipe, parse_recipe
 from tokenloom.pipeline.run import Plan, make_plan, stage_configs
-from tokenloom.pipeline.stage import StageConfig, StageWorker
+from tokenloom.pipeline.stage import StageWorker
 from tokenloom.pipeline.storage import Store
 
 
@@ -57,4 +58,3 @@ def digests(url: Path | str) -> dict[str, str]:
     """SHA-256 of every object of a dataset, by path."""
     store = Store(str(url))
     return {entry.name: hashlib.sha256(store.read(entry.name)).hexdigest() for entry in store.list()}
-

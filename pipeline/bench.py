@@ -1,0 +1,68 @@
+"""The bench: what an actor of a stage is told, and the labelers and tokenizers that it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..labelers.registry import find_labeler
+from ..labelers.views import ViewSettings
+from ..tokenizers.tokenizer import Tokenizer
+from .plan import Stage, Step, Weave
+from .runner import Runner
+from .storage import Store
+from .tokenizer_store import load_tokenizer
+from .weights import localise
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """What an actor of a stage has to know.
+
+    carries: modalities whose labels later stages need. pixels_later: whether later stages look at images. collect:
+    set in the pass before fitting, where the labels of these modalities are put aside and nothing else is written.
+    amends: set when quarantined samples are tried again, and their outcomes go into the shards that there are.
+    """
+
+    stage: Stage
+    weave: Weave
+    output: str
+    storage_options: Mapping[str, Any]
+    seed: int
+    views: ViewSettings
+    carries: frozenset[str] = frozenset()
+    pixels_later: bool = False
+    collect: frozenset[str] = frozenset()
+    last: bool = True
+    amends: bool = False
+
+
+class Bench:
+    """The stage's labelers and tokenizers, each loaded when it is first needed."""
+
+    def __init__(self, config: StageConfig, store: Store) -> None:
+        self.config = config
+        self.cards = config.weave.cards
+        self._store = store
+        self._device = "cuda" if config.stage.num_gpus else "cpu"
+        self._runners: dict[str, Runner] = {}
+        self._tokenizers: dict[str, Tokenizer] = {}
+
+    def runner(self, step: Step) -> Runner:
+        """The step's labeler, loaded on first use."""
+        if step.name not in self._runners:
+            labeler_class = find_labeler(step.labeler)
+            path = localise(step.weights, self.config.storage_options) if step.weights else None
+            labeler = labeler_class(labeler_class.Params.model_validate(step.params), path)
+            self._runners[step.name] = Runner(labeler, step.modalities, step.batch_size, self._device)
+        return self._runners[step.name]
+
+    def tokenizer(self, modality: str) -> Tokenizer:
+        if modality not in self._tokenizers:
+            self._tokenizers[modality] = load_tokenizer(self._store, modality, self.cards[modality])
+        return self._tokenizers[modality]
+
+    def keeps_encoded(self, modality: str) -> bool:
+        """Whether the encoded labels outlive their chunk."""
+        return self.cards[modality].keeps_labels or modality in self.config.carries or modality in self.config.collect
