@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -87,7 +89,7 @@ def start_ray() -> None:
         # Plugins written as module:Class may lie in the working directory.
         paths = os.pathsep.join(path for path in (str(Path.cwd()), os.environ.get("PYTHONPATH", "")) if path)
         try:
-            with _silent_stderr():  # it reports its own log level there
+            with _silent_stderr(), _own_sigterm():  # Ray reports its log level on stderr
                 ray.init(
                     include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
                     log_to_driver=False,
@@ -105,6 +107,15 @@ def start_ray() -> None:
     context.execution_options.verbose_progress = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its tracebacks; the cause becomes an EngineError
     warnings.filterwarnings("ignore", module=r"ray\.data\.")
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keeps SIGTERM's handler, in whose place Ray puts one that exits without a word."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -173,7 +173,8 @@ def test_the_python_api_runs_a_dict_and_opens_the_dataset(corpus_folder, tmp_pat
 
 def start(folder: Path, output: Path, modalities: dict, corpus: Path) -> subprocess.Popen[str]:
     path = folder / f"{output.name}.yaml"
-    path.write_text(yaml.safe_dump({"corpus": str(corpus), "output": str(output), "modalities": modalities, **SMALL}))
+    made = {"corpus": str(corpus), "output": str(output), "modalities": modalities, **SMALL}
+    path.write_text(yaml.safe_dump(made, sort_keys=False))
     environment = {**os.environ, "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "tokenloom.pipeline.cli", "run", str(path)],
