@@ -202,33 +202,32 @@ def _pairs(texts: list[str], option: str) -> dict[str, str]:
     return pairs
 
 
+class Stopped(SystemExit):
+    """SIGTERM or Ctrl-C, raised in the main thread; not a KeyboardInterrupt, which typer would end in its own way."""
+
+
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Makes SIGTERM end a command as Ctrl-C does."""
+def _stoppable() -> Iterator[None]:
+    """Turns the two signals into Stopped, with the exit code that shells expect."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        raise Stopped(128 + number)
 
-    previous = signal.signal(signal.SIGTERM, stop)
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, raised in the main thread."""
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def main() -> None:
     """Runs the command line; a user's mistake is one message and exit code 1, never a traceback."""
     try:
-        with _terminable():
+        with _stoppable():
             app()
-    except Terminated:
-        _fail("stopped by SIGTERM; what was committed stays, the same command goes on from there", 143)
-    except KeyboardInterrupt:
-        _fail("stopped; what was committed stays, the same command goes on from there", 130)
+    except Stopped as stopped:
+        _fail("stopped; what was committed stays, the same command goes on from there", int(str(stopped.code)))
     except (ValueError, RuntimeError, OSError) as error:
         if not _expected(error):
             raise
