@@ -27,9 +27,7 @@ class CorpusSettings(BaseModel):
         description="tars, Parquet files or a folder of images: a path or fsspec URL, with {000..123}, {a,b}, *, ?, **"
     )
     format: Literal["auto", "tar", "parquet", "folder"] = "auto"
-    image: str | None = Field(
-        default=None, description="column, or extension, of the image; found by itself"
-    )
+    image: str | None = Field(default=None, description="column, or extension, of the image; found by itself")
     key: str | None = Field(default=None, description="Parquet's key column: key, __key__, id, or the row's number")
     fields: list[str] | None = Field(default=None, description="the fields to keep beside the image; by default all")
     storage_options: dict[str, Any] = Field(default_factory=dict, description="fsspec options", repr=False)

@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -125,18 +125,20 @@ def _units(start: int, stop: int | None) -> int:
 
 
 def _count_reads() -> list[str]:
-    """A list that grows by the URL of every object of which any part is read, from here on."""
-    from tokenloom.pipeline import storage
+    """A list that grows by the path of every object of which any part is read, from here on."""
+    from tokenloom.pipeline.storage import Store
 
     read: list[str] = []
-    original = storage.Store._do
 
-    def counting(store, action, path, operation):
-        if action == "read":
+    def counted(original: Callable[..., bytes]) -> Callable[..., bytes]:
+        def counting(store: Store, path: str, *of: int) -> bytes:
             read.append(path)
-        return original(store, action, path, operation)
+            return original(store, path, *of)
 
-    storage.Store._do = counting
+        return counting
+
+    for name in ("read", "read_range"):
+        setattr(Store, name, counted(getattr(Store, name)))
     return read
 
 
