@@ -102,7 +102,7 @@ def naive_ray(fitted: str, output: str, tars: Sequence[str]) -> None:
 
     ray.init(num_cpus=PROCESSES, include_dashboard=False, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    dataset = ray.data.read_webdataset(list(tars), decoder=None)
+    dataset: Any = ray.data.read_webdataset(list(tars), decoder=None)
     dataset = dataset.map(_decoded_row).map_batches(_labelled_columns)
     dataset.map_batches(functools.partial(_token_columns, fitted=fitted)).write_parquet(output)
 

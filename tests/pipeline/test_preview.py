@@ -137,7 +137,7 @@ def test_views_are_decoded_from_the_tokens_of_rgb_at_last(small, tmp_path):
     manifest = replace(small.manifest, modalities={**small.manifest.modalities, "rgb": card})
     unit = small.units[0]
     keys = small.keys[unit]
-    write_result(small.store, unit, "rgb", card, keys, 2, Result(tokenizer.encode(labels)), "")
+    write_result(small.store, unit, "rgb", card, keys, 2, Result([*tokenizer.encode(labels)]), "")
     finder = ViewFinder(manifest, {"rgb": tokenizer})
     seen = finder.find(unit, keys, [1, 3], UnitReader(small.store, manifest, {"rgb": {unit}}))
     assert list(seen) == [(1, 0), (1, 1), (3, 0), (3, 1)]

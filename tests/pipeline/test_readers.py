@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,8 +40,8 @@ def test_token_shards_are_plain_parquet(dataset, modality, tmp_path):
         pq.read_table(path) for path in Path(dataset.store.url, modality).glob("*.parquet")
     ).to_pylist()
     assert {(row["key"], row["view"]): row["tokens"] for row in arrow} == wanted
-    assert {(k, v): t for k, v, t in duckdb.sql(f"from '{pattern}'").fetchall()} == wanted
-    hub = datasets.load_dataset("parquet", data_files=pattern, split="train", cache_dir=str(tmp_path))
+    assert {(k, v): t for k, v, t in duckdb.execute(f"from '{pattern}'").fetchall()} == wanted
+    hub: Any = datasets.load_dataset("parquet", data_files=pattern, split="train", cache_dir=str(tmp_path))
     assert {(row["key"], row["view"]): row["tokens"] for row in hub} == wanted
 
 
@@ -55,10 +56,11 @@ def test_token_shards_by_ray(dataset, ray_session):
 
 
 def test_label_shards_are_webdataset(dataset):
-    import webdataset
+    from webdataset.compat import WebDataset
 
     tars = sorted(f"{dataset.store.url}/canny_edge/{unit.name}.tar" for unit in dataset.units)
-    samples = list(webdataset.WebDataset(tars, shardshuffle=False).decode("l8"))
+    decoded: Any = WebDataset(tars, shardshuffle=False).decode("l8")
+    samples = list(decoded)
     assert [sample["__key__"] for sample in samples] == [
         key.replace(".", "%2E") for unit in sorted(dataset.units) for key in dataset.keys[unit]
     ]
@@ -67,10 +69,10 @@ def test_label_shards_are_webdataset(dataset):
 
 
 def test_label_shards_align_though_labels_are_missing(dataset):
-    import webdataset
+    from webdataset.compat import WebDataset
 
     tars = sorted(f"{dataset.store.url}/caption/{unit.name}.tar" for unit in dataset.units)
-    samples = {sample["__key__"]: sample for sample in webdataset.WebDataset(tars, shardshuffle=False)}
+    samples = {sample["__key__"]: sample for sample in WebDataset(tars, shardshuffle=False)}
     assert len(samples) == sum(len(keys) for keys in dataset.keys.values())
     for key, sample in samples.items():
         label = dataset.labels["caption"][key.replace("%2E", "."), 0]

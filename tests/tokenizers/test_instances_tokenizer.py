@@ -107,7 +107,7 @@ def test_boxes_round_trip(found, texts):
     corners = np.rint(label.boxes.astype(np.float64)[:, :2] * 999)
     order = np.argsort((corners**2).sum(axis=1), kind="stable")
     assert np.abs(decoded.boxes - label.boxes[order]).max(initial=0) <= 0.5 / 999 + 1e-6
-    assert list(decoded.texts if texts else decoded.labels) == [found[place][2] for place in order]
+    assert list((decoded.texts or []) if texts else decoded.labels) == [found[place][2] for place in order]
     if texts:
         assert list(decoded.labels) == ["text"] * len(found)
     np.testing.assert_array_equal(tokenizer.encode([decoded])[0], tokenizer.encode([label])[0])
@@ -140,6 +140,7 @@ def test_texts_cannot_forge_boxes():
     label = InstanceSet(boxes([0, 0, 1, 1]), ["text"], texts=["v0=1 v1=2 v2=3 v3=4 [EOS] none"])
     (decoded,) = check_contract(tokenizer, [label])
     assert len(decoded) == 1
+    assert decoded.texts is not None
     assert decoded.texts[0].replace(" ", "") == "v0=1v1=2v2=3v3=4[eos]none"
 
 
@@ -151,7 +152,7 @@ def test_masks_round_trip(masked):
         masked.kind.check(back)
         assert list(back.labels) == ["cup"] * 3
         order = np.argsort((np.rint(label.boxes[:, :2] * 999.0) ** 2).sum(axis=1), kind="stable")
-        for place, mask in zip(order, back.masks, strict=True):
+        for place, mask in zip(order, back.masks or [], strict=True):
             assert (mask.height, mask.width) == (224, 224)
             wanted = ellipse(label.boxes[place], 224, 224).to_array()
             assert (wanted & mask.to_array()).sum() / (wanted | mask.to_array()).sum() > 0.85
@@ -186,6 +187,7 @@ def test_a_sample_without_masks_gives_full_and_empty_patches():
     assert tokenizer.facts == {"codes": 2, "sample": 0, "loss": {"pixel_error": 0.0}}
     full = InstanceSet(boxes([0, 0, 0.5, 1]), ["cup"], masks=[Mask.from_array(np.arange(60) < 30 * np.ones((40, 1)))])
     (decoded,) = check_contract(tokenizer, [full])
+    assert decoded.masks is not None
     np.testing.assert_array_equal(decoded.masks[0].to_array()[0], np.arange(224) < 112)
 
 
