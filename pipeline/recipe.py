@@ -250,7 +250,8 @@ def _explain(problem: Any, source: str, lines: Mapping[tuple, int]) -> str:
         hint = f"did you mean {close[0]!r}?" if close else f"the keys here are {', '.join(siblings)}"
         return f"{place}: unknown key {name!r}; {hint}"
     if problem["type"] == "missing":
-        return f"{place}: the key {name!r} is missing; write it, or give --set {name}=VALUE"
+        option = f"--{name} URL" if name in ("corpus", "output") else f"--set {name}=VALUE"
+        return f"{place}: the key {name!r} is missing; write it, or give {option}"
     return f"{place}: {name}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 

@@ -59,7 +59,7 @@ def test_a_modality_is_checked_in_depth(tmp_path):
 
 
 def test_a_missing_key_is_named(tmp_path):
-    with pytest.raises(RecipeError, match=r"the key 'output' is missing; write it, or give --set output=VALUE"):
+    with pytest.raises(RecipeError, match=r"the key 'output' is missing; write it, or give --output URL"):
         load(tmp_path, "corpus: photos\nmodalities: [rgb]\n")
 
 
