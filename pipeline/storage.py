@@ -143,7 +143,8 @@ class Store:
         way_out = files.way_out(error) if files else ""
         if isinstance(error, FileNotFoundError) and not way_out:
             return FileNotFoundError(f"{url} does not exist")
-        said = _without_secrets(str(error), self._options)
+        user = self._address.partition("://")[2].partition("/")[0].rpartition("@")[0]
+        said = _without_secrets(str(error), {**self._options, "user:password": user})
         return StorageError(f"could not {action} it ({type(error).__name__}: {said})", url, way_out)
 
 
