@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -296,7 +297,16 @@ def stages(weave: Weave, recipe: Recipe, cpus: int, gpus: float) -> list[Stage]:
         grouped.setdefault((level, pool), []).append(step)
     workers = recipe.resources.workers or max(1, cpus)
     in_order = sorted(grouped.items(), key=lambda item: item[0][0])
-    return [_stage(tuple(steps), wishes, workers, gpus) for _, steps in in_order]
+    return _that_fit([_stage(tuple(steps), wishes, workers, gpus) for _, steps in in_order], cpus)
+
+
+def _that_fit(groups: list[Stage], cpus: int) -> list[Stage]:
+    """The stages, asking for less CPU each where one worker of every stage wouldn't fit into the cluster: a stage
+    without workers would hold up all others for ever."""
+    asked = sum(stage.num_cpus * stage.min_workers for stage in groups)
+    if asked <= cpus:
+        return groups
+    return [replace(stage, num_cpus=math.floor(100 * stage.num_cpus * cpus / asked) / 100) for stage in groups]
 
 
 def _wish(step: Step, wishes: Sequence[StageSettings]) -> StageSettings | None:

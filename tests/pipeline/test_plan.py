@@ -52,6 +52,7 @@ def test_stages_fuse_on_a_laptop_and_split_where_asked():
     made = recipe("photos", "out", modalities, resources=wish)
     names = [[step.name for step in stage.steps] for stage in stages(weave(made), made, cpus=8, gpus=0)]
     assert names == [["mean_colour"], ["canny_edge"], ["doubled"]]
+    assert sum(stage.num_cpus for stage in stages(weave(made), made, cpus=2, gpus=0)) <= 2
     made = recipe("photos", "out", modalities, resources={"stages": [{"modalities": ["depth"]}]})
     with pytest.raises(RecipeError, match="depth"):
         stages(weave(made), made, cpus=8, gpus=0)
