@@ -6,12 +6,11 @@ A shard is one folder with the images directly in it; a position is an index int
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
+from .readahead import in_order
 from .samples import (
     LARGEST_IMAGE,
     LARGEST_TEXT,
@@ -27,9 +26,6 @@ from .samples import (
     rejection,
 )
 from .storage import Entry, Store
-
-S = TypeVar("S")
-T = TypeVar("T")
 
 _READERS = 16
 """Requests at a time where every image is an object of its own behind a network."""
@@ -94,7 +90,7 @@ def read_folder(
         return Item(index, picture.size, sample)
 
     indices = range(start, len(found) if stop is None else min(stop, len(found)))
-    return map(load, indices) if store.is_local else _read_ahead(load, indices)
+    return map(load, indices) if store.is_local else in_order(load, indices, _READERS)
 
 
 def _contents(store: Store, folder: str, picture: Picture, wanted: Collection[str] | None) -> tuple[bytes, dict]:
@@ -108,19 +104,3 @@ def _contents(store: Store, folder: str, picture: Picture, wanted: Collection[st
         if is_text(extension, entry.size, wanted)
     }
     return content(picture.image, LARGEST_IMAGE), fields_from(texts, wanted)
-
-
-def _read_ahead(load: Callable[[S], T], arguments: Iterable[S]) -> Iterator[T]:
-    """`map` with a few calls under way at a time."""
-    with ThreadPoolExecutor(_READERS) as pool:
-        waiting: deque[Future[T]] = deque()
-        try:
-            for argument in arguments:
-                waiting.append(pool.submit(load, argument))
-                if len(waiting) == _READERS:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
