@@ -198,7 +198,7 @@ def _tokenise(tokenizer: Tokenizer, rows: Sequence[Outcome]) -> list[np.ndarray 
     tokens: list[np.ndarray | Fault | None] = [label if isinstance(label, Fault) else None for label in rows]
     try:
         encoded: Sequence[np.ndarray | Fault] = tokenizer.encode([rows[place] for place in places]) if places else []
-    except Exception:
+    except Exception:  # of one label, which the next line finds out
         encoded = [_tokenise_one(tokenizer, rows[place]) for place in places]
     for place, ids in zip(places, encoded, strict=True):
         tokens[place] = ids
