@@ -78,6 +78,23 @@ def load_model(auto_class: Any, weights: str, device: str, unused: tuple[str, ..
     return model.eval().requires_grad_(False).to(device)
 
 
+def load_processor(auto_class: Any, weights: str, **settings: Any) -> Any:
+    """The checkpoint's own processor (AutoImageProcessor, AutoTokenizer, ...).
+
+    settings: those that replace the checkpoint's. Raises CheckpointError where the checkpoint has none.
+    """
+    try:
+        return auto_class.from_pretrained(weights, **settings)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if Path(weights).is_dir():
+            reason = str(error).strip().partition("\n")[0]
+            raise CheckpointError(
+                f"{weights}: its processor can't be read ({reason}); the folder must hold the checkpoint's "
+                f"preprocessor_config.json, and tokenizer files where it has any"
+            ) from error
+        raise _unreachable(weights, error) from error
+
+
 @contextmanager
 def _without_progress_bars() -> Iterator[None]:
     from transformers.utils import logging

@@ -68,14 +68,21 @@ class Image(Kind):
 
     content: "colour" and "intensity" are interpolated, "normals" too, their x turning with a mirror (unit vectors in
     [-1, 1], or (n + 1) / 2 as uint8), "classes" are ids that take the nearest pixel. Stored as PNG, or npy for floats.
+
+    unit: what an intensity counts, as "metre" or "relative" (known up to scale and shift). classes: how many there are.
     """
 
     channels: int = 3
     dtype: Literal["uint8", "uint16", "float32"] = "uint8"
     content: Literal["colour", "intensity", "normals", "classes"] = "colour"
+    unit: str | None = None
+    classes: int | None = None
     name: ClassVar[str] = "image"
-    default_tokenizer: ClassVar[str | None] = "patch_codebook"
     spatial: ClassVar[bool] = True
+
+    @property
+    def default_tokenizer(self) -> str | None:  # type: ignore[override]
+        return None if self.content == "classes" else "patch_codebook"
 
     @property
     def extension(self) -> str:  # type: ignore[override]

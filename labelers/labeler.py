@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from .kinds import Kind
+from .licences import licence_of
 from .views import View
 
 
@@ -25,11 +27,21 @@ class Modality:
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights that a labeler needs: `default` is a hub id, or None where the user must name a path."""
+    """Weights that a labeler needs.
+
+    default: a hub id or URL; None where the user must name a path. licence: of the default weights, and of every
+    checkpoint of this labeler unless `others` is given. source: a page that describes them. others: licences of further
+    checkpoints by a pattern of their hub ids (`depth-anything/*-Large-hf`); any that none fits has an unknown licence.
+    """
 
     default: str | None
     licence: str
     source: str
+    others: Mapping[str, str] | None = None
+
+    def licence_of(self, source: str) -> str:
+        """The licence of the checkpoint `source`; see `licences`."""
+        return licence_of(source, self.default, self.licence, self.others)
 
 
 @dataclass(frozen=True)
@@ -101,6 +113,15 @@ class Labeler(ABC):
 
     def load(self, device: str) -> None:  # noqa: B027 - most light labelers have nothing to load
         """Load the weights onto `device` ("cpu", "cuda", ...). Called once, before the first `label`."""
+
+    @classmethod
+    def write_tiny(cls, folder: Path) -> Path:
+        """Write the smallest checkpoint of the real on-disk format, of random numbers from a fixed seed, into `folder`.
+
+        Returns what to give as `weights`: the folder, or a file in it. This is what `weights: tiny` stands for, with
+        which a recipe can be tried without a download; its labels mean nothing, and the dataset says so.
+        """
+        raise NotImplementedError(f"{cls.__name__} has no tiny weights")
 
     @abstractmethod
     def label(self, batch: Batch) -> Mapping[str, Sequence[Any]]:

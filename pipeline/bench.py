@@ -53,7 +53,8 @@ class Bench:
         """The step's labeler, loaded on first use."""
         if step.name not in self._runners:
             labeler_class = find_labeler(step.labeler)
-            path = localise(step.weights, self.config.storage_options) if step.weights else None
+            options = self.config.storage_options
+            path = localise(step.weights, options, labeler_class) if step.weights else None
             labeler = labeler_class(labeler_class.Params.model_validate(step.params), path)
             self._runners[step.name] = Runner(labeler, step.modalities, step.batch_size, self._device)
         return self._runners[step.name]

@@ -74,7 +74,7 @@ def check(reference: str, params: Mapping[str, Any], weights: Mapping[str, str])
     makes what it needs."""
     labeler_class = find_labeler(reference)
     checked = validated(labeler_class.Params, params, "--param")
-    local = {name: localise(source) for name, source in weights.items()}
+    local = {name: localise(source, labeler_class=find_labeler(name)) for name, source in weights.items()}
     needed = {name: find_labeler(name)(weights=path) for name, path in local.items() if name != reference}
     report = check_labeler(labeler_class, checked, local.get(reference), needed)
     print(report)

@@ -11,6 +11,7 @@ from typing import Any
 from ..labelers.kinds import Kind, kind_from
 from ..tokenizers.tokenizer import TokenSpec
 from .storage import Store
+from .weights import RANDOM, TINY
 
 FORMAT_VERSION = 1
 PATH = "dataset.json"
@@ -44,7 +45,7 @@ class WeightsCard:
 
     @property
     def random(self) -> bool:
-        return self.source == "random"
+        return self.source in (RANDOM, TINY)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from pydantic import BaseModel, ValidationError
 
 from ..labelers.kinds import Kind
 from ..labelers.labeler import Labeler, Modality
+from ..labelers.licences import is_noncommercial
 from ..labelers.registry import TOKENIZERS, find, find_labeler
 from ..tokenizers.tokenizer import Tokenizer
 from .manifest import ModalityCard, TokensCard, WeightsCard
 from .recipe import ModalitySettings, Recipe, RecipeError, StageSettings
-from .weights import LocalWeights, resolve, without_credentials
+from .weights import PACKAGE, LocalWeights, resolve, without_credentials
 
 
 @dataclass(frozen=True)
@@ -167,12 +168,8 @@ def _new_group(recipe: Recipe, name: str, settings: ModalitySettings) -> _Group:
     reference = settings.labeler or name
     labeler_class = find_labeler(reference)
     params = validated(labeler_class.Params, settings.params, f"modalities.{name}.params")
-    source = settings.weights or (labeler_class.weights.default if labeler_class.weights else None)
-    if source and labeler_class.weights is None:
-        raise RecipeError(f"modalities.{name}.weights: the labeler {reference} takes no weights")
-    if labeler_class.weights and source is None:
-        raise RecipeError(f"modalities.{name}: {reference} has no default weights; give their path with `weights:`")
-    weights = resolve(source, recipe.storage_options) if source else None
+    source = _source_of_weights(recipe, name, reference, labeler_class)
+    weights = resolve(source, recipe.storage_options, labeler_class) if source else None
     labeler = labeler_class(params, weights.path if weights else None)
     made = [modality.name for modality in labeler.makes]
     if name not in made:
@@ -181,6 +178,32 @@ def _new_group(recipe: Recipe, name: str, settings: ModalitySettings) -> _Group:
             f"after what it makes"
         )
     return _Group(reference, labeler, source, weights, settings, [])
+
+
+def _source_of_weights(recipe: Recipe, name: str, reference: str, labeler_class: type[Labeler]) -> str | None:
+    """Where a labeler's weights come from. Refuses those whose licence forbids commercial use, unless the recipe
+    accepts it: before they are fetched."""
+    settings, weights = recipe.modalities[name], labeler_class.weights
+    if weights is None:
+        if settings.weights:
+            raise RecipeError(f"modalities.{name}.weights: the labeler {reference} takes no weights")
+        return None
+    source = settings.weights or weights.default
+    if recipe.weights and not (source or "").startswith(PACKAGE):
+        return recipe.weights
+    if source is None:
+        raise RecipeError(
+            f"modalities.{name}: {reference} has no default weights; get them from {weights.source} and give their "
+            f"path with `weights:`"
+        )
+    licence = weights.licence_of(source)
+    if is_noncommercial(licence) and licence not in recipe.accept_license:
+        raise RecipeError(
+            f"modalities.{name}: the weights {without_credentials(source)} are under the licence {licence}, which "
+            f"forbids commercial use ({weights.source}); write `accept_license: {licence}` into the recipe to accept "
+            f"it, or leave the modality out"
+        )
+    return source
 
 
 def _order(groups: list[_Group]) -> list[_Group]:
@@ -233,7 +256,9 @@ def _card(recipe: Recipe, name: str, group: _Group, step: Step, cards: Mapping[s
         version=labeler.version,
         on=step.on,
         params=step.params,
-        weights=WeightsCard(without_credentials(group.source or ""), group.weights.sha256, weights.licence)
+        weights=WeightsCard(
+            without_credentials(group.source or ""), group.weights.sha256, weights.licence_of(group.source or "")
+        )
         if weights and group.weights
         else None,
         licence=labeler.licence,

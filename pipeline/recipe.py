@@ -59,7 +59,7 @@ class ModalitySettings(Strict):
     )
     params: dict[str, Any] = Field(default_factory=dict, description="the labeler's parameters")
     weights: str | None = Field(
-        default=None, description="hub id, local path or fsspec URL; `random` has to be written out"
+        default=None, description="hub id, local path or fsspec URL; `random` and `tiny` have to be written out"
     )
     tokenizer: TokenizerSettings | None = Field(
         default=None, description="name, or {name, params}; the kind's own by default"
@@ -112,6 +112,12 @@ class Recipe(Strict):
     vocabulary: str | None = Field(
         None, description="a tokenizer.json to use; by default one is trained on the captions"
     )
+    weights: Literal["tiny"] | None = Field(
+        None, description="`tiny`: all labelers take small random weights, to try a recipe without its checkpoints"
+    )
+    accept_license: list[str] = Field(
+        default_factory=list, description="non-commercial licences of weights that you accept, as `run` names them"
+    )
     fit: FitSettings = FitSettings()
     resources: Resources = Resources()
     max_failures: float = Field(default=0.25, ge=0, le=1, description="share of failed labels at which the run stops")
@@ -123,6 +129,11 @@ class Recipe(Strict):
     @classmethod
     def _url_alone(cls, value: Any) -> Any:
         return {"url": value} if isinstance(value, str | list) else value
+
+    @field_validator("accept_license", mode="before")
+    @classmethod
+    def _licence_alone(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
     @field_validator("modalities", mode="before")
     @classmethod

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +14,11 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from ..labelers.hub import package_path
+from ..labelers.labeler import Labeler
 
 RANDOM = "random"
-_PACKAGE = "package:"
+TINY = "tiny"
+PACKAGE = "package:"
 """Prefix of weights that an installed package ships: package:NAME/path/inside."""
 
 
@@ -30,11 +34,16 @@ class LocalWeights:
     sha256: str
 
 
-def localise(source: str, options: Mapping[str, Any] | None = None) -> str:
-    """The local path of the weights; fetched into the user's cache first where they lie elsewhere."""
+def localise(source: str, options: Mapping[str, Any] | None = None, labeler_class: type[Labeler] | None = None) -> str:
+    """The local path of the weights; fetched into the user's cache first where they lie elsewhere.
+
+    labeler_class: whose weights they are; it writes those that are called `tiny`.
+    """
     if source == RANDOM:
         return RANDOM
-    if source.startswith(_PACKAGE):
+    if source == TINY and labeler_class is not None:
+        return _write_tiny(labeler_class)
+    if source.startswith(PACKAGE):
         return str(package_path(source))
     if "://" in source:
         return _download(source, dict(options or {}))
@@ -46,9 +55,11 @@ def localise(source: str, options: Mapping[str, Any] | None = None) -> str:
     return _from_hub(source)
 
 
-def resolve(source: str, options: Mapping[str, Any] | None = None) -> LocalWeights:
+def resolve(
+    source: str, options: Mapping[str, Any] | None = None, labeler_class: type[Labeler] | None = None
+) -> LocalWeights:
     """`localise`, and the SHA-256 of what is there."""
-    path = localise(source, options)
+    path = localise(source, options, labeler_class)
     return LocalWeights(path, RANDOM if path == RANDOM else hash_files(Path(path)))
 
 
@@ -109,6 +120,29 @@ def _download(url: str, options: dict[str, Any]) -> str:
         shutil.rmtree(partial, ignore_errors=True)
         partial.unlink(missing_ok=True)
     return str(target)
+
+
+def _write_tiny(labeler_class: type[Labeler]) -> str:
+    """The labeler's tiny weights in the cache, by the code that writes them and the Python it runs on."""
+    code = Path(sys.modules[labeler_class.__module__].__file__ or "").read_bytes()
+    version = hashlib.sha256(code + sys.version.encode()).hexdigest()[:16]
+    home = _cache() / TINY / f"{labeler_class.__name__}-{version}"
+    pointer = home / "weights.path"
+    if not pointer.is_file():
+        home.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(dir=home.parent, prefix=f".{home.name}-"))
+        try:
+            written = labeler_class.write_tiny(unfinished)
+            (unfinished / pointer.name).write_text(str(written.relative_to(unfinished)))
+            unfinished.rename(home)
+        except NotImplementedError as error:
+            raise WeightsError(f"weights: {error}; give a path or a hub id") from None
+        except OSError:
+            if not pointer.is_file():  # another process may have been quicker
+                raise
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return str(home / pointer.read_text())
 
 
 def _from_hub(repository: str) -> str:
