@@ -6,13 +6,13 @@ import difflib
 import importlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from inspect import cleandoc
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .labeler import Labeler
 
@@ -67,7 +67,8 @@ class LabelerRow:
     """A labeler as `tokenloom labelers` lists it.
 
     modalities: what it makes, as (name, kind); empty where `problem` says why the labeler can't be used here.
-    weights: default weights (hub id or None); weights_licence is None for a labeler without weights.
+    weights: default weights (hub id or None); weights_licence is None for a labeler without weights. memory: of one
+    copy at batch size 1, in bytes. autocast: what its model may run in on a GPU. params: their defaults by name.
     """
 
     reference: str
@@ -79,6 +80,9 @@ class LabelerRow:
     licence: str = ""
     weights: str | None = None
     weights_licence: str | None = None
+    memory: int = 0
+    autocast: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
     problem: str | None = None
 
 
@@ -107,6 +111,12 @@ def _describe(name: str) -> LabelerRow:
         licence=labeler_class.licence,
         weights=weights.default if weights else None,
         weights_licence=weights.licence if weights else None,
+        memory=labeler_class.resources.memory,
+        autocast=labeler_class.autocast,
+        params={
+            key: None if info.is_required() else info.get_default(call_default_factory=True)
+            for key, info in labeler_class.Params.model_fields.items()
+        },
     )
 
 

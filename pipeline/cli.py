@@ -157,13 +157,16 @@ def label(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.", exists=True, dir_okay=False)],
     modalities: Annotated[str, typer.Option("-m", "--modalities", help="Which, with commas between.")],
     weights: Weights = [],  # noqa: B006
+    accepted: Annotated[
+        list[str], typer.Option("--accept-license", metavar="LICENCE", help="A non-commercial one that you accept.")
+    ] = [],  # noqa: B006
     folder: Annotated[Path, typer.Option("--output", help="Where the pictures go.")] = Path("labels"),
 ) -> None:
     """Try labelers on a few images, in this process."""
     from . import labeler_commands
 
     names = [name.strip() for name in modalities.split(",") if name.strip()]
-    labeler_commands.label(images, names, _pairs(weights, "--weights"), folder)
+    labeler_commands.label(images, names, _pairs(weights, "--weights"), accepted, folder)
 
 
 @app.command()

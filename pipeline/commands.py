@@ -31,6 +31,7 @@ def run(
     if dry_run:
         print_plan(console, plan)
         return
+    _print_licences(console, plan)
     try:
         with RunProgress(console, plan.bytes) as progress:
             tally = execute(plan, replacing, limit, progress.update, progress.say)
@@ -96,6 +97,20 @@ def print_plan(console: Console, plan: Plan) -> None:
     )
     if plan.to_fit:
         console.print(f"to fit before: the tokenizers of {', '.join(plan.to_fit)}", highlight=False)
+
+
+def _print_licences(console: Console, plan: Plan) -> None:
+    """Under what licences the weights are that the run is about to use."""
+    used: dict[tuple[str, str], list[str]] = {}
+    for name in plan.weave.made_for(plan.todo) if plan.works else ():
+        weights = plan.weave.cards[name].weights
+        if weights:
+            used.setdefault((weights.source, weights.licence), []).append(name)
+    if used:
+        table = _table("weights in use", "licence", "modalities")
+        for (source, licence), names in sorted(used.items()):
+            table.add_row(source, licence, ", ".join(sorted(names)))
+        console.print(table)
 
 
 def _print_stages(console: Console, groups: Sequence[Stage]) -> None:

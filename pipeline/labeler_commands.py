@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..labelers.conformance import check_labeler
@@ -34,15 +35,24 @@ def list_labelers(as_json: bool) -> None:
         return
     console = Console()
     made = _table("modality", "kind", "labeler", "looks at", "needs")
-    weights = _table("labeler", "default weights", "licence of the code", "of the weights")
+    weights = _table("labeler", "default weights", "licence of the code", "of the weights", "memory", "autocast")
+    params = _table("labeler", "parameters")
     for row in rows:
         needs = ", ".join((*row.requires, *(rf"\[{name}]" for name in row.wants)))
         for name, kind in row.modalities:
             made.add_row(name, kind, row.reference, row.on, needs or "-")
-        weights.add_row(row.reference, row.weights or "-", row.licence, row.weights_licence or "-")
+        if row.problem:
+            continue
+        memory = f"{row.memory / 2**30:.1f} GiB"
+        licence = row.weights_licence or "-"
+        weights.add_row(row.reference, row.weights or "-", row.licence, licence, memory, row.autocast or "-")
+        if row.params:
+            params.add_row(row.reference, escape(", ".join(f"{name}={value}" for name, value in row.params.items())))
     console.print(made)
     console.print("needs in \\[brackets] are used where the recipe has them\n", style="dim")
     console.print(weights)
+    console.print("memory is that of one copy at batch size 1; autocast is used on GPUs\n", style="dim")
+    console.print(params)
     for row in rows:
         if row.problem:
             console.print(f"{row.reference} can't be used: {row.problem}", highlight=False)
@@ -81,9 +91,18 @@ def check(reference: str, params: Mapping[str, Any], weights: Mapping[str, str])
     sys.exit(0 if report.passed else 1)
 
 
-def label(images: Sequence[Path], modalities: Sequence[str], weights: Mapping[str, str], folder: Path) -> None:
-    """Labels the files, draws each label into `folder`, and prints where, or the label itself where it is text."""
-    recipe = _recipe(modalities, weights)
+def label(
+    images: Sequence[Path],
+    modalities: Sequence[str],
+    weights: Mapping[str, str],
+    accepted: Sequence[str],
+    folder: Path,
+) -> None:
+    """Labels the files, draws each label into `folder`, and prints where, or the label itself where it is text.
+
+    accepted: non-commercial licences of weights that the user accepts.
+    """
+    recipe = _recipe(modalities, weights, accepted)
     samples = [_sample(path) for path in images]
     trial = label_here(recipe, samples)
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +114,7 @@ def label(images: Sequence[Path], modalities: Sequence[str], weights: Mapping[st
             print(f"  {name:<18} {_shown(trial.labels[name], index, sample, picture, target)}")
 
 
-def _recipe(modalities: Sequence[str], weights: Mapping[str, str]) -> Recipe:
+def _recipe(modalities: Sequence[str], weights: Mapping[str, str], accepted: Sequence[str]) -> Recipe:
     """A recipe of the modalities and of all that they need."""
     wanted, waiting = {}, list(modalities)
     while waiting:
@@ -106,7 +125,9 @@ def _recipe(modalities: Sequence[str], weights: Mapping[str, str]) -> Recipe:
     unused = sorted(set(weights) - set(wanted))
     if unused:
         raise RecipeError(f"--weights {unused[0]}=...: {unused[0]} is neither asked for nor needed")
-    return parse_recipe({"corpus": ".", "output": "memory://label", "modalities": wanted})
+    return parse_recipe(
+        {"corpus": ".", "output": "memory://label", "modalities": wanted, "accept_license": list(accepted)}
+    )
 
 
 def _sample(path: Path) -> Sample:

@@ -200,8 +200,8 @@ def _source_of_weights(recipe: Recipe, name: str, reference: str, labeler_class:
     if is_noncommercial(licence) and licence not in recipe.accept_license:
         raise RecipeError(
             f"modalities.{name}: the weights {without_credentials(source)} are under the licence {licence}, which "
-            f"forbids commercial use ({weights.source}); write `accept_license: {licence}` into the recipe to accept "
-            f"it, or leave the modality out"
+            f"forbids commercial use ({weights.source}); to accept it, write `accept_license: {licence}` into the "
+            f"recipe (--accept-license where there is none), or leave the modality out"
         )
     return source
 
@@ -322,16 +322,19 @@ def stages(weave: Weave, recipe: Recipe, cpus: int, gpus: float) -> list[Stage]:
         grouped.setdefault((level, pool), []).append(step)
     workers = recipe.resources.workers or max(1, cpus)
     in_order = sorted(grouped.items(), key=lambda item: item[0][0])
-    return _that_fit([_stage(tuple(steps), wishes, workers, gpus) for _, steps in in_order], cpus)
+    return _that_fit([_stage(tuple(steps), wishes, workers, gpus) for _, steps in in_order], cpus, gpus)
 
 
-def _that_fit(groups: list[Stage], cpus: int) -> list[Stage]:
-    """The stages, asking for less CPU each where one worker of every stage wouldn't fit into the cluster: a stage
-    without workers would hold up all others for ever."""
-    asked = sum(stage.num_cpus * stage.min_workers for stage in groups)
-    if asked <= cpus:
-        return groups
-    return [replace(stage, num_cpus=math.floor(100 * stage.num_cpus * cpus / asked) / 100) for stage in groups]
+def _that_fit(groups: list[Stage], cpus: float, gpus: float) -> list[Stage]:
+    """The stages, asking for less CPU and GPU each where one worker of every stage wouldn't fit into the cluster: a
+    stage without workers would hold up all others for ever. GPUs asked for where there are none yet are left to the
+    cluster's autoscaler."""
+    for resource, there in (("num_cpus", cpus), ("num_gpus", gpus)):
+        asked = sum(getattr(stage, resource) * stage.min_workers for stage in groups)
+        if asked > there > 0:
+            shares = [math.floor(100 * getattr(stage, resource) * there / asked) / 100 for stage in groups]
+            groups = [replace(stage, **{resource: share}) for stage, share in zip(groups, shares, strict=True)]
+    return groups
 
 
 def _wish(step: Step, wishes: Sequence[StageSettings]) -> StageSettings | None:

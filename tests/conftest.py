@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import logging
 import os
@@ -48,6 +49,9 @@ def _free_port() -> int:
                 return port
 
 
+CACHE = tempfile.mkdtemp(prefix="tokenloom-cache-")
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+
 # Set before anything starts, so that every process of a test, Ray's workers among them, has the same environment, and
 # none of them can reach a real object store or hub with the credentials of whoever runs the tests.
 S3_PORT = _free_port()
@@ -61,6 +65,7 @@ os.environ.update(
     HF_HUB_OFFLINE="1",
     RAY_USAGE_STATS_ENABLED="0",
     TOKENIZERS_PARALLELISM="false",
+    TOKENLOOM_CACHE=CACHE,
 )
 for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "RAY_ADDRESS"):
     os.environ.pop(name, None)

@@ -53,6 +53,9 @@ def test_stages_fuse_on_a_laptop_and_split_where_asked():
     names = [[step.name for step in stage.steps] for stage in stages(weave(made), made, cpus=8, gpus=0)]
     assert names == [["mean_colour"], ["canny_edge"], ["doubled"]]
     assert sum(stage.num_cpus for stage in stages(weave(made), made, cpus=2, gpus=0)) <= 2
+    wishes = [{"modalities": [name], "num_gpus": 0.75} for name in ("mean_colour", "canny_edge")]
+    made = recipe("photos", "out", modalities, resources={"stages": wishes})
+    assert [stage.num_gpus for stage in stages(weave(made), made, cpus=8, gpus=1)] == [0.5, 0.5, 0.0]
     made = recipe("photos", "out", modalities, resources={"stages": [{"modalities": ["depth"]}]})
     with pytest.raises(RecipeError, match="depth"):
         stages(weave(made), made, cpus=8, gpus=0)
