@@ -132,7 +132,9 @@ def _write_tiny(labeler_class: type[Labeler]) -> str:
         home.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=home.parent, prefix=f".{home.name}-"))
         try:
-            written = labeler_class.write_tiny(unfinished)
+            folder = unfinished / "checkpoint"
+            folder.mkdir()
+            written = labeler_class.write_tiny(folder)
             (unfinished / pointer.name).write_text(str(written.relative_to(unfinished)))
             unfinished.rename(home)
         except NotImplementedError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel
 from tokenloom import Batch, FeatureMap, Labeler, Modality, Vector
+from tokenloom.labelers.labeler import Weights
 
 
 class MeanColour(Labeler):
@@ -80,6 +81,12 @@ class Aborts(MeanColour):
         if "coffee" in batch.keys:
             os.abort()
         return super().label(batch)
+
+
+class Weighty(MeanColour):
+    """Has weights, but no tiny ones."""
+
+    weights = Weights("example/weighty", "MIT", "https://example.org")
 
 
 class Grid(Labeler):

@@ -1,0 +1,71 @@
+"""Weights of the specialists: tiny ones of every labeler, from a disk and from S3, and licences that must be accepted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fsspec
+import pytest
+from tokenloom.labelers.licences import NONE
+from tokenloom.labelers.registry import describe_labelers, find_labeler
+from tokenloom.pipeline.plan import weave
+from tokenloom.pipeline.recipe import RecipeError
+from tokenloom.pipeline.weights import WeightsError, hash_files, localise, resolve
+from weaving import odd, recipe
+
+WITH_WEIGHTS = [
+    row.reference
+    for row in describe_labelers()
+    if row.weights_licence and not (row.weights or "").startswith("package:")
+]
+LARGEST = 25e6
+"""Bytes that tiny weights may have."""
+
+
+def woven(modalities, **more):
+    return weave(recipe("photos", "out", modalities, **more))
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+def test_tiny_weights_are_reproducible_and_small_and_load_from_s3(name, s3_url, tmp_path):
+    labeler_class = find_labeler(name)
+    local = Path(localise("tiny", labeler_class=labeler_class))
+    assert hash_files(labeler_class.write_tiny(tmp_path)) == hash_files(local)
+    files = [local] if local.is_file() else [path for path in local.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < LARGEST
+    url = f"{s3_url}/{local.name}"
+    filesystem, _ = fsspec.url_to_fs(url)
+    for path in files:
+        filesystem.put(str(path), f"{url}/{path.relative_to(local).as_posix()}" if local.is_dir() else url)
+    fetched = resolve(url)
+    assert fetched.sha256 == hash_files(local)
+    labeler = labeler_class(weights=fetched.path)
+    labeler.load("cpu")
+    assert [m.kind for m in labeler.makes] == [m.kind for m in labeler_class(weights=str(local)).makes]
+
+
+def test_noncommercial_weights_need_the_recipes_word_before_they_are_fetched():
+    with pytest.raises(RecipeError, match=r"modalities\.imagebind: .*CC-BY-NC-SA-4\.0.*accept_license: CC-BY-NC-SA"):
+        woven({"imagebind": {}})
+    with pytest.raises(WeightsError, match=r"imagebind_huge\.pth: can't be fetched"):
+        woven({"imagebind": {}}, accept_license="CC-BY-NC-SA-4.0")
+
+
+def test_weights_without_a_default_say_where_to_get_them():
+    with pytest.raises(RecipeError, match=r"human_poses has no default weights; get them from https://github\.com"):
+        woven({"human_poses": {}, "det": {"weights": "tiny"}})
+
+
+def test_tiny_weights_need_no_licence_and_say_what_they_are():
+    cards = woven({"imagebind": {}, "dinov2": {"weights": "facebook/dinov2-large"}, "ocr": {}}, weights="tiny").cards
+    for name in ("imagebind", "dinov2"):
+        weights = cards[name].weights
+        assert weights is not None
+        assert (weights.source, weights.licence, weights.random) == ("tiny", NONE, True)
+    assert cards["ocr"].weights is not None
+    assert not cards["ocr"].weights.random
+
+
+def test_a_labeler_without_tiny_weights_says_so():
+    with pytest.raises(WeightsError, match="Weighty has no tiny weights"):
+        woven({"weighty": odd("Weighty")}, weights="tiny")
