@@ -34,17 +34,22 @@ class Caption(Labeler):
     Params: ClassVar[type[BaseModel]] = CaptionParams
 
     def label(self, batch: Batch) -> Mapping[str, Sequence[Any]]:
-        return {"caption": [self._caption(fields) for fields in batch.fields]}
+        return {"caption": [own_caption(fields, self.params.field) for fields in batch.fields]}
 
-    def _caption(self, fields: Mapping[str, Any]) -> str | None:
-        value = fields.get(self.params.field)
-        if isinstance(value, (list, tuple)):
-            value = value[0] if value else None
-        if value is None:
-            return None
-        if not isinstance(value, str):
-            raise ValueError(f"the corpus field {self.params.field!r} holds a {type(value).__name__}, not a text")
-        return clean(value) or None
+
+def own_caption(fields: Mapping[str, Any], name: str) -> str | None:
+    """The caption that the corpus field `name` holds, cleaned; None where it is missing or blank.
+
+    Raises ValueError for a field that holds anything but a text, or a list of texts.
+    """
+    value = fields.get(name)
+    if isinstance(value, (list, tuple)):
+        value = value[0] if value else None
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ValueError(f"the corpus field {name!r} holds a {type(value).__name__}, not a text")
+    return clean(value) or None
 
 
 def clean(text: str) -> str:
