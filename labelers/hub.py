@@ -57,13 +57,22 @@ def package_path(source: str) -> Path:
 
 def load_model(auto_class: Any, weights: str, device: str, unused: tuple[str, ...] = ()) -> Any:
     """The model of the checkpoint `weights`, in evaluation mode on `device`; safetensors only, so nothing is unpickled.
+    Its parameters are float32 whatever the checkpoint stores: how a model is computed is for autocast to say.
 
     auto_class: transformers' AutoModel or a model class. unused: prefixes of parameters that the caller never uses.
     Raises CheckpointError where a parameter isn't in the checkpoint: transformers would fill it with random numbers.
     """
+    from safetensors import SafetensorError
+
     try:
-        with _without_progress_bars():
-            model, report = auto_class.from_pretrained(weights, use_safetensors=True, output_loading_info=True)
+        with _quiet_transformers():
+            model, report = auto_class.from_pretrained(
+                weights, use_safetensors=True, dtype="float32", output_loading_info=True, ignore_mismatched_sizes=True
+            )
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{weights}: model.safetensors isn't whole ({error}); it may have been cut short, so fetch it again"
+        ) from error
     except OSError as error:
         if Path(weights).is_dir():
             raise CheckpointError(f"{weights}: {error}") from error
@@ -96,14 +105,17 @@ def load_processor(auto_class: Any, weights: str, **settings: Any) -> Any:
 
 
 @contextmanager
-def _without_progress_bars() -> Iterator[None]:
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars, and no tables of the tensors that don't fit: `load_model` judges those itself."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
 
