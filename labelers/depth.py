@@ -11,11 +11,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from .checkpoint import seeded
-from .hub import CheckpointError, load_model, load_processor, read_config
+from .hub import load_model, load_processor, read_config
 from .kinds import Image
 from .labeler import Batch, Labeler, Modality, Resources, Weights
 from .registry import naming_extras
-from .same_size import bounded, outputs_of
+from .same_size import bounded, check_config, outputs_of
 
 DEFAULT_WEIGHTS = "depth-anything/Depth-Anything-V2-Small-hf"
 Unit = Literal["metre", "relative inverse"]
@@ -90,7 +90,7 @@ class Depth(Labeler):
 
     def label(self, batch: Batch) -> Mapping[str, Sequence[Any]]:
         maps: list[np.ndarray | None] = [None] * len(batch)
-        for group, outputs in outputs_of(self._model, self._processor, batch.images or (), self._device):
+        for group, outputs in outputs_of(self._model, self._processor, batch, self._device):
             targets = [bounded(size, self.params.max_side) for size in group.sizes]
             sources = {"source_sizes": group.sizes} if self._pads else {}  # ZoeDepth's own padding, to be cut off
             results = self._processor.post_process_depth_estimation(outputs, target_sizes=targets, **sources)
@@ -103,17 +103,18 @@ class Depth(Labeler):
     def write_tiny(cls, folder: Path) -> Path:
         """A Depth Anything of 8 channels; its maps differ from image to image and have no zeros."""
         import torch
-        from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessor
+        from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, DPTImageProcessor
 
         config = DepthAnythingConfig(
-            backbone_config=Dinov2Config(
-                image_size=70,
-                hidden_size=16,
-                num_hidden_layers=4,
-                num_attention_heads=2,
-                out_indices=[1, 2, 3, 4],
-                reshape_hidden_states=False,
-            ),
+            backbone_config={
+                "model_type": "dinov2",
+                "image_size": 70,
+                "hidden_size": 16,
+                "num_hidden_layers": 4,
+                "num_attention_heads": 2,
+                "out_indices": [1, 2, 3, 4],
+                "reshape_hidden_states": False,
+            },
             reassemble_hidden_size=16,
             neck_hidden_sizes=[8, 8, 8, 8],
             fusion_hidden_size=8,
@@ -121,7 +122,7 @@ class Depth(Labeler):
             initializer_range=0.15,
         )
         with seeded():
-            model = DepthAnythingForDepthEstimation(config)
+            model: Any = DepthAnythingForDepthEstimation(config)
         with torch.no_grad():
             model.head.conv3.bias.fill_(3)
         model.save_pretrained(folder)
@@ -139,13 +140,7 @@ class Depth(Labeler):
 def _unit(source: str) -> Unit:
     """What the checkpoint predicts, by its config.json."""
     config = read_config(source)
-    found = config.get("model_type")
+    found = check_config(source, config, ("depth_anything", *UNITS), "a depth estimator whose unit is known")
     if found == "depth_anything":
         return METRE if config.get("depth_estimation_type") == "metric" else INVERSE
-    if found in UNITS:
-        return UNITS[found]
-    architectures = ", ".join(config.get("architectures") or [repr(found)])
-    raise CheckpointError(
-        f"{source}: a checkpoint of {architectures}, of which it isn't known that it estimates depth, nor in which "
-        f"unit; known are {', '.join(sorted(['depth_anything', *UNITS]))}"
-    )
+    return UNITS[found]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .hub import CheckpointError
+from .labeler import Batch
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,17 @@ class Group:
 
 def check_config(source: str, config: Mapping[str, Any], types: Sequence[str], what: str) -> str:
     """The config's model_type, one of `types`. Raises CheckpointError where it is another one, naming `what`."""
-    found = config.get("model_type")
+    found = str(config.get("model_type"))
     if found not in types:
-        architectures = ", ".join(config.get("architectures") or [repr(found)])
-        raise CheckpointError(f"{source}: a checkpoint of {architectures}, not of {what}: {', '.join(sorted(types))}")
+        raise CheckpointError(
+            f"{source}: a checkpoint of {name_model(config)}, not of {what}; known are {', '.join(sorted(types))}"
+        )
     return found
+
+
+def name_model(config: Mapping[str, Any]) -> str:
+    """What a config.json is of: its architectures, or else its model_type."""
+    return ", ".join(config.get("architectures") or [repr(config.get("model_type"))])
 
 
 def group_inputs(processor: Any, images: Sequence[np.ndarray], device: str) -> list[Group]:
@@ -72,8 +79,9 @@ def run(model: Any, inputs: Mapping[str, Any]) -> Any:
     return outputs
 
 
-def outputs_of(model: Any, processor: Any, images: Sequence[np.ndarray], device: str) -> Iterator[tuple[Group, Any]]:
-    """Every group of images with the model's output on it."""
+def outputs_of(model: Any, processor: Any, batch: Batch, device: str) -> Iterator[tuple[Group, Any]]:
+    """Every group of the batch's whole images, with the model's output on it."""
+    images = [] if batch.images is None else list(batch.images)
     for group in group_inputs(processor, images, device):
         yield group, run(model, group.inputs)
 
