@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +14,7 @@ from .hub import load_model, load_processor, read_config
 from .kinds import Image
 from .labeler import Batch, Labeler, Modality, Resources, Weights
 from .registry import naming_extras
-from .same_size import bounded, check_config, outputs_of
+from .same_size import bounded, check_config, outputs_of, post_process
 
 DEFAULT_WEIGHTS = "depth-anything/Depth-Anything-V2-Small-hf"
 Unit = Literal["metre", "relative inverse"]
@@ -86,17 +85,16 @@ class Depth(Labeler):
         self._device = device
         self._processor = load_processor(AutoImageProcessor, self._source)
         self._model = load_model(AutoModelForDepthEstimation, self._source, device)
-        self._pads = "source_sizes" in signature(self._processor.post_process_depth_estimation).parameters
 
     def label(self, batch: Batch) -> Mapping[str, Sequence[Any]]:
         maps: list[np.ndarray | None] = [None] * len(batch)
         for group, outputs in outputs_of(self._model, self._processor, batch, self._device):
-            targets = [bounded(size, self.params.max_side) for size in group.sizes]
-            sources = {"source_sizes": group.sizes} if self._pads else {}  # ZoeDepth's own padding, to be cut off
-            results = self._processor.post_process_depth_estimation(outputs, target_sizes=targets, **sources)
-            for place, target, result in zip(group.places, targets, results, strict=True):
+            function = self._processor.post_process_depth_estimation
+            results = post_process(function, outputs, group, self.params.max_side)
+            for place, size, result in zip(group.places, group.sizes, results, strict=True):
                 # the package drops axes of length 1
-                maps[place] = result["predicted_depth"].reshape(target).cpu().numpy()
+                depth = result["predicted_depth"].reshape(bounded(size, self.params.max_side))
+                maps[place] = depth.cpu().numpy()
         return {"depth": maps}
 
     @classmethod

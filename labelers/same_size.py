@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,16 @@ def outputs_of(model: Any, processor: Any, batch: Batch, device: str) -> Iterato
     images = [] if batch.images is None else list(batch.images)
     for group in group_inputs(processor, images, device):
         yield group, run(model, group.inputs)
+
+
+def post_process(function: Any, outputs: Any, group: Group, max_side: int) -> list[Any]:
+    """What `function`, a processor's post-processing, makes of every image's output at the `bounded` size.
+
+    Those of ZoeDepth and Sapiens 2 ask for the image's own size, too, to cut off the padding that their processors
+    give each image.
+    """
+    sources = {"source_sizes": group.sizes} if "source_sizes" in signature(function).parameters else {}
+    return function(outputs, target_sizes=[bounded(size, max_side) for size in group.sizes], **sources)
 
 
 def bounded(size: tuple[int, int], max_side: int) -> tuple[int, int]:
