@@ -91,7 +91,7 @@ class Captioner(Labeler):
         import torch
 
         inputs = self._processor(
-            images=list(images),
+            images=[np.require(image, requirements="W") for image in images],  # torch warns of those it can't write to
             text=None if self._prompt is None else [self._prompt] * len(images),
             return_tensors="pt",
             input_data_format="channels_last",  # a guess would be wrong for images of 1 or 3 rows

@@ -50,9 +50,10 @@ class Faces(Labeler):
     Params: ClassVar[type[BaseModel]] = FacesParams
 
     def load(self, device: str) -> None:
+        facenet = _facenet()
         source = self.weights_path or SHIPPED_WEIGHTS
         folder = package_path(source) if source.startswith("package:") else Path(source)
-        self._detector = _facenet().MTCNN(
+        self._detector = facenet.MTCNN(
             min_face_size=self.params.min_face_size,
             thresholds=list(self.params.thresholds),
             factor=self.params.factor,
