@@ -21,6 +21,16 @@ SIDE = 224
 """Small maps are enlarged to about this many pixels."""
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
+_LIMBS = (
+    *((0, 1), (0, 2), (1, 3), (2, 4)),  # nose to eyes to ears
+    *((5, 6), (5, 7), (7, 9), (6, 8), (8, 10)),  # shoulders and arms
+    *((5, 11), (6, 12), (11, 12), (11, 13), (13, 15), (12, 14), (14, 16)),  # trunk and legs
+)
+"""Pairs of COCO's 17 keypoints that a line joins."""
+
+_SURE = 0.3
+"""Keypoints of a lower score aren't drawn."""
+
 _COLD, _NEUTRAL, _WARM = (33, 92, 168), (245, 244, 240), (192, 54, 44)
 
 
@@ -167,6 +177,8 @@ def draw_instances(instances: InstanceSet, image: np.ndarray) -> np.ndarray:
     line = 1 if instances.masks is not None else 2
     for index in by_area:
         pen.rectangle(tuple(corners[index].round().tolist()), outline=tuple(colours[index].tolist()), width=line)
+    for index in by_area if "keypoints" in instances.attributes else ():
+        _draw_skeleton(pen, instances.attributes["keypoints"][index], colours[index], (width, height))
     for index in by_area:
         _write_tag(pen, _caption(instances, int(index)), corners[index], colours[index], (width, height))
     return np.asarray(picture)
@@ -185,6 +197,19 @@ def _tint(canvas: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> np.ndarra
     inside = cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=0).astype(bool)
     canvas[mask & ~inside] = colour
     return canvas
+
+
+def _draw_skeleton(pen: ImageDraw.ImageDraw, keypoints: np.ndarray, colour: np.ndarray, size: tuple[int, int]) -> None:
+    """COCO's keypoints (17, 3), x and y as shares of `size` and the score, with the limbs between them."""
+    red, green, blue = colour.tolist()
+    places = [(float(x) * size[0] - 0.5, float(y) * size[1] - 0.5) for x, y, _ in keypoints]
+    # those far outside would make lines of which nothing is seen but the slowness
+    sure = [bool(score >= _SURE and max(abs(x), abs(y)) < 10) for x, y, score in keypoints]
+    for start, end in _LIMBS:
+        if sure[start] and sure[end]:
+            pen.line((*places[start], *places[end]), fill=(red, green, blue), width=3)
+    for x, y in (place for place, is_sure in zip(places, sure, strict=True) if is_sure):
+        pen.ellipse((x - 3, y - 3, x + 3, y + 3), fill=(red, green, blue), outline=(255, 255, 255))
 
 
 def _caption(instances: InstanceSet, index: int) -> str:

@@ -6,13 +6,14 @@ import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
 from . import drawing
 from .instances import InstanceSet
+from .poses import ATTRIBUTES, Pose, crop_pose
 from .views import View
 
 Shown: TypeAlias = "np.ndarray | str | Mapping[str, str]"
@@ -165,12 +166,15 @@ class Instances(Kind):
     """Any number of things in the image, as an InstanceSet. Stored as JSON with COCO RLE masks.
 
     masks, scores, texts: whether each instance has one. attributes: shape of further per-instance float32 arrays.
+    pose: whose attributes (`poses.ATTRIBUTES`) are among them, which then follow a view and its mirror; any others
+    are the same in every crop.
     """
 
     masks: bool = False
     scores: bool = False
     texts: bool = False
     attributes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    pose: Pose | None = None
     name: ClassVar[str] = "instances"
     extension: ClassVar[str] = "json"
     default_tokenizer: ClassVar[str | None] = "instances"
@@ -179,6 +183,8 @@ class Instances(Kind):
     def __post_init__(self) -> None:
         shapes = {name: tuple(shape) for name, shape in self.attributes.items()}  # lists, when read from JSON
         object.__setattr__(self, "attributes", shapes)
+        if self.pose is not None and not ATTRIBUTES[self.pose].items() <= shapes.items():
+            raise ValueError(f"a pose of {self.pose} needs the attributes {ATTRIBUTES[self.pose]}, not {shapes}")
 
     def check(self, label: Any) -> InstanceSet:
         if not isinstance(label, InstanceSet):
@@ -195,7 +201,8 @@ class Instances(Kind):
         return InstanceSet.from_json(json.loads(data))
 
     def crop(self, label: InstanceSet, view: View) -> InstanceSet:
-        return label.crop(view)
+        seen = label.crop(view)
+        return seen if self.pose is None else replace(seen, attributes=crop_pose(self.pose, seen.attributes, view))
 
     def show(self, label: InstanceSet, image: np.ndarray) -> Shown:
         return drawing.draw_instances(label, image)
