@@ -188,7 +188,9 @@ def geometric_complexity(normals: np.ndarray) -> float | None:
 def occlusion_score(depth: np.ndarray) -> float:
     """Share of the pixels of a depth map (height, width), scaled to [0, 1], whose Sobel gradient is above 0.3.
 
-    The 3 x 3 kernel is the plain one, weights 1 2 1: a step of 0.075 of the depth's range passes.
+    The 3 x 3 kernel is the plain one, weights 1 2 1: a step of 0.075 of the depth's range passes. The depth is taken as
+    it comes: in metres, steps far away count as much as near ones; of inverse depth, which most relative estimators
+    give, near ones count more. Scores of the two aren't comparable.
     """
     import cv2
 
