@@ -89,8 +89,10 @@ class Skeletons(Labeler):
         from transformers import VitPoseBackboneConfig, VitPoseConfig, VitPoseForPoseEstimation, VitPoseImageProcessor
 
         sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2}
-        backbone = VitPoseBackboneConfig(**sizes, **{"out_indices": [2]})
-        config = VitPoseConfig(backbone_config=backbone, id2label={index: str(index) for index in range(17)})
+        sizes["out_indices"] = [2]
+        config = VitPoseConfig(
+            backbone_config=VitPoseBackboneConfig(**sizes), id2label={index: str(index) for index in range(17)}
+        )
         with seeded():
             model = VitPoseForPoseEstimation(config)
             for parameter in model.parameters():  # larger than at the start of training, so that heatmaps have peaks

@@ -16,7 +16,9 @@ def golden(shared):
 @pytest.fixture(scope="module")
 def tensors(golden):
     """Of a tiny HMR2.0, less what isn't the network's."""
-    return {name: tensor for name, tensor in load_file(golden / "model.safetensors").items() if name.startswith(PREFIXES)}
+    return {
+        name: tensor for name, tensor in load_file(golden / "model.safetensors").items() if name.startswith(PREFIXES)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def test_the_head_keeps_float32_under_autocast(network):
 def test_another_networks_tensors_are_refused(tensors):
     with pytest.raises(CheckpointError, match=r"elsewhere: has no backbone\.last_norm\.weight"):
         build({"backbone.pos_embed": torch.zeros(1)}, "elsewhere")
-    with pytest.raises(CheckpointError, match="can't be split into HMR2.0's 7 and 4 heads"):
+    with pytest.raises(CheckpointError, match=r"can't be split into HMR2\.0's 7 and 4 heads"):
         build(tensors, "golden", backbone_heads=7, head_heads=4)
     short = {name: tensor for name, tensor in tensors.items() if name != "smpl_head.init_betas"}
     with pytest.raises(CheckpointError, match=r"lacks smpl_head\.init_betas"):
