@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenloom.labelers.hmr2 import build
+from tokenloom.labelers.hmr2 import Backbone, Hmr2, SmplHead, build
 from tokenloom.labelers.hmr2_converter import PREFIXES
 from tokenloom.labelers.hub import CheckpointError
 from tokenloom.labelers.poses import rotations_from_6d
@@ -67,3 +67,16 @@ def test_another_networks_tensors_are_refused(tensors):
     wide = {**tensors, "smpl_head.decpose.weight": torch.zeros(147, 96)}
     with pytest.raises(CheckpointError, match=r"decpose\.weight of shape \(147, 96\), not \(144, 96\)"):
         build(wide, "golden", 4, 4)
+
+
+def test_the_published_networks_sizes():
+    """4D-Humans' ViT-H and head; without numbers, which would fill 2.7 GB."""
+    with torch.device("meta"):
+        network = Hmr2(Backbone(1280, 32, 16, 5120), SmplHead(1024, 6, 8, 512, 1024, 1280))
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    assert shapes["backbone.pos_embed"] == (1, 193, 1280)
+    assert shapes["backbone.blocks.31.attn.qkv.weight"] == (3840, 1280)
+    assert shapes["smpl_head.transformer.transformer.layers.5.1.fn.to_kv.weight"] == (1024, 1280)
+    assert shapes["smpl_head.decpose.weight"] == (144, 1024)
+    counts = [sum(p.numel() for p in part.parameters()) for part in (network.backbone, network.smpl_head)]
+    assert [round(count / 1e6, 1) for count in counts] == [630.9, 39.5]
