@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenloom.labelers.dinov2 import Dinov2, Dinov2Params
 from tokenloom.labelers.hub import CheckpointError, package_path
+from tokenloom.labelers.siglip import Siglip
+from tokenloom.labelers.vision import Preprocessing
 from tokenloom.pipeline import demo_weights
 
 CPU = "cpu"
@@ -102,10 +104,81 @@ def test_registers_are_left_out(tmp_path, views, batch_of):
     labeler.load(CPU)
     labels = labeler.label(batch_of(views[:1]))
     with torch.inference_mode():
-        tokens = model(labeler._pixels(views[:1])).last_hidden_state.numpy()[0]
+        tokens = model(Preprocessing(224)(views[:1], CPU)).last_hidden_state.numpy()[0]
     assert len(tokens) == 1 + 4 + 256
     np.testing.assert_allclose(labels["dinov2"][0].reshape(24, 256).T, tokens[5:], atol=2e-3)
     np.testing.assert_allclose(labels["dinov2_global"][0], tokens[0], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def dinov3_weights(tmp_path_factory):
+    """A tiny DINOv3 in Hugging Face's layout, with the mean and std of those trained on satellite pictures."""
+    from transformers import DINOv3ViTConfig, DINOv3ViTImageProcessor, DINOv3ViTModel
+
+    folder = tmp_path_factory.mktemp("weights") / "dinov3-vittiny16"
+    config = DINOv3ViTConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_register_tokens=4,
+        initializer_range=0.2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    DINOv3ViTModel(config).save_pretrained(folder)
+    DINOv3ViTImageProcessor(image_mean=[0.43, 0.411, 0.296], image_std=[0.213, 0.156, 0.143]).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("size", [224, 112])
+def test_dinov3_equals_transformers_own_processor_and_model(dinov3_weights, views, batch_of, size):
+    from transformers import AutoImageProcessor, DINOv3ViTModel
+
+    labeler = Dinov2(Dinov2Params(size=size), dinov3_weights)
+    assert labeler.autocast == "bfloat16"
+    grid = size // 16
+    assert labeler.makes[0].kind.describe() == {"kind": "feature_map", "channels": 32, "height": grid, "width": grid}
+    labeler.load(CPU)
+    labels = labeler.label(batch_of(views))
+    processor = AutoImageProcessor.from_pretrained(dinov3_weights, size={"height": size, "width": size})
+    model = DINOv3ViTModel.from_pretrained(dinov3_weights).eval()
+    for index, view in enumerate(views):
+        with torch.inference_mode():
+            tokens = model(**processor(view, return_tensors="pt")).last_hidden_state[0].numpy()
+        assert len(tokens) == 1 + 4 + grid**2
+        found = labels["dinov2"][index].reshape(32, grid**2).T.astype(np.float32)
+        np.testing.assert_allclose(found, tokens[5:], rtol=1e-3, atol=2e-3)
+        np.testing.assert_allclose(labels["dinov2_global"][index], tokens[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_scaled_view_equals_transformers_own_processor_and_model(tmp_path, views, batch_of):
+    from transformers import AutoImageProcessor, Dinov2Model
+
+    weights = str(Dinov2.write_tiny(tmp_path))
+    labeler = Dinov2(Dinov2Params(size=140), weights)
+    labeler.load(CPU)
+    labels = labeler.label(batch_of(views))
+    square = {"height": 140, "width": 140}
+    processor = AutoImageProcessor.from_pretrained(weights, size=square, do_center_crop=False)
+    model = Dinov2Model.from_pretrained(weights).eval()
+    for index, view in enumerate(views):
+        with torch.inference_mode():
+            tokens = model(**processor(view, return_tensors="pt")).last_hidden_state[0].numpy()
+        found = labels["dinov2"][index].reshape(32, 100).T.astype(np.float32)
+        np.testing.assert_allclose(found, tokens[1:], rtol=1e-3, atol=2e-3)
+        np.testing.assert_allclose(labels["dinov2_global"][index], tokens[0], rtol=1e-4, atol=1e-4)
+
+
+def test_black_and_grey_views_have_labels(labeler, batch_of):
+    odd = np.stack([np.zeros((224, 224, 3), np.uint8), np.full((224, 224, 3), 128, np.uint8)])
+    labels = labeler.label(batch_of(odd))
+    for modality in labeler.makes:
+        for label in labels[modality.name]:
+            modality.kind.check(label)
+
+
+def test_licences_of_checkpoints():
+    weights = Dinov2.weights
+    assert weights is not None
+    assert weights.licence_of("facebook/dinov2-with-registers-large") == "Apache-2.0"
+    assert weights.licence_of("facebook/dinov3-vitb16-pretrain-lvd1689m") == "DINOv3 License"
+    assert weights.licence_of("somebody/finetuned") == "unknown"
 
 
 def test_random_weights_must_be_asked_for_and_are_the_same_each_time():
@@ -132,6 +205,17 @@ def test_a_checkpoint_that_lacks_a_tensor_is_refused(dinov2_weights, tmp_path):
         Dinov2(weights=str(folder)).load(CPU)
 
 
+def test_a_truncated_checkpoint_and_one_of_another_shape_are_refused(dinov2_weights, tmp_path):
+    folder = Dinov2.write_tiny(tmp_path)
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="isn't whole"):
+        Dinov2(weights=str(folder)).load(CPU)
+    shutil.copy(Path(dinov2_weights) / "model.safetensors", folder)
+    with pytest.raises(CheckpointError, match="missing or have another shape"):
+        Dinov2(weights=str(folder)).load(CPU)
+
+
 def test_pickled_weights_are_not_read(dinov2_weights, tmp_path):
     folder = copy_of(dinov2_weights, tmp_path / "pickled")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
@@ -144,6 +228,9 @@ def test_another_models_checkpoint_and_a_bad_size_are_refused(dinov2_weights, tm
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(CheckpointError, match="'bert', not of DINOv2"):
         Dinov2(weights=str(tmp_path))
+    (tmp_path / "siglip").mkdir()
+    with pytest.raises(CheckpointError, match="'siglip', not of DINOv2"):
+        Dinov2(weights=str(Siglip.write_tiny(tmp_path / "siglip")))
     with pytest.raises(ValueError, match="size 200 isn't a multiple of the model's patch size 14"):
         Dinov2(Dinov2Params(size=200), dinov2_weights)
     (tmp_path / "empty").mkdir()
