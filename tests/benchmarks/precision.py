@@ -4,9 +4,11 @@
 
 The weights are the tiny random ones that labelers write themselves, for DINOv2 real ones, so the figures tell how the
 arithmetic of a labeler takes rounding rather than how a full network does; above all, what random networks decide by a
-hair, as which object comes next, goes over more often. What a labeler requires is made by others in float32. Numbers (maps, vectors, attributes) are compared by their differences as shares of the standard deviation of
-the float32 label, mean and largest, both as means over the images; classes by the share of pixels that change, texts by
-the share of characters, instances by the share that has no partner of IoU 0.9 and the same class on the other side.
+hair, as which object comes next, goes over more often. What a labeler requires is made by others in float32.
+
+Numbers (maps, vectors, attributes) are compared by their differences as shares of the standard deviation of the float32
+label, mean and largest, both as means over the images; classes by the share of pixels that change, texts by the share
+of characters, instances by the share that has no partner of IoU 0.9 and the same class on the other side.
 
 The last line is a JSON object with these figures per modality; `ratio` is the largest mean difference of numbers,
 `ratio_changed` the largest share of what changed.
