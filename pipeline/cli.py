@@ -152,6 +152,17 @@ def check_labeler(
     labeler_commands.check(reference, _pairs(params, "--param"), _pairs(weights, "--weights"))
 
 
+@app.command("convert-hmr2")
+def convert_hmr2(
+    source: Annotated[Path, typer.Argument(metavar="CKPT", help="4D-Humans' Lightning checkpoint.")],
+    target: Annotated[Path, typer.Argument(metavar="SAFETENSORS", help="The file to write.")],
+) -> None:
+    """Take HMR2.0's network out of 4D-Humans' checkpoint, without running anything that the file holds."""
+    from . import labeler_commands
+
+    labeler_commands.convert_hmr2(source, target)
+
+
 @app.command()
 def label(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.", exists=True, dir_okay=False)],

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ..labelers.conformance import check_labeler
 from ..labelers.drawing import to_png
+from ..labelers.hmr2_converter import convert
 from ..labelers.images import BadImage, decode_view, read_header
 from ..labelers.registry import describe_labelers, find_labeler
 from ..labelers.scaffold import skeleton
@@ -89,6 +90,11 @@ def check(reference: str, params: Mapping[str, Any], weights: Mapping[str, str])
     report = check_labeler(labeler_class, checked, local.get(reference), needed)
     print(report)
     sys.exit(0 if report.passed else 1)
+
+
+def convert_hmr2(source: Path, target: Path) -> None:
+    count = convert(source, target)
+    print(f"{count} tensors, {target.stat().st_size / 2**20:,.1f} MiB -> {target}")
 
 
 def label(

@@ -1,4 +1,4 @@
-"""Weights of the specialists: tiny ones of every labeler, from a disk and from S3, and licences that must be accepted."""
+"""Weights of the specialists: tiny ones, from a disk and from S3, and licences that must be accepted first."""
 
 from __future__ import annotations
 

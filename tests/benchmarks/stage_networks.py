@@ -1,0 +1,154 @@
+"""Checkpoints of the specialists at the sizes of small published ones, with random weights.
+
+Each is the labeler's own tiny checkpoint, grown: same files, larger numbers in its config.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenloom.labelers.checkpoint import seeded
+from tokenloom.labelers.registry import find_labeler
+from tokenloom.pipeline.demo_weights import dinov2_small, minilm
+
+TINY_DET = {"det": {"weights": "tiny", "keep": "labels"}}
+CAPTION = {"caption": {"keep": "labels"}}
+VIT_S = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6}
+VIT_B = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+STAGES = {
+    "out_indices": [3, 6, 9, 12],
+    "out_features": ["stage3", "stage6", "stage9", "stage12"],
+    "stage_names": ["stem", *(f"stage{index}" for index in range(1, 13))],
+}
+
+
+def grown(labeler: str, changes: Mapping[str, Any], side: int | None = None) -> Callable[[Path], Path]:
+    """A writer of the labeler's tiny checkpoint with `changes` in config.json, and images of `side` pixels."""
+
+    def write(folder: Path) -> Path:
+        import transformers
+
+        folder.mkdir(parents=True)
+        find_labeler(labeler).write_tiny(folder)
+        path = folder / "config.json"
+        path.write_text(json.dumps(_merged(json.loads(path.read_text()), changes)))
+        config = transformers.AutoConfig.from_pretrained(folder)
+        with seeded():
+            getattr(transformers, config.architectures[0])(config).save_pretrained(folder)
+        path = folder / "preprocessor_config.json"
+        if side is not None:
+            path.write_text(json.dumps({**json.loads(path.read_text()), "size": {"height": side, "width": side}}))
+        return folder
+
+    return write
+
+
+def clip(folder: Path) -> Path:
+    import open_clip
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    config: Any = open_clip.get_model_config("ViT-B-16-quickgelu")
+    with seeded():
+        save_file(open_clip.CLIP(**config).state_dict(), folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    return folder
+
+
+def imagebind(folder: Path) -> Path:
+    """Half as wide and less than half as deep as the published one."""
+    from tokenloom.labelers.imagebind import STEM
+    from tokenloom.labelers.imagebind_vision import VisionTower
+
+    folder.mkdir(parents=True)
+    with seeded():
+        tensors = VisionTower(width=640, depth=12, patch=14, grid=16, out=512, heads=16).state_dict()
+    tensors[STEM] = torch.stack([tensors[STEM] / 2] * 2, dim=2)
+    torch.save(tensors, folder / "imagebind.pth")
+    return folder / "imagebind.pth"
+
+
+def human_poses(folder: Path) -> Path:
+    """A backbone of ViT-B's size, where the published one is a ViT-H."""
+    from tokenloom.labelers.hmr2 import Backbone, Hmr2, SmplHead
+
+    folder.mkdir(parents=True)
+    with seeded():
+        network = Hmr2(Backbone(768, 12, 12, 3072), SmplHead(1024, 6, 8, 512, 1024, 768))
+    means = {"body_pose": torch.eye(3)[:2].repeat(24, 1), "betas": torch.zeros(10), "cam": torch.eye(3)[0]}
+    state = {**network.state_dict(), **{f"smpl_head.init_{name}": m.reshape(1, -1) for name, m in means.items()}}
+    torch.save({"state_dict": state}, folder / "hmr2.ckpt")
+    return folder / "hmr2.ckpt"
+
+
+def _merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {**config, **{k: _merged(config[k], v) if isinstance(v, dict) else v for k, v in changes.items()}}
+
+
+NETWORKS: dict[str, tuple[dict[str, Any], Callable[[Path], Path]]] = {
+    "dinov2": ({}, dinov2_small),
+    "clip": ({}, clip),
+    "siglip": ({}, grown("siglip", {"vision_config": {**VIT_B, "intermediate_size": 3072}})),
+    "imagebind": ({}, imagebind),
+    "depth": (
+        {},
+        grown(
+            "depth",
+            {
+                "backbone_config": {**VIT_S, **STAGES, "image_size": 518},
+                "reassemble_hidden_size": 384,
+                "neck_hidden_sizes": [48, 96, 192, 384],
+                "fusion_hidden_size": 64,
+                "head_hidden_size": 32,
+            },
+            518,
+        ),
+    ),
+    "normal": (
+        {},
+        grown(
+            "normal",
+            {
+                "backbone_config": {**VIT_B, **STAGES, "image_size": 448},
+                "neck_hidden_sizes": [96, 192, 384, 768],
+                "fusion_hidden_size": 256,
+            },
+            448,
+        ),
+    ),
+    "det": (
+        {},
+        grown(
+            "det",
+            {
+                "backbone_config": {
+                    "embedding_size": 64,
+                    "hidden_sizes": [64, 128, 256, 512],
+                    "depths": [2, 2, 2, 2],
+                },
+                "encoder_in_channels": [128, 256, 512],
+                "encoder_hidden_dim": 256,
+                "encoder_ffn_dim": 1024,
+                "encoder_attention_heads": 8,
+                "d_model": 256,
+                "decoder_in_channels": [256, 256, 256],
+                "decoder_ffn_dim": 1024,
+                "decoder_layers": 3,
+                "decoder_attention_heads": 8,
+                "decoder_n_points": 4,
+                "num_queries": 300,
+            },
+            640,
+        ),
+    ),
+    "skeletons": (TINY_DET, grown("skeletons", {"backbone_config": {**VIT_B, "mlp_ratio": 4}})),
+    "human_poses": (TINY_DET, human_poses),
+    "captioner": ({}, grown("captioner", {"text_config": {"d_model": 256}})),
+    "t5_caption": (CAPTION, grown("t5_caption", {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_heads": 6})),
+    "caption_embedding": (CAPTION, lambda _: minilm()),
+}
+"""For each labeler what it needs, and what writes its checkpoint into a folder."""

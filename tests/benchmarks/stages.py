@@ -1,0 +1,188 @@
+"""How much of a network's own throughput a stage keeps: a stage of one labeler against the bare forward passes.
+
+    python tests/benchmarks/stages.py [--quick] [--images 32] [--rounds 3] [--only depth,clip]
+
+Per labeler, in one process, in turns: a stage worker takes a unit of JPEGs through decoding, preprocessing, the network,
+post-processing, the kind's check and the writing of labels; and the network alone runs on the very inputs that it was
+given there. Networks have the sizes of small published checkpoints, with random weights (see stage_networks.py). Both
+run on one torch thread; the stage decodes on two further ones, ahead of the network.
+
+The last line is a JSON object: for each labeler its batch size, the median seconds per image of both, and the median of
+the rounds' ratios, bare by stage; `ratio` is the smallest of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from photographs import write_tars
+from stage_networks import NETWORKS
+from tokenloom.labelers.registry import find_labeler
+from tokenloom.pipeline.corpus import Corpus, UnitLimits
+from tokenloom.pipeline.manifest import PATH
+from tokenloom.pipeline.parcel import Parcel
+from tokenloom.pipeline.plan import Stage
+from tokenloom.pipeline.recipe import parse_recipe
+from tokenloom.pipeline.run import make_plan, stage_configs
+from tokenloom.pipeline.stage import StageWorker
+from tokenloom.pipeline.storage import Store
+
+QUICK = ("dinov2", "clip", "det")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Median seconds per image, and the median of the ratios of the rounds."""
+
+    batch_size: int
+    images: int
+    stage: float
+    bare: float
+    ratio: float
+
+
+def main() -> None:
+    options = _options()
+    torch.set_num_threads(1)
+    found: dict[str, Figures] = {}
+    for name in options.only or (QUICK if options.quick else NETWORKS):
+        with tempfile.TemporaryDirectory() as folder:
+            images = 8 if options.quick else options.images
+            found[name] = measure(name, Path(folder), images, 1 if options.quick else options.rounds)
+        one = found[name]
+        print(f"{name:<18} {1 / one.stage:8.2f} images/s, bare {1 / one.bare:8.2f}, ratio {one.ratio:.3f}", flush=True)
+    worst = min(one.ratio for one in found.values())
+    print(json.dumps({"ratio": worst, "labelers": {name: asdict(one) for name, one in found.items()}}))
+
+
+def measure(name: str, folder: Path, images: int, rounds: int) -> Figures:
+    """Times the labeler of the modality `name` on so many photographs."""
+    (tar,) = write_tars(folder / "tars", 1, per_tar=images)
+    requirements, write = NETWORKS[name]
+    weights = write(folder / "weights")
+    _weave(folder, tar, requirements)
+    settings = {name: {"weights": str(weights), "keep": "labels"}}
+    worker, parcel = _worker(folder, tar, {**requirements, **settings}, name)
+    worker.load()
+    (runner,) = worker._bench._runners.values()
+    with recorded(runner.labeler) as calls:
+        worker.process(parcel)
+    if not calls:
+        raise SystemExit(f"{name}: no call of a network was seen")
+    stage, bare = [], []
+    for _ in range(rounds):
+        _forget(folder, name)
+        stage.append(_timed(lambda: worker.process(parcel)))
+        bare.append(_timed(lambda: replay(calls)))
+    ratios = [one / other for one, other in zip(bare, stage, strict=True)]
+    return Figures(runner.batch_size, images, median(stage) / images, median(bare) / images, median(ratios))
+
+
+@contextmanager
+def recorded(labeler: Any) -> Iterator[list[Callable[[], Any]]]:
+    """The outermost calls of the labeler's networks while it is inside, each to be made again."""
+    calls: list[Callable[[], Any]] = []
+    depth = [0]
+    undo: list[tuple[torch.nn.Module, str]] = []
+
+    def record(module: torch.nn.Module, method: str) -> None:
+        original = getattr(module, method)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if depth[0] == 0:
+                calls.append(lambda: original(*args, **kwargs))
+            depth[0] += 1
+            try:
+                return original(*args, **kwargs)
+            finally:
+                depth[0] -= 1
+
+        object.__setattr__(module, method, call)
+        undo.append((module, method))
+
+    for module in networks(labeler):
+        for method in ("forward", "generate"):
+            if hasattr(module, method):
+                record(module, method)
+    try:
+        yield calls
+    finally:
+        for module, method in undo:
+            object.__delattr__(module, method)
+
+
+def networks(labeler: Any) -> list[torch.nn.Module]:
+    """The networks among the labeler's attributes, and one level below them."""
+    found = [value for value in vars(labeler).values() if isinstance(value, torch.nn.Module)]
+    holders = [value for value in vars(labeler).values() if type(value).__module__.startswith("tokenloom.")]
+    return found + [v for holder in holders for v in vars(holder).values() if isinstance(v, torch.nn.Module)]
+
+
+def replay(calls: Sequence[Callable[[], Any]]) -> None:
+    with torch.inference_mode():
+        for call in calls:
+            call()
+
+
+def _timed(action: Callable[[], Any]) -> float:
+    began = perf_counter()
+    action()
+    return perf_counter() - began
+
+
+def _weave(folder: Path, tar: Path, modalities: Mapping[str, Any]) -> None:
+    """Makes what the labeler needs, so that its own stage finds it in the dataset."""
+    for name in modalities:
+        worker, parcel = _worker(folder, tar, modalities, name)
+        worker.process(parcel)
+
+
+def _worker(folder: Path, tar: Path, modalities: Mapping[str, Any], name: str) -> tuple[StageWorker, Parcel]:
+    """A worker for the step that makes `name` alone, and the corpus as one unit."""
+    recipe = parse_recipe(
+        {
+            "corpus": str(tar),
+            "output": str(folder / "dataset"),
+            "modalities": modalities,
+            "accept_license": [weights.licence for n in modalities if (weights := find_labeler(n).weights)],
+        }
+    )
+    plan = make_plan(recipe)
+    Store(recipe.output).replace(PATH, plan.manifest.to_bytes())
+    step = plan.weave.step_of(name)
+    (config,) = stage_configs(plan, [Stage(name, (step,), 2.0, 0.0, 1, 1)])
+    (work,) = plan.works
+    (unit,) = Corpus(recipe.corpus).read(work.shard, work.start, work.stop, UnitLimits(10_000, 2**40))
+    return StageWorker(config), Parcel.of(unit, (name,))
+
+
+def _forget(folder: Path, name: str) -> None:
+    """Takes the modality's shards away, so that they can be written again."""
+    for path in (folder / "dataset" / name).glob("*.tar"):
+        path.unlink()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="three labelers, 8 images, one round")
+    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", type=lambda text: text.split(","), help="these labelers alone")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
