@@ -2,7 +2,7 @@
 
     python tests/benchmarks/stages.py [--quick] [--images 32] [--rounds 3] [--only depth,clip]
 
-Per labeler, in one process, in turns: a stage worker takes a unit of JPEGs through decoding, preprocessing, the network,
+Per labeler, in one process, in turns: a stage worker takes a unit of JPEGs through decoding, preprocessing, network,
 post-processing, the kind's check and the writing of labels; and the network alone runs on the very inputs that it was
 given there. Networks have the sizes of small published checkpoints, with random weights (see stage_networks.py). Both
 run on one torch thread; the stage decodes on two further ones, ahead of the network.
