@@ -65,7 +65,7 @@ def load_model(auto_class: Any, weights: str, device: str, unused: tuple[str, ..
     from safetensors import SafetensorError
 
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             model, report = auto_class.from_pretrained(
                 weights, use_safetensors=True, dtype="float32", output_loading_info=True, ignore_mismatched_sizes=True
             )
@@ -105,8 +105,11 @@ def load_processor(auto_class: Any, weights: str, **settings: Any) -> Any:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """No progress bars, and no tables of the tensors that don't fit: `load_model` judges those itself."""
+    if importlib.util.find_spec("transformers") is None:
+        yield
+        return
     from transformers.utils import logging
 
     shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()

