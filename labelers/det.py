@@ -136,13 +136,15 @@ def to_instances(
     """What a processor's post_process_object_detection found in one image, the best score first.
 
     result: boxes (N, 4) as x0 y0 x1 y1 in pixels, labels (N,) and scores (N,), tensors. size: the image's (height,
-    width). Boxes are clipped to the image.
+    width). Boxes are clipped to the image; those that lie outside it are dropped.
     """
     height, width = size
     boxes = result["boxes"].float().cpu().numpy() / np.array([width, height, width, height], np.float32)
     scores = result["scores"].float().cpu().numpy()
     labels = result["labels"].cpu().numpy()
-    best = np.argsort(-scores, kind="stable")[:max_instances]
+    order = np.argsort(-scores, kind="stable")
+    inside = ((boxes[:, :2] < 1) & (boxes[:, 2:] > 0)).all(axis=1)
+    best = order[inside[order]][:max_instances]
     return InstanceSet(boxes[best].clip(0, 1), [names[int(label)] for label in labels[best]], scores[best])
 
 
