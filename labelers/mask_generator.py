@@ -156,7 +156,15 @@ class Drawn:
 
 
 def generate_masks(model: MaskModel, images: Sequence[np.ndarray], params: MaskGeneratorParams) -> Iterator[Drawn]:
-    """The masks of each image, uint8 (height, width, 3). No more crops are encoded at once than there are images."""
+    """The masks of each image, uint8 (height, width, 3)."""
+    for image, found in zip(images, generate_candidates(model, images, params), strict=True):
+        yield _drawn(found, image.shape[:2], params)
+
+
+def generate_candidates(
+    model: MaskModel, images: Sequence[np.ndarray], params: MaskGeneratorParams
+) -> Iterator[list[Found]]:
+    """The masks found in each crop of each image. No more crops are encoded at once than there are images."""
     crops = [(index, *crop) for index, image in enumerate(images) for crop in crop_boxes(image.shape, params)]
     found: list[Found] = []
     step = model.images_at_once or len(images)
@@ -164,11 +172,10 @@ def generate_masks(model: MaskModel, images: Sequence[np.ndarray], params: MaskG
         part = crops[start : start + step]
         pixels = [np.ascontiguousarray(images[index][y0:y1, x0:x1]) for index, (x0, y0, x1, y1), _ in part]
         for (index, crop, layer), seen in zip(part, model.encode(pixels), strict=True):
-            size = images[index].shape[:2]
             side = int(params.points_per_side / params.crop_n_points_downscale_factor**layer)
-            found.append(find_in_crop(model, seen, size, crop, point_grid(side), params))
+            found.append(find_in_crop(model, seen, images[index].shape[:2], crop, point_grid(side), params))
             if len(found) == len(crops) // len(images):
-                yield _drawn(found, size, params)
+                yield found
                 found = []
 
 
