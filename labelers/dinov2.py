@@ -69,7 +69,7 @@ class Dinov2(Labeler):
         self._preprocessing = Preprocessing(self.params.size)
         if config["model_type"] == "dinov3_vit":
             self._preprocessing = Preprocessing(self.params.size, interpolation="bilinear", resize_floats=True)
-            self.autocast = "bfloat16"  # type: ignore[misc] # its activations leave float16's range
+            self.autocast = "bfloat16"  # its activations leave float16's range
         self.makes = (
             Modality("dinov2", FeatureMap(dim, self._grid, self._grid)),
             Modality("dinov2_global", Vector(dim)),

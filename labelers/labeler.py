@@ -103,7 +103,7 @@ class Labeler(ABC):
     weights: ClassVar[Weights | None] = None
     resources: ClassVar[Resources] = Resources()
     batch_size: ClassVar[int] = 32
-    autocast: ClassVar[Literal["float16", "bfloat16"] | None] = None
+    autocast: Literal["float16", "bfloat16"] | None = None
     Params: ClassVar[type[BaseModel]] = NoParams
 
     def __init__(self, params: BaseModel | None = None, weights: str | None = None) -> None:

@@ -26,10 +26,11 @@ CORPUS = "corpus"
 @dataclass
 class Result:
     """One modality of one unit. tokens: per row (sample and view). labels: encoded, per row or, for labelers that
-    don't work on views, per sample."""
+    don't work on views, per sample. sample: encoded as a tokenizer gets them, cut by the views; for fitting alone."""
 
     tokens: list[np.ndarray | None] = field(default_factory=list)
     labels: list[bytes | None] = field(default_factory=list)
+    sample: list[bytes | None] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
 
 

@@ -156,9 +156,10 @@ class ChunkLabeling:
             result.tokens += [None if isinstance(ids, Fault) else ids for ids in tokens]
         if self.bench.keeps_encoded(name):
             kind = card.label_kind
-            result.labels += [
-                None if label is None or isinstance(label, Fault) else kind.encode(label) for label in outcomes
-            ]
+            encoded = _encoded(kind, outcomes)
+            result.labels += encoded
+            if name in self.bench.config.collect:
+                result.sample += _encoded(kind, rows) if kind.spatial and rows is not outcomes else encoded
         result.failures += self._failures(name, outcomes, tokens)
 
     def _failures(
@@ -190,6 +191,10 @@ def _crop(kind: Kind, label: Any, view: View) -> Outcome:
         return kind.crop(label, view)
     except Exception as error:  # a plugin's kind may raise anything
         return Fault.of(error)
+
+
+def _encoded(kind: Kind, outcomes: Sequence[Outcome]) -> list[bytes | None]:
+    return [None if label is None or isinstance(label, Fault) else kind.encode(label) for label in outcomes]
 
 
 def _tokenise(tokenizer: Tokenizer, rows: Sequence[Outcome]) -> list[np.ndarray | Fault | None]:

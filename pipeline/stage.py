@@ -127,9 +127,9 @@ class StageWorker:
         if self.config.collect:
             for name in self.config.collect & set(todo):
                 meta = ShardMeta(parcel.unit.name, name, self._weave.cards[name].fingerprint)
-                rows = Rows([str(index) for index in range(len(made.of(name).labels))], [0] * len(made.of(name).labels))
-                extension = self._weave.cards[name].label_kind.extension
-                data = write_labels(rows, made.of(name).labels, extension, meta)
+                sample = made.of(name).sample
+                rows = Rows([str(index) for index in range(len(sample))], [0] * len(sample))
+                data = write_labels(rows, sample, self._weave.cards[name].label_kind.extension, meta)
                 self._store.create(f"{FIT}/{name}/{parcel.unit.name}.tar", data)
             return
         if self.config.amends:

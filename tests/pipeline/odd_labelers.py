@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel
-from tokenloom import Batch, FeatureMap, Labeler, Modality, Vector
+from tokenloom import Batch, FeatureMap, Image, Labeler, Modality, Vector
 from tokenloom.labelers.labeler import Weights
 
 
@@ -81,6 +81,16 @@ class Aborts(MeanColour):
         if "coffee" in batch.keys:
             os.abort()
         return super().label(batch)
+
+
+class GreyImage(Labeler):
+    """The whole image in grey, of whatever size it has."""
+
+    makes = (Modality("grey_image", Image(channels=1, content="intensity")),)
+    on = "image"
+
+    def label(self, batch: Batch):
+        return {"grey_image": [image.mean(axis=2).astype(np.uint8) for image in batch.images or ()]}
 
 
 class Weighty(MeanColour):

@@ -74,6 +74,14 @@ def test_a_caption_added_later_has_the_vocabulary_that_it_would_have_had(corpus_
     assert verify(str(tmp_path / "later")).faults == []
 
 
+def test_tokenizers_are_fitted_to_what_they_will_tokenise(corpus_folder, tmp_path):
+    """Labels of whole images differ in size; their tokens, and so what a tokenizer is fitted to, are of views."""
+    grey = {"labeler": "odd_labelers:GreyImage", "tokenizer": LIGHT["rgb"]["tokenizer"]}
+    tally = weave(recipe(corpus_folder, tmp_path / "grey", {"grey_image": grey}, **SMALL))
+    assert sum(tally.failed.values()) == 0
+    assert tally.cards["grey_image"].tokens.spec.grid == (4, 4)
+
+
 def test_a_lost_manifest_is_not_guessed(corpus_folder, tmp_path):
     made = recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("MeanColour")})
     weave(made)
