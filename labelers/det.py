@@ -117,11 +117,15 @@ class Det(Labeler):
         )
         with seeded():
             model: Any = RTDetrV2ForObjectDetection(config)
+            with torch.inference_mode():
+                common = model.eval()(torch.rand(4, 3, 128, 128)).last_hidden_state.mean(dim=(0, 1))
+            common = torch.nn.functional.normalize(common, dim=0).clone()
             for layer in model.class_embed:
-                torch.nn.init.normal_(layer.weight, std=0.8)
-                torch.nn.init.constant_(layer.bias, -3.0)
-                torch.nn.init.normal_(layer.weight[:1], std=0.04)
-                torch.nn.init.constant_(layer.bias[:1], 0.5)
+                weight = torch.randn(layer.weight.shape) * 0.5
+                weight[0] *= 0.3
+                # what all queries share is taken out, else they would be of one class
+                layer.weight.data = weight - torch.outer(weight @ common, common)
+                layer.bias.data = torch.tensor([1.0] + [-1.5] * (len(names) - 1))
             for layer in model.bbox_embed:
                 torch.nn.init.normal_(layer.layers[-1].weight, std=0.2)
         model.model.decoder.class_embed, model.model.decoder.bbox_embed = model.class_embed, model.bbox_embed
