@@ -150,7 +150,7 @@ class Drawn:
         masks = []
         for bitmaps in self.bitmaps:
             _, width, height = bitmaps.shape
-            rles: Any = coco.encode(bitmaps.view(np.uint8).transpose(2, 1, 0))
+            rles: Any = coco.encode(np.asfortranarray(bitmaps.view(np.uint8).transpose(2, 1, 0)))
             masks += [Mask(height, width, rle["counts"].decode("ascii")) for rle in rles]
         return masks
 
@@ -300,40 +300,48 @@ def _bitmaps(masks: Sequence[tuple[Found, int]], size: tuple[int, ...]) -> Itera
 
 
 def _tidied(drawn: Drawn, min_area: int, nms_threshold: float) -> Drawn:
-    """Without holes and islands smaller than min_area, nor the duplicates that this makes, the changed mask going."""
+    """Without small holes and islands, nor the duplicates that this makes, of which one that had none stays."""
     import torch
     from torchvision.ops import batched_nms
 
-    before = [bitmap for bitmaps in drawn.bitmaps for bitmap in bitmaps]
-    after = [without_islands(without_holes(bitmap, min_area), min_area) for bitmap in before]
-    boxes = [_box(bitmap) for bitmap in after]
-    unchanged = [float(np.array_equal(*pair)) for pair in zip(before, after, strict=True)]
-    scores = torch.tensor(unchanged)
-    places = torch.tensor(boxes).view(-1, 4).float()
-    order = batched_nms(places, scores, torch.zeros_like(scores), nms_threshold).tolist()
+    masks, untouched = [], []
+    for mask in (bitmap.T for bitmaps in drawn.bitmaps for bitmap in bitmaps):
+        filled, had_holes = without_holes(mask, min_area)
+        tidy, had_islands = without_islands(filled, min_area)
+        masks.append(tidy)
+        untouched.append(not (had_holes or had_islands))
+    boxes = np.array([_box(mask) for mask in masks], np.int64).reshape(-1, 4)
+    scores = torch.tensor(untouched).float()
+    order = batched_nms(torch.from_numpy(boxes).float(), scores, torch.zeros_like(scores), nms_threshold).tolist()
     return Drawn(
         drawn.quality[order],
         drawn.stability[order],
-        np.array(boxes, np.int64).reshape(-1, 4)[order],
+        boxes[order],
         drawn.points[order],
-        [after[place][None] for place in order],
+        [masks[place].T[None] for place in order],
     )
 
 
-def without_holes(mask: np.ndarray, min_area: int) -> np.ndarray:
-    """A mask, bool (a, b), with its holes of less than min_area pixels filled. Diagonal neighbours are connected."""
+def without_holes(mask: np.ndarray, min_area: int) -> tuple[np.ndarray, bool]:
+    """A mask, bool (height, width), with its holes of less than min_area pixels filled, and whether there were any.
+
+    Pixels that touch at a corner are connected.
+    """
     regions, areas = _regions(~mask)
-    return mask | (areas < min_area)[regions]
+    small = areas < min_area
+    return mask | small[regions], bool(small.any())
 
 
-def without_islands(mask: np.ndarray, min_area: int) -> np.ndarray:
-    """A mask, bool (a, b), without its islands of less than min_area pixels, or with the largest where all are less."""
+def without_islands(mask: np.ndarray, min_area: int) -> tuple[np.ndarray, bool]:
+    """A mask without its islands of less than min_area pixels, and whether there were any. Where all of them are less,
+    the largest stays."""
     regions, areas = _regions(mask)
-    if len(areas) == 1:
-        return mask
-    kept = areas >= min(min_area, areas[1:].max())
+    small = areas < min_area
+    kept = ~small
     kept[0] = False
-    return kept[regions]
+    if small.any() and not kept.any():
+        kept[1 + areas[1:].argmax()] = True
+    return kept[regions], bool(small.any())
 
 
 def _regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -346,9 +354,9 @@ def _regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return regions, areas
 
 
-def _box(bitmap: np.ndarray) -> list[int]:
-    """x0 y0 x1 y1, the last ones covered, of a bitmap (width, height) that isn't empty."""
-    columns, rows = np.flatnonzero(bitmap.any(axis=1)), np.flatnonzero(bitmap.any(axis=0))
+def _box(mask: np.ndarray) -> list[int]:
+    """x0 y0 x1 y1, the last ones covered, of a mask that isn't empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return [int(place) for place in (columns[0], rows[0], columns[-1], rows[-1])]
 
 

@@ -185,7 +185,9 @@ class Decoder:
         rows, columns = -(-height // 4), -(-width // 4)
         places = look.image.unflatten(1, (seen.height, seen.width))[:, :rows, :columns]
         drawn = [places.new_zeros(0, 4 * rows, 4 * columns)]
-        for prompts in wanted.any(dim=1).nonzero().flatten().split(1 if places.device.type == "cpu" else 64):
+        chosen = wanted.any(dim=1).nonzero().flatten()
+        step = 1 if places.device.type == "cpu" else 64
+        for prompts in (chosen[start : start + step] for start in range(0, len(chosen), step)):
             features = self.upscaler(places[prompts], seen.middle, seen.fine).transpose(1, 2)
             brushes = torch.stack([head(look.tokens[prompts, mask]) for mask, head in enumerate(self.mask_heads)], 1)
             if len(prompts) == 1:
