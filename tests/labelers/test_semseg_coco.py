@@ -44,7 +44,6 @@ def mask2former(tmp_path_factory):
         Mask2FormerConfig,
         Mask2FormerForUniversalSegmentation,
         Mask2FormerImageProcessor,
-        SwinConfig,
     )
 
     folder = tmp_path_factory.mktemp("mask2former")
