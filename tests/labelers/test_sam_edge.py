@@ -87,7 +87,7 @@ def test_an_edge_runs_along_a_masks_border(batch_of):
 
 
 def test_the_edges_of_a_mirrored_label_are_the_mirrored_edges(instances, photograph, batch_of):
-    """But for a pixel to the side, where Canny chooses between two that are equally high, and 3 % of them at corners."""
+    """But for a pixel to the side, where Canny chooses between two equally high ones, and 3 % that lie at corners."""
     mirrored = instance_set(*(mask.to_array()[:, ::-1] for mask in instances.masks))
     one = edges(mirrored, photograph[:, ::-1], batch_of)[:, ::-1]
     other = edges(instances, photograph, batch_of)
