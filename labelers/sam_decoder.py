@@ -88,11 +88,11 @@ class Upscaler:
 
 @dataclass(frozen=True)
 class Seen:
-    """The image as every prompt finds it. x, with_position: (places, channels). k, v of the first layer's tokens to
-    image, q of its image to tokens: (heads, places, head width). middle, fine: see Upscaler."""
+    """The image as every prompt finds it. x, position: (places, channels). k, v of the first layer's tokens to image,
+    q of its image to tokens: (heads, places, head width). middle, fine: see Upscaler."""
 
     x: Tensor
-    with_position: Tensor
+    position: Tensor
     k: Tensor
     v: Tensor
     q: Tensor
@@ -132,11 +132,12 @@ class Decoder:
     ) -> Seen:
         """image, position: (channels, height, width), the embedding with that of the absent mask prompt added."""
         x = image.flatten(1).T.contiguous()
-        with_position = x + position.flatten(1).T
+        place = position.flatten(1).T.contiguous()
+        with_position = x + place
         to_image, to_tokens = self.layers[0].to_image, self.layers[0].to_tokens
         return Seen(
             x,
-            with_position,
+            place,
             k=to_image.split(to_image.k(with_position)).contiguous(),
             v=to_image.split(to_image.v(x)).contiguous(),
             q=to_tokens.split(to_tokens.q(with_position)).contiguous(),
@@ -149,8 +150,7 @@ class Decoder:
     def look(self, seen: Seen, prompts: Tensor) -> Look:
         """prompts: the embedded prompts, (prompts, tokens, channels)."""
         start = torch.cat([self.output_tokens.expand(len(prompts), -1, -1), prompts], dim=1)
-        position = seen.with_position - seen.x
-        tokens, image, keys = start, seen.x, seen.with_position
+        tokens, image, keys = start, seen.x, seen.x
         for layer in self.layers:
             query = tokens if layer.is_first else tokens + start
             attended = layer.self_attention(query, query, tokens)
@@ -170,7 +170,7 @@ class Decoder:
                 else _weights(layer.to_tokens, query, keys)
             )
             image = layer.norms[3](_add_attended(layer.to_tokens, image, weights, tokens))
-            keys = image + position
+            keys = image + seen.position
         first_mask = self.quality_token + 2
         needed = [self.quality_token, *range(first_mask, self.output_tokens.shape[0])]
         tokens, start = tokens[:, needed], start[:, needed]
