@@ -98,24 +98,27 @@ class SemsegCoco(Labeler):
             if not self._is_eomt:
                 return self._processor.post_process_semantic_segmentation(outputs, target_sizes=[target])[0]
             scores = self._scores_on_input(outputs, size)
-            # with the classes of a pixel side by side, a processor scales and compares them twice as fast
-            scores = scores[None].contiguous(memory_format=torch.channels_last)
-            scaled = torch.nn.functional.interpolate(scores, target, mode="bilinear", align_corners=False)
-            return scaled[0].argmax(dim=0)
+            if scores.shape[1:] != target:
+                scores = torch.nn.functional.interpolate(scores[None], target, mode="bilinear")[0]
+            return scores.argmax(dim=0)
 
     def _scores_on_input(self, outputs: Any, size: tuple[int, int]) -> Any:
-        """EoMT's score of every class, (classes, height, width), on its input less the padding."""
+        """EoMT's score of every class, (classes, height, width), on its input less the padding.
+
+        As the package's `post_process_semantic_segmentation`, which leaves the padding in. The classes of a pixel lie
+        side by side, which makes them quick to compare.
+        """
+        import torch
         from transformers.image_transforms import get_size_with_aspect_ratio
 
         shortest, longest = self._processor.size["shortest_edge"], self._processor.size["longest_edge"]
-        result = self._processor.post_process_semantic_segmentation(
-            outputs, target_sizes=[(shortest, longest)], return_segmentation_scores=True
-        )
-        scores = result[0].segmentation_scores
+        logits = torch.nn.functional.interpolate(outputs.masks_queries_logits, (shortest, longest), mode="bilinear")[0]
         if self._processor.do_pad:
             height, width = get_size_with_aspect_ratio(size, shortest, longest)
-            scores = scores[:, :height, :width]
-        return scores
+            logits = logits[:, :height, :width]
+        classes = outputs.class_queries_logits[0].softmax(dim=-1)[:, :-1]
+        scores = logits.flatten(1).sigmoid_().T @ classes
+        return scores.unflatten(0, logits.shape[1:]).permute(2, 0, 1)
 
     @classmethod
     def write_tiny(cls, folder: Path) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from tokenloom.pipeline.demo_weights import dinov2_small, minilm
 
 TINY_DET = {"det": {"weights": "tiny", "keep": "labels"}}
 CAPTION = {"caption": {"keep": "labels"}}
+VIT_L = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
 VIT_S = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6}
 VIT_B = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+BART = {"layers": 6, "ffn_dim": 3072, "attention_heads": 12}
 STAGES = {
     "out_indices": [3, 6, 9, 12],
     "out_features": ["stage3", "stage6", "stage9", "stage12"],
@@ -38,10 +41,11 @@ def grown(labeler: str, changes: Mapping[str, Any], side: int | None = None) -> 
         path.write_text(json.dumps(_merged(json.loads(path.read_text()), changes)))
         config = transformers.AutoConfig.from_pretrained(folder)
         with seeded():
-            getattr(transformers, config.architectures[0])(config).save_pretrained(folder)
+            getattr(transformers, json.loads(path.read_text())["architectures"][0])(config).save_pretrained(folder)
         path = folder / "preprocessor_config.json"
         if side is not None:
-            path.write_text(json.dumps({**json.loads(path.read_text()), "size": {"height": side, "width": side}}))
+            settings = json.loads(path.read_text())
+            path.write_text(json.dumps({**settings, "size": dict.fromkeys(settings["size"], side)}))
         return folder
 
     return write
@@ -85,17 +89,46 @@ def human_poses(folder: Path) -> Path:
     return folder / "hmr2.ckpt"
 
 
+def captioner(folder: Path) -> Path:
+    """Florence-2 base, at 384 pixels where the published one sees 768."""
+    text = {f"{part}_{what}": count for part in ("encoder", "decoder") for what, count in BART.items()}
+    vision = {
+        "depths": [1, 1, 9, 1],
+        "embed_dim": [128, 256, 512, 1024],
+        "num_heads": [4, 8, 16, 32],
+        "num_groups": [4, 8, 16, 32],
+        "projection_dim": 768,
+        "window_size": 12,
+    }
+    grown("captioner", {"text_config": {"d_model": 768, **text}, "vision_config": vision})(folder)
+    path = folder / "processor_config.json"
+    settings = json.loads(path.read_text())
+    seen = {"size": {"height": 384, "width": 384}, "image_seq_length": 1 + 12 * 12}
+    path.write_text(json.dumps(_merged(settings, {"image_processor": seen})))
+    return folder
+
+
 def _merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, **{k: _merged(config[k], v) if isinstance(v, dict) else v for k, v in changes.items()}}
 
 
-NETWORKS: dict[str, tuple[dict[str, Any], Callable[[Path], Path]]] = {
-    "dinov2": ({}, dinov2_small),
-    "clip": ({}, clip),
-    "siglip": ({}, grown("siglip", {"vision_config": {**VIT_B, "intermediate_size": 3072}})),
-    "imagebind": ({}, imagebind),
-    "depth": (
-        {},
+@dataclass(frozen=True)
+class Network:
+    """write: makes the checkpoint in a folder. needs: the recipe's settings of other modalities; settings: of its own.
+    images: at most."""
+
+    write: Callable[[Path], Path]
+    needs: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    images: int = 1000
+
+
+NETWORKS: dict[str, Network] = {
+    "dinov2": Network(dinov2_small),
+    "clip": Network(clip),
+    "siglip": Network(grown("siglip", {"vision_config": {**VIT_B, "intermediate_size": 3072}})),
+    "imagebind": Network(imagebind),
+    "depth": Network(
         grown(
             "depth",
             {
@@ -108,8 +141,7 @@ NETWORKS: dict[str, tuple[dict[str, Any], Callable[[Path], Path]]] = {
             518,
         ),
     ),
-    "normal": (
-        {},
+    "normal": Network(
         grown(
             "normal",
             {
@@ -120,8 +152,7 @@ NETWORKS: dict[str, tuple[dict[str, Any], Callable[[Path], Path]]] = {
             448,
         ),
     ),
-    "det": (
-        {},
+    "det": Network(
         grown(
             "det",
             {
@@ -145,10 +176,19 @@ NETWORKS: dict[str, tuple[dict[str, Any], Callable[[Path], Path]]] = {
             640,
         ),
     ),
-    "skeletons": (TINY_DET, grown("skeletons", {"backbone_config": {**VIT_B, "mlp_ratio": 4}})),
-    "human_poses": (TINY_DET, human_poses),
-    "captioner": ({}, grown("captioner", {"text_config": {"d_model": 256}})),
-    "t5_caption": (CAPTION, grown("t5_caption", {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_heads": 6})),
-    "caption_embedding": (CAPTION, lambda _: minilm()),
+    "semseg_coco": Network(
+        grown("semseg_coco", {**VIT_L, "num_queries": 200, "image_size": 640, "num_blocks": 4}, 640), images=4
+    ),
+    "open_det": Network(
+        grown("open_det", {"vision_config": {**VIT_B, "intermediate_size": 3072, "patch_size": 16}}),
+    ),
+    "skeletons": Network(grown("skeletons", {"backbone_config": {**VIT_B, "mlp_ratio": 4}}), TINY_DET),
+    "human_poses": Network(human_poses, TINY_DET),
+    "caption": Network(
+        captioner,
+        settings={"labeler": "captioner", "params": {"field": None, "max_new_tokens": 8}},
+    ),
+    "t5_caption": Network(grown("t5_caption", {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_heads": 6}), CAPTION),
+    "caption_embedding": Network(lambda _: minilm(), CAPTION),
 }
-"""For each labeler what it needs, and what writes its checkpoint into a folder."""
+"""By the modality that is timed."""

@@ -14,6 +14,7 @@ the rounds' ratios, bare by stage; `ratio` is the smallest of them.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import tempfile
@@ -70,18 +71,19 @@ def main() -> None:
 
 def measure(name: str, folder: Path, images: int, rounds: int) -> Figures:
     """Times the labeler of the modality `name` on so many photographs."""
+    network = NETWORKS[name]
+    images = min(images, network.images)
     (tar,) = write_tars(folder / "tars", 1, per_tar=images)
-    requirements, write = NETWORKS[name]
-    weights = write(folder / "weights")
-    _weave(folder, tar, requirements)
-    settings = {name: {"weights": str(weights), "keep": "labels"}}
-    worker, parcel = _worker(folder, tar, {**requirements, **settings}, name)
+    weights = network.write(folder / "weights")
+    _weave(folder, tar, network.needs)
+    settings = {name: {**network.settings, "weights": str(weights), "keep": "labels"}}
+    worker, parcel = _worker(folder, tar, {**network.needs, **settings}, name)
     worker.load()
     (runner,) = worker._bench._runners.values()
     with recorded(runner.labeler) as calls:
-        worker.process(parcel)
-    if not calls:
-        raise SystemExit(f"{name}: no call of a network was seen")
+        _, failed, _ = worker.process(parcel).done[name]
+    if failed or not calls:
+        raise SystemExit(f"{name}: {failed} labels failed, {len(calls)} calls of its network were seen")
     stage, bare = [], []
     for _ in range(rounds):
         _forget(folder, name)
@@ -101,6 +103,7 @@ def recorded(labeler: Any) -> Iterator[list[Callable[[], Any]]]:
     def record(module: torch.nn.Module, method: str) -> None:
         original = getattr(module, method)
 
+        @functools.wraps(original)  # transformers looks at signatures
         def call(*args: Any, **kwargs: Any) -> Any:
             if depth[0] == 0:
                 calls.append(lambda: original(*args, **kwargs))
@@ -113,10 +116,11 @@ def recorded(labeler: Any) -> Iterator[list[Callable[[], Any]]]:
         object.__setattr__(module, method, call)
         undo.append((module, method))
 
-    for module in networks(labeler):
-        for method in ("forward", "generate"):
-            if hasattr(module, method):
-                record(module, method)
+    for network in networks(labeler):
+        if hasattr(network, "generate"):
+            record(network, "generate")
+        for module in network.modules():  # a labeler may call parts of its network alone
+            record(module, "forward")
     try:
         yield calls
     finally:

@@ -214,6 +214,14 @@ def test_float_arrays_may_differ_by_their_tolerance_and_no_more(values, index):
     assert difference(array, far) is not None
 
 
+def test_integer_maps_may_differ_in_a_thousandth_of_their_values():
+    classes = np.zeros((50, 40), np.uint8)
+    two, three = classes.copy(), classes.copy()
+    two.flat[:2], three.flat[:3] = 1, 1
+    assert difference(classes, two) is None
+    assert difference(classes, three) == "3 of 2000 values differ"
+
+
 def test_integers_texts_and_instances_must_be_equal():
     assert difference(np.array([1, 2]), np.array([1, 3])) == "1 of 2 values differ"
     assert difference("a", "b") == "'a' and 'b'"
