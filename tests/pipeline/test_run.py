@@ -79,7 +79,10 @@ def test_tokenizers_are_fitted_to_what_they_will_tokenise(corpus_folder, tmp_pat
     grey = {"labeler": "odd_labelers:GreyImage", "tokenizer": LIGHT["rgb"]["tokenizer"]}
     tally = weave(recipe(corpus_folder, tmp_path / "grey", {"grey_image": grey}, **SMALL))
     assert sum(tally.failed.values()) == 0
-    assert tally.cards["grey_image"].tokens.spec.grid == (4, 4)
+    tokens = tally.cards["grey_image"].tokens
+    assert tokens is not None
+    assert tokens.spec is not None
+    assert tokens.spec.grid == (4, 4)
 
 
 def test_a_lost_manifest_is_not_guessed(corpus_folder, tmp_path):
