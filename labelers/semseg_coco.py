@@ -50,7 +50,7 @@ class SemsegCoco(Labeler):
         "https://huggingface.co/tue-mps/coco_panoptic_eomt_large_640",
         {
             "tue-mps/coco_panoptic_eomt_*": "MIT",
-            "facebook/mask2former-swin-*-coco-panoptic": "other (MIT in the repository, CC-BY-NC-4.0 in older copies)",
+            "facebook/mask2former-swin-*-coco-panoptic": "other, see its card",
         },
     )
     # 316 M parameters, and 200 masks with 133 maps of scores, 640 x 640 each

@@ -93,6 +93,7 @@ def weave(recipe: Recipe) -> Weave:
 
     Raises RecipeError, RegistryError or WeightsError naming the modality.
     """
+    _check_weights(recipe)
     groups = _group(recipe)
     ordered = _order(groups)
     cards: dict[str, ModalityCard] = {}
@@ -140,8 +141,8 @@ def _group(recipe: Recipe) -> list[_Group]:
     """One group per labeler and settings. A modality with no labeler settings of its own joins the labeler of another
     modality that makes it too (dinov2_global joins dinov2)."""
     groups: list[_Group] = []
-    explicit = [(n, s) for n, s in recipe.modalities.items() if s.labeler or s.params or s.weights]
-    plain = [(n, s) for n, s in recipe.modalities.items() if not (s.labeler or s.params or s.weights)]
+    explicit = [(n, s) for n, s in recipe.modalities.items() if _is_explicit(s)]
+    plain = [(n, s) for n, s in recipe.modalities.items() if not _is_explicit(s)]
     for name, settings in explicit + plain:
         joined = next((g for g in groups if _same(g, name, settings, settings in [s for _, s in plain])), None)
         if joined is None:
@@ -152,6 +153,11 @@ def _group(recipe: Recipe) -> list[_Group]:
     for group in groups:
         group.names.sort(key=order.index)
     return sorted(groups, key=lambda group: order.index(group.names[0]))
+
+
+def _is_explicit(settings: ModalitySettings) -> bool:
+    """Whether the modality has settings of its labeler, so that it joins no other's."""
+    return bool(settings.labeler or settings.params or settings.weights)
 
 
 def _same(group: _Group, name: str, settings: ModalitySettings, plain: bool) -> bool:
@@ -168,7 +174,7 @@ def _new_group(recipe: Recipe, name: str, settings: ModalitySettings) -> _Group:
     reference = settings.labeler or name
     labeler_class = find_labeler(reference)
     params = validated(labeler_class.Params, settings.params, f"modalities.{name}.params")
-    source = _source_of_weights(recipe, name, reference, labeler_class)
+    source = _source_of_weights(recipe, settings, labeler_class)
     weights = resolve(source, recipe.storage_options, labeler_class) if source else None
     labeler = labeler_class(params, weights.path if weights else None)
     made = [modality.name for modality in labeler.makes]
@@ -180,30 +186,49 @@ def _new_group(recipe: Recipe, name: str, settings: ModalitySettings) -> _Group:
     return _Group(reference, labeler, source, weights, settings, [])
 
 
-def _source_of_weights(recipe: Recipe, name: str, reference: str, labeler_class: type[Labeler]) -> str | None:
-    """Where a labeler's weights come from. Refuses those whose licence forbids commercial use, unless the recipe
-    accepts it: before they are fetched."""
+def _check_weights(recipe: Recipe) -> None:
+    """Refuses, before any are fetched, weights that have no default, and those whose licence forbids commercial use
+    unless the recipe accepts it. RecipeError naming all of them."""
+    settled: set[type[Labeler]] = set()
+    refused = []
+    for name in sorted(recipe.modalities, key=lambda name: not _is_explicit(recipe.modalities[name])):
+        settings = recipe.modalities[name]
+        labeler_class = find_labeler(settings.labeler or name)
+        if labeler_class in settled and not _is_explicit(settings):
+            continue  # it joins the labeler of another modality
+        settled.add(labeler_class)
+        refused += _refusal(recipe, name, labeler_class)
+    if refused:
+        raise RecipeError("\n".join(refused))
+
+
+def _refusal(recipe: Recipe, name: str, labeler_class: type[Labeler]) -> list[str]:
+    """Why the recipe's weights for a modality can't be used, if so."""
     settings, weights = recipe.modalities[name], labeler_class.weights
+    reference = settings.labeler or name
     if weights is None:
-        if settings.weights:
-            raise RecipeError(f"modalities.{name}.weights: the labeler {reference} takes no weights")
-        return None
-    source = settings.weights or weights.default
-    if recipe.weights and not (source or "").startswith(PACKAGE):
-        return recipe.weights
+        return [f"modalities.{name}.weights: the labeler {reference} takes no weights"] if settings.weights else []
+    source = _source_of_weights(recipe, settings, labeler_class)
     if source is None:
-        raise RecipeError(
+        return [
             f"modalities.{name}: {reference} has no default weights; get them from {weights.source} and give their "
             f"path with `weights:`"
-        )
+        ]
     licence = weights.licence_of(source)
     if is_noncommercial(licence) and licence not in recipe.accept_license:
-        raise RecipeError(
+        return [
             f"modalities.{name}: the weights {without_credentials(source)} are under the licence {licence}, which "
             f"forbids commercial use ({weights.source}); to accept it, write `accept_license: {licence}` into the "
             f"recipe (--accept-license where there is none), or leave the modality out"
-        )
-    return source
+        ]
+    return []
+
+
+def _source_of_weights(recipe: Recipe, settings: ModalitySettings, labeler_class: type[Labeler]) -> str | None:
+    if labeler_class.weights is None:
+        return None
+    source = settings.weights or labeler_class.weights.default
+    return source if recipe.weights is None or (source or "").startswith(PACKAGE) else recipe.weights
 
 
 def _order(groups: list[_Group]) -> list[_Group]:

@@ -51,6 +51,14 @@ def test_noncommercial_weights_need_the_recipes_word_before_they_are_fetched():
         woven({"imagebind": {}}, accept_license="CC-BY-NC-SA-4.0")
 
 
+def test_all_weights_that_need_a_word_are_named_at_once():
+    modalities = {"imagebind": {}, "imagebind_global": {}, "depth": {"weights": "apple/DepthPro-hf"}, "human_poses": {}}
+    with pytest.raises(RecipeError) as caught:
+        woven(modalities, accept_license=["MIT"])
+    named = [line.split(":")[0] for line in str(caught.value).splitlines()]
+    assert sorted(named) == ["modalities.depth", "modalities.human_poses", "modalities.imagebind"]
+
+
 def test_weights_without_a_default_say_where_to_get_them():
     with pytest.raises(RecipeError, match=r"human_poses has no default weights; get them from https://github\.com"):
         woven({"human_poses": {}, "det": {"weights": "tiny"}})
