@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from .instances import Mask
+from .sam_models import in_float32
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,7 +121,8 @@ class Canvas:
 
     def draw(self, logits: Tensor) -> Tensor:
         """(n, rows, columns) at the decoder's resolution to (n, width, height): COCO's run-lengths go down columns."""
-        return self.columns @ (self.rows @ logits).transpose(1, 2)
+        with in_float32(logits.device.type):
+            return self.columns @ (self.rows @ logits).transpose(1, 2)
 
     def chunks(self, count: int, device: str) -> Iterator[slice]:
         """Slices of `count` masks that are drawn together: on a CPU as many as its cache may hold."""
@@ -196,17 +198,18 @@ def find_in_crop(
     height, width = y1 - y0, x1 - x0
     canvas = canvas_of(model, height, width)
     points = grid * [width, height]
-    prompts = model.prompts(points, height, width)
     parts = []
-    for start in range(0, len(points), model.prompts_at_once):
-        look = model.decoder.look(seen, prompts[start : start + model.prompts_at_once])
-        threshold = params.pred_iou_thresh
-        wanted = look.quality > threshold if threshold > 0 else torch.ones_like(look.quality, dtype=torch.bool)
-        logits = model.decoder.draw(seen, look, wanted, canvas.rows.length, canvas.columns.length)
-        kept, stability, boxes = measure(canvas, logits, params)
-        prompt = wanted.nonzero()[:, 0].cpu()[kept.cpu()]
-        places = torch.as_tensor(points)[start + prompt].to(logits.device)
-        parts.append((look.quality[wanted][kept], stability[kept], boxes[kept], places, logits[kept]))
+    with in_float32(model.device):
+        prompts = model.prompts(points, height, width)
+        for start in range(0, len(points), model.prompts_at_once):
+            look = model.decoder.look(seen, prompts[start : start + model.prompts_at_once])
+            threshold = params.pred_iou_thresh
+            wanted = look.quality > threshold if threshold > 0 else torch.ones_like(look.quality, dtype=torch.bool)
+            logits = model.decoder.draw(seen, look, wanted, canvas.rows.length, canvas.columns.length)
+            kept, stability, boxes = measure(canvas, logits, params)
+            prompt = wanted.nonzero()[:, 0].cpu()[kept.cpu()]
+            places = torch.as_tensor(points)[start + prompt].to(logits.device)
+            parts.append((look.quality[wanted][kept], stability[kept], boxes[kept], places, logits[kept]))
     quality, stability, boxes, places, logits = (torch.cat(column) for column in zip(*parts, strict=True))
     found = Found(quality, stability, boxes, places, logits, crop, canvas)
     found = found.take(~_cut_off(found.boxes, crop, size))

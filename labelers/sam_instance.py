@@ -61,6 +61,7 @@ class SamInstance(Labeler):
     # 641 M parameters in float32, and the 16 heads' attention over 64 x 64 places a few times over (estimated).
     resources = Resources(cpus=1.0, gpus=0.5, memory=7 * 2**30)
     batch_size = 4
+    autocast = "float16"  # of the image encoder; all that follows is float32
     Params: ClassVar[type[BaseModel]] = SamInstanceParams
 
     def load(self, device: str) -> None:

@@ -85,7 +85,7 @@ class SamMasks:
             values = torch.from_numpy(np.array(scaled)).to(self.device).permute(2, 0, 1)
             place[:, :height, :width] = (values - self.network.pixel_mean) / self.network.pixel_std
         embeddings = self.network.image_encoder(pixels)
-        with _in_float32(self.device):
+        with in_float32(self.device):
             return [self.decoder.prepare(one.float() + self._no_mask, self._position) for one in embeddings]
 
     def prompts(self, points: np.ndarray, height: int, width: int) -> Tensor:
@@ -132,7 +132,7 @@ class Sam2Masks:
     def encode(self, images: Sequence[np.ndarray]) -> list[Seen]:
         pixels = self._processor(list(images), return_tensors="pt", device=self.device)["pixel_values"]
         fine, middle, embeddings = self.network.get_image_embeddings(pixels)
-        with _in_float32(self.device):
+        with in_float32(self.device):
             return [
                 self.decoder.prepare(one.float() + self._no_mask, self._position, two.float(), four.float())
                 for one, two, four in zip(embeddings, middle, fine, strict=True)
@@ -162,7 +162,7 @@ def scaling(length: int, side: int, covered: int, size: int, device: str) -> Ten
     import torch
     from torch.nn.functional import interpolate
 
-    with torch.inference_mode(False), _in_float32(device):
+    with torch.inference_mode(False), in_float32(device):
         matrix = torch.eye(length, device=device)[None]
         if side != length:
             matrix = interpolate(matrix, side, mode="linear", align_corners=False)
@@ -250,7 +250,7 @@ def _at_once(device: str) -> tuple[int | None, int]:
     return (1, 4) if device == "cpu" else (None, 256)
 
 
-def _in_float32(device: str) -> Any:
+def in_float32(device: str) -> Any:
     """Switches autocast off: thresholds cut hard, so only the image encoder may be half precise."""
     import torch
 

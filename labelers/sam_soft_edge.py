@@ -43,6 +43,7 @@ class SamSoftEdge(Labeler):
     weights = SAM_WEIGHTS
     resources = Resources(cpus=1.0, gpus=0.5, memory=7 * 2**30)
     batch_size = 4
+    autocast = "float16"  # of the image encoder; all that follows is float32
     Params: ClassVar[type[BaseModel]] = SamSoftEdgeParams
 
     def load(self, device: str) -> None:

@@ -100,6 +100,7 @@ def painter(quality, logits) -> Any:
     side = logits.shape[1]
     return SimpleNamespace(
         decoder=decoder,
+        device="cpu",
         prompts_at_once=1,
         prompts=lambda points, height, width: torch.zeros(len(points), 2, 8),
         spread=lambda height, width: (

@@ -268,6 +268,24 @@ def test_encoding_several_images_at_once_changes_no_mask(weights, labels, pictur
         assert_same(found, expected)
 
 
+def test_autocast_reaches_the_image_encoder_alone(shared, pictures, batch_of):
+    """What follows stays float32, so that a half precise encoder changes few masks."""
+    folder = shared / "golden" / "sam_amg"
+    labeler = loaded(
+        str(folder / "model.safetensors"), points_per_side=4, pred_iou_thresh=0.6892, stability_score_thresh=0.3928
+    )
+    batch = batch_of([pictures["coffee"]])
+    (expected,) = labeler.label(batch)["sam_instance"]
+    with torch.autocast(CPU, dtype=torch.bfloat16):
+        (found,) = labeler.label(batch)["sam_instance"]
+    drawn = [mask.to_array() for mask in found.masks]
+    best = [
+        max((mask & other).sum() / (mask | other).sum() for other in drawn)
+        for mask in (mask.to_array() for mask in expected.masks)
+    ]
+    assert 0.9 < np.median(best) < 1
+
+
 def test_few_instances_and_large_ones(weights, labels, pictures, batch_of):
     few = loaded(weights, max_instances=3).label(batch_of([pictures["chelsea"]]))["sam_instance"][0]
     assert few == labels["chelsea"].take(range(3))
