@@ -30,8 +30,8 @@ class Result:
 
     tokens: list[np.ndarray | None] = field(default_factory=list)
     labels: list[bytes | None] = field(default_factory=list)
-    sample: list[bytes | None] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    sample: list[bytes | None] = field(default_factory=list)
 
 
 def token_rows(keys: Sequence[str], views: int) -> Rows:
