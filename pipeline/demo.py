@@ -16,7 +16,7 @@ from .progress import RunProgress, duration
 from .recipe import load_recipe
 from .run import Tally, execute, make_plan
 
-_CAPTIONS = {
+CAPTIONS = {
     "skimage/data/astronaut.png": "An astronaut in an orange space suit smiles before a flag and a model of a shuttle.",
     "skimage/data/brick.png": "A wall of rough bricks in even rows, in black and white.",
     "skimage/data/camera.png": "A man in a dark coat looks through a camera on a tripod in a park.",
@@ -40,6 +40,7 @@ _CAPTIONS = {
     "sklearn/datasets/images/china.jpg": "A Chinese temple with a curved roof behind trees.",
     "sklearn/datasets/images/flower.jpg": "A pink dahlia in full bloom before green leaves.",
 }
+"""By the photograph's file in its package."""
 
 
 def demo(output: Path) -> None:
@@ -76,7 +77,7 @@ def demo(output: Path) -> None:
 def write_corpus(folder: Path) -> None:
     """Copies the photographs, each with a caption beside it."""
     folder.mkdir(parents=True, exist_ok=True)
-    for source, caption in _CAPTIONS.items():
+    for source, caption in CAPTIONS.items():
         path = _package_file(source)
         target = folder / path.name
         if not target.exists():
