@@ -3,8 +3,8 @@
     python tests/benchmarks/sam.py [--quick] [--demo] [--weights sam_vit_b_01ec64.pth]
 
 Both run in this process, on one thread, with the same network and photographs (six of scikit-image and scikit-learn,
-300 to 640 pixels a side; with --demo the demo's 22), for grids of 7 x 7 and 16 x 16 points. Every mask of the one must be a mask of the other, at
-an IoU of 0.99 or more; else the benchmark fails.
+300 to 640 pixels a side; with --demo the demo's 22), for grids of 7 x 7 and 16 x 16 points. Every mask of the one must
+be a mask of the other, at an IoU of 0.99 or more; else the benchmark fails.
 
 The last line is a JSON object with CPU seconds of the image encoder, of the decoder (prompts, transformer, masks at a
 quarter of the network's resolution) and of the rest, for both. `ratio` is the reference's rest by ours, and
