@@ -59,7 +59,8 @@ def decode_image(data: bytes) -> np.ndarray:
         image = _open(data)
         orientation = _orientation(image)
         jpeg = _decode_jpeg(data, image, eighths=8)
-        return _upright(np.asarray(_to_rgb(image)) if jpeg is None else jpeg, orientation)
+        pixels = np.array(_to_rgb(image)) if jpeg is None else jpeg  # a copy: torch warns of arrays it can't write to
+        return _upright(pixels, orientation)
 
 
 def decode_view(data: bytes, view: View) -> np.ndarray:
