@@ -151,6 +151,7 @@ NETWORKS: dict[str, Network] = {
             },
             448,
         ),
+        images=4,
     ),
     "det": Network(
         grown(
@@ -177,13 +178,13 @@ NETWORKS: dict[str, Network] = {
         ),
     ),
     "semseg_coco": Network(
-        grown("semseg_coco", {**VIT_L, "num_queries": 200, "image_size": 640, "num_blocks": 4}, 640), images=4
+        grown("semseg_coco", {**VIT_L, "num_queries": 200, "image_size": 640, "num_blocks": 4}, 640), images=2
     ),
     "open_det": Network(
         grown("open_det", {"vision_config": {**VIT_B, "intermediate_size": 3072, "patch_size": 16}}),
     ),
-    "skeletons": Network(grown("skeletons", {"backbone_config": {**VIT_B, "mlp_ratio": 4}}), TINY_DET),
-    "human_poses": Network(human_poses, TINY_DET),
+    "skeletons": Network(grown("skeletons", {"backbone_config": {**VIT_B, "mlp_ratio": 4}}), TINY_DET, images=8),
+    "human_poses": Network(human_poses, TINY_DET, images=8),
     "caption": Network(
         captioner,
         settings={"labeler": "captioner", "params": {"field": None, "max_new_tokens": 8}},
