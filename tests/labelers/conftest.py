@@ -27,6 +27,13 @@ def photographs():
 
 
 @pytest.fixture(scope="session")
+def images(photographs):
+    """Whole images of different sizes, two of one."""
+    astronaut, chelsea, coffee, rocket = photographs.values()
+    return [np.ascontiguousarray(image) for image in (astronaut, chelsea[:, :150], coffee[:100], rocket)]
+
+
+@pytest.fixture(scope="session")
 def batch_of():
     """A function from images (and labels of other modalities) to a Batch."""
 

@@ -13,13 +13,6 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
-def images(photographs):
-    """Whole images of different sizes, two of one."""
-    astronaut, chelsea, coffee, rocket = photographs.values()
-    return [np.ascontiguousarray(image) for image in (astronaut, chelsea[:, :150], coffee[:100], rocket)]
-
-
-@pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     return str(Det.write_tiny(tmp_path_factory.mktemp("det") / "tiny"))
 
