@@ -115,16 +115,16 @@ def _merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 @dataclass(frozen=True)
 class Network:
     """write: makes the checkpoint in a folder. needs: the recipe's settings of other modalities; settings: of its own.
-    images: at most."""
+    scale: times as many images as asked for: fewer for slow networks, more for quick ones."""
 
     write: Callable[[Path], Path]
     needs: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    images: int = 1000
+    scale: float = 1.0
 
 
 NETWORKS: dict[str, Network] = {
-    "dinov2": Network(dinov2_small),
+    "dinov2": Network(dinov2_small, scale=4),
     "clip": Network(clip),
     "siglip": Network(grown("siglip", {"vision_config": {**VIT_B, "intermediate_size": 3072}})),
     "imagebind": Network(imagebind),
@@ -151,7 +151,7 @@ NETWORKS: dict[str, Network] = {
             },
             448,
         ),
-        images=4,
+        scale=0.5,
     ),
     "det": Network(
         grown(
@@ -178,18 +178,20 @@ NETWORKS: dict[str, Network] = {
         ),
     ),
     "semseg_coco": Network(
-        grown("semseg_coco", {**VIT_L, "num_queries": 200, "image_size": 640, "num_blocks": 4}, 640), images=2
+        grown("semseg_coco", {**VIT_L, "num_queries": 200, "image_size": 640, "num_blocks": 4}, 640), scale=0.25
     ),
     "open_det": Network(
         grown("open_det", {"vision_config": {**VIT_B, "intermediate_size": 3072, "patch_size": 16}}),
     ),
-    "skeletons": Network(grown("skeletons", {"backbone_config": {**VIT_B, "mlp_ratio": 4}}), TINY_DET, images=8),
-    "human_poses": Network(human_poses, TINY_DET, images=8),
+    "skeletons": Network(grown("skeletons", {"backbone_config": {**VIT_B, "mlp_ratio": 4}}), TINY_DET, scale=0.5),
+    "human_poses": Network(human_poses, TINY_DET, scale=0.5),
     "caption": Network(
         captioner,
         settings={"labeler": "captioner", "params": {"field": None, "max_new_tokens": 8}},
     ),
-    "t5_caption": Network(grown("t5_caption", {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_heads": 6}), CAPTION),
-    "caption_embedding": Network(lambda _: minilm(), CAPTION),
+    "t5_caption": Network(
+        grown("t5_caption", {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_heads": 6}), CAPTION, scale=16
+    ),
+    "caption_embedding": Network(lambda _: minilm(), CAPTION, scale=16),
 }
 """By the modality that is timed."""
