@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from tokenloom.labelers.checkpoint import seeded
+from tokenloom.labelers.hub import quiet_transformers
 from tokenloom.labelers.registry import find_labeler
 from tokenloom.pipeline.demo_weights import dinov2_small, minilm
 
@@ -36,11 +37,12 @@ def grown(labeler: str, changes: Mapping[str, Any], side: int | None = None) -> 
         import transformers
 
         folder.mkdir(parents=True)
-        find_labeler(labeler).write_tiny(folder)
+        with quiet_transformers():
+            find_labeler(labeler).write_tiny(folder)
         path = folder / "config.json"
         path.write_text(json.dumps(_merged(json.loads(path.read_text()), changes)))
         config = transformers.AutoConfig.from_pretrained(folder)
-        with seeded():
+        with quiet_transformers(), seeded():
             getattr(transformers, json.loads(path.read_text())["architectures"][0])(config).save_pretrained(folder)
         path = folder / "preprocessor_config.json"
         if side is not None:
