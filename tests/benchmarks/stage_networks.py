@@ -85,6 +85,8 @@ def human_poses(folder: Path) -> Path:
     folder.mkdir(parents=True)
     with seeded():
         network = Hmr2(Backbone(768, 12, 12, 3072), SmplHead(1024, 6, 8, 512, 1024, 768))
+        for positions in (network.backbone.pos_embed, network.smpl_head.transformer.pos_embedding):
+            torch.nn.init.normal_(positions, std=0.02)
     means = {"body_pose": torch.eye(3)[:2].repeat(24, 1), "betas": torch.zeros(10), "cam": torch.eye(3)[0]}
     state = {**network.state_dict(), **{f"smpl_head.init_{name}": m.reshape(1, -1) for name, m in means.items()}}
     torch.save({"state_dict": state}, folder / "hmr2.ckpt")
