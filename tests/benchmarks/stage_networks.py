@@ -23,6 +23,7 @@ VIT_L = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16
 VIT_S = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6}
 VIT_B = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
 BART = {"layers": 6, "ffn_dim": 3072, "attention_heads": 12}
+T5_LARGE = {"d_model": 1024, "d_kv": 64, "d_ff": 2816, "num_layers": 24, "num_decoder_layers": 1, "num_heads": 16}
 STAGES = {
     "out_indices": [3, 6, 9, 12],
     "out_features": ["stage3", "stage6", "stage9", "stage12"],
@@ -193,9 +194,7 @@ NETWORKS: dict[str, Network] = {
         captioner,
         settings={"labeler": "captioner", "params": {"field": None, "max_new_tokens": 8}},
     ),
-    "t5_caption": Network(
-        grown("t5_caption", {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_heads": 6}), CAPTION, scale=16
-    ),
+    "t5_caption": Network(grown("t5_caption", T5_LARGE), CAPTION, scale=4),
     "caption_embedding": Network(lambda _: minilm(), CAPTION, scale=16),
 }
 """By the modality that is timed."""
