@@ -15,15 +15,19 @@ CONFIG, MODEL, VOCABULARY = "config.json", "model.safetensors", "tokenizer.json"
 
 
 def config_file(tokenizer: Tokenizer, **facts: Any) -> dict[str, bytes]:
-    """config.json: which tokenizer, for which kind, with which parameters, and `facts` beside them."""
-    config = {
+    """config.json: what `config_of` says."""
+    return {CONFIG: json.dumps(config_of(tokenizer, **facts), indent=2).encode() + b"\n"}
+
+
+def config_of(tokenizer: Tokenizer, **facts: Any) -> dict[str, Any]:
+    """Which tokenizer, for which kind, with which parameters, and `facts` beside them."""
+    return {
         "tokenizer": type(tokenizer).__name__,
         "version": tokenizer.version,
         "kind": tokenizer.kind.describe(),
         "params": tokenizer.params.model_dump(mode="json"),
         **facts,
     }
-    return {CONFIG: json.dumps(config, indent=2).encode() + b"\n"}
 
 
 def read_config(tokenizer: type[Tokenizer], kind: Kind, files: Mapping[str, bytes]) -> dict[str, Any]:

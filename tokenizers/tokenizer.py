@@ -59,6 +59,9 @@ class Tokenizer(ABC):
     def use_vocabulary(self, vocabulary: Vocabulary) -> None:  # noqa: B027 - for tokenizers of text alone
         """Take the dataset's one text vocabulary. Called before anything else when `uses_vocabulary` is set."""
 
+    def use_device(self, device: str) -> None:  # noqa: B027 - for tokenizers with a network alone
+        """Where `encode` and `decode` compute, as torch names it."""
+
     def fit(self, labels: Iterable[Any], seed: int) -> None:  # noqa: B027 - only fitted tokenizers have a fit
         """Fit to `labels`, deterministically in (labels, seed)."""
 

@@ -1,0 +1,253 @@
+"""Tokenizers with a network: trained on a sample of labels, or read from published weights."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..labelers.kinds import Kind
+from ..labelers.labeler import Weights
+from .contract import OBJECTIVES, InputContract
+from .fit_settings import FitSettings
+from .published import PUBLISHED, check_modality
+from .state import CONFIG, MODEL, config_of, read, read_config
+from .tokenizer import Tokenizer
+from .vq_config import VQConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .vq_network import VQ
+
+ENCODED_AT_ONCE, DECODED_AT_ONCE = 128, 32
+"""How many examples go through the network together."""
+
+
+class NetworkParams(BaseModel):
+    """encoder, decoder: the network's parts by size: vit_xt_enc, vit_t_enc, vit_s_enc, vit_b_enc, vit_l_enc (_dec),
+    or BottleneckMLP/B_<blocks>-Wi_<width>, which takes vectors; None takes small ones that suit the labels. codes: how
+    many each token can be."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    encoder: str | None = None
+    decoder: str | None = None
+    codes: int = Field(default=1024, ge=2)
+
+
+class TrainedTokenizer(Tokenizer):
+    """A tokenizer whose network learns from `examples`, the parts of labels that it sees, by gradient steps.
+
+    A trainer calls `design`, trains what it gives with `objective` on `to_batch`, and hands it back by `finish`; `fit`
+    does all that in this process. The state is config.json and model.safetensors of the format that 4M's tokenizers are
+    published in, with `contract`, `fit` (facts about the training) and the tokenizer's own fields beside the network's.
+
+    settings: of the training. contract: what the network takes; known once it is designed or read.
+    """
+
+    weights: ClassVar[Weights] = PUBLISHED
+    open_params: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that published weights leave open."""
+
+    def __init__(self, kind: Kind, params: BaseModel | None = None) -> None:
+        super().__init__(kind, params)
+        self.settings = FitSettings()
+        self.facts: dict[str, Any] = {}
+        self._contract: InputContract | None = None
+        self._network: VQ | None = None
+        self._device = "cpu"
+
+    @property
+    def needs_fit(self) -> bool:
+        return self._network is None
+
+    @property
+    def contract(self) -> InputContract:
+        """What the network takes. Raises RuntimeError before it is known."""
+        if self._contract is None:
+            raise RuntimeError(f"{type(self).__name__} isn't fitted yet: call fit, or load it with from_files")
+        return self._contract
+
+    @property
+    def network(self) -> VQ:
+        """The trained network. Raises RuntimeError before there is one."""
+        if self._network is None:
+            raise RuntimeError(f"{type(self).__name__} isn't fitted yet: call fit, or load it with from_files")
+        return self._network
+
+    @property
+    def objective(self) -> str:
+        """The name of the loss (see `losses`) that training makes small."""
+        return OBJECTIVES[self.contract.form]
+
+    @abstractmethod
+    def examples(self, label: Any) -> np.ndarray:
+        """What the network sees of a label, checked, in a compact dtype: (n, *shape), n = 0 where it sees nothing."""
+
+    @abstractmethod
+    def _contract_for(self, examples: np.ndarray) -> InputContract:
+        """The contract of a network that is to be trained on these."""
+
+    @abstractmethod
+    def _config_for(self, contract: InputContract) -> VQConfig:
+        """The network that the parameters ask for."""
+
+    @abstractmethod
+    def _published_contract(self, config: VQConfig) -> InputContract:
+        """The contract of a published network. Raises ValueError where it isn't for these labels."""
+
+    def design(self, examples: np.ndarray, seed: int) -> VQ:
+        """Settles the contract by the examples (n, *shape), and gives the network, with random weights from `seed`.
+
+        Raises ValueError for an empty sample.
+        """
+        import torch
+
+        from .vq_network import build
+
+        if not len(examples):
+            raise ValueError(f"{type(self).__name__} can't be fitted: the sample holds nothing that it tokenises")
+        self._contract = self._contract_for(examples)
+        config = self._config_for(self._contract)
+        check_network(config, self._contract)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return build(config)
+
+    def to_batch(self, examples: np.ndarray) -> Tensor:
+        """The network's input (B, ...) of some examples (B, *shape), on the device that `use_device` chose."""
+        import torch
+
+        return self.contract.to_network(torch.from_numpy(examples).to(self._device))
+
+    def finish(self, network: VQ, facts: Mapping[str, Any]) -> None:
+        """Takes the trained network. facts: about its training, for config.json."""
+        self._network = network.eval().requires_grad_(False).to(self._device)
+        self.facts = dict(facts)
+
+    def fit(self, labels: Iterable[Any], seed: int) -> None:
+        from .vq_training import train
+
+        parts = [part for label in labels if len(part := self.examples(label))]
+        sizes = sorted({part.shape[1:] for part in parts})
+        if len(sizes) > 1:
+            raise ValueError(f"labels of one size make a sample; there are {', '.join(map(str, sizes))}")
+        train(self, np.concatenate(parts) if parts else np.zeros(0, np.float32), seed)
+
+    def use_device(self, device: str) -> None:
+        """Where `to_batch`, `encode` and `decode` compute, as torch names it."""
+        self._device = device
+        if self._network is not None:
+            self._network.to(device)
+
+    @property
+    def _grid(self) -> tuple[int, int]:
+        return self.network.config.grid(self.contract.height, self.contract.width)
+
+    @property
+    def _tokens(self) -> int:
+        """Tokens per example."""
+        rows, columns = self._grid
+        return self.network.config.tokens_per_cell * rows * columns
+
+    def _tokenize(self, examples: np.ndarray) -> np.ndarray:
+        """int64 (n, tokens): row by row, and codebook by codebook where a cell has several tokens."""
+        parts = [
+            self.network.tokenize(self.to_batch(examples[start : start + ENCODED_AT_ONCE])).flatten(1).cpu().numpy()
+            for start in range(0, len(examples), ENCODED_AT_ONCE)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, self._tokens), np.int64)
+
+    def _restore(self, tokens: np.ndarray) -> list[np.ndarray]:
+        """The examples that tokens, int64 (n, tokens), stand for, as the contract gives them back.
+
+        A diffusion decoder begins with the same noise for each of them, so that one doesn't depend on the others.
+        """
+        import torch
+
+        cells = (self.network.config.tokens_per_cell, *self._grid)
+        shape = cells if cells[0] > 1 else cells[1:]
+        at_once = 1 if self.network.config.is_diffusion else DECODED_AT_ONCE
+        restored: list[np.ndarray] = []
+        for start in range(0, len(tokens), at_once):
+            block = torch.from_numpy(tokens[start : start + at_once]).to(self._device).reshape(-1, *shape)
+            noise = torch.Generator(self._device).manual_seed(0)
+            restored += self.contract.from_network(self.network.decode_tokens(block, generator=noise))
+        return restored
+
+    def to_files(self) -> dict[str, bytes]:
+        from .vq_checkpoint import write_published
+
+        facts = {"contract": self.contract.model_dump(mode="json"), "fit": self.facts}
+        return write_published(self.network, config_of(self, **facts))
+
+    @classmethod
+    def from_files(cls, kind: Kind, files: Mapping[str, bytes]) -> TrainedTokenizer:
+        from .vq_checkpoint import read_files
+
+        known = read_config(cls, kind, files)
+        read(files, MODEL)
+        _, _, network = read_files(files)
+        return cls._with_network(kind, known, network)
+
+    @classmethod
+    def from_weights(cls, kind: Kind, params: BaseModel | None, folder: Path, source: str) -> TrainedTokenizer:
+        """The tokenizer in a folder: one that 4M published, or one that `to_files` wrote.
+
+        source: where the folder is from, a hub id or path, as an error names it. Raises ValueError where the network is
+        for labels of another modality, and for parameters that the network settles by itself.
+        """
+        from .vq_checkpoint import read_published
+
+        check_modality(source, kind)
+        config, rest, network = read_published(folder)
+        try:
+            if "tokenizer" in rest:
+                return cls._with_network(
+                    kind, read_config(cls, kind, {CONFIG: (folder / CONFIG).read_bytes()}), network
+                )
+            tokenizer = cls(kind, params)
+            tokenizer._check_params()
+            tokenizer._contract = tokenizer._published_contract(config)
+            check_network(config, tokenizer._contract)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
+        tokenizer.finish(network, {"weights": source})
+        return tokenizer
+
+    @classmethod
+    def _with_network(cls, kind: Kind, known: Mapping[str, Any], network: VQ) -> TrainedTokenizer:
+        """known: config.json as `read_config` gives it."""
+        tokenizer = cls(kind, cls.Params.model_validate(known["params"]))
+        tokenizer._contract = InputContract.model_validate(known["contract"])
+        check_network(network.config, tokenizer._contract)
+        tokenizer.finish(network, known["fit"])
+        return tokenizer
+
+    def _check_params(self) -> None:
+        """Raises ValueError where parameters were given that published weights have settled."""
+        given = sorted(self.params.model_fields_set - self.open_params)
+        if given:
+            raise ValueError(f"the weights settle {', '.join(given)} by themselves: leave out these parameters")
+
+
+def check_network(config: VQConfig, contract: InputContract) -> None:
+    """Raises ValueError where a network isn't for such labels, or for as many channels or classes as they have."""
+    if config.is_diffusion and contract.form not in ("colour", "intensity", "depth", "normals"):
+        raise ValueError(f"dec_type {config.dec_type} denoises images, not {contract.form} labels: take a ViT")
+    if contract.form == "classes":
+        assert contract.classes is not None
+        if config.n_labels != contract.classes + 1:
+            raise ValueError(
+                f"the network is for n_labels = {config.n_labels}, not for {contract.classes} classes and one for void"
+            )
+    elif config.n_labels is not None:
+        raise ValueError(f"the network is for maps of {config.n_labels - 1} classes, not for {contract.form}")
+    elif config.n_channels != contract.channels:
+        raise ValueError(
+            f"the network is for n_channels = {config.n_channels}; a {contract.form} label has {contract.channels}"
+        )
