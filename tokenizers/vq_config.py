@@ -138,6 +138,11 @@ class VQConfig(BaseModel):
             raise ValueError(f"dec_type {self.dec_type} denoises numbers, and class ids (n_labels) aren't: take a ViT")
         if self.is_diffusion and not (isinstance(encoder, ViTSize) and self.patch_proj):
             raise ValueError(f"dec_type {self.dec_type} decodes to pixels: enc_type must be a ViT with patch_proj")
+        if self.is_diffusion and self.zero_terminal_snr and self.prediction_type == "epsilon":
+            raise ValueError(
+                "prediction_type epsilon can't sample with zero_terminal_snr, whose first step is noise alone: take "
+                "sample or v_prediction"
+            )
         return self
 
     def _check_quantizer(self) -> None:

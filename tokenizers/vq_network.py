@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
 
 from .bottleneck_mlp import BottleneckMLP
+from .diffusion import DEFAULT_STEPS, noise_scheduler, noised, sample
+from .finite_scalar import FiniteScalarQuantizer
 from .quantizers import EMACodebook, Memcodes, Quantizer, VectorQuantizer
+from .residual import ResidualQuantizer
+from .unet import PatchedUNet
 from .vit import ViTDecoder, ViTEncoder
 from .vq_config import MLPSize, UNetSize, ViTSize, VQConfig, network_size
+
+if TYPE_CHECKING:
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 
 class VQOutput(NamedTuple):
@@ -27,7 +35,7 @@ class VQOutput(NamedTuple):
 
 def build(config: VQConfig) -> VQ:
     """The network with random weights, from torch's generator."""
-    return VQVAE(config)
+    return DiVAE(config) if config.is_diffusion else VQVAE(config)
 
 
 class VQ(nn.Module):
@@ -92,6 +100,44 @@ class VQVAE(VQ):
         return VQOutput(prediction, x, quantized.tokens, quantized.loss)
 
 
+class DiVAE(VQ):
+    """The decoder is a UNet that denoises under the codes (DiVAE, arXiv 2206.00386).
+
+    Training and decoding need diffusers, tokenising doesn't.
+    """
+
+    def __init__(self, config: VQConfig) -> None:
+        super().__init__(config)
+        size = network_size(config.dec_type, "dec")
+        assert isinstance(size, UNetSize)
+        self.decoder = PatchedUNet(config.n_channels, config.latent_dim, size)
+
+    @cached_property
+    def scheduler(self) -> DDIMScheduler:
+        return noise_scheduler(self.config)
+
+    @torch.inference_mode()
+    def decode_tokens(
+        self, tokens: torch.Tensor, generator: torch.Generator | None = None, steps: int | None = None
+    ) -> torch.Tensor:
+        codes = self.tokens_to_embedding(tokens)
+        batch, _, rows, columns = codes.shape
+        patch = self.config.patch_size
+        start = torch.randn(batch, self.config.n_channels, rows * patch, columns * patch, generator=generator)
+        return sample(
+            self.scheduler,
+            lambda images, timesteps: self.decoder(images, timesteps, codes),
+            start.to(codes.device),
+            steps or DEFAULT_STEPS,
+        )
+
+    def forward(self, x: torch.Tensor, generator: torch.Generator | None = None) -> VQOutput:
+        quantized = self.quantize(self.latents(x))
+        images, timesteps, target = noised(self.scheduler, x, generator)
+        prediction = self.decoder(images, timesteps, quantized.codes)
+        return VQOutput(prediction, target, quantized.tokens, quantized.loss)
+
+
 def _encoder(config: VQConfig) -> tuple[nn.Module, int]:
     """The encoder, and how many channels it gives."""
     size = network_size(config.enc_type, "enc")
@@ -118,12 +164,21 @@ def _decoder(config: VQConfig) -> tuple[nn.Module, int]:
 def _quantizer(config: VQConfig) -> Quantizer:
     if config.quant_type == "memcodes":
         return Memcodes(config.codebook_size, config.latent_dim, config.num_codebooks)
-    codebook = EMACodebook(
+    if config.quant_type == "fsq":
+        assert config.levels is not None
+        return FiniteScalarQuantizer(config.levels)
+    if config.quant_type == "residual":
+        codebooks = [_codebook(config, cosine=False) for _ in range(config.num_codebooks)]
+        return ResidualQuantizer(codebooks, config.commitment_weight)
+    return VectorQuantizer(_codebook(config, config.norm_codes), config.commitment_weight, config.norm_latents)
+
+
+def _codebook(config: VQConfig, cosine: bool) -> EMACodebook:
+    return EMACodebook(
         config.codebook_size,
         config.latent_dim,
-        cosine=config.norm_codes,
+        cosine=cosine,
         decay=config.ema_decay,
         dead_ratio=config.coef_ema_dead_code,
         kmeans=config.kmeans_init,
     )
-    return VectorQuantizer(codebook, config.commitment_weight, config.norm_latents)
