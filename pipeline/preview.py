@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .manifest import DatasetError, Manifest, require_manifest
-from .preview_cells import PAGE, CellMaker, Pictures, readable
+from .preview_cells import PAGE, VIEW, CellMaker, Pictures, readable
 from .preview_source import Seen, UnitReader, ViewFinder
 from .preview_survey import Survey
 from .storage import Store
@@ -89,7 +89,7 @@ def write_preview(
             **_about(store, manifest, units, surveyed),
             "origins": dict(finder.origins),
             "problem": readable(finder.problem, 1000),
-            "modalities": survey.modalities(finished),
+            "modalities": survey.modalities(finished, maker.errors),
             "quarantine": survey.quarantine(),
             "page_size": PAGE,
             "cards": pages.index,
@@ -157,7 +157,7 @@ class _Pages:
     def add_card(self, key: str, view: int, unit: Unit, seen: Seen) -> int:
         """A new card, still without cells; its number."""
         number = len(self.index)
-        image = self.pictures.add(seen.pixels, number, "view") if seen.origin else None
+        image = self.pictures.add(seen.pixels, number, VIEW) if seen.origin else None
         shown_key = readable(key, 500)
         self.index.append((shown_key, view))
         card = {"key": shown_key, "view": view, "unit": unit.name, "image": image, "origin": seen.origin, "cells": []}

@@ -14,15 +14,19 @@ from PIL import Image
 
 from ..labelers.drawing import SIDE
 from ..labelers.kinds import Kind
+from ..tokenizers.reconstruction import MEASURES, ErrorSum
 from ..tokenizers.text import VocabularyTokenizer
 from ..tokenizers.tokenizer import Tokenizer
 from .manifest import Manifest
-from .preview_source import GREY, Column, Seen
+from .preview_source import GREY, RGB, Column, Seen, label_seen
 
 Json: TypeAlias = "dict[str, Any]"
 
 PAGE = 24
 """Cards on a page."""
+VIEW = "view"
+"""The name of the card's own picture."""
+
 LONGEST_TEXT = 2000
 _LONGEST_VALUE = 200
 _LARGEST_SIDE = 2 * SIDE
@@ -46,10 +50,15 @@ class Pictures:
 
     def add(self, picture: np.ndarray, card: int, name: str) -> str:
         """Writes an RGB picture, uint8 (height, width, 3), of a card; its path from the gallery's root."""
-        path = f"pictures/{card // PAGE:04d}/{card:06d}-{name}.webp"
+        path = self.path(card, name)
         (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
         (self._folder / path).write_bytes(to_webp(picture))
         return path
+
+    @staticmethod
+    def path(card: int, name: str) -> str:
+        """Of a picture that was added, or will be."""
+        return f"pictures/{card // PAGE:04d}/{card:06d}-{name}.webp"
 
 
 def to_webp(picture: np.ndarray) -> bytes:
@@ -70,8 +79,11 @@ class Unshowable:
 
 
 class CellMaker:
-    """Makes cells: dicts with `label`, `decoded` and `tokens`, as far as there are any, and a `state` and `note` where
-    something is wrong.
+    """Makes cells: dicts with `label`, `decoded`, `errors` and `tokens`, as far as there are any, and a `state` and
+    `note` where something is wrong.
+
+    errors: how far `decoded` is from `label`, as [name, value with its unit, what it measures]; `incomparable` says why
+    that can't be told. The label of rgb is the view itself, kept or not.
 
     What is shown is one of {"picture": path}, {"text": ...}, {"table": {name: value}}, {"palettes": [[[r, g, b]]]} and
     {"problem": ...}; tokens are {"ids": [...]}, of text with their `pieces`.
@@ -81,6 +93,7 @@ class CellMaker:
         self._cards, self._views = manifest.modalities, manifest.views["count"]
         self._tokenizers, self._pictures = tokenizers, pictures
         self._numbers = {name: number for number, name in enumerate(self._cards)}
+        self.errors = {name: ErrorSum(card.label_kind) for name, card in self._cards.items()}
 
     def cells(
         self, name: str, column: Column, seen: Mapping[tuple[int, int], Seen], cards: Sequence[int]
@@ -94,22 +107,40 @@ class CellMaker:
                 continue
             cell: Json = {}
             image, stem = seen[sample, view], f"{self._numbers[name]}"
-            encoded = self._label(name, column, sample, view)
-            if encoded is not None:
-                cell["label"] = self._show_label(name, encoded, image, (card, f"{stem}-label"))
+            kept, whole = self._label(name, column, sample, view, image)
+            if kept is not None:
+                cell["label"] = self._show_label(name, kept, whole, image, (card, f"{stem}-label"))
             if ids is not None:
                 kind = self._cards[name].label_kind
                 cell["decoded"] = self._show(kind, label, image.pixels, (card, f"{stem}-decoded"))
+                cell |= {} if kept is None or whole else self._compare(name, kept, label)
                 cell["tokens"] = self._tokens(name, ids)
             failure = column.failure(column.keys[sample], view)
             if failure:
                 cell |= {"state": "failed", "error": failure.error, "note": readable(failure.reason, LONGEST_TEXT)}
             yield cell or {"state": "missing"}
 
-    def _label(self, name: str, column: Column, sample: int, view: int) -> bytes | None:
+    def _label(self, name: str, column: Column, sample: int, view: int, seen: Seen) -> tuple[Any, bool]:
+        """The label, if it is at hand, and whether it is of the whole image, since the view's crop isn't known."""
+        card = self._cards[name]
+        if name == RGB and seen.is_label:
+            return seen.pixels, False
         if column.labels is None:
-            return None
-        return column.labels[sample * self._views + view if self._cards[name].on == "view" else sample]
+            return None, False
+        encoded = column.labels[sample * self._views + view if card.on == "view" else sample]
+        if encoded is None:
+            return None, False
+        found = _try(lambda: label_seen(card, encoded, seen))
+        return (found, False) if isinstance(found, Unshowable) else (found[0], not found[1])
+
+    def _compare(self, name: str, label: Any, decoded: Any) -> Json:
+        """The reconstruction's errors, for a person; they count for the modality's means."""
+        if isinstance(label, Unshowable) or isinstance(decoded, Unshowable):
+            return {}
+        found = _try(lambda: self.errors[name].add(label, decoded))
+        if isinstance(found, Unshowable):
+            return {"incomparable": readable(found.reason, LONGEST_TEXT)}
+        return {"errors": said(found)} if found else {}
 
     def _tokens(self, name: str, ids: np.ndarray) -> Json:
         tokenizer = self._tokenizers[name]
@@ -133,15 +164,13 @@ class CellMaker:
             labels[place] = label
         return labels
 
-    def _show_label(self, name: str, encoded: bytes, seen: Seen, file: tuple[int, str]) -> Json:
-        """A stored label as the view sees it; of a label of the whole image, whole where the crop isn't known."""
-        card = self._cards[name]
-        kind = card.label_kind
-        label = _try(lambda: kind.decode(encoded))
-        if card.on == "view" or not kind.spatial or isinstance(label, Unshowable):
+    def _show_label(self, name: str, label: Any, whole: bool, seen: Seen, file: tuple[int, str]) -> Json:
+        """A label as the view sees it, or whole. That of rgb is the card's own picture."""
+        kind = self._cards[name].label_kind
+        if label is seen.pixels:
+            return {"picture": self._pictures.path(file[0], VIEW)}
+        if not whole:
             return self._show(kind, label, seen.pixels, file)
-        if seen.view is not None:
-            return self._show(kind, _try(lambda: kind.crop(label, seen.view)), seen.pixels, file)  # type: ignore[arg-type]
         masks = getattr(label, "masks", None)
         size = (masks[0].height, masks[0].width) if masks else seen.pixels.shape[:2]
         blank = np.full((*size, 3), GREY, np.uint8)
@@ -159,6 +188,12 @@ class CellMaker:
         if isinstance(shown, Mapping):
             return {"table": {readable(n, 100): readable(v, _LONGEST_VALUE) for n, v in shown.items()}}
         return {"picture": self._pictures.add(shown, *file)}
+
+
+def said(errors: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """Errors as [name, value with its unit, what it measures and which way is better]."""
+    measures = [(MEASURES[name], value) for name, value in errors.items()]
+    return [(one.label, one.say(value), f"{one.title}; {one.better} is better") for one, value in measures]
 
 
 def _try(make: Callable[[], Any]) -> Any:

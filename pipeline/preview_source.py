@@ -1,4 +1,4 @@
-"""What the preview reads: the dataset unit by unit, and the pixels of its views."""
+"""What preview and evaluation read: the dataset unit by unit, its views' pixels, and labels as views see them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from ..labelers.views import View, ViewSettings, cut_view
 from ..tokenizers.tokenizer import Tokenizer
 from .commit import CORPUS, label_path, ledger_path, token_path
 from .corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits
-from .manifest import Manifest
+from .manifest import Manifest, ModalityCard
 from .parcel import Failure
 from .shards import BrokenShardError, read_labels, read_tokens
 from .storage import Store
@@ -94,6 +95,21 @@ class Seen:
     pixels: np.ndarray
     origin: str
     view: View | None
+
+    @property
+    def is_label(self) -> bool:
+        """Whether the pixels are as the corpus has them: the label of the modality rgb."""
+        return self.origin in ("labels", "corpus")
+
+
+def label_seen(card: ModalityCard, encoded: bytes, seen: Seen) -> tuple[Any, bool]:
+    """A stored label as the view sees it, and True; or, where the crop of a whole image isn't known, all of it, and
+    False."""
+    kind = card.label_kind
+    label = kind.decode(encoded)
+    if card.on == "view" or not kind.spatial:
+        return label, True
+    return (label, False) if seen.view is None else (kind.crop(label, seen.view), True)
 
 
 class ViewFinder:

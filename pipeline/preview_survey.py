@@ -16,11 +16,12 @@ import numpy as np
 
 from ..labelers.kinds import Kind, Record, Text
 from ..tokenizers.codebook import FittedTokenizer
+from ..tokenizers.reconstruction import ErrorSum
 from ..tokenizers.text import VocabularyTokenizer
 from ..tokenizers.tokenizer import Tokenizer
 from .manifest import Manifest, ModalityCard
 from .parcel import Failure
-from .preview_cells import readable
+from .preview_cells import readable, said
 from .preview_source import Column
 from .units import Unit
 
@@ -128,8 +129,11 @@ class Survey:
         counts = [(*what, count) for what, count in self._reasons.most_common()]
         return {"total": sum(self._reasons.values()), "counts": counts, "failures": failures}
 
-    def modalities(self, finished: Mapping[str, AbstractSet[Unit]]) -> list[dict[str, Any]]:
-        """One dict per modality: its card, what is finished of it, and its statistics."""
+    def modalities(
+        self, finished: Mapping[str, AbstractSet[Unit]], errors: Mapping[str, ErrorSum]
+    ) -> list[dict[str, Any]]:
+        """One dict per modality: its card, what is finished of it, its statistics, and the mean `errors` of what is
+        shown."""
         cards = self._manifest.modalities
         random = made_randomly(cards)
         return [
@@ -138,6 +142,7 @@ class Survey:
                 **self._numbers(name),
                 "random": name in random,
                 "finished": len(finished[name]),
+                "errors": {"labels": errors[name].labels, "means": said(errors[name].means())},
             }
             for name, card in cards.items()
         ]

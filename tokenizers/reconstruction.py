@@ -7,7 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
@@ -86,8 +86,7 @@ def errors(kind: Kind, label: Any, decoded: Any) -> dict[str, float]:
 
     Raises LabelError for a reconstruction that is no label of the kind, ValueError for one of another size.
     """
-    measured = ErrorSum(kind)
-    return measured.add(label, decoded)
+    return ErrorSum(kind).add(label, decoded)
 
 
 class ErrorSum:
@@ -259,5 +258,5 @@ def _numbers(pairs: Sequence[tuple[Any, Any]]) -> Iterator[tuple[float, float]]:
             yield float(first), float(second)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)

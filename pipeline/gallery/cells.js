@@ -97,17 +97,27 @@
     return cell.label || cell.tokens ? found : [];
   };
 
+  // How far the reconstruction is from the label: names, values, and, for who points at one, what it measures.
+  const errors = (cell) => {
+    if (cell.incomparable !== undefined) return make("p", { class: "errors problem" }, "can't be compared: ", text(cell.incomparable));
+    if (!cell.errors) return null;
+    return make("p", { class: "errors" }, cell.errors.map(([name, value, title]) =>
+      make("span", { title }, name, " ", make("b", {}, value))));
+  };
+
   const line = (name, content) => make("div", { class: "line" }, make("span", { class: "what" }, name), content);
 
   const lines = (cell) => [
     cell.label && line("label", show(cell.label, "label")),
     cell.decoded && line("decoded", show(cell.decoded, "decoded")),
+    errors(cell),
     cell.tokens && line(plural(cell.tokens.ids.length, "token"), tokenFrame(cell.tokens, {}, null)),
   ];
 
   const tabled = (cell) => [
     table(cell.label, cell.decoded),
     [cell.label, cell.decoded].filter((shown) => shown && shown.problem !== undefined).map(problem),
+    errors(cell),
     cell.tokens && make("details", {}, make("summary", {}, plural(cell.tokens.ids.length, "token")), tokenFrame(cell.tokens, {}, null)),
   ];
 
@@ -120,10 +130,14 @@
     return null;
   };
 
-  const badges = (modality) => [
+  // Squares without a label have a vacant one that says so, unless no modality at all keeps labels.
+  const unkept = (cell, modality) =>
+    cell.decoded && !cell.label && !modality.keeps_labels && !(modality.layout === "squares" && tokenloom.labelsKept);
+
+  const badges = (cell, modality) => [
     modality.random && make("span", { class: "badge random" }, "random weights"),
     !modality.keeps_tokens && make("span", { class: "hint" }, modality.tokens ? "tokens not kept" : "not tokenised"),
-    !modality.keeps_labels && modality.layout !== "squares" && make("span", { class: "hint" }, "labels not kept"),
+    unkept(cell, modality) && make("span", { class: "hint" }, "label isn't kept"),
   ];
 
   // The dialog's view of a cell: the same, large, with all ids to read and copy.
@@ -132,7 +146,7 @@
     const close = make("button", { class: "plain", "aria-label": "close", onclick: () => dialog.close() }, "✕");
     dialog.replaceChildren(
       make("header", {}, make("h2", {}, modality.name, " ", make("span", { class: "muted" }, text(title))), close),
-      make("div", { class: "cells" }, squares(cell, modality)),
+      make("div", { class: "cells" }, squares(cell, modality)), errors(cell) || "",
       cell.tokens ? make("details", {}, make("summary", {}, "token ids"), make("pre", {}, cell.tokens.ids.join(" "))) : "");
     dialog.showModal();
   };
@@ -147,6 +161,7 @@
       cells.classList.add("open");
     }
     return make("section", { class: `tile ${kind}`, "data-modality": modality.name, "data-kind": modality.kind },
-      make("h3", {}, modality.name, badges(modality)), note(cell), content.some(Boolean) && cells);
+      make("h3", {}, modality.name, badges(cell, modality)), note(cell), content.some(Boolean) && cells,
+      kind === "squares" && errors(cell));
   };
 })();

@@ -46,6 +46,12 @@
       codes && figure(count(codes.perplexity), "perplexity"));
   };
 
+  // The mean errors of what the gallery shows, where labels are there to compare with.
+  const errors = ({ labels, means }) =>
+    make("div", { class: "reconstruction" }, make("p", { class: "what" }, `error of the reconstruction, over ${count(labels)} shown`),
+      make("div", { class: "figures" }, means.map(([name, value, title]) =>
+        make("div", { class: "figure", title }, make("b", {}, value), make("span", {}, name)))));
+
   const settings = (params) => Object.entries(params).map(([name, value]) => `${name} = ${JSON.stringify(value)}`).join(", ");
 
   // What fitting measured: {"codes", "sample", "loss": {name: number or null}, "note"}.
@@ -84,6 +90,7 @@
         modality.random && make("span", { class: "badge random" }, "random weights"),
         modality.finished < units && make("span", { class: "badge" }, `${count(modality.finished)} of ${plural(units, "unit")} made`)),
       figures(modality),
+      modality.errors.means.length > 0 && errors(modality.errors),
       modality.codes && modality.codes.used > 0 && make("div", { class: "charts" }, usage(modality.codes),
         modality.lengths.length > 1 && lengths(modality.lengths)),
       modality.codes && modality.codes.used > 0 && frequent(modality.codes),

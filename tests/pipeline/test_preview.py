@@ -17,12 +17,13 @@ from tokenloom.labelers.kinds import Image
 from tokenloom.pipeline.commit import Result, token_path, write_result
 from tokenloom.pipeline.manifest import PATH, DatasetError
 from tokenloom.pipeline.preview import GALLERY, pick_samples, spread, write_preview
-from tokenloom.pipeline.preview_cells import PAGE, readable, to_webp
-from tokenloom.pipeline.preview_source import UnitReader, ViewFinder
+from tokenloom.pipeline.preview_cells import PAGE, CellMaker, Pictures, readable, said, to_webp
+from tokenloom.pipeline.preview_source import Column, Seen, UnitReader, ViewFinder
 from tokenloom.pipeline.preview_survey import made_randomly
 from tokenloom.pipeline.tokenizer_store import load_tokenizer
 from tokenloom.pipeline.units import Unit
 from tokenloom.tokenizers.codebook import PatchCodebook, PatchParams
+from tokenloom.tokenizers.reconstruction import ErrorSum
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +145,63 @@ def test_views_are_decoded_from_the_tokens_of_rgb_at_last(small, tmp_path):
     assert {one.origin for one in seen.values()} == {"tokens"}
     for place, one in zip((2, 3, 6, 7), seen.values(), strict=True):
         assert np.abs(one.pixels.mean((0, 1)) - colours[place]).max() < 25
+
+
+def test_a_reconstruction_beside_its_label_has_its_errors(small, tmp_path):
+    """As `errors` tells them, with units; a modality that keeps no labels has none."""
+    gallery = gallery_of(small, tmp_path)
+    kind = small.manifest.modalities["color_palette"].label_kind
+    first, *_ = cards_of(gallery)
+    assert first["cells"]["color_palette"]["errors"] == [
+        ["exact", "100.0 %", "share of labels that come back whole; of texts, less case and accents; higher is better"],
+        ["fields", "100.0 %", "share of fields that come back as they were; higher is better"],
+        ["numbers", "0 %", "mean relative difference of numbers; lower is better"],
+    ]
+    assert "errors" not in first["cells"]["dinov2"]
+    assert "errors" not in first["cells"]["canny_edge"]
+    sums = ErrorSum(kind)
+    for label in small.labels["color_palette"].values():
+        if label is not None:
+            sums.add(label, label)
+    means = {one["name"]: one["errors"] for one in overview_of(gallery)["modalities"]}
+    assert means["color_palette"] == {"labels": 31, "means": [list(one) for one in said(sums.means())]}
+    assert means["dinov2"] == {"labels": 0, "means": []}
+
+
+def rgb_cells(
+    small: SmallDataset, tmp_path: Path, origin: str, decoded_size: int = 224
+) -> tuple[CellMaker, list[dict]]:
+    """The cells of two views whose pixels came from `origin`; all that rgb keeps is tokens."""
+    kind = Image(3)
+    card = replace(small.manifest.modalities["color_palette"], kind=kind.describe(), keeps_labels=False)
+    tokenizer = PatchCodebook(kind, PatchParams(size=2, patch_size=56, sample=1000))
+    labels = [np.full((decoded_size, decoded_size, 3), grey, np.uint8) for grey in (40, 200)]
+    tokenizer.fit([label for label in labels for _ in range(4)], 0)
+    manifest = replace(small.manifest, modalities={"rgb": card})
+    maker = CellMaker(manifest, {"rgb": tokenizer}, Pictures(tmp_path / "gallery"))
+    pixels = [np.full((224, 224, 3), grey, np.uint8) for grey in (40, 210)]
+    seen = {(0, view): Seen(pixels[view], origin, None) for view in (0, 1)}
+    return maker, list(maker.cells("rgb", Column(["a"], tokenizer.encode(labels)), seen, [0, 1]))
+
+
+def test_the_views_pixels_are_the_label_of_rgb(small, tmp_path):
+    maker, (first, second) = rgb_cells(small, tmp_path, "corpus")
+    assert first["label"] == {"picture": "pictures/0000/000000-view.webp"}
+    assert first["errors"][0][:2] == ("PSNR", "100.0 dB")
+    assert second["errors"][0][:2] == ("PSNR", "28.1 dB")  # 10 of 255: 20 log10(25.5)
+    assert maker.errors["rgb"].means()["psnr"] == pytest.approx((100 + 20 * np.log10(25.5)) / 2)
+
+
+def test_pixels_decoded_from_tokens_are_no_label(small, tmp_path):
+    maker, cells = rgb_cells(small, tmp_path, "tokens")
+    assert [list(cell) for cell in cells] == [["decoded", "tokens"]] * 2
+    assert maker.errors["rgb"].labels == 0
+
+
+def test_what_cannot_be_compared_says_why(small, tmp_path):
+    _, (first, _) = rgb_cells(small, tmp_path, "corpus", decoded_size=112)
+    assert "the shape (112, 112, 3), its label (224, 224, 3)" in first["incomparable"]
+    assert "errors" not in first
 
 
 def test_statistics_count_what_the_dataset_holds(small, tmp_path):
