@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..labelers.kinds import FeatureMap, Image, Kind, Vector
+from .rotations import nearest_rotations
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -319,14 +320,3 @@ def _between(rows: Tensor, low: int, high: int) -> Tensor:
         return rows.sort(dim=1).values[:, low:high]
     parted = np.partition(rows.numpy(), (low, high - 1), axis=1)  # five times as fast as torch's sort
     return torch.from_numpy(parted[:, low:high])
-
-
-def nearest_rotations(matrices: np.ndarray) -> np.ndarray:
-    """The rotation nearest to each matrix (..., 3, 3) in the Frobenius norm, in its dtype.
-
-    U diag(1, 1, det(U V')) V' of the singular value decomposition U S V' (Kabsch 1976; Umeyama 1991).
-    """
-    left, _, right = np.linalg.svd(matrices.astype(np.float64))
-    flip = np.linalg.det(left) * np.linalg.det(right)
-    left = np.concatenate([left[..., :2], left[..., 2:] * flip[..., None, None]], axis=-1)
-    return (left @ right).astype(matrices.dtype)

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..labelers.instances import InstanceSet, Mask
+from ..labelers.instances import InstanceSet
 from ..labelers.kinds import Instances, Kind
 from .codebook import supported_codes
+from .contract import MASK_CONTRACT, MASK_SIDE, InputContract
 from .kmeans import kmeans, nearest, sample_rows
+from .mask_codes import (
+    MASK_CODES,
+    MASK_TOKENS,
+    PATCH_SIDE,
+    code_coordinate,
+    code_of,
+    mask_square,
+    paint_mask,
+    patch_squares,
+    square_patches,
+)
 from .state import config_file, model_file, read_config, read_model
 from .text import Group, StructuredTokenizer
 from .tokenizer import TokenSpec
+from .trained import NetworkParams, TrainedTextTokenizer
 from .vocabulary import COORDINATE_BINS, Coordinate
+from .vq_config import VQConfig
 
-MASK_SIDE, PATCH_SIDE = 64, 16
-MASK_TOKENS = (MASK_SIDE // PATCH_SIDE) ** 2
-MASK_CODES = 1024
-_HALF = MASK_CODES // 2
 _SAMPLE = 131_072
 _ITERATIONS = 10
 _LAST = COORDINATE_BINS - 1
@@ -35,22 +46,120 @@ class InstancesParams(BaseModel):
     frame: int = Field(224, ge=1)
 
 
-class InstancesTokenizer(StructuredTokenizer):
+class InstancesText(StructuredTokenizer):
     """Per instance "v0=<x0> v1=<y0> v2=<x1> v3=<y1> <words>", by the distance of the top left corner to the origin.
 
     Coordinates are shares of the frame times 999, rounded; an empty set is "none" (ml-4m's spelling of detections).
     The words are the instance's text where the kind has texts, else its class name. A kind with masks puts "polygon"
     before the box and 16 mask codes behind it (v0=<code>, or v1=<code - 512> from 512 on), as 4M's sam_instance does:
-    the mask, stretched to its box at 64 x 64 pixels, in 16 patches, each the nearest of at most 1,024 fitted patches.
+    of the mask, stretched to its box at 64 x 64 pixels.
 
     Loss: scores and attributes; the order; boxes to 1/999; case and accents; instances past `max_length`; class names
-    where there are texts (`decode` says "text"); what the patches can't show, stated in config.json as `pixel_error`,
-    the share of wrong pixels in the sample's 64 x 64 masks.
+    where there are texts (`decode` says "text"); what the codes can't show.
     """
 
     kinds = (Instances,)
     Params: ClassVar[type[BaseModel]] = InstancesParams
     kind: Instances
+
+    @abstractmethod
+    def _codes(self, squares: np.ndarray) -> np.ndarray:
+        """int64 (n, 16) of masks, uint8 (n, 64, 64)."""
+
+    @abstractmethod
+    def _squares(self, codes: np.ndarray) -> np.ndarray:
+        """The inverse: float32 (n, 64, 64), at 0.5 and above where the masks are."""
+
+    @property
+    @abstractmethod
+    def _known_codes(self) -> int:
+        """How many mask codes there are. Raises RuntimeError before the tokenizer is fitted."""
+
+    def encode(self, labels: Sequence[InstanceSet]) -> list[np.ndarray]:
+        if not self.kind.masks:
+            return super().encode(labels)
+        squares = [self._mask_squares(label) for label in labels]
+        codes = self._codes(np.concatenate([*squares, _NO_MASKS]))
+        parts = np.split(codes, np.cumsum([len(part) for part in squares])[:-1]) if len(labels) else []
+        return [self._write(self._things(label, part.tolist())) for label, part in zip(labels, parts, strict=True)]
+
+    def groups(self, label: InstanceSet) -> list[Group]:
+        codes = self._codes(self._mask_squares(label)).tolist() if self.kind.masks else [[]] * len(label)
+        return self._things(label, codes)
+
+    def parse(self, ids: np.ndarray) -> tuple[InstanceSet, list[str]]:
+        known, faults = self._known_codes, list[str]()
+        pieces = self._read(ids)
+        starts = [at for at in range(len(pieces)) if _axes(pieces[at : at + 4]) == [0, 1, 2, 3]]
+        bounds = [*starts, len(pieces)]
+        opening = [self.vocabulary.word("polygon")] if self.kind.masks else []
+        if pieces[: bounds[0]] != (opening if starts else [self.vocabulary.word("none")]):
+            faults.append("the tokens begin neither with an instance nor are they `none`")
+        found = [
+            self._instance(pieces[start:stop], opening if stop < len(pieces) else [], known, faults)
+            for start, stop in zip(starts, bounds[1:], strict=True)
+        ]
+        return self._label([instance for instance in found if instance is not None]), faults
+
+    def _mask_squares(self, label: InstanceSet) -> np.ndarray:
+        """uint8 (n, 64, 64): each mask in its box."""
+        if label.masks is None and len(label):
+            raise ValueError("the instances have no masks, which their kind promises")
+        boxes = ([coordinate.value for coordinate in box_coordinates(box)] for box in label.boxes)
+        squares = [mask_square(mask, box) for mask, box in zip(label.masks or (), boxes, strict=True)]
+        return np.stack([*squares]) if squares else _NO_MASKS
+
+    def _things(self, label: InstanceSet, codes: Sequence[Sequence[int]]) -> list[Group]:
+        """codes: of each mask; none where the kind has no masks."""
+        if len(label) == 0:
+            return [["none"]]
+        boxes = [box_coordinates(box) for box in label.boxes]
+        order = sorted(range(len(label)), key=lambda place: boxes[place][0].value ** 2 + boxes[place][1].value ** 2)
+        words = label.texts if self.kind.texts and label.texts is not None else label.labels
+        return [self._thing(boxes[place], codes[place], words[place]) for place in order]
+
+    def _thing(self, box: list[Coordinate], codes: Sequence[int], words: str) -> Group:
+        fixed = [*(["polygon"] if self.kind.masks else []), *box, *map(code_coordinate, codes)]
+        return [*fixed, *self.vocabulary.encode(words, self.max_length - len(fixed)).tolist()]
+
+    def _instance(
+        self, pieces: list[int | Coordinate], next_opening: list[int], known: int, faults: list[str]
+    ) -> tuple[list[int], list[int], str] | None:
+        """Box, mask codes and words of one instance, whose tokens run to the next one's box."""
+        box = [piece.value for piece in pieces[:4] if isinstance(piece, Coordinate)]
+        if box[0] > box[2] or box[1] > box[3]:
+            faults.append(f"the box {box} ends before it begins")
+            return None
+        length = MASK_TOKENS if self.kind.masks else 0
+        codes, rest = [code_of(piece) for piece in pieces[4 : 4 + length]], pieces[4 + length :]
+        whole = [code for code in codes if 0 <= code < known]
+        if len(whole) < length:
+            faults.append(f"the box {box} has {len(whole)} mask codes, not {length}")
+            return None
+        if next_opening and rest[-1:] == next_opening:
+            rest = rest[:-1]
+        strays = sum(isinstance(piece, Coordinate) for piece in rest)
+        if strays:
+            faults.append(f"{strays} coordinates stand among the words of the box {box}")
+        return box, codes, self._words(rest, faults)
+
+    def _label(self, found: list[tuple[list[int], list[int], str]]) -> InstanceSet:
+        boxes = np.array([box for box, _, _ in found], np.float32).reshape(-1, 4) / np.float32(_LAST)
+        words = [words for _, _, words in found]
+        masks = None
+        if self.kind.masks:
+            squares = self._squares(np.array([codes for _, codes, _ in found], np.int64).reshape(-1, MASK_TOKENS))
+            frame = self.params.frame
+            masks = [paint_mask(square, box, frame) for square, (box, _, _) in zip(squares, found, strict=True)]
+        labels = ["text"] * len(found) if self.kind.texts else words
+        return InstanceSet(boxes, labels, texts=words if self.kind.texts else None, masks=masks)
+
+
+class InstancesTokenizer(InstancesText):
+    """Masks by k-means: each patch of 16 x 16 pixels is the nearest of at most 1,024 fitted patches.
+
+    Loss, in config.json: `pixel_error`, the share of wrong pixels in the sample's 64 x 64 masks.
+    """
 
     def __init__(self, kind: Kind, params: BaseModel | None = None) -> None:
         super().__init__(kind, params)
@@ -66,8 +175,7 @@ class InstancesTokenizer(StructuredTokenizer):
         if not self.kind.masks:
             return
         plain = np.repeat(np.array([[0.0], [1.0]], np.float32), PATCH_SIDE**2, axis=1)
-        masks = (mask_patches(mask, box) for label in labels for mask, box in _masks_and_boxes(label))
-        rows = sample_rows(masks, _SAMPLE, seed)
+        rows = sample_rows((square_patches(self._mask_squares(label)) for label in labels), _SAMPLE, seed)
         wrong = np.zeros(0, bool)
         self._patches = plain
         if len(rows):
@@ -94,75 +202,83 @@ class InstancesTokenizer(StructuredTokenizer):
             tokenizer._patches = read_model(files)["patches"]
         return tokenizer
 
-    def groups(self, label: InstanceSet) -> list[Group]:
-        if len(label) == 0:
-            return [["none"]]
-        boxes = [box_coordinates(box) for box in label.boxes]
-        order = sorted(range(len(label)), key=lambda place: boxes[place][0].value ** 2 + boxes[place][1].value ** 2)
-        codes = self._mask_codes(label) if self.kind.masks else [[]] * len(label)
-        words = label.texts if self.kind.texts and label.texts is not None else label.labels
-        return [self._group(boxes[place], codes[place], words[place]) for place in order]
-
-    def parse(self, ids: np.ndarray) -> tuple[InstanceSet, list[str]]:
-        self._check_fitted()
-        pieces, faults = self._read(ids), []
-        starts = [at for at in range(len(pieces)) if _axes(pieces[at : at + 4]) == [0, 1, 2, 3]]
-        bounds = [*starts, len(pieces)]
-        opening = [self.vocabulary.word("polygon")] if self.kind.masks else []
-        if pieces[: bounds[0]] != (opening if starts else [self.vocabulary.word("none")]):
-            faults.append("the tokens begin neither with an instance nor are they `none`")
-        found = [
-            self._instance(pieces[start:stop], opening if stop < len(pieces) else [], faults)
-            for start, stop in zip(starts, bounds[1:], strict=True)
-        ]
-        return self._label([instance for instance in found if instance is not None]), faults
-
     def _check_fitted(self) -> np.ndarray:
         """The fitted patches, float32 (codes, 256); none where the kind has no masks."""
         if self.needs_fit:
             raise RuntimeError("InstancesTokenizer isn't fitted to masks yet: call fit, or load it with from_files")
         return np.zeros((0, PATCH_SIDE**2), np.float32) if self._patches is None else self._patches
 
-    def _group(self, box: list[Coordinate], codes: list[Coordinate], words: str) -> Group:
-        fixed = [*(["polygon"] if self.kind.masks else []), *box, *codes]
-        return [*fixed, *self.vocabulary.encode(words, self.max_length - len(fixed)).tolist()]
+    @property
+    def _known_codes(self) -> int:
+        return len(self._check_fitted())
 
-    def _mask_codes(self, label: InstanceSet) -> list[list[Coordinate]]:
-        fitted = self._check_fitted()
-        patches = np.concatenate([mask_patches(mask, box) for mask, box in _masks_and_boxes(label)])
-        codes = nearest(patches, fitted).reshape(-1, MASK_TOKENS)
-        return [[Coordinate(*divmod(int(code), _HALF)) for code in row] for row in codes]
+    def _codes(self, squares: np.ndarray) -> np.ndarray:
+        return nearest(square_patches(squares), self._check_fitted()).reshape(-1, MASK_TOKENS)
 
-    def _instance(
-        self, pieces: list[int | Coordinate], next_opening: list[int], faults: list[str]
-    ) -> tuple[list[int], list[int], str] | None:
-        """Box, mask codes and words of one instance, whose tokens run to the next one's box."""
-        box = [piece.value for piece in pieces[:4] if isinstance(piece, Coordinate)]
-        if box[0] > box[2] or box[1] > box[3]:
-            faults.append(f"the box {box} ends before it begins")
-            return None
-        length = MASK_TOKENS if self.kind.masks else 0
-        codes, rest = pieces[4 : 4 + length], pieces[4 + length :]
-        known = [code for code in map(_mask_code, codes) if 0 <= code < self.facts.get("codes", 0)]
-        if len(known) < length:
-            faults.append(f"the box {box} has {len(known)} mask codes, not {length}")
-            return None
-        if next_opening and rest[-1:] == next_opening:
-            rest = rest[:-1]
-        strays = sum(isinstance(piece, Coordinate) for piece in rest)
-        if strays:
-            faults.append(f"{strays} coordinates stand among the words of the box {box}")
-        return box, known, self._words(rest, faults)
+    def _squares(self, codes: np.ndarray) -> np.ndarray:
+        return patch_squares(self._check_fitted()[codes])
 
-    def _label(self, found: list[tuple[list[int], list[int], str]]) -> InstanceSet:
-        boxes = np.array([box for box, _, _ in found], np.float32).reshape(-1, 4) / np.float32(_LAST)
-        words = [words for _, _, words in found]
-        masks = None
-        if self.kind.masks:
-            fitted = self._check_fitted()
-            masks = [paint_mask(fitted[codes], box, self.params.frame) for box, codes, _ in found]
-        labels = ["text"] * len(found) if self.kind.texts else words
-        return InstanceSet(boxes, labels, texts=words if self.kind.texts else None, masks=masks)
+
+class InstancesVQParams(InstancesParams, NetworkParams):
+    """codes: of each of the 16 tokens of a mask."""
+
+    codes: int = Field(default=MASK_CODES, ge=2, le=MASK_CODES)
+
+
+class InstancesVQTokenizer(TrainedTextTokenizer, InstancesText):
+    """Masks by a network as 4M's: a ViT on 64 x 64 pixels whose 16 cells take the nearest code.
+
+    Published weights: EPFL-VILAB/4M_tokenizers_sam-instance_1k_64.
+    """
+
+    Params: ClassVar[type[BaseModel]] = InstancesVQParams
+    open_params = frozenset({"max_length", "frame"})
+
+    def __init__(self, kind: Kind, params: BaseModel | None = None) -> None:
+        super().__init__(kind, params)
+        if not self.kind.masks:
+            raise ValueError("instances without masks have nothing for a network: the tokenizer `instances` takes them")
+
+    def examples(self, label: InstanceSet) -> np.ndarray:
+        return self._mask_squares(label)
+
+    def _contract_for(self, examples: np.ndarray) -> InputContract:
+        return MASK_CONTRACT
+
+    def _config_for(self, contract: InputContract) -> VQConfig:
+        return VQConfig(
+            n_channels=1,
+            image_size=MASK_SIDE,
+            patch_size=PATCH_SIDE,
+            enc_type=self.params.encoder or "vit_t_enc",
+            dec_type=self.params.decoder or "vit_t_dec",
+            out_conv=True,
+            codebook_size=self.params.codes,
+            kmeans_init=True,
+        )
+
+    def _published_contract(self, config: VQConfig) -> InputContract:
+        rows, columns = config.grid(MASK_SIDE, MASK_SIDE)
+        count = config.tokens_per_cell * rows * columns
+        if count != MASK_TOKENS or config.vocabulary > MASK_CODES:
+            raise ValueError(
+                f"the network gives {count} of {config.vocabulary} codes a mask; they are written as {MASK_TOKENS} of "
+                f"at most {MASK_CODES}"
+            )
+        return MASK_CONTRACT
+
+    @property
+    def _known_codes(self) -> int:
+        return self.network.config.vocabulary
+
+    def _codes(self, squares: np.ndarray) -> np.ndarray:
+        return self._tokenize(squares)
+
+    def _squares(self, codes: np.ndarray) -> np.ndarray:
+        return np.array(self._restore(codes), np.float32).reshape(-1, MASK_SIDE, MASK_SIDE)
+
+
+_NO_MASKS = np.zeros((0, MASK_SIDE, MASK_SIDE), np.uint8)
 
 
 def box_coordinates(box: np.ndarray) -> list[Coordinate]:
@@ -171,53 +287,5 @@ def box_coordinates(box: np.ndarray) -> list[Coordinate]:
     return [Coordinate(axis, value) for axis, value in enumerate(values.tolist())]
 
 
-def mask_patches(mask: Mask, box: Sequence[int]) -> np.ndarray:
-    """The mask's part in its box (0..999), at 64 x 64 pixels in 16 patches: 0 or 1, float32 (16, 256)."""
-    import cv2
-
-    rows, columns = _pixels(box, mask.height, mask.width)
-    part = mask.to_array()[rows, columns].astype(np.float32)
-    shrinks = part.shape[0] >= MASK_SIDE and part.shape[1] >= MASK_SIDE
-    stretched = cv2.resize(part, (MASK_SIDE, MASK_SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    blocks = (stretched >= 0.5).reshape(MASK_SIDE // PATCH_SIDE, PATCH_SIDE, MASK_SIDE // PATCH_SIDE, PATCH_SIDE)
-    return blocks.transpose(0, 2, 1, 3).reshape(MASK_TOKENS, -1).astype(np.float32)
-
-
-def paint_mask(patches: np.ndarray, box: Sequence[int], side: int) -> Mask:
-    """The inverse: 16 patches, float32 (16, 256), stretched into the box (0..999) of a frame of side x side pixels."""
-    import cv2
-
-    blocks = patches.reshape(MASK_SIDE // PATCH_SIDE, MASK_SIDE // PATCH_SIDE, PATCH_SIDE, PATCH_SIDE)
-    square = np.ascontiguousarray(blocks.transpose(0, 2, 1, 3)).reshape(MASK_SIDE, MASK_SIDE)
-    frame = np.zeros((side, side), bool)
-    rows, columns = _pixels(box, side, side)
-    width, height = columns.stop - columns.start, rows.stop - rows.start
-    frame[rows, columns] = cv2.resize(square, (width, height), interpolation=cv2.INTER_LINEAR) >= 0.5
-    return Mask.from_array(frame)
-
-
-def _pixels(box: Sequence[int], height: int, width: int) -> tuple[slice, slice]:
-    """The rows and columns of a box (0..999): at least one of each."""
-    left, top, right, bottom = (
-        round(side / _LAST * length) for side, length in zip(box, (width, height) * 2, strict=True)
-    )
-    top, left = min(top, height - 1), min(left, width - 1)
-    return slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1))
-
-
-def _masks_and_boxes(label: InstanceSet) -> Iterator[tuple[Mask, list[int]]]:
-    if label.masks is None and len(label):
-        raise ValueError("the instances have no masks, which their kind promises")
-    for mask, box in zip(label.masks or (), label.boxes, strict=True):
-        yield mask, [coordinate.value for coordinate in box_coordinates(box)]
-
-
 def _axes(pieces: Sequence[int | Coordinate]) -> list[int]:
     return [piece.axis for piece in pieces if isinstance(piece, Coordinate)]
-
-
-def _mask_code(piece: int | Coordinate) -> int:
-    """The mask code that a token says; -1 when it says none."""
-    if not isinstance(piece, Coordinate) or piece.axis > 1 or piece.value >= _HALF:
-        return -1
-    return piece.axis * _HALF + piece.value

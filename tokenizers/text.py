@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -92,14 +92,15 @@ class StructuredTokenizer(VocabularyTokenizer):
         """The label that the ids spell, and what is wrong with them: what can't be read is left out, never raised."""
 
     def encode(self, labels: Sequence[Any]) -> list[np.ndarray]:
-        return [self._ids(label) for label in labels]
+        return [self._write(self.groups(label)) for label in labels]
 
     def decode(self, tokens: Sequence[np.ndarray]) -> list[Any]:
         return [self.parse(ids)[0] for ids in tokens]
 
-    def _ids(self, label: Any) -> np.ndarray:
+    def _write(self, groups: Iterable[Group]) -> np.ndarray:
+        """The ids of the groups that fit into `max_length`."""
         ids: list[int] = []
-        for group in self.groups(label):
+        for group in groups:
             written = [index for piece in group for index in self._piece_ids(piece)]
             if len(ids) + len(written) > self.max_length:
                 break

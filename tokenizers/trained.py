@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,8 +15,10 @@ from ..labelers.labeler import Weights
 from .contract import OBJECTIVES, InputContract
 from .fit_settings import FitSettings
 from .published import PUBLISHED, check_modality
-from .state import CONFIG, MODEL, config_of, read, read_config
-from .tokenizer import Tokenizer
+from .state import CONFIG, MODEL, VOCABULARY, config_of, read, read_config
+from .text import StructuredTokenizer
+from .tokenizer import Tokenizer, TokenSpec
+from .vocabulary import Vocabulary
 from .vq_config import VQConfig
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ class TrainedTokenizer(Tokenizer):
 
     weights: ClassVar[Weights] = PUBLISHED
     open_params: ClassVar[frozenset[str]] = frozenset()
-    """Parameters that published weights leave open."""
+    """Parameters that have nothing to do with the network, so that they may be given beside weights."""
 
     def __init__(self, kind: Kind, params: BaseModel | None = None) -> None:
         super().__init__(kind, params)
@@ -205,13 +207,16 @@ class TrainedTokenizer(Tokenizer):
 
         check_modality(source, kind)
         config, rest, network = read_published(folder)
+        given = params if params is not None else cls.Params()
         try:
             if "tokenizer" in rest:
-                return cls._with_network(
+                tokenizer = cls._with_network(
                     kind, read_config(cls, kind, {CONFIG: (folder / CONFIG).read_bytes()}), network
                 )
-            tokenizer = cls(kind, params)
-            tokenizer._check_params()
+                tokenizer._take(given)
+                return tokenizer
+            tokenizer = cls(kind, given)
+            tokenizer._check_given(given, {*cls.open_params, "image_size"})
             tokenizer._contract = tokenizer._published_contract(config)
             check_network(config, tokenizer._contract)
         except ValueError as error:
@@ -228,11 +233,35 @@ class TrainedTokenizer(Tokenizer):
         tokenizer.finish(network, known["fit"])
         return tokenizer
 
-    def _check_params(self) -> None:
-        """Raises ValueError where parameters were given that published weights have settled."""
-        given = sorted(self.params.model_fields_set - self.open_params)
-        if given:
-            raise ValueError(f"the weights settle {', '.join(given)} by themselves: leave out these parameters")
+    def _take(self, given: BaseModel) -> None:
+        """Parameters given beside our own weights, whose config.json has all of them already."""
+        self._check_given(given, self.open_params)
+        self.params = self.params.model_copy(update=given.model_dump(include=given.model_fields_set))
+
+    @staticmethod
+    def _check_given(given: BaseModel, free: Collection[str]) -> None:
+        """Raises ValueError where parameters were given that the weights have settled."""
+        settled = sorted(given.model_fields_set.difference(free))
+        if settled:
+            raise ValueError(f"the weights settle {', '.join(settled)} by themselves: leave out these parameters")
+
+
+class TrainedTextTokenizer(TrainedTokenizer, StructuredTokenizer):
+    """Labels written as text, in which some of the tokens are a network's codes."""
+
+    @property
+    def spec(self) -> TokenSpec:
+        assert self.network is not None  # else it says that it isn't fitted
+        return super().spec
+
+    def to_files(self) -> dict[str, bytes]:
+        return {**super().to_files(), VOCABULARY: self.vocabulary.to_bytes()}
+
+    @classmethod
+    def from_files(cls, kind: Kind, files: Mapping[str, bytes]) -> TrainedTextTokenizer:
+        tokenizer = cast(TrainedTextTokenizer, super().from_files(kind, files))
+        tokenizer.use_vocabulary(Vocabulary.from_bytes(read(files, VOCABULARY)))
+        return tokenizer
 
 
 def check_network(config: VQConfig, contract: InputContract) -> None:

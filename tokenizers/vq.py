@@ -61,7 +61,6 @@ class VQTokenizer(TrainedTokenizer):
 
     kinds = (Image, FeatureMap, Vector)
     Params: ClassVar[type[BaseModel]] = VQParams
-    open_params = frozenset({"image_size"})
 
     @property
     def objective(self) -> str:
