@@ -29,12 +29,14 @@ class Kind(ABC):
     """The type of a modality's label. Frozen fields are the spec, stored in dataset.json.
 
     extension: of a stored label's file name. default_tokenizer: name in the registry; None where labels aren't
-    tokenised. spatial: whether a view changes the label. view_only: whether it can only be made on a view.
+    tokenised. trained_tokenizer: the one whose network a recipe may have trained; None where there is no such. spatial:
+    whether a view changes the label. view_only: whether it can only be made on a view.
     """
 
     name: ClassVar[str]
     extension: ClassVar[str]
     default_tokenizer: ClassVar[str | None]
+    trained_tokenizer: ClassVar[str | None] = None
     spatial: ClassVar[bool] = False
     view_only: ClassVar[bool] = False
 
@@ -79,6 +81,7 @@ class Image(Kind):
     unit: str | None = None
     classes: int | None = None
     name: ClassVar[str] = "image"
+    trained_tokenizer: ClassVar[str | None] = "vq"
     spatial: ClassVar[bool] = True
 
     @property
@@ -124,6 +127,7 @@ class FeatureMap(Kind):
     name: ClassVar[str] = "feature_map"
     extension: ClassVar[str] = "npy"
     default_tokenizer: ClassVar[str | None] = "codebook"
+    trained_tokenizer: ClassVar[str | None] = "vq"
     view_only: ClassVar[bool] = True
 
     def check(self, label: Any) -> np.ndarray:
@@ -147,6 +151,7 @@ class Vector(Kind):
     name: ClassVar[str] = "vector"
     extension: ClassVar[str] = "npy"
     default_tokenizer: ClassVar[str | None] = "product_codebook"
+    trained_tokenizer: ClassVar[str | None] = "vq"
 
     def check(self, label: Any) -> np.ndarray:
         return _shaped(label, "float32", (self.dim,), "vector")
@@ -177,8 +182,17 @@ class Instances(Kind):
     pose: Pose | None = None
     name: ClassVar[str] = "instances"
     extension: ClassVar[str] = "json"
-    default_tokenizer: ClassVar[str | None] = "instances"
     spatial: ClassVar[bool] = True
+
+    @property
+    def default_tokenizer(self) -> str | None:  # type: ignore[override]
+        return "human_poses" if self.pose == "smpl" else "instances"
+
+    @property
+    def trained_tokenizer(self) -> str | None:  # type: ignore[override]
+        if self.pose == "smpl":
+            return "human_poses_vq"
+        return "instances_vq" if self.masks else None
 
     def __post_init__(self) -> None:
         shapes = {name: tuple(shape) for name, shape in self.attributes.items()}  # lists, when read from JSON

@@ -50,11 +50,17 @@ class WeightsCard:
 
 @dataclass(frozen=True)
 class TokensCard:
-    """How a modality's tokens are made. `spec` and `files` (SHA-256 by name) are there once the tokenizer is fitted."""
+    """How a modality's tokens are made. `spec` and `files` (SHA-256 by name) are there once the tokenizer is fitted.
+
+    fit: the settings with which its network is trained; weights: the trained tokenizer that it is instead. Neither
+    where the tokenizer has no network.
+    """
 
     tokenizer: str
     version: int
     params: dict[str, Any]
+    fit: dict[str, Any] | None = None
+    weights: WeightsCard | None = None
     spec: TokenSpec | None = None
     files: dict[str, str] = field(default_factory=dict)
 
@@ -87,8 +93,9 @@ class ModalityCard:
             del parts[name]
         if parts["tokens"]:
             del parts["tokens"]["spec"], parts["tokens"]["files"]
-        if parts["weights"]:
-            parts["weights"] = parts["weights"]["sha256"]
+        for card in (parts, parts["tokens"] or {}):
+            if card.get("weights"):
+                card["weights"] = card["weights"]["sha256"]
         return parts
 
     @property
@@ -175,6 +182,9 @@ def _card(raw: dict[str, Any]) -> ModalityCard:
         spec = tokens["spec"]
         if spec:
             spec = TokenSpec(**{**spec, "grid": tuple(spec["grid"]) if spec["grid"] else None})
-        tokens = TokensCard(**{**tokens, "spec": spec})
-    weights = raw.pop("weights")
-    return ModalityCard(**raw, tokens=tokens, weights=WeightsCard(**weights) if weights else None)
+        tokens = TokensCard(**{**tokens, "spec": spec, "weights": _weights(tokens.get("weights"))})
+    return ModalityCard(**{**raw, "weights": _weights(raw["weights"])}, tokens=tokens)
+
+
+def _weights(raw: dict[str, Any] | None) -> WeightsCard | None:
+    return WeightsCard(**raw) if raw else None

@@ -8,15 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
-from ..labelers.kinds import Kind
 from ..labelers.labeler import Labeler, Modality
 from ..labelers.licences import is_noncommercial
-from ..labelers.registry import TOKENIZERS, find, find_labeler
-from ..tokenizers.tokenizer import Tokenizer
-from .manifest import ModalityCard, TokensCard, WeightsCard
+from ..labelers.registry import find_labeler
+from .manifest import ModalityCard, WeightsCard
 from .recipe import ModalitySettings, Recipe, RecipeError, StageSettings
+from .tokenizer_choice import tokens_card, validated
 from .weights import PACKAGE, LocalWeights, resolve, without_credentials
 
 
@@ -266,7 +263,7 @@ def _card(recipe: Recipe, name: str, group: _Group, step: Step, cards: Mapping[s
     for need in step.needs:
         if step.on != "view" and cards[need].on == "view" and cards[need].label_kind.spatial:
             raise RecipeError(f"modalities.{name}: looks at whole images, but {need!r} is made on views only")
-    tokens = _tokens_card(name, modality, settings)
+    tokens = None if settings.keep == "labels" else tokens_card(recipe, name, modality.kind, modality.tokenizer)
     keep = settings.keep or ("tokens" if tokens else "labels")
     if tokens is None and keep != "labels":
         raise RecipeError(f"modalities.{name}.keep: nothing tokenises it, so only `labels` can be kept")
@@ -293,36 +290,6 @@ def _card(recipe: Recipe, name: str, group: _Group, step: Step, cards: Mapping[s
         keeps_labels=keep in ("labels", "both"),
         common=common,
     )
-
-
-def _tokens_card(name: str, modality: Modality, settings: ModalitySettings) -> TokensCard | None:
-    reference = settings.tokenizer.name if settings.tokenizer else modality.tokenizer or modality.kind.default_tokenizer
-    if reference is None or settings.keep == "labels":
-        return None
-    tokenizer_class = tokenizer_for(reference, modality.kind, f"modalities.{name}.tokenizer")
-    params = settings.tokenizer.params if settings.tokenizer else {}
-    checked = validated(tokenizer_class.Params, params, f"modalities.{name}.tokenizer.params")
-    return TokensCard(reference, tokenizer_class.version, checked.model_dump(mode="json"))
-
-
-def tokenizer_for(reference: str, kind: Kind, where: str) -> type[Tokenizer]:
-    """The tokenizer class called `reference`. RecipeError where it doesn't take labels of this kind."""
-    tokenizer_class: type[Tokenizer] = find(TOKENIZERS, reference, Tokenizer)
-    if not isinstance(kind, tokenizer_class.kinds):
-        takes = ", ".join(taken.name for taken in tokenizer_class.kinds)
-        raise RecipeError(f"{where}: {reference} takes labels of the kind {takes}, not {kind.name}")
-    return tokenizer_class
-
-
-def validated(model: type[BaseModel], params: Mapping[str, Any], where: str) -> BaseModel:
-    """The parameters as an instance of `model`. RecipeError naming the key."""
-    try:
-        return model.model_validate(dict(params))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        known = ", ".join(model.model_fields) or "none"
-        raise RecipeError(f"{where}.{key}: {problem['msg'].lower()}; the parameters are: {known}") from None
 
 
 def stages(weave: Weave, recipe: Recipe, cpus: int, gpus: float) -> list[Stage]:

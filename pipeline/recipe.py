@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ..tokenizers.fit_settings import FitSettings
 from .corpus import CorpusSettings
 
 RESERVED = ("attempts", "corpus", "fit", "quarantine", "tokenizers")
@@ -45,10 +46,29 @@ class ViewsSettings(Strict):
 
 
 class TokenizerSettings(Strict):
-    """Which tokenizer makes a modality's tokens."""
+    """Which tokenizer makes a modality's tokens: {} for the kind's own, `fit: {}` to have one trained here."""
 
-    name: str = Field(description="a registered tokenizer, or module:Class")
+    name: str | None = Field(
+        None, description="a registered tokenizer, or module:Class; by default the kind's own, trained if need be"
+    )
     params: dict[str, Any] = Field(default_factory=dict)
+    fit: FitSettings | None = Field(
+        None, description="train its network on a sample of the corpus, with these settings"
+    )
+    weights: str | None = Field(
+        None, description="a trained tokenizer, as 4M published them or `tokenizer fit` wrote it: hub id, path, URL"
+    )
+
+    @field_validator("fit", mode="before")
+    @classmethod
+    def _as_it_is(cls, value: Any) -> Any:
+        return {} if value is True else value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TokenizerSettings:
+        if self.fit and self.weights:
+            raise ValueError("`fit` trains a tokenizer and `weights` names one that is trained: give one of them")
+        return self
 
 
 class ModalitySettings(Strict):
@@ -62,7 +82,7 @@ class ModalitySettings(Strict):
         default=None, description="hub id, local path or fsspec URL; `random` and `tiny` have to be written out"
     )
     tokenizer: TokenizerSettings | None = Field(
-        default=None, description="name, or {name, params}; the kind's own by default"
+        default=None, description="name, or {name, params, fit, weights}; the kind's own by default"
     )
     keep: Literal["tokens", "labels", "both"] | None = Field(
         None, description="what is stored; by default tokens, or labels where nothing tokenises them"
@@ -94,8 +114,8 @@ class Resources(Strict):
     stages: list[StageSettings] = Field(default_factory=list)
 
 
-class FitSettings(Strict):
-    """The sample that codebooks and the vocabulary are fitted to, spread evenly over the corpus."""
+class SampleSettings(Strict):
+    """The sample that tokenizers and the vocabulary are fitted to, spread evenly over the corpus."""
 
     units: int = Field(default=16, ge=1, description="units read for fitting")
 
@@ -118,7 +138,7 @@ class Recipe(Strict):
     accept_license: list[str] = Field(
         default_factory=list, description="non-commercial licences of weights that you accept, as `run` names them"
     )
-    fit: FitSettings = FitSettings()
+    fit: SampleSettings = SampleSettings()
     resources: Resources = Resources()
     max_failures: float = Field(default=0.25, ge=0, le=1, description="share of failed labels at which the run stops")
     storage_options: dict[str, Any] = Field(

@@ -11,9 +11,9 @@ from ..labelers.kinds import Text
 from ..tokenizers.tokenizer import Tokenizer
 from ..tokenizers.vocabulary import Vocabulary
 from .manifest import DatasetError, ModalityCard, read_manifest
-from .plan import tokenizer_for, validated
 from .shards import read_labels
 from .storage import Store
+from .tokenizer_choice import tokenizer_for, validated
 
 TOKENIZERS = "tokenizers"
 FIT = "fit"

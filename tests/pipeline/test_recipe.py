@@ -34,6 +34,19 @@ def test_short_forms_are_the_long_ones(tmp_path):
     assert tokenizer.name == "patch_codebook"
 
 
+def test_a_tokenizer_is_trained_here_or_given(tmp_path):
+    trained = load(tmp_path, GOOD.replace("patch_codebook", "{fit: {steps: 30}}")).modalities["canny_edge"].tokenizer
+    assert trained is not None
+    assert trained.fit is not None
+    assert trained.fit.steps == 30
+    given = load(tmp_path, GOOD.replace("patch_codebook", "{weights: EPFL-VILAB/4M_tokenizers_edge_8k_224-512}"))
+    assert given.modalities["canny_edge"].tokenizer.weights.startswith("EPFL-VILAB/")  # type: ignore[union-attr]
+    with pytest.raises(RecipeError, match="give one of them"):
+        load(tmp_path, GOOD.replace("patch_codebook", "{fit: {}, weights: some/where}"))
+    with pytest.raises(RecipeError, match=r"unknown key 'modalities.canny_edge.tokenizer.fit.step'; did you mean 'ste"):
+        load(tmp_path, GOOD.replace("patch_codebook", "{fit: {step: 30}}"))
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -1,0 +1,65 @@
+"""Which tokenizer a modality gets, with which parameters, trained how or from where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from ..labelers.kinds import Kind
+from ..labelers.registry import TOKENIZERS, find
+from ..tokenizers.fit_settings import FitSettings
+from ..tokenizers.tokenizer import Tokenizer
+from ..tokenizers.trained import TrainedTokenizer
+from .manifest import TokensCard, WeightsCard
+from .recipe import Recipe, RecipeError, TokenizerSettings
+from .weights import resolve, without_credentials
+
+
+def tokens_card(recipe: Recipe, name: str, kind: Kind, default: str | None = None) -> TokensCard | None:
+    """How the recipe has labels of a modality tokenised; None where nothing does it. Fetches and hashes weights.
+
+    default: the tokenizer that the labeler names. Raises RecipeError naming the key.
+    """
+    where, chosen = f"modalities.{name}.tokenizer", recipe.modalities[name].tokenizer or TokenizerSettings()
+    trained = chosen.fit is not None or chosen.weights is not None
+    reference = chosen.name or (kind.trained_tokenizer if trained else default or kind.default_tokenizer)
+    if reference is None:
+        if trained:
+            raise RecipeError(f"{where}: no tokenizer of the kind {kind.name} has a network; leave out fit and weights")
+        return None
+    tokenizer_class = tokenizer_for(reference, kind, where)
+    params = validated(tokenizer_class.Params, chosen.params, f"{where}.params")
+    card = TokensCard(reference, tokenizer_class.version, params.model_dump(mode="json"))
+    if not issubclass(tokenizer_class, TrainedTokenizer):
+        if trained:
+            raise RecipeError(f"{where}: {reference} has no network to be trained; leave out fit and weights")
+        return card
+    if chosen.weights is None:
+        return replace(card, fit=(chosen.fit or FitSettings()).model_dump(mode="json"))
+    found = resolve(chosen.weights, recipe.storage_options)
+    source = without_credentials(chosen.weights)
+    weights = WeightsCard(source, found.sha256, tokenizer_class.weights.licence_of(source))
+    return replace(card, params=params.model_dump(mode="json", exclude_unset=True), weights=weights)
+
+
+def tokenizer_for(reference: str, kind: Kind, where: str) -> type[Tokenizer]:
+    """The tokenizer class called `reference`. RecipeError where it doesn't take labels of this kind."""
+    tokenizer_class: type[Tokenizer] = find(TOKENIZERS, reference, Tokenizer)
+    if not isinstance(kind, tokenizer_class.kinds):
+        takes = ", ".join(taken.name for taken in tokenizer_class.kinds)
+        raise RecipeError(f"{where}: {reference} takes labels of the kind {takes}, not {kind.name}")
+    return tokenizer_class
+
+
+def validated(model: type[BaseModel], params: Mapping[str, Any], where: str) -> BaseModel:
+    """The parameters as an instance of `model`. RecipeError naming the key."""
+    try:
+        return model.model_validate(dict(params))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        known = ", ".join(model.model_fields) or "none"
+        raise RecipeError(f"{where}.{key}: {problem['msg'].lower()}; the parameters are: {known}") from None
