@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .rotations import nearest_rotations
+
 HIGHEST_PSNR = 100.0
 """dB, stated where nothing or next to nothing differs: the formula's infinity has no mean over samples."""
 
@@ -118,15 +120,9 @@ def rotation_angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
     Matrices that are not quite rotations stand for the nearest ones.
     """
-    difference = np.linalg.norm(_nearest_rotations(first) - _nearest_rotations(second), axis=(-2, -1))
+    one, other = (nearest_rotations(rotations.astype(np.float64)) for rotations in (first, second))
+    difference = np.linalg.norm(one - other, axis=(-2, -1))
     return np.degrees(2 * np.arcsin(np.minimum(difference / np.sqrt(8), 1)))
-
-
-def _nearest_rotations(matrices: np.ndarray) -> np.ndarray:
-    """Least squares by singular values (Arun et al. 1987), mirrors turned round."""
-    left, _, right = np.linalg.svd(matrices.astype(np.float64))
-    left[..., -1] *= np.sign(np.linalg.det(left @ right))[..., None]
-    return left @ right
 
 
 def mean_cosine(label: np.ndarray, decoded: np.ndarray) -> float:

@@ -192,8 +192,13 @@ def _instance_errors(kind: Instances, label: InstanceSet, decoded: InstanceSet) 
     if len(label) and kind.masks:
         found["mask_iou"] = float(ious[ours, theirs].sum()) / len(label)
     if len(ours):
+        first, second = label.take(ours), decoded.take(theirs)
         found["box_error"] = float(sides[ours, theirs].mean())
-        found |= _pose_errors(label.take(ours).attributes, decoded.take(theirs).attributes)
+        found |= _pose_errors(first.attributes, second.attributes)
+        if first.texts and second.texts:
+            found["word_f1"] = float(
+                np.mean([word_f1(*texts) for texts in zip(first.texts, second.texts, strict=True)])
+            )
     return found
 
 

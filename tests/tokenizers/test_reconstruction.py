@@ -275,6 +275,13 @@ def test_instances_that_are_lost_or_made_up():
     assert errors(kind, none, one) == {"kept": 0}
 
 
+def test_what_instances_say_is_compared():
+    boxes = np.array([[0, 0, 0.4, 1], [0.5, 0, 1, 1]], np.float32)
+    label = InstanceSet(boxes, ["text"] * 2, texts=["No Entry", "way out"])
+    decoded = InstanceSet(boxes, ["text"] * 2, texts=["no entry", "way in"])
+    assert errors(Instances(texts=True), label, decoded) == {"kept": 1, "box_error": 0, "word_f1": 0.75}
+
+
 def test_poses_are_compared_joint_by_joint():
     kind = Instances(scores=True, attributes=ATTRIBUTES["smpl"], pose="smpl")
     joints = rotations(46).reshape(2, 23, 3, 3)
