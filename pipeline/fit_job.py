@@ -1,0 +1,72 @@
+"""A tokenizer to be fitted: all that the training processes have to be told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from .. import __version__
+from ..labelers.kinds import kind_from
+from ..labelers.registry import TOKENIZERS, find
+from ..tokenizers.fit_settings import FitSettings
+from ..tokenizers.tokenizer import Tokenizer
+from ..tokenizers.trained import TrainedTokenizer
+from ..tokenizers.vocabulary import Vocabulary
+from .storage import Store
+from .training_examples import LabelSource
+
+_WITHOUT_EFFECT = {"checkpoint_every", "report_every"}
+
+
+class FitError(ValueError):
+    """A fit that can't be done, or can't go on; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """tokenizer: as the registry knows it, or module:Class. kind (as `Kind.describe` gives it), params: what it is made
+    with. labels: where they come from. Checkpoints and metrics.jsonl lie below `prefix` of `store`, which nothing else
+    may use. vocabulary: the text vocabulary's tokenizer.json, for tokenizers that use one.
+    """
+
+    tokenizer: str
+    kind: dict[str, Any]
+    params: dict[str, Any]
+    settings: FitSettings
+    seed: int
+    labels: LabelSource
+    store: Store
+    prefix: str
+    vocabulary: bytes | None = field(default=None, repr=False)
+
+    def new_tokenizer(self) -> TrainedTokenizer:
+        """The tokenizer, not yet fitted. Raises FitError for one without a network, and for wrong parameters."""
+        tokenizer_class = find(TOKENIZERS, self.tokenizer, Tokenizer)
+        if not issubclass(tokenizer_class, TrainedTokenizer):
+            raise FitError(f"{self.tokenizer} has no network to be trained")
+        try:
+            tokenizer = tokenizer_class(kind_from(self.kind), tokenizer_class.Params.model_validate(self.params))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise FitError(f"{self.tokenizer}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+        tokenizer.settings = self.settings
+        if self.vocabulary is not None:
+            tokenizer.use_vocabulary(Vocabulary.from_bytes(self.vocabulary))
+        return tokenizer
+
+    def digest(self, version: int, examples: str) -> str:
+        """16 hex digits of all that the outcome depends on: the job, the tokenizer's version, the program's own, and
+        the digest of the examples."""
+        told = {
+            "tokenizer": [self.tokenizer, version, __version__],
+            "kind": self.kind,
+            "params": self.params,
+            "settings": self.settings.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
+            "seed": self.seed,
+            "examples": examples,
+        }
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]

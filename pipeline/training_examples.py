@@ -1,0 +1,159 @@
+"""What a tokenizer is trained on: labels of a dataset, and the examples in them, on this machine's disk."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..labelers.images import BadImage, read_header
+from ..labelers.kinds import Kind
+from ..labelers.views import ViewSettings, cut_view
+from ..tokenizers.trained import TrainedTokenizer
+from .commit import label_path
+from .corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits
+from .manifest import DatasetError, require_manifest
+from .shards import read_labels
+from .storage import Store
+from .units import Unit
+from .worklist import list_progress
+
+
+@dataclass(frozen=True)
+class SampleLabels:
+    """The labels that a run put aside below `prefix` of its output, as its views see them."""
+
+    store: Store
+    prefix: str
+
+    def read(self, kind: Kind) -> Iterator[Any]:
+        """Decoded labels in the order of their units' names, then of the samples."""
+        for entry in self.store.list(self.prefix):
+            for label in read_labels(self.store.read(f"{self.prefix}/{entry.name}")).labels:
+                if label is not None:
+                    yield kind.decode(label)
+
+
+@dataclass(frozen=True)
+class KeptLabels:
+    """The labels that a dataset keeps of a modality, as its views see them.
+
+    units: take so many, spread evenly over the dataset; None: all. corpus_options: fsspec options of the corpus, which
+    is read for the sizes of images where labels are of whole images and a view sees a part of them.
+    """
+
+    store: Store
+    modality: str
+    units: int | None = None
+    corpus_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def read(self, kind: Kind) -> Iterator[Any]:
+        """Decoded labels, by unit, sample and view. DatasetError where they aren't kept, or can't be cropped."""
+        manifest = require_manifest(self.store)
+        card = manifest.modalities.get(self.modality)
+        if card is None or not card.keeps_labels:
+            raise DatasetError(
+                f"{self.store.url}: the dataset keeps no labels of {self.modality!r}; have the recipe say `keep: both` "
+                f"and run it again"
+            )
+        units = sorted(list_progress(self.store, {self.modality: card})[self.modality].units)
+        whole = card.on != "view" and kind.spatial
+        settings = CorpusSettings.model_validate(
+            {"url": manifest.corpus.url, "storage_options": dict(self.corpus_options), **manifest.corpus.reading}
+        )
+        sizes = _ImageSizes(settings, UnitLimits(**manifest.units)) if whole else None
+        views = ViewSettings(**manifest.views)
+        for unit in _spread(units, self.units):
+            shard = read_labels(self.store.read(label_path(self.modality, unit)))
+            known = sizes.of(unit) if sizes else {}
+            for key, encoded in zip(shard.rows.keys, shard.labels, strict=True):
+                if encoded is None:
+                    continue
+                label = kind.decode(encoded)
+                if sizes is None:
+                    yield label
+                    continue
+                for index in range(views.count):
+                    yield kind.crop(label, cut_view(manifest.seed, key, index, *known[key], views))
+
+
+LabelSource: TypeAlias = SampleLabels | KeptLabels
+
+
+@dataclass(frozen=True)
+class Examples:
+    """array: (n, ...), read from disk as it is needed. digest: SHA-256 of what the examples are."""
+
+    array: np.ndarray
+    digest: str
+
+
+def gather(tokenizer: TrainedTokenizer, labels: Iterable[Any]) -> Examples:
+    """Writes the examples of all labels into a file that vanishes with this process, however that ends.
+
+    Raises ValueError where there are none, and where they aren't of one size.
+    """
+    digest, count = hashlib.sha256(), 0
+    like: np.ndarray | None = None
+    with tempfile.TemporaryFile(prefix="tokenloom-examples-") as file:
+        for label in labels:
+            part = tokenizer.examples(label)
+            if not len(part):
+                continue
+            if like is None:
+                like = part[:0]
+                digest.update(f"{part.dtype.str} {part.shape[1:]}".encode())
+            if (part.dtype, part.shape[1:]) != (like.dtype, like.shape[1:]):
+                raise ValueError(
+                    f"labels of one size make a sample; there are {part.dtype} {part.shape[1:]} beside "
+                    f"{like.dtype} {like.shape[1:]}"
+                )
+            data = np.ascontiguousarray(part).data
+            digest.update(data)
+            file.write(data)
+            count += len(part)
+        if like is None:
+            raise ValueError("too few examples: none of the labels holds anything to train on")
+        file.flush()
+        # The mapping keeps the file's blocks when its descriptor is closed here.
+        array = np.memmap(file, like.dtype, "r", shape=(count, *like.shape[1:]))
+    return Examples(array, digest.hexdigest())
+
+
+class _ImageSizes:
+    """(height, width) of the corpus' upright images, by unit and key."""
+
+    def __init__(self, settings: CorpusSettings, limits: UnitLimits) -> None:
+        self._corpus, self._limits = Corpus(settings), limits
+        self._shards: dict[str, Shard] | None = None
+
+    def of(self, unit: Unit) -> dict[str, tuple[int, int]]:
+        """Of one unit. Raises DatasetError where the corpus can't be read: the crops of views would be unknown."""
+        try:
+            if self._shards is None:
+                self._shards = {shard.id: shard for shard in self._corpus.shards()}
+            if unit.shard not in self._shards:
+                raise CorpusError(f"it has no shard {unit.shard} any more")
+            found = next(self._corpus.read(self._shards[unit.shard], unit.start, unit.stop, self._limits))
+        except (CorpusError, OSError) as error:
+            raise DatasetError(
+                f"the labels are of whole images, and to cut the views' parts out of them the corpus has to be read: "
+                f"{error}"
+            ) from None
+        sizes = {}
+        for sample in found.samples:
+            with suppress(BadImage):  # it has no label either
+                header = read_header(sample.image or b"")
+                sizes[sample.key] = (header.height, header.width)
+        return sizes
+
+
+def _spread(units: list[Unit], most: int | None) -> list[Unit]:
+    """At most `most` of the units, at even distances."""
+    count = len(units) if most is None else min(most, len(units))
+    return [units[index * len(units) // count] for index in range(count)]

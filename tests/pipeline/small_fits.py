@@ -1,0 +1,53 @@
+"""Small fits of VQ tokenizers: a few steps of a tiny network on labels of 16 x 16 pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tokenloom.labelers.kinds import Image
+from tokenloom.pipeline.shards import Rows, ShardMeta, write_labels
+from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.tokenizer_training import FitJob
+from tokenloom.pipeline.training_examples import LabelSource, SampleLabels
+from tokenloom.tokenizers.fit_settings import FitSettings
+
+KIND = Image()
+PREFIX = "fit/_rgb"
+PARAMS = {"encoder": "vit_xt_enc", "decoder": "vit_xt_dec", "codes": 16, "patch_size": 4}
+SETTINGS = {"steps": 12, "batch_size": 8, "checkpoint_every": 4, "report_every": 2}
+
+
+def pictures(count: int, seed: int = 0) -> list[np.ndarray]:
+    """Gradients of colour, uint8 (16, 16, 3)."""
+    corners = np.random.default_rng(seed).integers(0, 256, (count, 2, 2, 3)).astype(np.float32)
+    across = np.linspace(0, 1, 16, dtype=np.float32)
+    weights = np.stack([1 - across, across])
+    return list(np.einsum("nhwc,hy,wx->nyxc", corners, weights, weights).astype(np.uint8))
+
+
+def put_aside(store: Store, count: int = 24, seed: int = 0) -> SampleLabels:
+    """The labels as a run puts them aside, in two units; one of them is missing."""
+    labels: list[bytes | None] = [KIND.encode(picture) for picture in pictures(count, seed)]
+    labels[1] = None
+    for unit, part in enumerate((labels[: count // 2], labels[count // 2 :])):
+        rows = Rows([f"{unit}/{index}" for index in range(len(part))], [0] * len(part))
+        data = write_labels(rows, part, KIND.extension, ShardMeta(f"unit-{unit}", "rgb", "0" * 32))
+        store.replace(f"fit/rgb/unit-{unit}.tar", data)
+    return SampleLabels(store, "fit/rgb")
+
+
+def fit_job(
+    store: Store, labels: LabelSource | None = None, params: dict[str, Any] | None = None, **settings
+) -> FitJob:
+    """A job of a few steps; on the labels that `put_aside` put aside, by default."""
+    return FitJob(
+        tokenizer="vq",
+        kind=KIND.describe(),
+        params=PARAMS | (params or {}),
+        settings=FitSettings.model_validate(SETTINGS | settings),
+        seed=0,
+        labels=labels or SampleLabels(store, "fit/rgb"),
+        store=store,
+        prefix=PREFIX,
+    )
