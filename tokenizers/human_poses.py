@@ -145,4 +145,4 @@ class HumanPosesVQTokenizer(TrainedTextTokenizer, PosesText):
 def _split(poses: np.ndarray) -> list[np.ndarray]:
     """The 8 parts of poses (n, 23, 3, 3), (n, numbers) each: whole rotations."""
     parts = np.array_split(poses, POSE_TOKENS, axis=1)
-    return [np.ascontiguousarray(part.reshape(len(part), -1)) for part in parts]
+    return [np.ascontiguousarray(part.reshape(len(part), 9 * part.shape[1])) for part in parts]

@@ -54,7 +54,8 @@ class PaletteTokenizer(StructuredTokenizer):
     def parse(self, ids: np.ndarray) -> tuple[dict[str, list[list[int]]], list[str]]:
         pieces, faults = self._read(ids), []
         values = [piece.value for piece in pieces if isinstance(piece, Coordinate) and piece.axis == 0]
-        colours = [[min(value, 255) for value in values[at : at + 3]] for at in range(0, len(values) - 2, 3)]
+        starts = range(0, len(values) - 2, 3)[: self.params.colors]
+        colours = [[min(value, 255) for value in values[at : at + 3]] for at in starts]
         expected = [Coordinate(1, len(colours)), *(Coordinate(0, value) for colour in colours for value in colour)]
         if pieces != expected:
             faults.append(f"the tokens aren't one palette; {len(colours)} whole colours are kept")
@@ -63,7 +64,7 @@ class PaletteTokenizer(StructuredTokenizer):
 
 @dataclass(frozen=True)
 class Count:
-    """A number in steps of `step`, up to the last of 1,000 bins."""
+    """A whole number in steps of `step`, up to the last of 1,000 bins."""
 
     step: int = 1
     bins: ClassVar[int] = COORDINATE_BINS
@@ -71,14 +72,15 @@ class Count:
     def bin(self, value: float) -> int:
         return int(np.clip(value // self.step, 0, self.bins - 1))
 
-    def value(self, index: int) -> int:
-        """The middle of the bin."""
-        return index * self.step + self.step // 2
+    def value(self, index: int) -> float:
+        """The mean of the bin's whole numbers."""
+        middle = index * self.step + (self.step - 1) / 2
+        return int(middle) if middle.is_integer() else middle
 
 
 @dataclass(frozen=True)
 class Span:
-    """A number between `low` and `high` in 50 bins, the last of which holds `high` alone."""
+    """A number between `low` and `high` in 50 bins, the last of which holds `high` alone, and what is above it."""
 
     low: float
     high: float

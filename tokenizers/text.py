@@ -61,6 +61,13 @@ class VocabularyTokenizer(Tokenizer):
         tokenizer.use_vocabulary(Vocabulary.from_bytes(read(files, VOCABULARY)))
         return tokenizer
 
+    def _words(self, ids: Sequence[int | Coordinate], faults: list[str]) -> str:
+        """The text of word ids; ids that aren't in the vocabulary are named in `faults` and left out."""
+        words = [index for index in ids if isinstance(index, int)]
+        known = [index for index in words if 0 <= index < self.vocabulary.size]
+        faults += [f"token id {index} isn't in the vocabulary" for index in words if index not in known]
+        return self.vocabulary.decode(known)
+
 
 class WordPiece(VocabularyTokenizer):
     """Texts as WordPiece ids, cut after `max_length`, without [SOS] or [EOS] (ml-4m's loader appends [EOS] itself).
@@ -75,6 +82,11 @@ class WordPiece(VocabularyTokenizer):
 
     def decode(self, tokens: Sequence[np.ndarray]) -> list[str]:
         return [self.vocabulary.decode(ids) for ids in tokens]
+
+    def parse(self, ids: np.ndarray) -> tuple[str, list[str]]:
+        """As `decode`, which raises ValueError for an id outside the vocabulary: here that is named, and left out."""
+        faults: list[str] = []
+        return self._words([int(index) for index in ids], faults), faults
 
 
 class StructuredTokenizer(VocabularyTokenizer):
@@ -117,10 +129,3 @@ class StructuredTokenizer(VocabularyTokenizer):
     def _read(self, ids: np.ndarray) -> list[int | Coordinate]:
         """The ids with coordinates told apart."""
         return [self.vocabulary.coordinate_of(int(index)) or int(index) for index in ids]
-
-    def _words(self, ids: Sequence[int | Coordinate], faults: list[str]) -> str:
-        """The text of word ids; ids that aren't in the vocabulary are named in `faults` and left out."""
-        words = [index for index in ids if isinstance(index, int)]
-        known = [index for index in words if 0 <= index < self.vocabulary.size]
-        faults += [f"token id {index} isn't in the vocabulary" for index in words if index not in known]
-        return self.vocabulary.decode(known)

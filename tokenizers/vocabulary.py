@@ -146,7 +146,7 @@ class Vocabulary:
 
     def token(self, index: int) -> str:
         """The token with that id. Raises ValueError when there is none."""
-        token = self._tokenizer.id_to_token(int(index)) if index >= 0 else None
+        token = self._tokenizer.id_to_token(int(index)) if 0 <= index < self.size else None
         if token is None:
             raise ValueError(f"token id {index} isn't in the vocabulary of {self.size} tokens")
         return token

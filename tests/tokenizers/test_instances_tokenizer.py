@@ -15,9 +15,8 @@ from tokenloom.tokenizers.instances import (
     InstancesParams,
     InstancesTokenizer,
     box_coordinates,
-    mask_patches,
-    paint_mask,
 )
+from tokenloom.tokenizers.mask_codes import mask_square, paint_mask, patch_squares, square_patches
 from tokenloom.tokenizers.vocabulary import Vocabulary
 
 PUBLIC = Path(__file__).parents[3] / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"
@@ -202,10 +201,10 @@ def test_fitting_masks_is_deterministic():
 @given(spans, spans, st.integers(1, 300), st.integers(1, 300))
 def test_patches_of_any_box_can_be_painted(x, y, height, width):
     box = [coordinate.value for coordinate in box_coordinates(np.array([x[0], y[0], x[1], y[1]], np.float32))]
-    patches = mask_patches(Mask.from_array(np.ones((height, width), bool)), box)
-    assert patches.shape == (16, 256)
-    assert (patches == 1).all()
-    painted = paint_mask(patches, box, 97).to_array()
+    square = mask_square(Mask.from_array(np.ones((height, width), bool)), box)
+    assert square.shape == (64, 64)
+    assert (square == 1).all()
+    painted = paint_mask(square.astype(np.float32), box, 97).to_array()
     assert painted.sum() >= 1
     assert abs(painted.sum() - (box[2] - box[0]) * (box[3] - box[1]) / 999**2 * 97**2) <= 2 * 97 + 1
 
@@ -213,9 +212,11 @@ def test_patches_of_any_box_can_be_painted(x, y, height, width):
 def test_patches_lie_row_by_row():
     mask = np.zeros((64, 64), bool)
     mask[0:16, 48:64] = True
-    patches = mask_patches(Mask.from_array(mask), [0, 0, 999, 999])
+    square = mask_square(Mask.from_array(mask), [0, 0, 999, 999])
+    patches = square_patches(square[None])
     assert patches.sum(axis=1).tolist() == [0, 0, 0, 256] + [0] * 12
-    np.testing.assert_array_equal(paint_mask(patches, [0, 0, 999, 999], 64).to_array(), mask)
+    np.testing.assert_array_equal(patch_squares(patches)[0], square)
+    np.testing.assert_array_equal(paint_mask(patch_squares(patches)[0], [0, 0, 999, 999], 64).to_array(), mask)
 
 
 def test_broken_tokens(masked):
