@@ -123,7 +123,7 @@ class EMACodebook(nn.Module):
         self.register_buffer("initted", torch.full((1,), float(not kmeans)))
         self.register_buffer("cluster_size", torch.zeros(codes))
         if not cosine:
-            self.register_buffer("embed_avg", embed.clone())
+            self.register_buffer("embed_avg", torch.zeros(codes, dim))
         self.register_buffer("embed", functional.normalize(embed, dim=1) if cosine else embed)
 
     def nearest(self, rows: torch.Tensor) -> torch.Tensor:
@@ -163,9 +163,9 @@ class EMACodebook(nn.Module):
         else:
             self.embed_avg.lerp_(sums, 1 - self.decay)
             self.embed.copy_(self.embed_avg / _smoothed(self.cluster_size)[:, None])
-        self._replace_dead(samples, least=float(counts.sum()) / len(counts) / self.dead_ratio)
+        self._replace_dead(samples, least=counts.mean() / self.dead_ratio)
 
-    def _replace_dead(self, samples: torch.Tensor, least: float) -> None:
+    def _replace_dead(self, samples: torch.Tensor, least: torch.Tensor) -> None:
         dead = self.cluster_size < least
         number = int(dead.sum())
         if not number:
@@ -201,7 +201,8 @@ class Memcodes(Quantizer):
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         batch, height, width = len(tokens), *tokens.shape[-2:]
         heads = torch.arange(self.heads, device=tokens.device)[None, :, None]
-        codes = self.to_v(self.codes)[heads, tokens.reshape(batch, self.heads, -1)]
+        with in_float32(self.codes):
+            codes = self.to_v(self.codes)[heads, tokens.reshape(batch, self.heads, -1)]
         return codes.transpose(2, 3).reshape(batch, -1, height, width)
 
     def forward(self, latents: torch.Tensor) -> Quantized:
