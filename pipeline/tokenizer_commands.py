@@ -1,0 +1,259 @@
+"""What the commands of the group `tokenizer` do and print: fit, eval, push."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from ..tokenizers.fit_settings import FitSettings
+from ..tokenizers.reconstruction import MEASURES
+from ..tokenizers.state import CONFIG, MODEL, VOCABULARY
+from .manifest import DatasetError, ModalityCard, TokensCard, require_manifest
+from .progress import duration
+from .recipe import Recipe, RecipeError, TokenizerSettings, load_recipe
+from .storage import Store
+from .tokenizer_card import modality_card_of, model_card
+from .tokenizer_choice import tokens_card
+from .tokenizer_source import TokenizerError, vocabulary_of
+
+if TYPE_CHECKING:
+    from ..tokenizers.fit_figures import Figures
+    from .evaluation import Evaluation
+    from .tokenizer_training import FitJob
+
+_TRAINING = "training"
+"""Folder of checkpoints and metrics beside a tokenizer that is being fitted."""
+
+_EVERY = 10.0
+"""Seconds between plain lines."""
+
+
+# --- eval -------------------------------------------------------------------------------------------------------------
+
+
+def evaluate(dataset: str, modality: str, tokenizer: str | None, limit: int | None, as_json: bool) -> None:
+    from .evaluation import evaluate
+
+    console = Console(stderr=True)
+    with console.status(f"comparing labels of {modality}") as status:
+        found = evaluate(
+            dataset, modality, tokenizer, limit, lambda done: status.update(f"comparing labels of {modality}: {done}")
+        )
+    if as_json:
+        print(json.dumps(asdict(found), indent=2))
+    else:
+        print_evaluation(Console(), found)
+
+
+def print_evaluation(console: Console, found: Evaluation) -> None:
+    """Errors with their units, and the codes that they took."""
+    console.print(f"{found.modality} by {found.tokenizer}, over {found.labels:,} labels\n", highlight=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("error", "value", *(["not quantised"] if found.bound else []), "better", "what it is"):
+        table.add_column(heading, justify="right" if heading in ("value", "not quantised") else "left")
+    for name, value in found.errors.items():
+        measure = MEASURES[name]
+        bound = [measure.say(found.bound[name]) if name in found.bound else "-"] if found.bound else []
+        table.add_row(measure.label, measure.say(value), *bound, measure.better, measure.title)
+    console.print(table)
+    codes = found.codes
+    books = f"{codes.codebooks} x {codes.vocabulary:,}" if codes.codebooks > 1 else f"{codes.vocabulary:,}"
+    console.print(
+        f"\ncodes        {100 * codes.used:.1f} % of {books} used, {codes.unused:,} dead; perplexity "
+        f"{codes.perplexity:,.1f}\ntokens       {codes.tokens:,.1f} a label: {codes.bits:,.0f} bits",
+        highlight=False,
+    )
+
+
+# --- fit --------------------------------------------------------------------------------------------------------------
+
+
+def fit(name: str, modality: str, target: str, overrides: Sequence[str]) -> None:
+    from .engine import stop_ray
+    from .fit_checkpoints import METRICS, remove_fit
+    from .tokenizer_training import run_fit
+
+    job = fit_job(load_recipe(name, overrides), modality, target)
+    console = Console()
+    try:
+        with FitProgress(console, job.settings) as progress:
+            files = run_fit(job, progress.update, progress.say)
+    finally:
+        stop_ray()
+    job.store.replace(METRICS, job.store.read(f"{job.prefix}/{METRICS}"))
+    for path in sorted(files, reverse=True):  # config.json, by which a tokenizer is found, comes last
+        job.store.replace(path, files[path])
+    remove_fit(job.store, job.prefix)
+    console.print(f"{job.tokenizer} of {modality} -> {job.store.url}", highlight=False, soft_wrap=True)
+
+
+def fit_job(recipe: Recipe, modality: str, target: str) -> FitJob:
+    """The training of the modality's tokenizer on labels that the recipe's dataset keeps, towards `target`.
+
+    Raises RecipeError, DatasetError where no labels are kept, and TokenizerError where the target holds a tokenizer.
+    """
+    from .tokenizer_training import FitJob
+    from .training_examples import KeptLabels
+
+    if modality not in recipe.modalities:
+        raise RecipeError(f"modalities: there is no {modality!r}; the recipe has {', '.join(recipe.modalities)}")
+    dataset = Store(recipe.output, recipe.storage_options)
+    made = require_manifest(dataset).modalities.get(modality)
+    if made is None or not made.keeps_labels:
+        raise DatasetError(
+            f"{dataset.url}: no labels of {modality} are kept to train on; write `keep: both` for {modality} in the "
+            f"recipe and `tokenloom run` it"
+        )
+    card = _to_train(recipe, modality, made)
+    store = Store(target, recipe.storage_options)
+    if store.exists(CONFIG):
+        raise TokenizerError(f"{store.url}: there is a tokenizer already; choose another place, or remove it")
+    return FitJob(
+        tokenizer=card.tokenizer,
+        kind=made.kind,
+        params=card.params,
+        settings=FitSettings.model_validate(card.fit),
+        seed=recipe.seed,
+        labels=KeptLabels(dataset, modality, corpus_options=recipe.corpus.storage_options),
+        store=store,
+        prefix=_TRAINING,
+        vocabulary=vocabulary_of(dataset),
+    )
+
+
+def _to_train(recipe: Recipe, modality: str, made: ModalityCard) -> TokensCard:
+    """The recipe's tokenizer, as if it said `fit`."""
+    settings = recipe.modalities[modality]
+    chosen = settings.tokenizer or TokenizerSettings()
+    trained = chosen.model_copy(update={"fit": chosen.fit or FitSettings(), "weights": None})
+    modalities = {**recipe.modalities, modality: settings.model_copy(update={"tokenizer": trained})}
+    card = tokens_card(recipe.model_copy(update={"modalities": modalities}), modality, made.label_kind)
+    assert card is not None
+    return card
+
+
+class FitProgress:
+    """Shows how a training goes: a live line on a terminal, plain lines elsewhere."""
+
+    def __init__(self, console: Console, settings: FitSettings) -> None:
+        self._console, self._settings = console, settings
+        self._spoke = 0.0
+        self._skipped = 0
+        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+
+    def __enter__(self) -> FitProgress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        self._console.print(text, style="dim", highlight=False)
+
+    def update(self, figures: Figures) -> None:
+        self._skipped += figures.skipped
+        said = self._said(figures)
+        if self._live:
+            table = Table(box=None, pad_edge=False)
+            for heading in said:
+                table.add_column(heading, justify="right")
+            table.add_row(*said.values())
+            self._live.update(table)
+        elif time.monotonic() - self._spoke > _EVERY or figures.step == self._settings.steps:
+            self._spoke = time.monotonic()
+            self._console.print(", ".join(f"{name} {value}" for name, value in said.items()), highlight=False)
+
+    def _said(self, figures: Figures) -> Mapping[str, str]:
+        rate = figures.examples_per_second / self._settings.batch_size
+        left = (self._settings.steps - figures.step) / rate if rate else 0.0
+        said = {
+            "step": f"{figures.step:,} of {self._settings.steps:,}",
+            "loss": f"{figures.loss:.4g}",
+            "codes used": f"{100 * figures.usage:.1f} %",
+            "perplexity": f"{figures.perplexity:,.1f}",
+            "steps/s": f"{rate:.2f}",
+            "left": duration(left),
+        }
+        return said | ({"not finite": str(self._skipped)} if self._skipped else {})
+
+
+# --- push -------------------------------------------------------------------------------------------------------------
+
+
+def push(source: str, target: str) -> None:
+    """Copies a tokenizer's files, once they are read and found whole, with a model card."""
+    files = published_files(source, target)
+    if is_hub_id(target):
+        where = _upload(files, target)
+    else:
+        store = Store(target)
+        for name in sorted(files, reverse=True):
+            store.replace(name, files[name])
+        where = store.url
+    size = sum(map(len, files.values())) / 2**20
+    Console().print(f"{', '.join(files)}, {size:,.1f} MiB -> {where}", highlight=False, soft_wrap=True)
+
+
+def published_files(source: str, target: str) -> dict[str, bytes]:
+    """The files of the tokenizer at a path or URL, with README.md. Raises TokenizerError for one without a network, and
+    CheckpointError for one that isn't whole."""
+    from ..tokenizers.vq_checkpoint import read_files
+
+    store = Store(source)
+    files = {name: store.read(name) for name in (CONFIG, MODEL, VOCABULARY) if store.exists(name)}
+    if CONFIG not in files:
+        raise TokenizerError(f"{store.url}: there is no tokenizer (no {CONFIG}): give DATASET/tokenizers/MODALITY")
+    try:
+        config = json.loads(files[CONFIG])
+        has_network = "enc_type" in config
+    except (ValueError, TypeError) as error:
+        raise TokenizerError(f"{store.url}/{CONFIG}: it isn't a tokenizer's: {error}") from None
+    if not has_network:
+        what = config.get("tokenizer", "it") if isinstance(config, dict) else "it"
+        raise TokenizerError(f"{store.url}: {what} has no network, for which alone 4M has a format; train one")
+    read_files(files, store.url)
+    name = target if is_hub_id(target) else target.rstrip("/").rsplit("/", 1)[-1]
+    return {**files, "README.md": model_card(name, config, modality_card_of(source))}
+
+
+def is_hub_id(target: str) -> bool:
+    """Whether a target is ORG/NAME on the hub: two names, of which the first is no folder here."""
+    organisation, slash, name = target.partition("/")
+    is_path = "://" in target or target.startswith((".", "~", "/")) or "/" in name or Path(organisation).exists()
+    return bool(slash and organisation and name) and not is_path
+
+
+def _upload(files: Mapping[str, bytes], repository: str) -> str:
+    """Puts the files into a repository on the hub, which is made where there is none, not public; its address."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    api = HfApi()
+    with tempfile.TemporaryDirectory(prefix="tokenloom-push-") as folder:
+        for name, data in files.items():
+            Path(folder, name).write_bytes(data)
+        try:
+            api.create_repo(repository, private=True, exist_ok=True)
+            done = api.upload_folder(repo_id=repository, folder_path=folder, commit_message="A tokenizer")
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise TokenizerError(
+                f"{repository}: the hub didn't take it ({type(error).__name__}: {first}); `hf auth login` lets you "
+                f"write there, and a folder is written ./{repository}"
+            ) from None
+    return str(done.commit_url)
