@@ -1,0 +1,315 @@
+"""Do tiny tokenizers learn on two cores? Reconstruction of held-out photographs beside k-means at the same bit rate.
+
+    python tests/benchmarks/learning.py [--quick] [--only rgb ...] [--corpus photographs] [--threads 1]
+
+Without --corpus on the 22 photographs of `tokenloom demo`; real_photographs.py writes a corpus of 333. About a fifth of
+the photographs is held out; those whose names differ in a number or in left and right alone stay on one side. Of every
+photograph there are several random views, labelled by the project's labelers:
+
+- rgb, canny_edge: 64 x 64 pixels.
+- dinov2: 8 x 8 features of 384 numbers, by the demo's DINOv2 ViT-S/14 on views of 112 x 112 pixels.
+- foreground: masks of the objects that TokenCut finds in those features, at 64 x 64 pixels in their boxes.
+
+Both tokenizers are fitted to the same labels, give as many tokens of as many codes, and are measured on the labels of
+the held-out photographs: the network after `vq_training.train`, and k-means (of patches of pixels or of masks, of
+features by direction). `error` is the mean squared error of pixels (0..255), 1 - cosine of features, 1 - IoU of
+masks.
+
+The last line is a JSON object with the figures of each modality; `ratio` is the error of k-means by the network's,
+above 1 where the network is better, and at the top the smallest of them. usage, perplexity: of the codes among the last
+tokens of the training, 16 for each code. seconds, cpu_seconds: of the training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from real_photographs import photographs
+from tokenloom.labelers.canny_edge import CannyEdge
+from tokenloom.labelers.dinov2 import Dinov2, Dinov2Params
+from tokenloom.labelers.foreground import Foreground
+from tokenloom.labelers.images import decode_view, read_header
+from tokenloom.labelers.instances import InstanceSet
+from tokenloom.labelers.kinds import Image, Kind
+from tokenloom.labelers.labeler import Batch, Labeler
+from tokenloom.labelers.rgb import Rgb
+from tokenloom.labelers.views import ViewSettings, cut_view
+from tokenloom.pipeline.demo import write_corpus
+from tokenloom.pipeline.demo_weights import dinov2_small
+from tokenloom.tokenizers.codebook import Codebook, CodebookParams, PatchCodebook, PatchParams
+from tokenloom.tokenizers.fit_figures import Figures
+from tokenloom.tokenizers.fit_settings import FitSettings
+from tokenloom.tokenizers.instances import (
+    InstancesParams,
+    InstancesTokenizer,
+    InstancesVQParams,
+    InstancesVQTokenizer,
+)
+from tokenloom.tokenizers.kmeans import kmeans
+from tokenloom.tokenizers.mask_codes import square_patches
+from tokenloom.tokenizers.reconstruction import ErrorSum
+from tokenloom.tokenizers.tokenizer import Tokenizer
+from tokenloom.tokenizers.trained import TrainedTokenizer
+from tokenloom.tokenizers.vocabulary import Vocabulary
+from tokenloom.tokenizers.vq import VQParams, VQTokenizer
+
+PIXELS, FEATURES = 64, 112
+CODES = 256
+MIN_SCALE = 0.1
+HELD_OUT = 0.2
+SEED = 0
+_BATCH = 16
+_REPORTS = 10
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learnt of a modality.
+
+    size: of the views, in pixels. views: to be trained on, of all photographs together. network, kmeans: tokenizers to
+    be fitted. steps, batch_size, learning_rate: of the network's training.
+    """
+
+    size: int
+    views: int
+    network: Callable[[Kind], TrainedTokenizer]
+    kmeans: Callable[[Kind], Tokenizer]
+    steps: int
+    batch_size: int
+    learning_rate: float = 5e-3
+
+
+def _vq(kind: Kind, **params: Any) -> TrainedTokenizer:
+    return VQTokenizer(kind, VQParams(encoder="vit_xt_enc", decoder="vit_xt_dec", codes=CODES, latent=16, **params))
+
+
+def _instances_vq(kind: Kind) -> TrainedTokenizer:
+    params = InstancesVQParams(encoder="vit_xt_enc", decoder="vit_xt_dec", codes=CODES, frame=FEATURES)
+    return InstancesVQTokenizer(kind, params)
+
+
+class MaskPatches(InstancesTokenizer):
+    """`instances` with as many patches as CODES."""
+
+    def fit(self, labels: Iterable[InstanceSet], seed: int) -> None:
+        patches = square_patches(np.concatenate([self._mask_squares(label) for label in labels]))
+        self._patches = kmeans(patches, CODES, seed).centroids
+        self.facts = {"codes": len(self._patches)}
+
+
+TASKS = {
+    "rgb": Task(
+        PIXELS,
+        2400,
+        partial(_vq, patch_size=8),
+        lambda kind: PatchCodebook(kind, PatchParams(size=CODES, patch_size=8)),
+        steps=2000,
+        batch_size=32,
+    ),
+    "canny_edge": Task(
+        PIXELS,
+        2400,
+        partial(_vq, patch_size=4, quantizer="euclidean", objective="mse"),
+        lambda kind: PatchCodebook(kind, PatchParams(size=CODES, patch_size=4)),
+        steps=2000,
+        batch_size=8,
+    ),
+    "dinov2": Task(
+        FEATURES,
+        900,
+        partial(_vq, objective="mse"),
+        lambda kind: Codebook(kind, CodebookParams(size=CODES)),
+        steps=1200,
+        batch_size=32,
+    ),
+    "foreground": Task(
+        FEATURES,
+        900,
+        _instances_vq,
+        lambda kind: MaskPatches(kind, InstancesParams(frame=FEATURES)),
+        steps=1000,
+        batch_size=64,
+    ),
+}
+
+
+@dataclass
+class Views:
+    """Labels of views by modality, with the kinds that they are of."""
+
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    labels: dict[str, list[Any]] = field(default_factory=dict)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the views and of the steps")
+    parser.add_argument("--only", nargs="+", choices=TASKS, default=list(TASKS), metavar="MODALITY")
+    parser.add_argument("--corpus", type=Path, help="folder of photographs; without it those of the demo")
+    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    options = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory(prefix="tokenloom-benchmark-") as folder:
+        corpus = options.corpus or Path(folder) / "photographs"
+        if options.corpus is None:
+            write_corpus(corpus)
+        print(json.dumps(benchmark(corpus, Path(folder), options.only, 0.1 if options.quick else 1.0)))
+
+
+def benchmark(corpus: Path, scratch: Path, only: Sequence[str], share: float) -> dict[str, Any]:
+    """share: of the views and of the steps."""
+    training, held_out = part(photographs(corpus))
+    _say(f"{len(training)} photographs to learn from, {len(held_out)} held out")
+    figures: dict[str, Any] = {"photographs": len(training), "held_out": len(held_out)}
+    for size in sorted({TASKS[name].size for name in only}):
+        names = [name for name in only if TASKS[name].size == size]
+        labelers = _pixel_labelers() if size == PIXELS else _feature_labelers(scratch)
+        views = max(TASKS[name].views for name in names) * share
+        seen = label(training, math.ceil(views / len(training)), size, labelers)
+        unseen = label(held_out, math.ceil(views / 5 / len(held_out)), size, labelers)
+        for name in names:
+            figures[name] = compare(name, seen.kinds[name], seen.labels[name], unseen.labels[name], share)
+    return {**figures, "ratio": min(figures[name]["ratio"] for name in only)}
+
+
+def part(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Photographs to learn from and those held out, by a hash of their series' names."""
+    series: dict[str, list[Path]] = {}
+    for path in paths:
+        series.setdefault(series_of(path.stem), []).append(path)
+    held_out: list[Path] = []
+    for name in sorted(series, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        if len(held_out) < HELD_OUT * len(paths):
+            held_out += series[name]
+    return [path for path in paths if path not in set(held_out)], sorted(held_out)
+
+
+def series_of(stem: str) -> str:
+    """`windmill` of "renewable-windmill12", `motorcycle` of "motorcycle_left"."""
+    name = stem.lower().rpartition("-")[2]
+    return re.sub(r"(_left|_right|\d+)$", "", name) or name
+
+
+def label(paths: Sequence[Path], count: int, size: int, labelers: Sequence[Labeler]) -> Views:
+    """Labels of `count` random views of each photograph; each labeler may use those before it."""
+    found = Views({modality.name: modality.kind for labeler in labelers for modality in labeler.makes})
+    found.labels = {name: [] for name in found.kinds}
+    settings = ViewSettings(size, count + 1, MIN_SCALE)
+    for path in paths:
+        data = path.read_bytes()
+        header = read_header(data)
+        views = [cut_view(SEED, path.stem, at, header.height, header.width, settings) for at in range(1, count + 1)]
+        for start in range(0, count, _BATCH):
+            some = views[start : start + _BATCH]
+            images, labels = np.stack([decode_view(data, view) for view in some]), {}
+            for labeler in labelers:
+                labels |= labeler.label(Batch([path.stem] * len(some), images, some, [{}] * len(some), labels))
+            for name, values in labels.items():
+                found.labels[name] += values
+    return found
+
+
+def _pixel_labelers() -> list[Labeler]:
+    return [Rgb(), CannyEdge()]
+
+
+def _feature_labelers(folder: Path) -> list[Labeler]:
+    labelers = [Dinov2(Dinov2Params(size=FEATURES), weights=str(dinov2_small(folder / "dinov2-small"))), Foreground()]
+    for labeler in labelers:
+        labeler.load("cpu")
+    return labelers
+
+
+def compare(name: str, kind: Kind, seen: Sequence[Any], unseen: Sequence[Any], share: float) -> dict[str, Any]:
+    """Fits the network and k-means to the labels `seen`, and measures both on the `unseen`."""
+    task = TASKS[name]
+    network, seconds, cpu_seconds = _train(name, kind, seen, share)
+    kmeans = task.kmeans(kind)
+    _give_vocabulary(kmeans)
+    kmeans.fit(seen, SEED)
+    ours, theirs = measure(network, unseen), measure(kmeans, unseen)
+    figures = {
+        "labels": len(seen),
+        "held_out_labels": len(unseen),
+        "tokens": network.network.config.grid(network.contract.height, network.contract.width),
+        "codes": network.network.config.vocabulary,
+        "kmeans_codes": _codes(kmeans),
+        "network": ours,
+        "kmeans": theirs,
+        "ratio": round(theirs["error"] / ours["error"], 3),
+        "usage": round(network.facts["usage"], 3),
+        "perplexity": round(network.facts["perplexity"], 1),
+        "steps": network.facts["steps"],
+        "seconds": round(seconds),
+        "cpu_seconds": round(cpu_seconds),
+    }
+    _say(f"{name}: {json.dumps(figures)}")
+    return figures
+
+
+def _train(name: str, kind: Kind, seen: Sequence[Any], share: float) -> tuple[TrainedTokenizer, float, float]:
+    from tokenloom.tokenizers.vq_training import train
+
+    task = TASKS[name]
+    steps = math.ceil(task.steps * share)
+    tokenizer = task.network(kind)
+    _give_vocabulary(tokenizer)
+    tokenizer.settings = FitSettings(
+        steps=steps, batch_size=task.batch_size, learning_rate=task.learning_rate, ema=0.99
+    )
+    examples = np.concatenate([tokenizer.examples(label) for label in seen])
+    _say(f"{name}: {steps} steps on {len(examples)} examples")
+
+    def report(figures: Figures) -> None:
+        if figures.step % math.ceil(steps / _REPORTS) == 0:
+            _say(f"  step {figures.step}: loss {figures.loss:.4f}, usage {figures.usage:.1%}, {figures.perplexity:.0f}")
+
+    began, cpu_began = time.perf_counter(), time.process_time()
+    train(tokenizer, examples, SEED, report)
+    return tokenizer, time.perf_counter() - began, time.process_time() - cpu_began
+
+
+def measure(tokenizer: Tokenizer, labels: Sequence[Any]) -> dict[str, float]:
+    """`error` (see above), and the figures of `reconstruction.errors`, means over the labels."""
+    errors, total = ErrorSum(tokenizer.kind), []
+    for start in range(0, len(labels), _BATCH):
+        some = labels[start : start + _BATCH]
+        for one, decoded in zip(some, tokenizer.decode(tokenizer.encode(some)), strict=True):
+            found = errors.add(one, decoded)
+            if isinstance(tokenizer.kind, Image):
+                total.append(float(np.square(decoded.astype(np.float64) - one).mean()))
+            else:
+                total += [1 - found[name] for name in ("cosine", "mask_iou") if name in found]
+    return {"error": float(np.mean(total)), **{name: round(value, 4) for name, value in errors.means().items()}}
+
+
+def _codes(kmeans: Tokenizer) -> int:
+    facts: Mapping[str, Any] = getattr(kmeans, "facts", {})
+    return facts["codes"]
+
+
+def _give_vocabulary(tokenizer: Tokenizer) -> None:
+    if tokenizer.uses_vocabulary:
+        tokenizer.use_vocabulary(Vocabulary.train(["object"]))
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()
