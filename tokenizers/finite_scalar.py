@@ -37,6 +37,10 @@ class FiniteScalarQuantizer(Quantizer):
         half = (self.levels // 2).view(-1, 1, 1)
         return (steps - half) / half
 
+    def unquantized(self, latents: torch.Tensor) -> torch.Tensor:
+        with in_float32(latents):
+            return map_of(self.bounded(rows_of(latents)) / (self.levels // 2), latents)
+
     def forward(self, latents: torch.Tensor) -> Quantized:
         with in_float32(latents):
             bounded = self.bounded(rows_of(latents))

@@ -39,6 +39,9 @@ class ResidualQuantizer(Quantizer):
         codes = [functional.embedding(level, book.embed) for level, book in zip(levels, self.codebooks, strict=True)]
         return torch.stack(codes).sum(0).permute(0, 3, 1, 2)
 
+    def unquantized(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents.float()
+
     def forward(self, latents: torch.Tensor) -> Quantized:
         with in_float32(latents):
             rows = rows_of(latents)

@@ -40,6 +40,7 @@ class MLPSize:
 
 VIT_SIZES = {
     "vit_xt": ViTSize(64, 2, 4),
+    "vit_xs": ViTSize(128, 3, 4),
     "vit_t": ViTSize(192, 6, 3),
     "vit_s": ViTSize(512, 8, 8),
     "vit_b": ViTSize(768, 12, 12),

@@ -12,7 +12,8 @@ from torch import nn
 from .bottleneck_mlp import BottleneckMLP
 from .diffusion import DEFAULT_STEPS, noise_scheduler, noised, sample
 from .finite_scalar import FiniteScalarQuantizer
-from .quantizers import EMACodebook, Memcodes, Quantizer, VectorQuantizer
+from .memcodes import Memcodes
+from .quantizers import EMACodebook, Quantizer, VectorQuantizer
 from .residual import ResidualQuantizer
 from .unet import PatchedUNet
 from .vit import ViTDecoder, ViTEncoder
@@ -66,7 +67,7 @@ class VQ(nn.Module):
         """float32 (batch, latent_dim, rows, columns): the tokens' codes."""
         return self.quantize.embed(tokens)
 
-    @abstractmethod
+    @torch.inference_mode()
     def decode_tokens(
         self, tokens: torch.Tensor, generator: torch.Generator | None = None, steps: int | None = None
     ) -> torch.Tensor:
@@ -74,6 +75,20 @@ class VQ(nn.Module):
 
         generator, steps: of a diffusion decoder; None takes torch's generator and its default number of steps.
         """
+        return self.decode_codes(self.tokens_to_embedding(tokens), generator, steps)
+
+    @torch.inference_mode()
+    def reconstruct_unquantised(
+        self, x: torch.Tensor, generator: torch.Generator | None = None, steps: int | None = None
+    ) -> torch.Tensor:
+        """What the decoder makes of `x` if nothing is lost between: the bound of any codebook for this network."""
+        return self.decode_codes(self.quantize.unquantized(self.latents(x)), generator, steps)
+
+    @abstractmethod
+    def decode_codes(
+        self, codes: torch.Tensor, generator: torch.Generator | None = None, steps: int | None = None
+    ) -> torch.Tensor:
+        """As `decode_tokens`, from what the tokens stand for: float32 (batch, latent_dim, rows, columns)."""
 
     @abstractmethod
     def forward(self, x: torch.Tensor, generator: torch.Generator | None = None) -> VQOutput:
@@ -88,15 +103,14 @@ class VQVAE(VQ):
         self.decoder, width = _decoder(config)
         self.post_quant_proj = nn.Conv2d(config.latent_dim, width, 1)
 
-    @torch.inference_mode()
-    def decode_tokens(
-        self, tokens: torch.Tensor, generator: torch.Generator | None = None, steps: int | None = None
+    def decode_codes(
+        self, codes: torch.Tensor, generator: torch.Generator | None = None, steps: int | None = None
     ) -> torch.Tensor:
-        return self.decoder(self.post_quant_proj(self.tokens_to_embedding(tokens)))
+        return self.decoder(self.post_quant_proj(codes))
 
     def forward(self, x: torch.Tensor, generator: torch.Generator | None = None) -> VQOutput:
         quantized = self.quantize(self.latents(x))
-        prediction = self.decoder(self.post_quant_proj(quantized.codes))
+        prediction = self.decode_codes(quantized.codes)
         return VQOutput(prediction, x, quantized.tokens, quantized.loss)
 
 
@@ -116,11 +130,9 @@ class DiVAE(VQ):
     def scheduler(self) -> DDIMScheduler:
         return noise_scheduler(self.config)
 
-    @torch.inference_mode()
-    def decode_tokens(
-        self, tokens: torch.Tensor, generator: torch.Generator | None = None, steps: int | None = None
+    def decode_codes(
+        self, codes: torch.Tensor, generator: torch.Generator | None = None, steps: int | None = None
     ) -> torch.Tensor:
-        codes = self.tokens_to_embedding(tokens)
         batch, _, rows, columns = codes.shape
         patch = self.config.patch_size
         start = torch.randn(batch, self.config.n_channels, rows * patch, columns * patch, generator=generator)

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenloom.tokenizers import quantizers
 from tokenloom.tokenizers.finite_scalar import FiniteScalarQuantizer
-from tokenloom.tokenizers.quantizers import EMACodebook, Memcodes, Quantizer, VectorQuantizer
+from tokenloom.tokenizers.memcodes import Memcodes
+from tokenloom.tokenizers.quantizers import EMACodebook, Quantizer, VectorQuantizer
 from tokenloom.tokenizers.residual import ResidualQuantizer
 from torch import distributed
 
@@ -66,6 +67,23 @@ def test_a_latent_s_tokens_depend_on_it_alone(kind: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(quantizers, "_SCORES", 100)  # a few latents at a time
     assert torch.equal(quantizer.tokenize(latents), whole)
     assert torch.equal(torch.cat([quantizer.tokenize(one[None]) for one in latents]), whole)
+
+
+def test_codes_approach_what_is_unquantised() -> None:
+    torch.manual_seed(0)
+    latents = 0.3 * torch.randn(2, 2, 8, 8)
+    for cosine, bound in ((True, torch.nn.functional.normalize(latents, dim=1)), (False, latents)):
+        many = VectorQuantizer(codebook(5000, 2, cosine), 1.0, False).eval()
+        torch.testing.assert_close(many.unquantized(latents), bound)
+        assert (many(latents).codes - bound).abs().median() < 0.05
+    fine = FiniteScalarQuantizer((201, 200)).eval()
+    torch.testing.assert_close(fine(latents).codes, fine.unquantized(latents), rtol=0, atol=0.011)
+    sampled = Memcodes(4, 2, heads=1).train()
+    mean = torch.stack([sampled(latents).codes for _ in range(1000)]).mean(0)
+    torch.testing.assert_close(sampled.unquantized(latents), mean, rtol=0, atol=0.3)
+    books = ResidualQuantizer([codebook(64, 2, cosine=False, kmeans=True) for _ in range(4)], 1.0)
+    books.train()(latents)
+    torch.testing.assert_close(books.eval()(latents).codes, books.unquantized(latents), rtol=0, atol=0.02)
 
 
 def test_autocast_changes_nothing(kind: str) -> None:
