@@ -55,6 +55,7 @@ def run_fit(
 
     if len(ray.nodes()) == 1:  # one process less to start: nobody would be left to go on elsewhere
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -67,10 +68,12 @@ def run_fit(
         while trainer.is_alive():
             trainer.join(_LOOK)
             _pass_on(board, watch, say)
+        files, reason = ray.get([board.files.remote(), board.reason.remote()])
+    except RayError as error:
+        raise FitError(f"Ray went down under the training ({error}); the same command goes on from there") from None
     except BaseException:
         board.stop.remote("interrupted")
         raise
-    files, reason = ray.get([board.files.remote(), board.reason.remote()])
     ray.kill(board)
     if files is None:
         raise FitError(reason or _died(ended))

@@ -9,7 +9,7 @@ from tokenloom.labelers.kinds import Image
 from tokenloom.pipeline.shards import Rows, ShardMeta, write_labels
 from tokenloom.pipeline.storage import Store
 from tokenloom.pipeline.tokenizer_training import FitJob
-from tokenloom.pipeline.training_examples import LabelSource, SampleLabels
+from tokenloom.pipeline.training_examples import SampleLabels
 from tokenloom.tokenizers.fit_settings import FitSettings
 
 KIND = Image()
@@ -37,17 +37,15 @@ def put_aside(store: Store, count: int = 24, seed: int = 0) -> SampleLabels:
     return SampleLabels(store, "fit/rgb")
 
 
-def fit_job(
-    store: Store, labels: LabelSource | None = None, params: dict[str, Any] | None = None, **settings
-) -> FitJob:
-    """A job of a few steps; on the labels that `put_aside` put aside, by default."""
+def fit_job(store: Store, params: dict[str, Any] | None = None, **settings) -> FitJob:
+    """A job of a few steps on the labels that `put_aside` put aside."""
     return FitJob(
         tokenizer="vq",
         kind=KIND.describe(),
         params=PARAMS | (params or {}),
         settings=FitSettings.model_validate(SETTINGS | settings),
         seed=0,
-        labels=labels or SampleLabels(store, "fit/rgb"),
+        labels=SampleLabels(store, "fit/rgb"),
         store=store,
         prefix=PREFIX,
     )

@@ -1,0 +1,267 @@
+"""Chaos: a fit killed with SIGKILL at random moments, again and again, must end byte-identical to one left alone.
+
+    python tests/chaos/kill_fit.py [--quick] [--kills N] [--target driver|worker|all] [--url URL]
+
+A small VQ tokenizer is fitted once in peace. Then, elsewhere, the driver or the training process is killed at moments
+drawn from the time that the undisturbed fit took. After each death of the driver the same fit is started again; a
+worker's death must not end it. The tokenizer's files are compared byte by byte, metrics.jsonl step by step; then all
+begins anew until every kill is done. Outputs lie in a temporary folder, or below --url, as s3://BUCKET/PREFIX.
+
+Prints what happens, and as its last line one JSON object. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "pipeline"))
+
+from processes import Process, adopt_orphans, clear, descendants
+from small_fits import PREFIX, put_aside  # pyright: ignore[reportMissingImports] - on the path since the line above
+from tokenloom.pipeline.storage import Store
+
+TARGETS = ("driver", "worker")
+STEPS = 300
+_WORKER = "RayTrainWorker"
+_LONGEST = 900.0
+_MOST_DEATHS = 8
+"""Of the worker in one fit: `run_fit` gives up a fit whose processes die again and again."""
+
+_DRIVER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from small_fits import fit_job
+from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.tokenizer_training import run_fit
+store = Store(sys.argv[2])
+job = fit_job(store, steps=int(sys.argv[3]), checkpoint_every=20, report_every=5)
+for name, data in run_fit(job, say=lambda text: print(text, flush=True)).items():
+    store.replace(f"tokenizer/{name}", data)
+"""
+
+
+class ChaosError(AssertionError):
+    """A fit that didn't behave."""
+
+
+class Fit:
+    """A driver at work."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.log = folder / f"fit-{time.monotonic_ns()}.log"
+        self.began = time.monotonic()
+        self._before = frozenset(descendants())
+        environment = {
+            **os.environ,
+            "RAY_TMPDIR": str(folder / "ray"),
+            "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        environment.pop("RAY_ADDRESS", None)
+        tests = Path(__file__).resolve().parents[1] / "pipeline"
+        with open(self.log, "wb") as log:
+            command = [sys.executable, "-c", _DRIVER, str(tests), url, str(STEPS)]
+            self.driver = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    @property
+    def is_over(self) -> bool:
+        if self.seconds > _LONGEST:
+            self.abandon()
+            raise self.misbehaved(f"it still wasn't over after {_LONGEST:.0f} s")
+        return self.driver.poll() is not None
+
+    @property
+    def workers(self) -> list[Process]:
+        return [one for one in self._processes() if _WORKER in one.command]
+
+    def finish(self) -> None:
+        while not self.is_over:
+            time.sleep(0.05)
+        clear(self._processes(), 3.0)
+        if self.driver.returncode:
+            raise self.misbehaved(f"it ended with exit code {self.driver.returncode}")
+
+    def abandon(self) -> None:
+        """Kills whatever there is of it."""
+        self.driver.kill()
+        self.driver.wait()
+        clear(self._processes(), 3.0)
+
+    def misbehaved(self, how: str) -> ChaosError:
+        return ChaosError(f"{how}; its log, {self.log}, ends with\n{self.text[-2000:]}")
+
+    def _processes(self) -> list[Process]:
+        return [process for process in descendants() if process not in self._before]
+
+
+@dataclass(frozen=True)
+class Calm:
+    """The fit that nobody disturbed. until_training: seconds until its first step. files: by path."""
+
+    seconds: float
+    until_training: float
+    files: dict[str, bytes]
+
+
+@dataclass
+class Torment:
+    """Kills of one target."""
+
+    place: str
+    folder: Path
+    calm: Calm
+    target: str
+    kills: int
+    random: random.Random
+    done: int = 0
+    restarts: int = 0
+    finished: int = 0
+    phases: Counter[str] = field(default_factory=Counter)
+
+    def run(self) -> None:
+        """Kills until it is enough, and finishes. Raises ChaosError when anything differs."""
+        while self.done < self.kills:
+            url = f"{self.place}/{self.target}-{self.finished}"
+            put_aside(Store(url))
+            while not self._one_fit(url):
+                self.restarts += 1
+            check(url, self.calm)
+            self.finished += 1
+            self._say("finished, identical")
+
+    def _one_fit(self, url: str) -> bool:
+        """Starts the fit and kills; whether it came to its end."""
+        fit, deaths = Fit(url, self.folder), 0
+        try:
+            while self.done < self.kills and deaths < _MOST_DEATHS and self._strike(fit):
+                deaths += 1
+                if self.target == "driver":
+                    return False
+            fit.finish()
+        finally:
+            fit.abandon()
+        return True
+
+    def _strike(self, fit: Fit) -> bool:
+        """Kills the target at a random moment of what the undisturbed fit took; False when the fit was over before."""
+        training = self.calm.seconds - self.calm.until_training
+        if self.random.random() < 0.7:  # else also while it is starting
+            while "training for" not in fit.text and "going on" not in fit.text:
+                if fit.is_over:
+                    return False
+                time.sleep(0.02)
+            wait = self.random.uniform(0, 1.2 * training)
+        else:
+            wait = self.random.uniform(0, self.calm.until_training)
+        until = time.monotonic() + wait
+        while time.monotonic() < until and not fit.is_over:
+            time.sleep(0.02)
+        while not fit.is_over:
+            if self.target == "driver":
+                fit.driver.kill()
+            elif not any(one.kill() for one in fit.workers):
+                time.sleep(0.05)
+                continue
+            lines = fit.text.splitlines()
+            phase = "training" if any(line.startswith(("training", "going on")) for line in lines) else "starting"
+            self.done += 1
+            self.phases[phase] += 1
+            self._say(f"killed the {self.target} after {fit.seconds:.1f} s, {phase}")
+            return True
+        return False
+
+    def _say(self, text: str) -> None:
+        print(f"{time.strftime('%T')} {self.target} {self.done}/{self.kills}: {text}", flush=True)
+
+
+def fit_in_peace(place: str, folder: Path) -> Calm:
+    url = f"{place}/calm"
+    put_aside(Store(url))
+    fit = Fit(url, folder)
+    while "training for" not in fit.text and not fit.is_over:
+        time.sleep(0.02)
+    until_training = fit.seconds
+    fit.finish()
+    return Calm(fit.seconds, until_training, outcome(url))
+
+
+def outcome(url: str) -> dict[str, bytes]:
+    """The files of the tokenizer, and which steps metrics.jsonl has."""
+    store = Store(url)
+    files = {entry.name: store.read(f"tokenizer/{entry.name}") for entry in store.list("tokenizer")}
+    lines = store.read(f"{PREFIX}/metrics.jsonl").splitlines()
+    losses = [[line["step"], line["loss"], line["usage"]] for line in map(json.loads, lines)]
+    return files | {"metrics": json.dumps(losses).encode()}
+
+
+def check(url: str, calm: Calm) -> None:
+    """Raises ChaosError when the outcome differs from the undisturbed fit's."""
+    found = outcome(url)
+    differ = sorted(name for name in found.keys() | calm.files.keys() if found.get(name) != calm.files.get(name))
+    if differ:
+        raise ChaosError(f"{url} is not what the undisturbed fit made: {', '.join(differ)} differ")
+
+
+def main() -> int:
+    options = _options()
+    adopt_orphans()
+    began, failure = time.monotonic(), ""
+    folder = Path(tempfile.mkdtemp(prefix="tl-fit-"))  # short: sockets lie in it, whose paths are bounded
+    (folder / "ray").mkdir()
+    place = f"{options.url.rstrip('/')}/{time.time_ns()}" if options.url else str(folder / "fits")
+    result = {"seed": options.seed, "place": options.url or "local", "kills": {}, "phases": {}, "restarts": 0}
+    try:
+        calm = fit_in_peace(place, folder)
+        print(f"{time.strftime('%T')} undisturbed: {calm.until_training:.1f} + "
+              f"{calm.seconds - calm.until_training:.1f} s", flush=True)  # fmt: skip
+        for target in TARGETS if options.target == "all" else [options.target]:
+            torment = Torment(place, folder, calm, target, options.kills, random.Random(f"{options.seed} {target}"))
+            try:
+                torment.run()
+            finally:
+                result["kills"][target] = torment.done
+                result["phases"] = dict(Counter(result["phases"]) + torment.phases)
+                result["restarts"] += torment.restarts
+    except ChaosError as error:
+        failure = str(error)
+        print(failure, flush=True)
+    if not failure:
+        shutil.rmtree(folder)
+    result |= {"identical": not failure, "seconds": round(time.monotonic() - began), "ratio": 0.0 if failure else 1.0}
+    print(json.dumps(result), flush=True)
+    return 1 if failure else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="2 kills per target")
+    parser.add_argument("--kills", type=int, help="kills per target (10)")
+    parser.add_argument("--target", choices=[*TARGETS, "all"], default="all")
+    parser.add_argument("--url", help="where the outputs go, as s3://BUCKET/PREFIX; by default a temporary folder")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    options.kills = options.kills or (2 if options.quick else 10)
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,231 @@
+"""Fits by Ray Train: what comes out is what a fit in one process gives, whatever was killed meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mortal_tokenizers import MortalVQ
+from small_dataset import CARDS, write_dataset
+from small_fits import KIND, PREFIX, fit_job, pictures, put_aside
+from tokenloom.labelers.images import read_header
+from tokenloom.labelers.kinds import Image
+from tokenloom.labelers.views import ViewSettings, cut_view
+from tokenloom.pipeline.dataset import open_dataset
+from tokenloom.pipeline.fit_worker import Board
+from tokenloom.pipeline.manifest import DatasetError
+from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.tokenizer_training import FitError, FitJob, run_fit
+from tokenloom.pipeline.training_examples import KeptLabels, SampleLabels, gather
+from tokenloom.tokenizers.vq import VQTokenizer
+from weaving import odd, recipe, weave_here
+
+HERE = Path(__file__).parent
+DRIVER = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from small_fits import fit_job
+from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.tokenizer_training import run_fit
+run_fit(fit_job(Store(sys.argv[1]), steps=int(sys.argv[3])))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch):
+    """So that all processes round alike."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def fitted_here(job: FitJob) -> dict[str, bytes]:
+    """What a fit of the job in this process gives, without Ray."""
+    tokenizer = job.new_tokenizer()
+    tokenizer.fit(job.labels.read(KIND), job.seed)
+    return tokenizer.to_files()
+
+
+def steps_in_metrics(store: Store) -> list[int]:
+    return [json.loads(line)["step"] for line in store.read(f"{PREFIX}/metrics.jsonl").splitlines()]
+
+
+def steps_of_checkpoints(store: Store) -> list[int]:
+    names = [entry.name for entry in store.list(f"{PREFIX}/checkpoints")]
+    return sorted(int(name.removesuffix(".json")[-8:]) for name in names if name.endswith(".json"))
+
+
+# --- fits -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_fit_whose_worker_dies_gives_what_one_in_this_process_gives(tmp_path, capfd):
+    store = Store(tmp_path)
+    put_aside(store)
+    grave, seen, said = tmp_path / "grave", [], []
+    job = replace(fit_job(store, {"grave": str(grave)}), tokenizer="mortal_tokenizers:MortalVQ")
+    files = run_fit(job, watch=seen.append, say=said.append)
+    assert grave.exists()
+    begin = "training for 12 steps on 23 examples"
+    assert said == [
+        "reading the labels",
+        begin,
+        "reading the labels",
+        "going on from step 4 of 12 steps on 23 examples",
+    ]
+    assert [figures.step for figures in seen] == [2, 4, 6, 6, 8, 10, 12]
+    assert steps_in_metrics(store) == [2, 4, 6, 8, 10, 12]
+    assert steps_of_checkpoints(store) == [8, 12]
+    assert files == fitted_here(job)
+    assert MortalVQ.from_files(KIND, files).encode(pictures(2))[0].shape == (16,)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_driver_that_is_killed_leaves_what_another_goes_on_from(tmp_path):
+    store = Store(tmp_path)
+    put_aside(store)
+    environment = {**os.environ, "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1"}
+    command = [sys.executable, "-c", DRIVER, str(tmp_path), str(HERE), "400"]
+    driver = subprocess.Popen(command, env=environment, cwd=tmp_path, start_new_session=True)
+    try:
+        until = time.monotonic() + 300
+        while not steps_of_checkpoints(store):
+            assert driver.poll() is None, "the driver ended before its first checkpoint"
+            assert time.monotonic() < until
+            time.sleep(0.05)
+    finally:
+        driver.kill()
+        driver.wait()
+    said = []
+    job = fit_job(store, steps=400)
+    files = run_fit(job, say=said.append)
+    assert any(text.startswith("going on from step") and " 0 of" not in text for text in said)
+    assert steps_in_metrics(store) == list(range(2, 402, 2))
+    assert files == fitted_here(job)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_two_workers_train_one_network(tmp_path, capfd):
+    store = Store(tmp_path)
+    put_aside(store)
+    seen, said = [], []
+    files = run_fit(fit_job(store, workers=2), watch=seen.append)
+    assert len(VQTokenizer.from_files(KIND, files).encode(pictures(2))) == 2
+    assert seen[-1].loss < seen[0].loss
+    assert steps_in_metrics(store) == [2, 4, 6, 8, 10, 12]
+    # Other settings are another fit. This one's gradients aren't finite, and the user is told why, and nothing more.
+    with pytest.raises(FitError, match=r"^training stopped at step \d+ of 12, after 5 steps in a row.*learning_rate"):
+        run_fit(fit_job(store, workers=2, learning_rate=1e30), say=said.append)
+    assert "checkpoints of another fit were in its place, and are removed" in said
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_more_workers_than_the_cluster_has_cpus_are_refused(tmp_path):
+    with pytest.raises(FitError, match="workers = 4, and the cluster has 2 CPUs"):
+        run_fit(fit_job(Store(tmp_path), workers=4))
+
+
+def test_jobs_that_make_no_sense_are_refused(tmp_path):
+    with pytest.raises(FitError, match="patch_codebook has no network"):
+        run_fit(replace(fit_job(Store(tmp_path)), tokenizer="patch_codebook", params={}))
+    with pytest.raises(FitError, match="vq: codes: "):
+        run_fit(fit_job(Store(tmp_path), {"codes": 1}))
+
+
+def test_the_digest_tells_what_the_outcome_depends_on(tmp_path):
+    job = fit_job(Store(tmp_path))
+    same = fit_job(Store(tmp_path / "elsewhere"), checkpoint_every=7, report_every=3)
+    others = [
+        fit_job(Store(tmp_path), learning_rate=0.5),
+        fit_job(Store(tmp_path), {"codes": 32}),
+        replace(job, seed=1),
+        replace(job, kind=Image(1).describe()),
+    ]
+    digests = [one.digest(1, "labels") for one in (job, *others)]
+    digests += [job.digest(2, "labels"), job.digest(1, "other labels")]
+    assert same.digest(1, "labels") == digests[0]
+    assert len(set(digests)) == len(digests)
+
+
+def test_the_board_keeps_the_first_reason():
+    board = Board()
+    assert board.tell("a") is None
+    board.stop("first")
+    board.stop("second")
+    assert board.tell("b") == board.reason() == "first"
+    assert board.take() == ["a", "b"]
+    assert board.take() == []
+
+
+# --- examples ---------------------------------------------------------------------------------------------------------
+
+
+def test_examples_lie_on_disk_and_their_digest_tells_them_apart(tmp_path):
+    store = Store(tmp_path)
+    labels = put_aside(store)
+    tokenizer = fit_job(store).new_tokenizer()
+    examples = gather(tokenizer, labels.read(KIND))
+    expected = [picture for index, picture in enumerate(pictures(24)) if index != 1]
+    assert isinstance(examples.array, np.memmap)
+    assert np.array_equal(examples.array, np.concatenate([tokenizer.examples(label) for label in expected]))
+    assert gather(tokenizer, expected).digest == examples.digest
+    assert gather(tokenizer, expected[::-1]).digest != examples.digest
+    assert gather(tokenizer, expected[:-1]).digest != examples.digest
+
+
+def test_labels_that_make_no_examples_are_refused(tmp_path):
+    tokenizer = fit_job(Store(tmp_path)).new_tokenizer()
+    with pytest.raises(ValueError, match="too few examples"):
+        gather(tokenizer, SampleLabels(Store(tmp_path), "fit/rgb").read(KIND))
+    with pytest.raises(ValueError, match="labels of one size"):
+        gather(tokenizer, [np.zeros((16, 16, 3), np.uint8), np.zeros((16, 8, 3), np.uint8)])
+
+
+def test_kept_labels_of_views(tmp_path):
+    written = write_dataset(tmp_path / "data")
+    kind = CARDS["color_palette"].label_kind
+    labels = list(KeptLabels(written.store, "color_palette").read(kind))
+    expected = [
+        row.values["color_palette"] for row in open_dataset(tmp_path / "data").iterate(["color_palette"], labels=True)
+    ]
+    assert labels == [label for label in expected if label is not None]
+    some = list(KeptLabels(written.store, "color_palette", units=2).read(kind))
+    per_unit = len(expected) // len(written.units)
+    assert some == [label for label in expected[:per_unit] + expected[2 * per_unit : 3 * per_unit] if label is not None]
+
+
+def test_kept_labels_of_whole_images_are_cut_by_the_views(corpus_tar, photos, tmp_path):
+    views = {"size": 32, "count": 2, "min_scale": 0.3}
+    weave_here(recipe(corpus_tar, tmp_path / "data", {"grey_image": odd("GreyImage")}, views=views))
+    dataset = open_dataset(tmp_path / "data")
+    kind = dataset.modalities["grey_image"].kind
+    labels = list(KeptLabels(dataset.store, "grey_image").read(kind))
+    expected = []
+    for row in dataset.iterate(["grey_image"], labels=True):
+        header = read_header(photos[row.key.rpartition("/")[2]])
+        view = cut_view(0, row.key, row.view, header.height, header.width, ViewSettings(**views))
+        expected.append(kind.crop(row.values["grey_image"], view))
+    assert len(labels) == 2 * len(photos)
+    assert all(np.array_equal(label, wanted) for label, wanted in zip(labels, expected, strict=True))
+
+
+def test_kept_labels_that_cant_be_had_are_named(corpus_tar, tmp_path):
+    weave_here(recipe(corpus_tar, tmp_path / "data", {"grey_image": odd("GreyImage")}))
+    store = Store(tmp_path / "data")
+    with pytest.raises(DatasetError, match="keeps no labels of 'depth'"):
+        list(KeptLabels(store, "depth").read(KIND))
+    corpus_tar.unlink()
+    with pytest.raises(DatasetError, match="the corpus has to be read"):
+        list(KeptLabels(store, "grey_image").read(Image(1, content="intensity")))
