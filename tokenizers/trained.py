@@ -124,7 +124,8 @@ class TrainedTokenizer(Tokenizer):
         """The network's input (B, ...) of some examples (B, *shape), on the device that `use_device` chose."""
         import torch
 
-        return self.contract.to_network(torch.from_numpy(examples).to(self._device))
+        mine = np.require(examples, requirements="W")  # torch won't share what is read-only, as a memory map is
+        return self.contract.to_network(torch.from_numpy(mine).to(self._device))
 
     def finish(self, network: VQ, facts: Mapping[str, Any]) -> None:
         """Takes the trained network. facts: about its training, for config.json."""

@@ -46,6 +46,7 @@ def label_of(kind: Kind, seed: int = 0) -> np.ndarray:
     assert isinstance(kind, Image)
     shape = (6, 8) if kind.channels == 1 else (6, 8, kind.channels)
     if kind.content == "classes":
+        assert kind.classes is not None
         void = np.iinfo(kind.dtype).max
         return generator.choice([0, 1, 5, kind.classes - 1, void], shape).astype(kind.dtype)
     if kind.dtype == "float32":

@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenloom.labelers.hub import CheckpointError
 from tokenloom.labelers.instances import InstanceSet, Mask
 from tokenloom.labelers.kinds import Instances
+from tokenloom.tokenizers.fit_settings import FitSettings
 from tokenloom.tokenizers.instances import (
     InstancesParams,
     InstancesTokenizer,
+    InstancesVQParams,
+    InstancesVQTokenizer,
     box_coordinates,
 )
 from tokenloom.tokenizers.mask_codes import mask_square, paint_mask, patch_squares, square_patches
@@ -250,3 +254,94 @@ def test_missing_masks_are_named(masked):
 def test_state_of_another_kind_is_refused(masked):
     with pytest.raises(ValueError, match="made for the kind"):
         InstancesTokenizer.from_files(Instances(), masked.to_files())
+
+
+# by a network
+
+TINY = {"encoder": "vit_xt_enc", "decoder": "vit_xt_dec"}
+KIND = Instances(masks=True)
+
+
+@pytest.fixture(scope="module")
+def by_network() -> InstancesVQTokenizer:
+    tokenizer = InstancesVQTokenizer(KIND, InstancesVQParams(**TINY, codes=700))
+    tokenizer.use_vocabulary(VOCABULARY)
+    tokenizer.settings = FitSettings(steps=2, batch_size=8)
+    tokenizer.fit([InstanceSet.empty(masks=True), *(ellipses(seed) for seed in range(5))], 0)
+    return tokenizer
+
+
+def test_masks_by_a_network(by_network):
+    labels = [ellipses(0, 2), InstanceSet.empty(masks=True), ellipses(1, 3)]
+    tokens = by_network.encode(labels)
+    assert [len(ids) for ids in tokens] == [2 * 22, 1, 3 * 22]
+    again = InstancesVQTokenizer.from_files(KIND, by_network.to_files())
+    assert again.to_files() == by_network.to_files()
+    for label, ids, same in zip(labels, tokens, again.encode(labels), strict=True):
+        np.testing.assert_array_equal(ids, same)
+        read, faults = by_network.parse(ids)
+        assert faults == []
+        KIND.check(read)
+        assert len(read) == len(label)
+        again_read = again.decode([ids])[0]
+        assert again_read == read
+    squares = by_network.examples(labels[0])
+    assert (squares.shape, squares.dtype) == ((2, 64, 64), np.uint8)
+    assert by_network.examples(labels[1]).shape == (0, 64, 64)
+    assert by_network.objective == "binary_cross_entropy"
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.one_of(st.integers(-3, VOCABULARY.size + 3), st.sampled_from([204, 1204, 2300, 3300])), max_size=60))
+def test_parsing_by_a_network_never_raises(by_network, ids):
+    label, _ = by_network.parse(np.array(ids, dtype=np.int64))
+    KIND.check(label)
+
+
+def test_codes_that_the_network_does_not_have_are_faults(by_network):
+    (ids,) = by_network.encode([ellipses(0, 1)])
+    ids[5] = 1204 + 200  # code 712, of 700
+    read, faults = by_network.parse(ids)
+    assert len(read) == 0
+    assert "has 15 mask codes, not 16" in faults[0]
+
+
+def test_published_masks_have_the_golden_tokens(shared, tmp_path):
+    folder = shared / "golden/vq/sam_mask64"
+    source = "EPFL-VILAB/4M_tokenizers_sam-instance_1k_64"
+    loaded = InstancesVQTokenizer.from_weights(KIND, InstancesVQParams(max_length=100), folder, source)
+    assert isinstance(loaded, InstancesVQTokenizer)
+    loaded.use_vocabulary(VOCABULARY)
+    io = np.load(folder / "io.npz")
+    masks = [Mask.from_array(mask) for mask in io["x"][:, 0]]
+    label = InstanceSet(boxes(*[[0, 0, 1, 1]] * len(masks)), ["object"] * len(masks), masks=masks)
+    np.testing.assert_array_equal(loaded._tokenize(loaded.examples(label)), io["tokens"].reshape(-1, 16))
+    (ids,) = loaded.encode([label])
+    for place, codes in enumerate(io["tokens"].reshape(-1, 16)):
+        written = ids[22 * place + 5 : 22 * place + 21].astype(int)
+        np.testing.assert_array_equal(written, np.where(codes < 512, 204 + codes, 1204 + codes - 512))
+    restored = loaded._restore(io["tokens"].reshape(-1, 16))
+    np.testing.assert_allclose(restored, 1 / (1 + np.exp(-io["recon"][:, 0])), atol=1e-5)
+    with pytest.raises(ValueError, match="settle codes by themselves"):
+        InstancesVQTokenizer.from_weights(KIND, InstancesVQParams(codes=64), folder, source)
+    with pytest.raises(ValueError, match="for colour images"):
+        InstancesVQTokenizer.from_weights(KIND, None, folder, "EPFL-VILAB/4M_tokenizers_rgb_16k_224-448")
+    with pytest.raises(ValueError, match="n_channels = 3"):
+        InstancesVQTokenizer.from_weights(KIND, None, shared / "golden/vq/rgb_vqvae_cos", "rgb")
+    with pytest.raises(CheckpointError, match=r"no \.safetensors file"):
+        InstancesVQTokenizer.from_weights(KIND, None, tmp_path, source)
+
+
+def test_instances_without_masks_need_no_network():
+    with pytest.raises(ValueError, match="the tokenizer `instances` takes them"):
+        InstancesVQTokenizer(Instances())
+
+
+def test_a_network_needs_masks(by_network):
+    tokenizer = InstancesVQTokenizer(KIND, InstancesVQParams(**TINY))
+    with pytest.raises(ValueError, match="sample holds nothing"):
+        tokenizer.fit([InstanceSet.empty(masks=True)], 0)
+    with pytest.raises(RuntimeError, match="isn't fitted yet"):
+        tokenizer.encode([ellipses(0)])
+    with pytest.raises(ValueError, match="no masks"):
+        by_network.encode([InstanceSet(boxes([0, 0, 1, 1]), ["cup"])])
