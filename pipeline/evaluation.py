@@ -14,6 +14,7 @@ from ..tokenizers.code_usage import usage_of
 from ..tokenizers.reconstruction import ErrorSum
 from ..tokenizers.tokenizer import Tokenizer
 from ..tokenizers.trained import TrainedTokenizer
+from ..tokenizers.unquantised import reconstruct_unquantised
 from .manifest import DatasetError, Manifest, ModalityCard, require_manifest
 from .preview import spread
 from .preview_source import RGB, UnitReader, ViewFinder
@@ -152,7 +153,7 @@ class _Trial:
             self.errors.add(label, decoded)
         if self.bound is not None:
             assert isinstance(self._tokenizer, TrainedTokenizer)
-            for label, decoded in zip(labels, self._tokenizer.reconstruct_unquantised(labels), strict=True):
+            for label, decoded in zip(labels, reconstruct_unquantised(self._tokenizer, labels), strict=True):
                 self.bound.add(label, decoded)
 
     def _count(self, labels: Sequence[Any], tokens: Sequence[np.ndarray]) -> None:
