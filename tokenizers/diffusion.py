@@ -43,11 +43,13 @@ def noised(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """A training step's noised images, their timesteps int64 (batch,), and what the network should predict of them.
 
-    clean: float32 (batch, channels, height, width). All is drawn on the CPU, so that it is the same on any device.
+    clean: float32 (batch, channels, height, width). generator: None draws on the CPU, the same for any device.
     """
     settings: Any = scheduler.config
-    timesteps: Any = torch.randint(settings.num_train_timesteps, (len(clean),), generator=generator).to(clean.device)
-    noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+    device = torch.device("cpu") if generator is None else generator.device
+    drawn = torch.randint(settings.num_train_timesteps, (len(clean),), generator=generator, device=device)
+    timesteps: Any = drawn.to(clean.device)
+    noise = torch.randn(clean.shape, generator=generator, device=device).to(clean.device)
     images: Any = scheduler.add_noise(clean, noise, timesteps)
     if settings.prediction_type == "sample":
         return images, timesteps, clean

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .quantizers import Quantized, Quantizer, in_float32, map_of, rows_at_once, rows_of, straight_through
+from .quantizers import Quantized, Quantizer, in_float32, map_of, place_of_best, rows_at_once, rows_of, straight_through
 
 
 class Memcodes(Quantizer):
@@ -23,11 +23,13 @@ class Memcodes(Quantizer):
         self.to_k = _HeadLinear(heads, dim // heads)
         self.to_v = _HeadLinear(heads, dim // heads)
 
+    @torch.no_grad()
     def tokenize(self, latents: torch.Tensor) -> torch.Tensor:
         with in_float32(latents):
-            keys = self.to_k(self.codes).transpose(1, 2)
-            parts = self._parts(latents).split(rows_at_once(self.codes[..., 0].numel()), dim=1)
-            tokens = torch.cat([(part @ keys).argmax(2) for part in parts], dim=1)
+            # Keys are linear in the codes, so the latents can be brought to the codes instead: there are fewer of them.
+            queries, codes = self._parts(latents) @ self.to_k.weight.transpose(1, 2), self.codes.transpose(1, 2)
+            parts = queries.split(rows_at_once(self.codes[..., 0].numel(), latents.device), dim=1)
+            tokens = torch.cat([place_of_best(part @ codes) for part in parts], dim=1)
             return self._tokens(tokens, latents)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:

@@ -13,8 +13,11 @@ import torch
 from torch import distributed, nn
 from torch.nn import functional
 
-_SCORES = 2**22
-"""Scores of latents against codes that are held at a time: 16 MiB."""
+_CPU_SCORES, _GPU_SCORES = 2**20, 2**26
+"""Scores of latents against codes that are held at a time: as many as a processor's cache takes, 256 MiB on a GPU."""
+
+_LEAST_ROWS = 64
+"""Latents that are compared at a time however many codes there are: matrix products need some."""
 
 _FRESH = 4
 """A replaced code starts with this many times the uses below which codes are replaced: time to be found."""
@@ -67,9 +70,16 @@ def map_of(rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
-def rows_at_once(codes: int) -> int:
-    """How many latents may be compared with that many codes at a time."""
-    return max(1, _SCORES // codes)
+def rows_at_once(codes: int, device: torch.device) -> int:
+    """How many latents are to be compared with that many codes at a time."""
+    return max(_LEAST_ROWS, (_CPU_SCORES if device.type == "cpu" else _GPU_SCORES) // codes)
+
+
+def place_of_best(scores: torch.Tensor) -> torch.Tensor:
+    """int64: where each row of the last dimension is largest, first of all; by numpy, which is faster, on CPUs."""
+    if scores.device.type == "cpu":
+        return torch.from_numpy(scores.numpy().argmax(-1))
+    return scores.argmax(-1)
 
 
 def straight_through(latents: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
@@ -189,18 +199,19 @@ class EMACodebook(nn.Module):
             self.embed_avg[dead] = _FRESH * least * fresh
 
 
+@torch.no_grad()
 def _nearest(rows: torch.Tensor, embed: torch.Tensor, cosine: bool) -> torch.Tensor:
     """int64 (n,): of the codes (k, dim) the nearest to each of (n, dim), a bounded number of scores at a time."""
     if cosine:
         rows, embed = functional.normalize(rows, dim=1), functional.normalize(embed, dim=1)
     half_squares = None if cosine else embed.square().sum(1) / 2
     tokens = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
-    step = rows_at_once(len(embed))
+    step = rows_at_once(len(embed), rows.device)
     for start in range(0, len(rows), step):
         scores = rows[start : start + step] @ embed.T
         if half_squares is not None:
             scores -= half_squares
-        tokens[start : start + step] = scores.argmax(1)
+        tokens[start : start + step] = place_of_best(scores)
     return tokens
 
 

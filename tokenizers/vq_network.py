@@ -135,7 +135,9 @@ class DiVAE(VQ):
     ) -> torch.Tensor:
         batch, _, rows, columns = codes.shape
         patch = self.config.patch_size
-        start = torch.randn(batch, self.config.n_channels, rows * patch, columns * patch, generator=generator)
+        device = "cpu" if generator is None else generator.device
+        shape = batch, self.config.n_channels, rows * patch, columns * patch
+        start = torch.randn(shape, generator=generator, device=device)
         return sample(
             self.scheduler,
             lambda images, timesteps: self.decoder(images, timesteps, codes),

@@ -64,7 +64,8 @@ def test_a_latent_s_tokens_depend_on_it_alone(kind: str, monkeypatch: pytest.Mon
     torch.manual_seed(0)
     quantizer, latents = KINDS[kind]().eval(), torch.randn(4, 6, 3, 5)
     whole = quantizer.tokenize(latents)
-    monkeypatch.setattr(quantizers, "_SCORES", 100)  # a few latents at a time
+    monkeypatch.setattr(quantizers, "_CPU_SCORES", 100)  # a few latents at a time
+    monkeypatch.setattr(quantizers, "_LEAST_ROWS", 4)
     assert torch.equal(quantizer.tokenize(latents), whole)
     assert torch.equal(torch.cat([quantizer.tokenize(one[None]) for one in latents]), whole)
 
