@@ -88,7 +88,7 @@
     const found = [];
     if (cell.label) {
       found.push(square(show(cell.label, `${modality.name}, label`), caption(cell.label.whole ? "label, whole image" : "label"), "label"));
-    } else if (!modality.keeps_labels && tokenloom.labelsKept) found.push(vacant("label", "not kept"));
+    } else if (!modality.keeps_labels && tokenloom.labelsShown) found.push(vacant("label", "not kept"));
     if (cell.decoded) found.push(square(show(cell.decoded, `${modality.name}, decoded`), caption("decoded"), "decoded"));
     if (cell.tokens) {
       const words = caption(tokenCaption(cell.tokens, modality));
@@ -130,9 +130,9 @@
     return null;
   };
 
-  // Squares without a label have a vacant one that says so, unless no modality at all keeps labels.
+  // Squares without a label have a vacant one that says so, unless no modality at all has labels.
   const unkept = (cell, modality) =>
-    cell.decoded && !cell.label && !modality.keeps_labels && !(modality.layout === "squares" && tokenloom.labelsKept);
+    cell.decoded && !cell.label && !modality.keeps_labels && !(modality.layout === "squares" && tokenloom.labelsShown);
 
   const badges = (cell, modality) => [
     modality.random && make("span", { class: "badge random" }, "random weights"),

@@ -87,7 +87,7 @@
 
   tokenloom.start = (data) => {
     overview = data;
-    tokenloom.labelsKept = overview.modalities.some((modality) => modality.keeps_labels);
+    tokenloom.labelsShown = overview.modalities.some((modality) => modality.keeps_labels || modality.errors.labels > 0);
     document.title = `${overview.name} · tokenloom preview`;
     head();
     render();
