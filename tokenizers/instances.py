@@ -28,7 +28,7 @@ from .mask_codes import (
 from .state import config_file, model_file, read_config, read_model
 from .text import Group, StructuredTokenizer
 from .tokenizer import TokenSpec
-from .trained import NetworkParams, TrainedTextTokenizer
+from .trained import CODEBOOK, NetworkParams, TrainedTextTokenizer
 from .vocabulary import COORDINATE_BINS, Coordinate
 from .vq_config import VQConfig
 
@@ -42,8 +42,8 @@ class InstancesParams(BaseModel):
     `decode` paints, in pixels."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    max_length: int = Field(256, ge=32)
-    frame: int = Field(224, ge=1)
+    max_length: int = Field(default=256, ge=32)
+    frame: int = Field(default=224, ge=1)
 
 
 class InstancesText(StructuredTokenizer):
@@ -254,7 +254,7 @@ class InstancesVQTokenizer(TrainedTextTokenizer, InstancesText):
             dec_type=self.params.decoder or "vit_t_dec",
             out_conv=True,
             codebook_size=self.params.codes,
-            kmeans_init=True,
+            **CODEBOOK,
         )
 
     def _published_contract(self, config: VQConfig) -> InputContract:

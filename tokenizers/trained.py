@@ -30,6 +30,13 @@ ENCODED_AT_ONCE, DECODED_AT_ONCE = 128, 32
 """How many examples go through the network together."""
 
 
+CODEBOOK: dict[str, Any] = {"kmeans_init": True, "ema_decay": 0.9, "coef_ema_dead_code": 4.0}
+"""How codebooks that are fitted here follow the latents, as fields of VQConfig: fast, with unused codes soon replaced.
+
+4M's decay of 0.99 and dead-code ratio of 32 are for millions of images; in the short fits of a small sample they leave
+most codes unused."""
+
+
 class NetworkParams(BaseModel):
     """encoder, decoder: the network's parts by size: vit_xt_enc, vit_t_enc, vit_s_enc, vit_b_enc, vit_l_enc (_dec),
     or BottleneckMLP/B_<blocks>-Wi_<width>, which takes vectors; None takes small ones that suit the labels. codes: how

@@ -23,7 +23,7 @@ from tokenloom.tokenizers.vocabulary import Vocabulary
 PUBLIC = Path(__file__).parents[3] / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"
 VOCABULARY = Vocabulary.train(["people"])
 KIND = Instances(scores=True, attributes=ATTRIBUTES["smpl"], pose="smpl")
-TINY = {"encoder": "BottleneckMLP/B_1-Wi_32", "decoder": "BottleneckMLP/B_1-Wi_32", "codes": 600}
+TINY: dict[str, Any] = {"encoder": "BottleneckMLP/B_1-Wi_32", "decoder": "BottleneckMLP/B_1-Wi_32", "codes": 600}
 
 
 def people(seed: int, count: int, spread: float = 0.3) -> InstanceSet:
@@ -98,7 +98,9 @@ def test_people_are_read_back(tokenizer):
 
 def test_the_camera_is_worked_out_from_box_and_pred_cam(by_means):
     label = changed(people(0, 1), pred_cam=[[0.9, 0.1, -0.05]])
-    label = InstanceSet(np.float32([[0.2, 0.1, 0.6, 0.9]]), ["human"], label.scores, attributes=label.attributes)
+    label = InstanceSet(
+        np.array([[0.2, 0.1, 0.6, 0.9]], np.float32), ["human"], label.scores, attributes=label.attributes
+    )
     wanted = full_camera(label.attributes["pred_cam"], *squares(label.boxes * 224.0), 224, 224)
     (read,) = by_means.decode(by_means.encode([label]))
     np.testing.assert_allclose(read.attributes["camera"], wanted, rtol=0.02, atol=0.02)
@@ -139,7 +141,7 @@ def test_the_public_spelling():
         betas=[[0, 3, -3, 1, 0, 0, 0, 0, 0, 0]],
         pred_cam=[[1, 0, -1]],
     )
-    label = InstanceSet(np.float32([[0, 0.5, 0.25, 1]]), ["human"], label.scores, attributes=label.attributes)
+    label = InstanceSet(np.array([[0, 0.5, 0.25, 1]], np.float32), ["human"], label.scores, attributes=label.attributes)
     text = "human v0=0 v1=500 v2=250 v3=999 pose " + "v0=0 " * 8
     text += "global v0=999 v0=500 v0=500 v0=500 v0=0 v0=500 v0=500 v0=500 v0=0 camera v0=100 v0=50 v0=0 "
     text += "shape v0=500 v0=999 v0=0 v0=666 " + "v0=500 " * 6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -258,7 +259,7 @@ def test_state_of_another_kind_is_refused(masked):
 
 # by a network
 
-TINY = {"encoder": "vit_xt_enc", "decoder": "vit_xt_dec"}
+TINY: dict[str, Any] = {"encoder": "vit_xt_enc", "decoder": "vit_xt_dec"}
 KIND = Instances(masks=True)
 
 
