@@ -61,7 +61,9 @@ class Bench:
 
     def tokenizer(self, modality: str) -> Tokenizer:
         if modality not in self._tokenizers:
-            self._tokenizers[modality] = load_tokenizer(self._store, modality, self.cards[modality])
+            tokenizer = load_tokenizer(self._store, modality, self.cards[modality])
+            tokenizer.use_device(self._device)
+            self._tokenizers[modality] = tokenizer
         return self._tokenizers[modality]
 
     def keeps_encoded(self, modality: str) -> bool:

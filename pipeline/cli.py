@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from .tokenizer_cli import app as tokenizer_app
+
 app = typer.Typer(
     name="tokenloom",
     help="Turns a corpus of images into an aligned, tokenised, any-to-any training set.",
@@ -20,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(tokenizer_app, name="tokenizer")
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's file, or the name of a shipped one.")]
 DatasetUrl = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset's folder or URL.")]

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from .engine import cluster_size, stop_ray
 from .estimate import Estimate, calibrate
+from .manifest import TokensCard
 from .plan import Stage, stages
 from .progress import RunProgress, duration
 from .recipe import load_recipe
@@ -34,7 +35,7 @@ def run(
     _print_licences(console, plan)
     try:
         with RunProgress(console, plan.bytes) as progress:
-            tally = execute(plan, replacing, limit, progress.update, progress.say)
+            tally = execute(plan, replacing, limit, progress.update, progress.say, progress.update_fit)
     finally:
         stop_ray()
     _print_summary(console, plan, tally)
@@ -79,7 +80,7 @@ def print_plan(console: Console, plan: Plan) -> None:
     table = _table("modality", "kind", "labeler", "tokenizer", "weights", "units done")
     for name, card in plan.weave.cards.items():
         weights = card.weights.source if card.weights else "-"
-        tokenizer = card.tokens.tokenizer if card.tokens else "-"
+        tokenizer = _describe(card.tokens) if card.tokens else "-"
         labeler = plan.weave.step_of(name).labeler
         table.add_row(name, card.kind["kind"], labeler, tokenizer, weights, f"{len(plan.progress[name].units):,}")
     console.print(table)
@@ -99,13 +100,20 @@ def print_plan(console: Console, plan: Plan) -> None:
         console.print(f"to fit before: the tokenizers of {', '.join(plan.to_fit)}", highlight=False)
 
 
+def _describe(tokens: TokensCard) -> str:
+    if tokens.weights:
+        return f"{tokens.tokenizer} of {tokens.weights.source}"
+    return f"{tokens.tokenizer}, trained for {tokens.fit['steps']:,} steps" if tokens.fit else tokens.tokenizer
+
+
 def _print_licences(console: Console, plan: Plan) -> None:
     """Under what licences the weights are that the run is about to use."""
     used: dict[tuple[str, str], list[str]] = {}
     for name in plan.weave.made_for(plan.todo) if plan.works else ():
-        weights = plan.weave.cards[name].weights
-        if weights:
-            used.setdefault((weights.source, weights.licence), []).append(name)
+        card = plan.weave.cards[name]
+        for weights in (card.weights, card.tokens.weights if card.tokens else None):
+            if weights:
+                used.setdefault((weights.source, weights.licence), []).append(name)
     if used:
         table = _table("weights in use", "licence", "modalities")
         for (source, licence), names in sorted(used.items()):

@@ -1,22 +1,34 @@
-"""What tokenizers are fitted to: a sample of the corpus that depends on the corpus alone."""
+"""Fitting a dataset's tokenizers, to a sample of the corpus that depends on the corpus alone."""
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..labelers.caption import Caption
 from ..labelers.labeler import Batch
+from ..tokenizers.fit_settings import FitSettings
+from ..tokenizers.tokenizer import Tokenizer
+from ..tokenizers.trained import TrainedTokenizer
 from ..tokenizers.vocabulary import Vocabulary
 from .corpus import Corpus, Shard, UnitLimits
-from .manifest import ModalityCard
+from .fit_job import FitJob
+from .manifest import ModalityCard, read_manifest
 from .recipe import Recipe
 from .storage import Store
-from .tokenizer_store import sample_labels, texts_among
+from .tokenizer_store import FIT, TOKENIZERS, VOCABULARY, new_tokenizer, sample_labels, texts_among, training_of
+from .tokenizer_training import run_fit
+from .training_examples import SampleLabels
 from .weights import localise
 from .worklist import Work
+
+if TYPE_CHECKING:
+    from ..tokenizers.fit_figures import Figures
 
 
 def sample_of(shards: Sequence[Shard], units: int) -> list[Work]:
@@ -46,3 +58,73 @@ def _captions(recipe: Recipe, sample: Sequence[Work]) -> Iterator[str]:
             fields = [one.fields for one in unit.samples]
             labels = caption.label(Batch([one.key for one in unit.samples], None, [], fields))["caption"]
             yield from (label for label in labels if label is not None)
+
+
+def provide_tokenizer(
+    store: Store,
+    modality: str,
+    card: ModalityCard,
+    seed: int,
+    given: Tokenizer | None = None,
+    watch: Callable[[Figures], None] = lambda figures: None,
+) -> ModalityCard:
+    """Fits and stores the modality's tokenizer unless it is stored already; its card, with spec and files.
+
+    given: the tokenizer, where there is nothing to fit. watch: called with the figures of a network's training.
+    """
+    tokenizer, problem = given or new_tokenizer(modality, card), None
+    if tokenizer.uses_vocabulary:
+        tokenizer.use_vocabulary(Vocabulary.from_bytes(store.read(VOCABULARY)))
+    if tokenizer.needs_fit:
+        try:
+            tokenizer = _fitted(store, modality, card, tokenizer, seed, watch)
+        except (ValueError, FileNotFoundError) as error:
+            problem = error
+    # Another driver that was first may have cleared the sample away, from under us even: then its tokenizer holds.
+    if (theirs := _fitted_by_another(store, modality, card)) is not None:
+        return theirs
+    if problem:
+        raise problem
+    assert card.tokens is not None
+    files = tokenizer.to_files()
+    for name, data in files.items():
+        store.replace(f"{TOKENIZERS}/{modality}/{name}", data)
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+    return replace(card, tokens=replace(card.tokens, spec=tokenizer.spec, files=digests))
+
+
+def _fitted(
+    store: Store,
+    modality: str,
+    card: ModalityCard,
+    tokenizer: Tokenizer,
+    seed: int,
+    watch: Callable[[Figures], None],
+) -> Tokenizer:
+    """The tokenizer, fitted to the labels that were put aside."""
+    sample = SampleLabels(store, f"{FIT}/{modality}")
+    if not isinstance(tokenizer, TrainedTokenizer):
+        tokenizer.fit(sample.read(card.label_kind), seed)
+        return tokenizer
+    assert card.tokens is not None
+    job = FitJob(
+        tokenizer=card.tokens.tokenizer,
+        kind=card.kind,
+        params=card.tokens.params,
+        settings=FitSettings.model_validate(card.tokens.fit),
+        seed=seed,
+        labels=sample,
+        store=store,
+        prefix=training_of(modality),
+        vocabulary=store.read(VOCABULARY) if tokenizer.uses_vocabulary else None,
+    )
+    return type(tokenizer).from_files(card.label_kind, run_fit(job, watch))
+
+
+def _fitted_by_another(store: Store, modality: str, card: ModalityCard) -> ModalityCard | None:
+    """The card with the tokenizer that dataset.json names by now, if that was made for the same labels."""
+    manifest = read_manifest(store)
+    theirs = manifest.modalities.get(modality) if manifest else None
+    if theirs is None or theirs.fingerprint != card.fingerprint or theirs.tokens is None or theirs.tokens.spec is None:
+        return None
+    return replace(card, tokens=theirs.tokens)

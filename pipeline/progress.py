@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from ..tokenizers.fit_figures import Figures
 from .run import Tally
 
 _EVERY = 10.0
@@ -51,6 +52,17 @@ class RunProgress:
                 f"{tally.samples} samples, {self._rate(tally.samples)}, {self._eta(tally)} left, {failed} quarantined",
                 highlight=False,
             )
+
+    def update_fit(self, figures: Figures) -> None:
+        text = (
+            f"step {figures.step:,}, loss {figures.loss:.4g}, {figures.usage:.0%} of the codes in use, perplexity "
+            f"{figures.perplexity:,.0f}, {figures.examples_per_second:,.0f} examples/s"
+        )
+        if self._live:
+            self._live.update(text)
+        elif time.monotonic() - self._spoke > _EVERY:
+            self._spoke = time.monotonic()
+            self._console.print(text, highlight=False)
 
     def table(self, tally: Tally) -> Table:
         table = Table(box=None, pad_edge=False)

@@ -49,14 +49,16 @@ class TokenizerSettings(Strict):
     """Which tokenizer makes a modality's tokens: {} for the kind's own, `fit: {}` to have one trained here."""
 
     name: str | None = Field(
-        None, description="a registered tokenizer, or module:Class; by default the kind's own, trained if need be"
+        default=None,
+        description="a registered tokenizer, or module:Class; by default the kind's own",
     )
     params: dict[str, Any] = Field(default_factory=dict)
     fit: FitSettings | None = Field(
-        None, description="train its network on a sample of the corpus, with these settings"
+        default=None, description="train its network on a sample of the corpus, with these settings"
     )
     weights: str | None = Field(
-        None, description="a trained tokenizer, as 4M published them or `tokenizer fit` wrote it: hub id, path, URL"
+        default=None,
+        description="a trained tokenizer, 4M's or one of `tokenizer fit`: hub id, path or URL",
     )
 
     @field_validator("fit", mode="before")

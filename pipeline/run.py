@@ -5,30 +5,34 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from ..labelers.views import ViewSettings
+from ..tokenizers.tokenizer import Tokenizer
 from .attempts import ATTEMPTS
 from .bench import StageConfig
 from .commit import QUARANTINE
 from .corpus import Corpus, Shard, UnitLimits
 from .engine import ReaderConfig, UnitResult, cluster_size, start_ray, stream
-from .fitting import sample_of, vocabulary_for
+from .fitting import provide_tokenizer, sample_of, vocabulary_for
 from .manifest import PATH, CorpusCard, DatasetError, Manifest, ModalityCard, changes, read_manifest
 from .plan import Stage, Weave, stages, weave
 from .raylet import raylet_watched
-from .recipe import Recipe
+from .recipe import Recipe, RecipeError
 from .storage import Store
 from .tokenizer_store import (
-    FIT,
     TOKENIZERS,
+    given_tokenizer,
     needs_vocabulary,
-    provide_tokenizer,
     remove_sample,
     store_vocabulary,
     to_collect,
 )
-from .weights import without_credentials
+from .weights import localise, without_credentials
 from .worklist import Progress, Work, list_progress, worklist
+
+if TYPE_CHECKING:
+    from ..tokenizers.fit_figures import Figures
 
 _SOON = 100
 """Labels that must have come back before the share of failures is judged."""
@@ -135,8 +139,10 @@ def execute(
     limit: int | None = None,
     watch: Callable[[Tally], None] = lambda tally: None,
     say: Callable[[str], None] = lambda text: None,
+    watch_fit: Callable[[Figures], None] = lambda figures: None,
 ) -> Tally:
-    """Makes what the plan lists. `watch` is called after every unit, `say` with what begins.
+    """Makes what the plan lists. `watch` is called after every unit, `say` with what begins, `watch_fit` with the
+    figures of a network's training.
 
     Raises TooManyFailuresError, EngineError, StorageError; whatever is committed by then stays and isn't made again.
     """
@@ -150,7 +156,7 @@ def execute(
             plan = _published(plan, store)
             tally.cards = plan.weave.cards
             if plan.to_fit:
-                plan = _fit(plan, store, say)
+                plan = _fit(plan, store, say, watch_fit)
                 tally.cards = plan.weave.cards
             say("labelling")
             for result in _stream(plan, plan.works, limit=limit):
@@ -254,9 +260,12 @@ def _stream(plan: Plan, works: Sequence[Work], limit: int | None = None, collect
     return stream(works, reader, stage_configs(plan, groups, collect))
 
 
-def _fit(plan: Plan, store: Store, say: Callable[[str], None]) -> Plan:
+def _fit(
+    plan: Plan, store: Store, say: Callable[[str], None], watch: Callable[[Figures], None] = lambda figures: None
+) -> Plan:
     """Puts labels of a sample of the corpus aside, fits the tokenizers to them and stores them."""
     recipe, cards = plan.recipe, dict(plan.weave.cards)
+    given = _given(plan)
     sample = sample_of(plan.shards, recipe.fit.units)
     lacks_vocabulary = needs_vocabulary(store, cards)
     collect = to_collect(cards, train_vocabulary=lacks_vocabulary and recipe.vocabulary is None)
@@ -264,22 +273,39 @@ def _fit(plan: Plan, store: Store, say: Callable[[str], None]) -> Plan:
         say(f"labelling a sample to fit tokenizers to ({', '.join(collect)})")
         for _ in _stream(plan, [replace(work, todo=tuple(collect)) for work in sample], collect=collect):
             pass
-    say(f"fitting tokenizers ({', '.join(plan.to_fit)})")
     if lacks_vocabulary:
+        say("making the text vocabulary")
         store_vocabulary(store, vocabulary_for(recipe, store, cards, sample))
     for name in plan.to_fit:
-        cards[name] = provide_tokenizer(store, name, cards[name], recipe.seed)
+        if name in collect:
+            say(f"fitting the tokenizer of {name}")
+        cards[name] = provide_tokenizer(store, name, cards[name], recipe.seed, given.get(name), watch)
     manifest = replace(plan.manifest, modalities={**plan.manifest.modalities, **cards})
     plan = _published(replace(plan, manifest=manifest, weave=replace(plan.weave, cards=cards)), store)
     remove_sample(store, collect)
     return plan
 
 
+def _given(plan: Plan) -> dict[str, Tokenizer]:
+    """The trained tokenizers that the recipe names, for modalities that lack theirs. RecipeError for one that isn't for
+    the modality's labels."""
+    given = {}
+    for name in plan.to_fit:
+        settings, card = plan.recipe.modalities[name].tokenizer, plan.weave.cards[name]
+        if settings and settings.weights:
+            try:
+                given[name] = given_tokenizer(name, card, localise(settings.weights, plan.recipe.storage_options))
+            except ValueError as error:
+                raise RecipeError(f"modalities.{name}.tokenizer.weights: {error}") from None
+    return given
+
+
 def _remove(store: Store, modalities: Sequence[str]) -> None:
     for name in modalities:
-        for prefix in (name, f"{QUARANTINE}/{name}", f"{TOKENIZERS}/{name}", f"{FIT}/{name}"):
+        for prefix in (name, f"{QUARANTINE}/{name}", f"{TOKENIZERS}/{name}"):
             for entry in store.list(prefix):
                 store.delete(f"{prefix}/{entry.name}")
+    remove_sample(store, modalities)
 
 
 def _published(plan: Plan, store: Store) -> Plan:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from tokenloom.labelers.kinds import FeatureMap, Image, Record, Text
 from tokenloom.pipeline.commit import Result, token_path, token_rows, write_rejections, write_result
+from tokenloom.pipeline.fitting import provide_tokenizer
 from tokenloom.pipeline.manifest import PATH, CorpusCard, Manifest, ModalityCard, TokensCard, WeightsCard
 from tokenloom.pipeline.parcel import Failure
 from tokenloom.pipeline.samples import Rejection
@@ -17,7 +18,6 @@ from tokenloom.pipeline.storage import Store
 from tokenloom.pipeline.tokenizer_store import (
     FIT,
     load_tokenizer,
-    provide_tokenizer,
     remove_sample,
     sample_labels,
     store_vocabulary,

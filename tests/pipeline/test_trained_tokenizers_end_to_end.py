@@ -1,0 +1,136 @@
+"""Recipes with trained tokenizers, from the command line: fit and tokenise in one run, killed and resumed; measured,
+pushed, trained again from kept labels, and used by another recipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenloom.pipeline.dataset import open_dataset
+from tokenloom.tokenizers.vq_checkpoint import read_published
+
+RECIPE = """\
+corpus: {corpus}
+output: {output}
+views: {{size: 32, count: 2}}
+units: {{samples: 3}}
+modalities:
+  rgb:
+    keep: both
+    tokenizer:
+      params: {{encoder: vit_xt_enc, decoder: vit_xt_dec, patch_size: 8, codes: 16}}
+      fit: {{steps: 40, batch_size: 4, checkpoint_every: 10}}
+  canny_edge:
+    keep: both
+    tokenizer: {tokenizer}
+"""
+NETWORK = "encoder: vit_xt_enc, decoder: vit_xt_dec"
+EDGES = f"{{fit: {{steps: 4, batch_size: 4}}, params: {{quantizer: fsq, levels: [5, 3], {NETWORK}}}}}"
+SECONDS = 240
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tokenloom.pipeline.cli", *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def tokenloom(*arguments: object) -> str:
+    process = start(*arguments)
+    printed, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, printed
+    return printed
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, photos) -> Path:
+    """A folder with photographs, a recipe, and the dataset that it makes."""
+    folder = tmp_path_factory.mktemp("trained")
+    corpus = folder / "photographs"
+    corpus.mkdir()
+    for name, data in photos.items():
+        (corpus / f"{name}.jpg").write_bytes(data)
+    (folder / "mine.yaml").write_text(RECIPE.format(corpus=corpus, output=folder / "whole", tokenizer=EDGES))
+    printed = tokenloom("run", folder / "mine.yaml")
+    assert "fitting the tokenizer of rgb" in printed
+    assert "6 samples in 2 units, 2 modalities" in printed
+    return folder
+
+
+def test_a_run_fits_and_tokenises(place):
+    assert "nothing missing" in tokenloom("verify", place / "whole", "--deep")
+    assert not [name for name in files(place / "whole") if name.startswith("fit")]
+    assert "nothing to do" in tokenloom("run", place / "mine.yaml")
+    dataset = open_dataset(str(place / "whole"))
+    assert dataset.modalities["rgb"].vocabulary == 16
+    rows = list(dataset.iterate(["rgb", "canny_edge"]))
+    assert len({tuple(row.values["rgb"]) for row in rows}) == len(rows) == 12
+    assert all(len(row.values["rgb"]) == 16 and len(row.values["canny_edge"]) == 4 for row in rows)
+
+
+def test_a_run_killed_while_it_trains_ends_in_the_same_bytes(place):
+    output = place / "killed"
+    process = start("run", place / "mine.yaml", "--output", output)
+    checkpoints, deadline = output / "fit" / "_rgb" / "checkpoints", time.monotonic() + SECONDS
+    while not list(checkpoints.glob("*.json")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "no checkpoint was written"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (output / "rgb").exists(), "the run was over before it could be killed"
+    tokenloom("run", place / "mine.yaml", "--output", output)
+    assert files(output) == files(place / "whole")
+
+
+def test_eval_push_and_use_elsewhere(place):
+    whole = place / "whole"
+    measured = json.loads(tokenloom("tokenizer", "eval", whole, "rgb", "--json"))
+    assert measured["labels"] == 12
+    assert "PSNR" in tokenloom("tokenizer", "eval", whole, "canny_edge")
+    tokenloom("tokenizer", "push", whole / "tokenizers" / "canny_edge", place / "pushed")
+    assert read_published(place / "pushed")[0].codebook_size == 15
+    recipe = RECIPE.format(
+        corpus=place / "photographs", output=place / "other", tokenizer=f"{{weights: {place / 'pushed'}}}"
+    )
+    (place / "other.yaml").write_text(recipe)
+    settings = ["--set", "modalities.rgb.tokenizer=patch_codebook"]
+    assert f"vq of {place / 'pushed'}" in tokenloom("plan", place / "other.yaml", "--calibrate", 0, *settings)
+    tokenloom("run", place / "other.yaml", *settings)
+    one, other = open_dataset(str(whole)), open_dataset(str(place / "other"))
+    for first, second in zip(one.iterate(["canny_edge"]), other.iterate(["canny_edge"]), strict=True):
+        np.testing.assert_array_equal(first.values["canny_edge"], second.values["canny_edge"])
+
+
+def test_labels_that_a_dataset_keeps_train_another_tokenizer(place):
+    fit = ["tokenizer", "fit", place / "mine.yaml", "rgb", "--to", place / "fitted"]
+    tokenloom(
+        *fit, "--set", "modalities.rgb.tokenizer.params.codes=32", "--set", "modalities.rgb.tokenizer.fit.steps=6"
+    )
+    own = json.loads(tokenloom("tokenizer", "eval", place / "whole", "rgb", "--tokenizer", place / "fitted", "--json"))
+    assert own["codes"]["vocabulary"] == 32
+    refused = start("tokenizer", "eval", place / "whole", "canny_edge", "--tokenizer", place / "fitted")
+    printed, _ = refused.communicate(timeout=SECONDS)
+    assert refused.returncode
+    assert "Traceback" not in printed
+
+
+def test_the_preview_shows_labels_beside_reconstructions_with_the_error(place):
+    tokenloom("preview", place / "whole", "--output", place / "preview")
+    shown = "".join(path.read_text() for path in (place / "preview").rglob("*.js"))
+    assert "PSNR" in shown
