@@ -16,8 +16,8 @@ features by direction). `error` is the mean squared error of pixels (0..255), 1 
 masks.
 
 The last line is a JSON object with the figures of each modality; `ratio` is the error of k-means by the network's,
-above 1 where the network is better, and at the top the smallest of them. usage, perplexity: of the codes among the last
-tokens of the training, 16 for each code. seconds, cpu_seconds: of the training.
+above 1 where the network is better, and at the top the smallest of them. usage, perplexity: of the codes among the
+tokens of all labels that were learnt from. seconds, cpu_seconds: of the training.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from tokenloom.labelers.rgb import Rgb
 from tokenloom.labelers.views import ViewSettings, cut_view
 from tokenloom.pipeline.demo import write_corpus
 from tokenloom.pipeline.demo_weights import dinov2_small
+from tokenloom.tokenizers.code_usage import Usage, usage_of
 from tokenloom.tokenizers.codebook import Codebook, CodebookParams, PatchCodebook, PatchParams
 from tokenloom.tokenizers.fit_figures import Figures
 from tokenloom.tokenizers.fit_settings import FitSettings
@@ -115,7 +116,7 @@ TASKS = {
         2400,
         partial(_vq, patch_size=8),
         lambda kind: PatchCodebook(kind, PatchParams(size=CODES, patch_size=8)),
-        steps=2000,
+        steps=6000,
         batch_size=32,
     ),
     "canny_edge": Task(
@@ -123,7 +124,7 @@ TASKS = {
         2400,
         partial(_vq, patch_size=4, quantizer="euclidean", objective="mse"),
         lambda kind: PatchCodebook(kind, PatchParams(size=CODES, patch_size=4)),
-        steps=2000,
+        steps=6000,
         batch_size=8,
     ),
     "dinov2": Task(
@@ -131,7 +132,7 @@ TASKS = {
         900,
         partial(_vq, objective="mse"),
         lambda kind: Codebook(kind, CodebookParams(size=CODES)),
-        steps=1200,
+        steps=4000,
         batch_size=32,
     ),
     "foreground": Task(
@@ -139,7 +140,7 @@ TASKS = {
         900,
         _instances_vq,
         lambda kind: MaskPatches(kind, InstancesParams(frame=FEATURES)),
-        steps=1000,
+        steps=4000,
         batch_size=64,
     ),
 }
@@ -242,6 +243,7 @@ def compare(name: str, kind: Kind, seen: Sequence[Any], unseen: Sequence[Any], s
     _give_vocabulary(kmeans)
     kmeans.fit(seen, SEED)
     ours, theirs = measure(network, unseen), measure(kmeans, unseen)
+    usage = _usage(network, seen)
     figures = {
         "labels": len(seen),
         "held_out_labels": len(unseen),
@@ -251,8 +253,8 @@ def compare(name: str, kind: Kind, seen: Sequence[Any], unseen: Sequence[Any], s
         "network": ours,
         "kmeans": theirs,
         "ratio": round(theirs["error"] / ours["error"], 3),
-        "usage": round(network.facts["usage"], 3),
-        "perplexity": round(network.facts["perplexity"], 1),
+        "usage": round(usage.share, 3),
+        "perplexity": round(usage.perplexity, 1),
         "steps": network.facts["steps"],
         "seconds": round(seconds),
         "cpu_seconds": round(cpu_seconds),
@@ -295,6 +297,15 @@ def measure(tokenizer: Tokenizer, labels: Sequence[Any]) -> dict[str, float]:
             else:
                 total += [1 - found[name] for name in ("cosine", "mask_iou") if name in found]
     return {"error": float(np.mean(total)), **{name: round(value, 4) for name, value in errors.means().items()}}
+
+
+def _usage(tokenizer: TrainedTokenizer, labels: Sequence[Any]) -> Usage:
+    counts = np.zeros(tokenizer.network.config.vocabulary, np.int64)
+    for label in labels:
+        if len(examples := tokenizer.examples(label)):
+            tokens = tokenizer.network.tokenize(tokenizer.to_batch(examples))
+            counts += np.bincount(tokens.flatten().numpy(), minlength=len(counts))
+    return usage_of(counts)
 
 
 def _codes(kmeans: Tokenizer) -> int:
