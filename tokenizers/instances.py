@@ -246,14 +246,17 @@ class InstancesVQTokenizer(TrainedTextTokenizer, InstancesText):
         return MASK_CONTRACT
 
     def _config_for(self, contract: InputContract) -> VQConfig:
+        """Like the published network but for two things: no convolutions on the output, since layer norm over the one
+        channel of masks leaves them a constant; and Euclidean codes, which learn small samples in fewer steps."""
         return VQConfig(
             n_channels=1,
             image_size=MASK_SIDE,
             patch_size=PATCH_SIDE,
             enc_type=self.params.encoder or "vit_t_enc",
             dec_type=self.params.decoder or "vit_t_dec",
-            out_conv=True,
             codebook_size=self.params.codes,
+            latent_dim=16,
+            norm_codes=False,
             **CODEBOOK,
         )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenloom.labelers.hub import CheckpointError
@@ -22,6 +23,7 @@ from tokenloom.tokenizers.instances import (
     box_coordinates,
 )
 from tokenloom.tokenizers.mask_codes import mask_square, paint_mask, patch_squares, square_patches
+from tokenloom.tokenizers.vit import ConvNeXtBlock
 from tokenloom.tokenizers.vocabulary import Vocabulary
 
 PUBLIC = Path(__file__).parents[3] / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"
@@ -290,6 +292,18 @@ def test_masks_by_a_network(by_network):
     assert (squares.shape, squares.dtype) == ((2, 64, 64), np.uint8)
     assert by_network.examples(labels[1]).shape == (0, 64, 64)
     assert by_network.objective == "binary_cross_entropy"
+
+
+def test_output_convolutions_do_nothing_for_masks(by_network):
+    """Why fitted networks have none, unlike the published one: over one channel the block's layer norm is constant."""
+    block = ConvNeXtBlock(1)
+    with torch.no_grad():
+        for weight in block.parameters():
+            torch.nn.init.normal_(weight)
+        masks = torch.randn(2, 1, 16, 16)
+        added = block(masks) - masks
+    np.testing.assert_allclose(added, added.mean().expand(added.shape), atol=1e-5)
+    assert not by_network.network.config.out_conv
 
 
 @settings(max_examples=50, deadline=None)
