@@ -95,7 +95,7 @@ def test_a_driver_that_is_killed_leaves_what_another_goes_on_from(tmp_path):
     store = Store(tmp_path)
     put_aside(store)
     environment = {**os.environ, "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1"}
-    command = [sys.executable, "-c", DRIVER, str(tmp_path), str(HERE), "400"]
+    command = [sys.executable, "-c", DRIVER, str(tmp_path), str(HERE), "120"]
     driver = subprocess.Popen(command, env=environment, cwd=tmp_path, start_new_session=True)
     try:
         until = time.monotonic() + 300
@@ -107,10 +107,10 @@ def test_a_driver_that_is_killed_leaves_what_another_goes_on_from(tmp_path):
         driver.kill()
         driver.wait()
     said = []
-    job = fit_job(store, steps=400)
+    job = fit_job(store, steps=120)
     files = run_fit(job, say=said.append)
     assert any(text.startswith("going on from step") and " 0 of" not in text for text in said)
-    assert steps_in_metrics(store) == list(range(2, 402, 2))
+    assert steps_in_metrics(store) == list(range(2, 122, 2))
     assert files == fitted_here(job)
 
 
