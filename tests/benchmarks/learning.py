@@ -1,6 +1,6 @@
 """Do tiny tokenizers learn on two cores? Reconstruction of held-out photographs beside k-means at the same bit rate.
 
-    python tests/benchmarks/learning.py [--quick] [--only rgb ...] [--corpus photographs] [--threads 1]
+    python tests/benchmarks/learning.py [--quick] [--only rgb ... | --families] [--corpus photographs] [--threads 1]
 
 Without --corpus on the 22 photographs of `tokenloom demo`; real_photographs.py writes a corpus of 333. About a fifth of
 the photographs is held out; those whose names differ in a number or in left and right alone stay on one side. Of every
@@ -15,9 +15,11 @@ the held-out photographs: the network after `vq_training.train`, and k-means (of
 features by direction). `error` is the mean squared error of pixels (0..255), 1 - cosine of features, 1 - IoU of
 masks.
 
-The last line is a JSON object with the figures of each modality; `ratio` is the error of k-means by the network's,
-above 1 where the network is better, and at the top the smallest of them. usage, perplexity: of the codes among the
-tokens of all labels that were learnt from. seconds, cpu_seconds: of the training.
+--families compares the quantisers instead, on rgb with 8 bits for each of 8 x 8 cells.
+
+The last line is a JSON object with the figures of each modality or quantiser; `ratio` is the error of k-means by the
+network's, above 1 where the network is better, and at the top the smallest of them. usage, perplexity: of the codes
+among the tokens of all labels that were learnt from. seconds, cpu_seconds: of the training.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,7 +95,8 @@ class Task:
 
 
 def _vq(kind: Kind, **params: Any) -> TrainedTokenizer:
-    return VQTokenizer(kind, VQParams(encoder="vit_xt_enc", decoder="vit_xt_dec", codes=CODES, latent=16, **params))
+    common = {"encoder": "vit_xt_enc", "decoder": "vit_xt_dec", "codes": CODES, "latent": 16}
+    return VQTokenizer(kind, VQParams.model_validate({**common, **params}))
 
 
 def _instances_vq(kind: Kind) -> TrainedTokenizer:
@@ -113,18 +116,18 @@ class MaskPatches(InstancesTokenizer):
 TASKS = {
     "rgb": Task(
         PIXELS,
-        2400,
+        4800,
         partial(_vq, patch_size=8),
         lambda kind: PatchCodebook(kind, PatchParams(size=CODES, patch_size=8)),
-        steps=6000,
+        steps=4000,
         batch_size=32,
     ),
     "canny_edge": Task(
         PIXELS,
-        2400,
+        4800,
         partial(_vq, patch_size=4, quantizer="euclidean", objective="mse"),
         lambda kind: PatchCodebook(kind, PatchParams(size=CODES, patch_size=4)),
-        steps=6000,
+        steps=4000,
         batch_size=8,
     ),
     "dinov2": Task(
@@ -132,7 +135,7 @@ TASKS = {
         900,
         partial(_vq, objective="mse"),
         lambda kind: Codebook(kind, CodebookParams(size=CODES)),
-        steps=4000,
+        steps=2000,
         batch_size=32,
     ),
     "foreground": Task(
@@ -144,6 +147,18 @@ TASKS = {
         batch_size=64,
     ),
 }
+
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "cosine": {"quantizer": "cosine"},
+    "euclidean": {"quantizer": "euclidean"},
+    "fsq": {"quantizer": "fsq"},
+    "residual": {"quantizer": "residual", "tokens": 2, "codes": 16},
+    "memcodes": {"quantizer": "memcodes", "tokens": 2, "codes": 16},
+}
+"""Quantisers with 8 bits a cell; fsq's 8 x 6 x 5 levels make 240 codes, a little less."""
+
+FAMILY_STEPS = 2000
 
 
 @dataclass
@@ -158,6 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the views and of the steps")
     parser.add_argument("--only", nargs="+", choices=TASKS, default=list(TASKS), metavar="MODALITY")
+    parser.add_argument("--families", action="store_true", help="the quantisers, on rgb, in place of the modalities")
     parser.add_argument("--corpus", type=Path, help="folder of photographs; without it those of the demo")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     options = parser.parse_args()
@@ -168,23 +184,35 @@ def main() -> None:
         corpus = options.corpus or Path(folder) / "photographs"
         if options.corpus is None:
             write_corpus(corpus)
-        print(json.dumps(benchmark(corpus, Path(folder), options.only, 0.1 if options.quick else 1.0)))
+        tasks = {"rgb": families()} if options.families else {name: {name: TASKS[name]} for name in options.only}
+        print(json.dumps(benchmark(corpus, Path(folder), tasks, 0.1 if options.quick else 1.0)))
 
 
-def benchmark(corpus: Path, scratch: Path, only: Sequence[str], share: float) -> dict[str, Any]:
-    """share: of the views and of the steps."""
+def families() -> dict[str, Task]:
+    """The task of rgb for each quantiser."""
+    return {
+        name: replace(TASKS["rgb"], network=partial(_vq, patch_size=8, **params), steps=FAMILY_STEPS)
+        for name, params in FAMILIES.items()
+    }
+
+
+def benchmark(corpus: Path, scratch: Path, tasks: Mapping[str, Mapping[str, Task]], share: float) -> dict[str, Any]:
+    """tasks: by modality, each under a name of its own; those of a modality share labels and k-means. share: of the
+    views and of the steps."""
     training, held_out = part(photographs(corpus))
     _say(f"{len(training)} photographs to learn from, {len(held_out)} held out")
     figures: dict[str, Any] = {"photographs": len(training), "held_out": len(held_out)}
-    for size in sorted({TASKS[name].size for name in only}):
-        names = [name for name in only if TASKS[name].size == size]
+    sizes = {modality: next(iter(some.values())).size for modality, some in tasks.items()}
+    for size in sorted(set(sizes.values())):
+        modalities = [modality for modality in tasks if sizes[modality] == size]
         labelers = _pixel_labelers() if size == PIXELS else _feature_labelers(scratch)
-        views = max(TASKS[name].views for name in names) * share
+        views = max(task.views for modality in modalities for task in tasks[modality].values()) * share
         seen = label(training, math.ceil(views / len(training)), size, labelers)
         unseen = label(held_out, math.ceil(views / 5 / len(held_out)), size, labelers)
-        for name in names:
-            figures[name] = compare(name, seen.kinds[name], seen.labels[name], unseen.labels[name], share)
-    return {**figures, "ratio": min(figures[name]["ratio"] for name in only)}
+        for modality in modalities:
+            labels = seen.labels[modality], unseen.labels[modality]
+            figures |= compare(tasks[modality], seen.kinds[modality], *labels, share)
+    return {**figures, "ratio": min(figures[name]["ratio"] for some in tasks.values() for name in some)}
 
 
 def part(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -235,38 +263,43 @@ def _feature_labelers(folder: Path) -> list[Labeler]:
     return labelers
 
 
-def compare(name: str, kind: Kind, seen: Sequence[Any], unseen: Sequence[Any], share: float) -> dict[str, Any]:
-    """Fits the network and k-means to the labels `seen`, and measures both on the `unseen`."""
-    task = TASKS[name]
-    network, seconds, cpu_seconds = _train(name, kind, seen, share)
-    kmeans = task.kmeans(kind)
+def compare(
+    tasks: Mapping[str, Task], kind: Kind, seen: Sequence[Any], unseen: Sequence[Any], share: float
+) -> dict[str, Any]:
+    """Fits k-means and the network of each task to the labels `seen`, and measures them on the `unseen`."""
+    kmeans = next(iter(tasks.values())).kmeans(kind)
     _give_vocabulary(kmeans)
     kmeans.fit(seen, SEED)
-    ours, theirs = measure(network, unseen), measure(kmeans, unseen)
-    usage = _usage(network, seen)
-    figures = {
-        "labels": len(seen),
-        "held_out_labels": len(unseen),
-        "tokens": network.network.config.grid(network.contract.height, network.contract.width),
-        "codes": network.network.config.vocabulary,
-        "kmeans_codes": _codes(kmeans),
-        "network": ours,
-        "kmeans": theirs,
-        "ratio": round(theirs["error"] / ours["error"], 3),
-        "usage": round(usage.share, 3),
-        "perplexity": round(usage.perplexity, 1),
-        "steps": network.facts["steps"],
-        "seconds": round(seconds),
-        "cpu_seconds": round(cpu_seconds),
-    }
-    _say(f"{name}: {json.dumps(figures)}")
+    theirs = measure(kmeans, unseen)
+    figures: dict[str, Any] = {}
+    for name, task in tasks.items():
+        network, seconds, cpu_seconds = _train(name, task, kind, seen, share)
+        ours, usage, config = measure(network, unseen), _usage(network, seen), network.network.config
+        figures[name] = {
+            "labels": len(seen),
+            "held_out_labels": len(unseen),
+            "tokens": [config.tokens_per_cell, *config.grid(network.contract.height, network.contract.width)],
+            "codes": config.vocabulary,
+            "kmeans_codes": _codes(kmeans),
+            "network": ours,
+            "kmeans": theirs,
+            "ratio": round(theirs["error"] / ours["error"], 3),
+            "usage": round(usage.share, 3),
+            "perplexity": round(usage.perplexity, 1),
+            "steps": network.facts["steps"],
+            "seconds": round(seconds),
+            "cpu_seconds": round(cpu_seconds),
+        }
+        _say(f"{name}: {json.dumps(figures[name])}")
     return figures
 
 
-def _train(name: str, kind: Kind, seen: Sequence[Any], share: float) -> tuple[TrainedTokenizer, float, float]:
+def _train(
+    name: str, task: Task, kind: Kind, seen: Sequence[Any], share: float
+) -> tuple[TrainedTokenizer, float, float]:
+    """The tokenizer with its trained network, and the seconds of wall clock and CPU that it took."""
     from tokenloom.tokenizers.vq_training import train
 
-    task = TASKS[name]
     steps = math.ceil(task.steps * share)
     tokenizer = task.network(kind)
     _give_vocabulary(tokenizer)
@@ -300,11 +333,14 @@ def measure(tokenizer: Tokenizer, labels: Sequence[Any]) -> dict[str, float]:
 
 
 def _usage(tokenizer: TrainedTokenizer, labels: Sequence[Any]) -> Usage:
-    counts = np.zeros(tokenizer.network.config.vocabulary, np.int64)
+    """Of the codes; the mean over the codebooks where a cell has several tokens."""
+    network = tokenizer.network
+    counts = np.zeros((network.config.tokens_per_cell, network.config.vocabulary), np.int64)
     for label in labels:
         if len(examples := tokenizer.examples(label)):
-            tokens = tokenizer.network.tokenize(tokenizer.to_batch(examples))
-            counts += np.bincount(tokens.flatten().numpy(), minlength=len(counts))
+            tokens = network.tokenize(tokenizer.to_batch(examples)).reshape(len(examples), len(counts), -1)
+            for codebook, ids in zip(counts, tokens.transpose(0, 1).flatten(1).numpy(), strict=True):
+                codebook += np.bincount(ids, minlength=len(codebook))
     return usage_of(counts)
 
 
