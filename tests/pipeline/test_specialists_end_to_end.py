@@ -13,7 +13,9 @@ from tokenloom.pipeline.manifest import read_manifest
 from tokenloom.pipeline.recipe import load_recipe
 from tokenloom.pipeline.storage import Store
 
-FEW = ["--set", "units.samples=3", "--set", "weights=tiny", "--set", "fit.units=1"]
+NETWORK = "{fit: {steps: 2, batch_size: 2}, params: {encoder: vit_xt_enc, decoder: vit_xt_dec, codes: 16}}"
+SETTINGS = ("units.samples=3", "weights=tiny", "fit.units=1", f"modalities.semseg_coco.tokenizer={NETWORK}")
+FEW = [part for setting in SETTINGS for part in ("--set", setting)]
 
 
 def tokenloom(*arguments: object) -> str:
