@@ -35,7 +35,7 @@ def run(
     _print_licences(console, plan)
     try:
         with RunProgress(console, plan.bytes) as progress:
-            tally = execute(plan, replacing, limit, progress.update, progress.say, progress.update_fit)
+            tally = execute(plan, replacing, limit, progress.update_tally, progress.say, progress.update)
     finally:
         stop_ray()
     _print_summary(console, plan, tally)
@@ -66,7 +66,7 @@ def retry_quarantined(url: str, modalities: Sequence[str]) -> None:
     try:
         with RunProgress(console, 0) as progress:
             progress.say("labelling quarantined samples again")
-            tally = retry(url, modalities, watch=progress.update)
+            tally = retry(url, modalities, watch=progress.update_tally)
     finally:
         stop_ray()
     failed = sum(tally.failed.values())

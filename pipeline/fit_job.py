@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from importlib.metadata import version as version_of
 from typing import Any
 
 from pydantic import ValidationError
 
-from .. import __version__
 from ..labelers.kinds import kind_from
 from ..labelers.registry import TOKENIZERS, find
 from ..tokenizers.fit_settings import FitSettings
@@ -62,7 +62,7 @@ class FitJob:
         """16 hex digits of all that the outcome depends on: the job, the tokenizer's version, the program's own, and
         the digest of the examples."""
         told = {
-            "tokenizer": [self.tokenizer, version, __version__],
+            "tokenizer": [self.tokenizer, version, version_of("tokenloom")],
             "kind": self.kind,
             "params": self.params,
             "settings": self.settings.model_dump(mode="json", exclude=_WITHOUT_EFFECT),

@@ -66,7 +66,7 @@ def provide_tokenizer(
     card: ModalityCard,
     seed: int,
     given: Tokenizer | None = None,
-    watch: Callable[[Figures], None] = lambda figures: None,
+    watch: Callable[[Figures, FitSettings], None] = lambda figures, settings: None,
 ) -> ModalityCard:
     """Fits and stores the modality's tokenizer unless it is stored already; its card, with spec and files.
 
@@ -99,7 +99,7 @@ def _fitted(
     card: ModalityCard,
     tokenizer: Tokenizer,
     seed: int,
-    watch: Callable[[Figures], None],
+    watch: Callable[[Figures, FitSettings], None],
 ) -> Tokenizer:
     """The tokenizer, fitted to the labels that were put aside."""
     sample = SampleLabels(store, f"{FIT}/{modality}")
@@ -118,7 +118,7 @@ def _fitted(
         prefix=training_of(modality),
         vocabulary=store.read(VOCABULARY) if tokenizer.uses_vocabulary else None,
     )
-    return type(tokenizer).from_files(card.label_kind, run_fit(job, watch))
+    return type(tokenizer).from_files(card.label_kind, run_fit(job, lambda figures: watch(figures, job.settings)))
 
 
 def _fitted_by_another(store: Store, modality: str, card: ModalityCard) -> ModalityCard | None:

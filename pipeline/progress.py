@@ -1,33 +1,36 @@
-"""Progress of a run, for a person: a live table on a terminal, plain lines elsewhere."""
+"""Progress of runs and of trainings, for a person."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from ..tokenizers.fit_figures import Figures
-from .run import Tally
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ..tokenizers.fit_figures import Figures
+    from ..tokenizers.fit_settings import FitSettings
+    from .run import Tally
 
 _EVERY = 10.0
 """Seconds between plain lines."""
 
 
-class RunProgress:
-    """Shows a tally as it grows: per modality labels made, per second, failed, and how long the rest will take."""
+class Shown:
+    """Something that grows: a live table on a terminal, a plain line now and then elsewhere."""
 
-    def __init__(self, console: Console, total_bytes: int) -> None:
-        """total_bytes: of the encoded images that the run has to read, as far as listings tell."""
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._total = total_bytes
-        self._began = time.monotonic()
-        self._spoke = self._began
+        self._spoke = float("-inf")
         self._live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
 
-    def __enter__(self) -> RunProgress:
+    def __enter__(self) -> Self:
         if self._live:
             self._live.start()
         return self
@@ -40,37 +43,72 @@ class RunProgress:
 
     def say(self, text: str) -> None:
         self._console.print(f"{text} ...", style="dim", highlight=False)
+
+    def show(self, table: Callable[[], Table], line: Callable[[], str], last: bool = False) -> None:
+        """last: of several; it is always printed."""
+        if self._live:
+            self._live.update(table())
+        elif last or time.monotonic() - self._spoke > _EVERY:
+            self._spoke = time.monotonic()
+            self._console.print(line(), highlight=False)
+
+
+class FitProgress(Shown):
+    """The training of a tokenizer's network: its loss, the codes that it uses, its speed."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._skipped = 0
+
+    def update(self, figures: Figures, settings: FitSettings) -> None:
+        self._skipped += figures.skipped
+        said = self._said(figures, settings)
+        self.show(
+            lambda: _table([[*said.values()]], *said),
+            lambda: ", ".join(f"{name} {value}" for name, value in said.items()),
+            last=figures.step == settings.steps,
+        )
+
+    def _said(self, figures: Figures, settings: FitSettings) -> Mapping[str, str]:
+        rate = figures.examples_per_second / settings.batch_size
+        left = (settings.steps - figures.step) / rate if rate else 0.0
+        said = {
+            "step": f"{figures.step:,} of {settings.steps:,}",
+            "loss": f"{figures.loss:.4g}",
+            "codes used": f"{100 * figures.usage:.1f} %",
+            "perplexity": f"{figures.perplexity:,.1f}",
+            "steps/s": f"{rate:.2f}",
+            "left": duration(left),
+        }
+        return said | ({"not finite": str(self._skipped)} if self._skipped else {})
+
+
+class RunProgress(FitProgress):
+    """Shows a tally as it grows: per modality labels made, per second, failed, and how long the rest will take."""
+
+    def __init__(self, console: Console, total_bytes: int) -> None:
+        """total_bytes: of the encoded images that the run has to read, as far as listings tell."""
+        super().__init__(console)
+        self._total = total_bytes
         self._began = time.monotonic()
 
-    def update(self, tally: Tally) -> None:
-        if self._live:
-            self._live.update(self.table(tally))
-        elif time.monotonic() - self._spoke > _EVERY:
-            self._spoke = time.monotonic()
-            failed = sum(tally.failed.values())
-            self._console.print(
-                f"{tally.samples} samples, {self._rate(tally.samples)}, {self._eta(tally)} left, {failed} quarantined",
-                highlight=False,
-            )
+    def say(self, text: str) -> None:
+        super().say(text)
+        self._began = time.monotonic()
 
-    def update_fit(self, figures: Figures) -> None:
-        text = (
-            f"step {figures.step:,}, loss {figures.loss:.4g}, {figures.usage:.0%} of the codes in use, perplexity "
-            f"{figures.perplexity:,.0f}, {figures.examples_per_second:,.0f} examples/s"
-        )
-        if self._live:
-            self._live.update(text)
-        elif time.monotonic() - self._spoke > _EVERY:
-            self._spoke = time.monotonic()
-            self._console.print(text, highlight=False)
+    def update_tally(self, tally: Tally) -> None:
+        self.show(lambda: self.table(tally), lambda: self._line(tally))
 
     def table(self, tally: Tally) -> Table:
-        table = Table(box=None, pad_edge=False)
-        for heading in ("modality", "labels", "rate", "left", "quarantined"):
-            table.add_column(heading, justify="left" if heading == "modality" else "right")
-        for name, rows in tally.rows.items():
-            table.add_row(name, f"{rows:,}", self._rate(rows), self._eta(tally), str(tally.failed.get(name, 0) or "-"))
-        return table
+        rows = [
+            [name, f"{rows:,}", self._rate(rows), self._eta(tally), str(tally.failed.get(name, 0) or "-")]
+            for name, rows in tally.rows.items()
+        ]
+        return _table(rows, "modality", "labels", "rate", "left", "quarantined")
+
+    def _line(self, tally: Tally) -> str:
+        failed = sum(tally.failed.values())
+        return f"{tally.samples} samples, {self._rate(tally.samples)}, {self._eta(tally)} left, {failed} quarantined"
 
     def _rate(self, count: int) -> str:
         return f"{count / max(1e-9, time.monotonic() - self._began):,.1f}/s"
@@ -80,6 +118,15 @@ class RunProgress:
         if not 0 < share < 1:
             return "-"
         return duration((time.monotonic() - self._began) * (1 - share) / share)
+
+
+def _table(rows: Sequence[Sequence[str]], *headings: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "modality" else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def duration(seconds: float) -> str:

@@ -33,6 +33,7 @@ from .worklist import Progress, Work, list_progress, worklist
 
 if TYPE_CHECKING:
     from ..tokenizers.fit_figures import Figures
+    from ..tokenizers.fit_settings import FitSettings
 
 _SOON = 100
 """Labels that must have come back before the share of failures is judged."""
@@ -139,7 +140,7 @@ def execute(
     limit: int | None = None,
     watch: Callable[[Tally], None] = lambda tally: None,
     say: Callable[[str], None] = lambda text: None,
-    watch_fit: Callable[[Figures], None] = lambda figures: None,
+    watch_fit: Callable[[Figures, FitSettings], None] = lambda figures, settings: None,
 ) -> Tally:
     """Makes what the plan lists. `watch` is called after every unit, `say` with what begins, `watch_fit` with the
     figures of a network's training.
@@ -260,9 +261,7 @@ def _stream(plan: Plan, works: Sequence[Work], limit: int | None = None, collect
     return stream(works, reader, stage_configs(plan, groups, collect))
 
 
-def _fit(
-    plan: Plan, store: Store, say: Callable[[str], None], watch: Callable[[Figures], None] = lambda figures: None
-) -> Plan:
+def _fit(plan: Plan, store: Store, say: Callable[[str], None], watch: Callable[[Figures, FitSettings], None]) -> Plan:
     """Puts labels of a sample of the corpus aside, fits the tokenizers to them and stores them."""
     recipe, cards = plan.recipe, dict(plan.weave.cards)
     given = _given(plan)

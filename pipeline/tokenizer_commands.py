@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
 from ..tokenizers.fit_settings import FitSettings
 from ..tokenizers.reconstruction import MEASURES
 from ..tokenizers.state import CONFIG, MODEL, VOCABULARY
 from .manifest import DatasetError, ModalityCard, TokensCard, require_manifest
-from .progress import duration
+from .progress import FitProgress
 from .recipe import Recipe, RecipeError, TokenizerSettings, load_recipe
 from .storage import Store
 from .tokenizer_card import modality_card_of, model_card
@@ -27,16 +24,11 @@ from .tokenizer_choice import tokens_card
 from .tokenizer_source import TokenizerError, vocabulary_of
 
 if TYPE_CHECKING:
-    from ..tokenizers.fit_figures import Figures
     from .evaluation import Evaluation
     from .tokenizer_training import FitJob
 
 _TRAINING = "training"
 """Folder of checkpoints and metrics beside a tokenizer that is being fitted."""
-
-_EVERY = 10.0
-"""Seconds between plain lines."""
-
 
 # --- eval -------------------------------------------------------------------------------------------------------------
 
@@ -86,8 +78,8 @@ def fit(name: str, modality: str, target: str, overrides: Sequence[str]) -> None
     job = fit_job(load_recipe(name, overrides), modality, target)
     console = Console()
     try:
-        with FitProgress(console, job.settings) as progress:
-            files = run_fit(job, progress.update, progress.say)
+        with FitProgress(console) as progress:
+            files = run_fit(job, lambda figures: progress.update(figures, job.settings), progress.say)
     finally:
         stop_ray()
     job.store.replace(METRICS, job.store.read(f"{job.prefix}/{METRICS}"))
@@ -140,56 +132,6 @@ def _to_train(recipe: Recipe, modality: str, made: ModalityCard) -> TokensCard:
     card = tokens_card(recipe.model_copy(update={"modalities": modalities}), modality, made.label_kind)
     assert card is not None
     return card
-
-
-class FitProgress:
-    """Shows how a training goes: a live line on a terminal, plain lines elsewhere."""
-
-    def __init__(self, console: Console, settings: FitSettings) -> None:
-        self._console, self._settings = console, settings
-        self._spoke = 0.0
-        self._skipped = 0
-        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
-
-    def __enter__(self) -> FitProgress:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live:
-            self._live.stop()
-
-    def say(self, text: str) -> None:
-        self._console.print(text, style="dim", highlight=False)
-
-    def update(self, figures: Figures) -> None:
-        self._skipped += figures.skipped
-        said = self._said(figures)
-        if self._live:
-            table = Table(box=None, pad_edge=False)
-            for heading in said:
-                table.add_column(heading, justify="right")
-            table.add_row(*said.values())
-            self._live.update(table)
-        elif time.monotonic() - self._spoke > _EVERY or figures.step == self._settings.steps:
-            self._spoke = time.monotonic()
-            self._console.print(", ".join(f"{name} {value}" for name, value in said.items()), highlight=False)
-
-    def _said(self, figures: Figures) -> Mapping[str, str]:
-        rate = figures.examples_per_second / self._settings.batch_size
-        left = (self._settings.steps - figures.step) / rate if rate else 0.0
-        said = {
-            "step": f"{figures.step:,} of {self._settings.steps:,}",
-            "loss": f"{figures.loss:.4g}",
-            "codes used": f"{100 * figures.usage:.1f} %",
-            "perplexity": f"{figures.perplexity:,.1f}",
-            "steps/s": f"{rate:.2f}",
-            "left": duration(left),
-        }
-        return said | ({"not finite": str(self._skipped)} if self._skipped else {})
 
 
 # --- push -------------------------------------------------------------------------------------------------------------

@@ -17,9 +17,9 @@ from tokenloom.labelers.hub import CheckpointError
 from tokenloom.labelers.kinds import Image
 from tokenloom.pipeline.evaluation import CodeFigures, Evaluation
 from tokenloom.pipeline.manifest import DatasetError
+from tokenloom.pipeline.progress import FitProgress
 from tokenloom.pipeline.recipe import RecipeError, parse_recipe
 from tokenloom.pipeline.tokenizer_commands import (
-    FitProgress,
     evaluate,
     fit_job,
     is_hub_id,
@@ -215,13 +215,13 @@ def test_progress_in_plain_lines():
     settings = FitSettings(steps=100, batch_size=64)
 
     def show(console: Console) -> None:
-        with FitProgress(console, settings) as progress:
+        with FitProgress(console) as progress:
             progress.say("designing the network")
             for step in (50, 51, 100):  # the second comes too soon
-                progress.update(Figures(step, *list(figures.__dict__.values())[1:]))
+                progress.update(Figures(step, *list(figures.__dict__.values())[1:]), settings)
 
     designing, middle, end = printed(show).splitlines()
-    assert designing == "designing the network"
+    assert designing == "designing the network ..."
     assert middle == (
         "step 50 of 100, loss 0.1235, codes used 91.3 %, perplexity 402.7, steps/s 2.00, left 25 s"
     )  # fmt: skip
