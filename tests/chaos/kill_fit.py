@@ -169,7 +169,7 @@ class Torment:
                 if fit.is_over:
                     return False
                 time.sleep(0.02)
-            wait = self.random.uniform(0, 1.2 * training)
+            wait = self.random.uniform(0, 0.9 * training)
         else:
             wait = self.random.uniform(0, self.calm.until_training)
         until = time.monotonic() + wait
