@@ -132,7 +132,7 @@ TASKS = {
     ),
     "dinov2": Task(
         FEATURES,
-        900,
+        3200,
         partial(_vq, objective="mse"),
         lambda kind: Codebook(kind, CodebookParams(size=CODES)),
         steps=2000,
@@ -140,10 +140,10 @@ TASKS = {
     ),
     "foreground": Task(
         FEATURES,
-        900,
+        3200,
         _instances_vq,
         lambda kind: MaskPatches(kind, InstancesParams(frame=FEATURES)),
-        steps=4000,
+        steps=2000,
         batch_size=64,
     ),
 }
