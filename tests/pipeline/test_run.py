@@ -9,15 +9,20 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tokenloom
 import yaml
 from test_stage import failures_of, missing
+from tokenloom.labelers.kinds import Image
+from tokenloom.pipeline.dataset import open_dataset
 from tokenloom.pipeline.engine import EngineError
 from tokenloom.pipeline.manifest import DatasetError
+from tokenloom.pipeline.recipe import RecipeError
 from tokenloom.pipeline.retry import retry
 from tokenloom.pipeline.run import TooManyFailuresError, execute, make_plan
 from tokenloom.pipeline.verify import verify
+from tokenloom.tokenizers.vq import VQParams, VQTokenizer
 from weaving import digests, odd, recipe
 
 LIGHT = {
@@ -72,6 +77,26 @@ def test_a_caption_added_later_has_the_vocabulary_that_it_would_have_had(corpus_
     weave(recipe(corpus_folder, tmp_path / "at-once", dict.fromkeys(modalities), **SMALL))
     assert digests(tmp_path / "later") == digests(tmp_path / "at-once")
     assert verify(str(tmp_path / "later")).faults == []
+
+
+def test_given_tokenizers_make_the_tokens(corpus_folder, tmp_path):
+    tokenizer = VQTokenizer(Image(), VQParams(encoder="vit_xt_enc", decoder="vit_xt_dec", codes=16))
+    tokenizer.finish(tokenizer.design(np.zeros((1, 64, 64, 3), np.uint8), 0), {})
+    folder = tmp_path / "given"
+    folder.mkdir()
+    for name, data in tokenizer.to_files().items():
+        (folder / name).write_bytes(data)
+    given = {"keep": "both", "tokenizer": {"weights": str(folder)}}
+    weave(recipe(corpus_folder, tmp_path / "out", {"rgb": given}, **SMALL))
+    dataset = open_dataset(str(tmp_path / "out"))
+    rows = list(dataset.iterate(["rgb"]))
+    labels = list(dataset.iterate(["rgb"], labels=["rgb"]))
+    expected = tokenizer.encode([row.values["rgb"] for row in labels])
+    for row, tokens in zip(rows, expected, strict=True):
+        np.testing.assert_array_equal(row.values["rgb"], tokens)
+    with pytest.raises(RecipeError, match=r"modalities.canny_edge.tokenizer.weights: .*given: .*kind"):
+        weave(recipe(corpus_folder, tmp_path / "wrong", {"canny_edge": given}, **SMALL))
+    assert not list((tmp_path / "wrong").glob("canny_edge/*"))
 
 
 def test_tokenizers_are_fitted_to_what_they_will_tokenise(corpus_folder, tmp_path):

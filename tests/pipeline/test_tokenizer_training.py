@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,16 +22,6 @@ from tokenloom.pipeline.tokenizer_training import FitError, FitJob, run_fit
 from tokenloom.pipeline.training_examples import KeptLabels, SampleLabels, gather
 from tokenloom.tokenizers.vq import VQTokenizer
 from weaving import odd, recipe, weave_here
-
-HERE = Path(__file__).parent
-DRIVER = """
-import sys
-sys.path.insert(0, sys.argv[2])
-from small_fits import fit_job
-from tokenloom.pipeline.storage import Store
-from tokenloom.pipeline.tokenizer_training import run_fit
-run_fit(fit_job(Store(sys.argv[1]), steps=int(sys.argv[3])))
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -88,30 +73,6 @@ def test_a_fit_whose_worker_dies_gives_what_one_in_this_process_gives(tmp_path):
     assert steps_of_checkpoints(store) == [8, 12]
     assert files == fitted_here(job)
     assert MortalVQ.from_files(KIND, files).encode(pictures(2))[0].shape == (16,)
-
-
-@pytest.mark.usefixtures("ray_session")
-def test_a_driver_that_is_killed_leaves_what_another_goes_on_from(tmp_path):
-    store = Store(tmp_path)
-    put_aside(store)
-    environment = {**os.environ, "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1"}
-    command = [sys.executable, "-c", DRIVER, str(tmp_path), str(HERE), "120"]
-    driver = subprocess.Popen(command, env=environment, cwd=tmp_path, start_new_session=True)
-    try:
-        until = time.monotonic() + 300
-        while not steps_of_checkpoints(store):
-            assert driver.poll() is None, "the driver ended before its first checkpoint"
-            assert time.monotonic() < until
-            time.sleep(0.05)
-    finally:
-        driver.kill()
-        driver.wait()
-    said = []
-    job = fit_job(store, steps=120)
-    files = run_fit(job, say=said.append)
-    assert any(text.startswith("going on from step") and " 0 of" not in text for text in said)
-    assert steps_in_metrics(store) == list(range(2, 122, 2))
-    assert files == fitted_here(job)
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -1,5 +1,4 @@
-"""Recipes with trained tokenizers, from the command line: fitted and used in one run, killed and resumed; measured,
-pushed, and used by another recipe."""
+"""A recipe with a trained tokenizer, from the command line: fitted and used in one run, killed and resumed."""
 
 from __future__ import annotations
 
@@ -11,10 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tokenloom.pipeline.dataset import open_dataset
-from tokenloom.tokenizers.vq_checkpoint import read_published
 
 RECIPE = """\
 corpus: {corpus}
@@ -94,22 +91,10 @@ def test_a_run_killed_while_it_trains_ends_in_the_same_bytes(place):
     assert files(output) == files(place / "whole")
 
 
-def test_a_tokenizer_is_measured_and_makes_the_same_tokens_elsewhere(place):
-    whole = place / "whole"
-    measured = json.loads(tokenloom("tokenizer", "eval", whole, "rgb", "--json"))
+def test_a_tokenizer_is_measured(place):
+    measured = json.loads(tokenloom("tokenizer", "eval", place / "whole", "rgb", "--json"))
     assert measured["labels"] == 12
     assert measured["codes"]["vocabulary"] == 16
-    tokenloom("tokenizer", "push", whole / "tokenizers" / "rgb", place / "pushed")
-    assert read_published(place / "pushed")[0].codebook_size == 16
-    recipe = RECIPE.format(
-        corpus=place / "photographs", output=place / "other", tokenizer=f"{{weights: {place / 'pushed'}}}"
-    )
-    (place / "other.yaml").write_text(recipe)
-    assert f"vq of {place / 'pushed'}" in tokenloom("run", place / "other.yaml", "--dry-run")
-    tokenloom("run", place / "other.yaml")
-    one, other = open_dataset(str(whole)), open_dataset(str(place / "other"))
-    for first, second in zip(one.iterate(["rgb"]), other.iterate(["rgb"]), strict=True):
-        np.testing.assert_array_equal(first.values["rgb"], second.values["rgb"])
 
 
 def test_the_preview_shows_labels_beside_reconstructions_with_the_error(place):
