@@ -164,7 +164,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 """Quantisers with 8 bits a cell; fsq's 8 x 6 x 5 levels make 240 codes, a little less."""
 
-FAMILY_STEPS = 2000
+FAMILY_RATES = {"fsq": 1e-3}
+"""Learning rates other than the task's: at 5e-3 the bounded latents of fsq saturate, all in one code."""
+
+FAMILY_STEPS = 800
 
 
 @dataclass
@@ -196,8 +199,13 @@ def main() -> None:
 
 def families() -> dict[str, Task]:
     """The task of rgb for each quantiser."""
+    rgb = replace(TASKS["rgb"], steps=FAMILY_STEPS)
     return {
-        name: replace(TASKS["rgb"], network=partial(_vq, patch_size=8, **params), steps=FAMILY_STEPS)
+        name: replace(
+            rgb,
+            network=partial(_vq, patch_size=8, **params),
+            learning_rate=FAMILY_RATES.get(name, rgb.learning_rate),
+        )
         for name, params in FAMILIES.items()
     }
 
