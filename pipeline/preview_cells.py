@@ -158,7 +158,7 @@ class CellMaker:
         decode = self._tokenizers[name].decode
         try:
             found = decode([tokens[place] for place in present])  # type: ignore[misc]
-        except Exception:
+        except Exception:  # of one label, which the next line finds out
             found = [_try(lambda place=place: decode([tokens[place]])[0]) for place in present]  # type: ignore[list-item]
         for place, label in zip(present, found, strict=True):
             labels[place] = label

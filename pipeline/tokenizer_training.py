@@ -71,7 +71,7 @@ def run_fit(
         files, reason = ray.get([board.files.remote(), board.reason.remote()])
     except RayError as error:
         raise FitError(f"Ray went down under the training ({error}); the same command goes on from there") from None
-    except BaseException:
+    except BaseException:  # Ctrl-C too: the training's processes have to hear of it
         board.stop.remote("interrupted")
         raise
     ray.kill(board)
