@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 ENCODED_AT_ONCE, DECODED_AT_ONCE = 128, 32
 """How many examples go through the network together."""
 
+STARTED_ON = 1024
+"""Of how many examples a network's linear start is computed."""
+
+LOGITS = (8.0, -4.0)
+"""Gain and offset that make logits of the shares in [0, 1] that a linear start restores: 0 and 1 become 2 and 98 %."""
 
 CODEBOOK: dict[str, Any] = {"kmeans_init": True, "ema_decay": 0.9, "coef_ema_dead_code": 4.0}
 """How codebooks that are fitted here follow the latents, as fields of VQConfig: fast, with unused codes soon replaced.
@@ -110,12 +115,14 @@ class TrainedTokenizer(Tokenizer):
         """The contract of a published network. Raises ValueError where it isn't for these labels."""
 
     def design(self, examples: np.ndarray, seed: int) -> VQ:
-        """Settles the contract by the examples (n, *shape), and gives the network, with random weights from `seed`.
+        """Settles the contract by the examples (n, *shape), and gives the network, with random weights from `seed`; one
+        of maps starts linear (see `linear_start`).
 
         Raises ValueError for an empty sample.
         """
         import torch
 
+        from .linear_start import start_linear, takes_linear_start
         from .vq_network import build
 
         if not len(examples):
@@ -125,7 +132,13 @@ class TrainedTokenizer(Tokenizer):
         check_network(config, self._contract)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return build(config)
+            network = build(config)
+        if takes_linear_start(network):
+            some = np.sort(np.random.default_rng(seed).permutation(len(examples))[:STARTED_ON])
+            batches = (self.to_batch(examples[part]) for part in np.array_split(some, -(-len(some) // DECODED_AT_ONCE)))
+            gain, offset = LOGITS if self.objective == "binary_cross_entropy" else (1.0, 0.0)
+            start_linear(network, batches, gain, offset)
+        return network
 
     def to_batch(self, examples: np.ndarray) -> Tensor:
         """The network's input (B, ...) of some examples (B, *shape), on the device that `use_device` chose."""
