@@ -67,17 +67,19 @@ def provide_tokenizer(
     seed: int,
     given: Tokenizer | None = None,
     watch: Callable[[Figures, FitSettings], None] = lambda figures, settings: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> ModalityCard:
     """Fits and stores the modality's tokenizer unless it is stored already; its card, with spec and files.
 
-    given: the tokenizer, where there is nothing to fit. watch: called with the figures of a network's training.
+    given: the tokenizer, where there is nothing to fit. watch: called with the figures of a network's training; say:
+    with what begins of it.
     """
     tokenizer, problem = given or new_tokenizer(modality, card), None
     if tokenizer.uses_vocabulary:
         tokenizer.use_vocabulary(Vocabulary.from_bytes(store.read(VOCABULARY)))
     if tokenizer.needs_fit:
         try:
-            tokenizer = _fitted(store, modality, card, tokenizer, seed, watch)
+            tokenizer = _fitted(store, modality, card, tokenizer, seed, watch, say)
         except (ValueError, FileNotFoundError) as error:
             problem = error
     # Another driver that was first may have cleared the sample away, from under us even: then its tokenizer holds.
@@ -100,6 +102,7 @@ def _fitted(
     tokenizer: Tokenizer,
     seed: int,
     watch: Callable[[Figures, FitSettings], None],
+    say: Callable[[str], None],
 ) -> Tokenizer:
     """The tokenizer, fitted to the labels that were put aside."""
     sample = SampleLabels(store, f"{FIT}/{modality}")
@@ -118,7 +121,7 @@ def _fitted(
         prefix=training_of(modality),
         vocabulary=store.read(VOCABULARY) if tokenizer.uses_vocabulary else None,
     )
-    return type(tokenizer).from_files(card.label_kind, run_fit(job, lambda figures: watch(figures, job.settings)))
+    return type(tokenizer).from_files(card.label_kind, run_fit(job, lambda figures: watch(figures, job.settings), say))
 
 
 def _fitted_by_another(store: Store, modality: str, card: ModalityCard) -> ModalityCard | None:

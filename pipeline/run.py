@@ -278,7 +278,7 @@ def _fit(plan: Plan, store: Store, say: Callable[[str], None], watch: Callable[[
     for name in plan.to_fit:
         if name in collect:
             say(f"fitting the tokenizer of {name}")
-        cards[name] = provide_tokenizer(store, name, cards[name], recipe.seed, given.get(name), watch)
+        cards[name] = provide_tokenizer(store, name, cards[name], recipe.seed, given.get(name), watch, say)
     manifest = replace(plan.manifest, modalities={**plan.manifest.modalities, **cards})
     plan = _published(replace(plan, manifest=manifest, weave=replace(plan.weave, cards=cards)), store)
     remove_sample(store, collect)

@@ -1,4 +1,4 @@
-"""A network's start as a linear autoencoder: where training begins, its codes are k-means of principal components.
+"""A network's start as a linear autoencoder: when training begins, its codes are k-means of principal components.
 
 From random weights a small network takes thousands of steps to find what k-means of patches finds at once, and may
 never find it where patches are many and alike, as those of edges are. From here on it can only get better.
@@ -9,15 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from .finite_scalar import FiniteScalarQuantizer
+from .kmeans import kmeans
+from .quantizers import rows_of
 from .vit import Block, ViTDecoder, ViTEncoder
 
 if TYPE_CHECKING:
     from .vq_network import VQ
+
+_MOST_LATENTS = 2**17
 
 
 class Components(NamedTuple):
@@ -66,6 +71,25 @@ def start_linear(network: VQ, batches: Iterable[torch.Tensor], gain: float = 1.0
         decoder.out_proj.weight.copy_(gain * found.directions @ ways.T)
         decoder.out_proj.bias.copy_(gain * found.mean + offset)
         _silence(decoder)
+
+
+@torch.no_grad()
+def start_codes(network: VQ, batches: Iterable[torch.Tensor], latents_at_once: int, seed: int) -> None:
+    """Makes the codes k-means of the latents, in place of those of the first batch, which are few. Codes that k-means
+    leaves over double others, until they are replaced as unused.
+
+    latents_at_once: of all workers in one training step.
+    """
+    rest = torch.cat([rows_of(network.latents(batch)).cpu() for batch in batches]).numpy()
+    rest = rest[np.sort(np.random.default_rng(seed).permutation(len(rest))[:_MOST_LATENTS])]
+    for codebook in network.quantize.ema_codebooks:
+        points = rest / np.linalg.norm(rest, axis=1, keepdims=True).clip(1e-12) if codebook.cosine else rest
+        clusters = kmeans(points, len(codebook.embed), seed, spherical=codebook.cosine)
+        counts = np.zeros(len(codebook.embed), np.float32)
+        counts[: len(clusters.centroids)] = np.bincount(clusters.ids, minlength=len(clusters.centroids))
+        means = clusters.centroids[np.arange(len(counts)) % len(clusters.centroids)]
+        codebook.start(torch.from_numpy(means), torch.from_numpy(counts * (latents_at_once / len(rest))))
+        rest = rest - clusters.centroids[clusters.ids]
 
 
 def components_of(batches: Iterable[torch.Tensor], patch: int, most: int) -> Components:

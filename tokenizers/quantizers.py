@@ -7,6 +7,7 @@ Randomness comes from torch's default generator on the CPU.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -53,6 +54,11 @@ class Quantizer(nn.Module, ABC):
     def forward(self, latents: torch.Tensor) -> Quantized:
         """Tokens, codes and loss; in training mode the codes learn from the latents."""
 
+    @property
+    def ema_codebooks(self) -> Sequence[EMACodebook]:
+        """Those that it has, each for what those before it leave of the latents."""
+        return ()
+
 
 def in_float32(latents: torch.Tensor) -> torch.autocast:
     """A context without autocast on the latents' device."""
@@ -98,6 +104,10 @@ class VectorQuantizer(Quantizer):
         self._codebook = codebook
         self.commitment = commitment
         self.norm_latents = norm_latents
+
+    @property
+    def ema_codebooks(self) -> Sequence[EMACodebook]:
+        return (self._codebook,)
 
     def tokenize(self, latents: torch.Tensor) -> torch.Tensor:
         with in_float32(latents):
@@ -158,7 +168,7 @@ class EMACodebook(nn.Module):
         if self.cosine:
             samples = functional.normalize(samples, dim=1)
         if self.training and not self.initted:
-            self._start(samples)
+            self.start(*_kmeans(samples, len(self.embed), self.cosine))
         tokens = self.nearest(samples)
         codes = functional.embedding(tokens, self.embed)
         if self.training:
@@ -166,12 +176,12 @@ class EMACodebook(nn.Module):
         return codes, tokens
 
     @torch.no_grad()
-    def _start(self, samples: torch.Tensor) -> None:
-        embed, counts = _kmeans(samples, len(self.embed), self.cosine)
-        self.embed.copy_(embed)
+    def start(self, means: torch.Tensor, counts: torch.Tensor) -> None:
+        """Takes codes float32 (codes, dim), and about how often each will be chosen in a batch, (codes,)."""
+        self.embed.copy_(means)
         self.cluster_size.copy_(counts)
         if not self.cosine:
-            self.embed_avg.copy_(embed * counts[:, None])
+            self.embed_avg.copy_(means * counts[:, None])
         self.initted.fill_(1)
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,6 +26,10 @@ class ResidualQuantizer(Quantizer):
         modules: Any = nn.ModuleList(codebooks)
         self.codebooks = modules
         self.commitment = commitment
+
+    @property
+    def ema_codebooks(self) -> Sequence[EMACodebook]:
+        return self.codebooks
 
     def tokenize(self, latents: torch.Tensor) -> torch.Tensor:
         with in_float32(latents):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -35,11 +36,11 @@ STARTED_ON = 1024
 LOGITS = (8.0, -4.0)
 """Gain and offset that make logits of the shares in [0, 1] that a linear start restores: 0 and 1 become 2 and 98 %."""
 
-CODEBOOK: dict[str, Any] = {"kmeans_init": True, "ema_decay": 0.9, "coef_ema_dead_code": 4.0}
-"""How codebooks that are fitted here follow the latents, as fields of VQConfig: fast, with unused codes soon replaced.
+CODEBOOK: dict[str, Any] = {"kmeans_init": True, "ema_decay": 0.97, "commitment_weight": 0.25}
+"""How codebooks that are fitted here follow the latents, as fields of VQConfig.
 
-4M's decay of 0.99 and dead-code ratio of 32 are for millions of images; in the short fits of a small sample they leave
-most codes unused."""
+4M's decay of 0.99 is for long trainings, in which codes have time to follow. A commitment of 1, as 4M has it, holds
+latents where k-means began; 0.25 is the weight of VQ-VAE (arXiv 1711.00937)."""
 
 
 class NetworkParams(BaseModel):
@@ -122,7 +123,7 @@ class TrainedTokenizer(Tokenizer):
         """
         import torch
 
-        from .linear_start import start_linear, takes_linear_start
+        from .linear_start import start_codes, start_linear, takes_linear_start
         from .vq_network import build
 
         if not len(examples):
@@ -135,9 +136,12 @@ class TrainedTokenizer(Tokenizer):
             network = build(config)
         if takes_linear_start(network):
             some = np.sort(np.random.default_rng(seed).permutation(len(examples))[:STARTED_ON])
-            batches = (self.to_batch(examples[part]) for part in np.array_split(some, -(-len(some) // DECODED_AT_ONCE)))
-            gain, offset = LOGITS if self.objective == "binary_cross_entropy" else (1.0, 0.0)
-            start_linear(network, batches, gain, offset)
+            parts = np.array_split(some, -(-len(some) // DECODED_AT_ONCE))
+            logits = LOGITS if self.objective == "binary_cross_entropy" else (1.0, 0.0)
+            start_linear(network, (self.to_batch(examples[part]) for part in parts), *logits)
+            cells = math.prod(config.grid(self._contract.height, self._contract.width))
+            batches = (self.to_batch(examples[part]) for part in parts)
+            start_codes(network, batches, self.settings.batch_size * cells, seed)
         return network
 
     def to_batch(self, examples: np.ndarray) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tokenloom.tokenizers.kmeans import kmeans
-from tokenloom.tokenizers.linear_start import components_of, start_linear, takes_linear_start
+from tokenloom.tokenizers.linear_start import components_of, start_codes, start_linear, takes_linear_start
 from tokenloom.tokenizers.vq_config import VQConfig
 from tokenloom.tokenizers.vq_network import VQVAE, build
 
@@ -88,6 +88,32 @@ def test_the_first_codes_are_those_of_k_means():
     restored = network.eval().decode_tokens(network.tokenize(images))
     rows = images.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1).numpy()
     assert (restored - images).square().sum().item() < 1.2 * kmeans(rows, 64, seed=0).objective[-1]
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"norm_codes": True}, {"quant_type": "residual", "num_codebooks": 2, "codebook_size": 16}]
+)
+def test_codes_start_as_k_means_of_many_latents(change):
+    images, network = waves(96), started(CONFIG.model_copy(update=change))
+    start_codes(network, images.split(13), latents_at_once=640, seed=0)
+    books = network.quantize.ema_codebooks
+    assert all(book.initted and book.cluster_size.sum().item() == pytest.approx(640) for book in books)
+    latents = network.latents(images).detach()
+    if change.get("norm_codes"):
+        latents = torch.nn.functional.normalize(latents, dim=1)
+    codes = network.tokens_to_embedding(network.tokenize(images))
+    rows = latents.permute(0, 2, 3, 1).flatten(0, 2).numpy()
+    clusters = kmeans(rows, len(books[0].embed), seed=1, spherical=books[0].cosine)
+    assert (codes - latents).square().sum().item() < 1.05 * clusters.objective[-1]
+
+
+def test_there_may_be_more_codes_than_latents():
+    image, network = waves(1), started(CONFIG.model_copy(update={"codebook_size": 100}))
+    start_codes(network, [image], latents_at_once=64, seed=0)
+    (book,) = network.quantize.ema_codebooks
+    assert not book.cluster_size[64:].any()
+    assert network.tokenize(image).max() < 64
+    torch.testing.assert_close(network.tokens_to_embedding(network.tokenize(image)), network.latents(image).detach())
 
 
 def test_gain_and_offset_are_of_the_output():
