@@ -126,7 +126,7 @@ def _new_training(job: FitJob, tokenizer: TrainedTokenizer, examples: Examples) 
     tokenizer.use_device(str(device))
     try:
         perceptual = tokenizer.perceptual_loss(job.perceptual_weights())
-    except CheckpointError as error:
+    except (CheckpointError, ModuleNotFoundError) as error:
         raise FitError(str(error)) from None
     return Training(
         network,

@@ -136,8 +136,8 @@ class PerceptualLoss:
         return features
 
     def _scaled(self, pictures: Tensor) -> Tensor:
-        """To the next multiples of the patch: never smaller, so that no pixel is lost. Not antialiased, which only
-        matters to what becomes smaller, and whose gradient is another in every run on a GPU."""
+        """To the next multiples of the patch: never smaller, so that no pixel is lost. Not antialiased: that only
+        matters to what becomes smaller, and has no gradient on GPUs that is the same in every run."""
         from torch.nn import functional
 
         size = [math.ceil(side / self._patch) * self._patch for side in pictures.shape[2:]]

@@ -238,8 +238,8 @@ class Training:
         return (
             f"training stopped at step {self.step + 1} of {self._settings.steps}, after {_PATIENCE} steps in a row "
             f"whose loss or gradient wasn't finite: the loss ({self._objective}) is {reconstruction:g}, {beside}"
-            f"{gradients}, the learning rate {rate:.2g}. Try a smaller learning_rate (a "
-            f"third, say), a longer warmup, a smaller clip, or precision: float32"
+            f"{gradients}, the learning rate {rate:.2g}. Try a smaller learning_rate (a third, say), a longer "
+            f"warmup, a smaller clip, or precision: float32"
         )
 
     def _add_to_window(self, tokens: Tensor) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +11,15 @@ from typing import Any
 
 import fsspec
 import pytest
+from rich.console import Console
 from small_fits import fit_job, pictures
 from tokenloom.labelers.dinov2 import Dinov2
+from tokenloom.pipeline.commands import _print_licences
 from tokenloom.pipeline.fit_job import FitError
 from tokenloom.pipeline.manifest import ModalityCard
 from tokenloom.pipeline.plan import weave
 from tokenloom.pipeline.recipe import RecipeError
+from tokenloom.pipeline.run import make_plan
 from tokenloom.pipeline.storage import Store
 from tokenloom.pipeline.tokenizer_choice import perceptual_source
 from tokenloom.pipeline.weights import WeightsError, WeightsSource, hash_files, localise
@@ -112,6 +117,14 @@ def test_other_weights_are_refused(tmp_path):
         card(chosen("facebook/metaclip-b16"))
     with pytest.raises(WeightsError, match="no such file"):
         card(chosen(tmp_path / "nowhere"))
+
+
+def test_a_run_says_under_which_licence_the_weights_are(corpus_tar, weights, tmp_path):
+    folder = shutil.copytree(weights, tmp_path / "dinov2-tiny")
+    plan = make_plan(recipe(corpus_tar, tmp_path / "out", {"rgb": chosen(folder)}))
+    console = Console(file=io.StringIO(), width=200, record=True)
+    _print_licences(console, plan)
+    assert re.search(r"dinov2-tiny +Apache-2\.0 +rgb", console.export_text())
 
 
 def test_a_machine_that_holds_other_weights_is_refused(weights):
