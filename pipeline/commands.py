@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from ..tokenizers.perceptual import PERCEPTUAL
 from .engine import cluster_size, stop_ray
 from .estimate import Estimate, calibrate
 from .manifest import TokensCard
@@ -114,6 +115,10 @@ def _print_licences(console: Console, plan: Plan) -> None:
         for weights in (card.weights, card.tokens.weights if card.tokens else None):
             if weights:
                 used.setdefault((weights.source, weights.licence), []).append(name)
+        perceptual = (card.tokens.fit or {}).get("perceptual") if card.tokens and not card.tokens.spec else None
+        if perceptual:
+            source = perceptual["weights"]
+            used.setdefault((source, PERCEPTUAL.licence_of(source)), []).append(name)
     if used:
         table = _table("weights in use", "licence", "modalities")
         for (source, licence), names in sorted(used.items()):

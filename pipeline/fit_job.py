@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..labelers.dinov2 import Dinov2
 from ..labelers.kinds import kind_from
 from ..labelers.registry import TOKENIZERS, find
 from ..tokenizers.fit_settings import FitSettings
@@ -18,8 +19,10 @@ from ..tokenizers.trained import TrainedTokenizer
 from ..tokenizers.vocabulary import Vocabulary
 from .storage import Store
 from .training_examples import LabelSource
+from .weights import WeightsSource
 
-_WITHOUT_EFFECT = {"checkpoint_every", "report_every"}
+_WITHOUT_EFFECT = {"checkpoint_every": True, "report_every": True, "perceptual": {"weights": True}}
+"""Settings that the outcome doesn't depend on; weights are told by their sha256."""
 
 
 class FitError(ValueError):
@@ -30,7 +33,8 @@ class FitError(ValueError):
 class FitJob:
     """tokenizer: as the registry knows it, or module:Class. kind (as `Kind.describe` gives it), params: what it is made
     with. labels: where they come from. Checkpoints and metrics.jsonl lie below `prefix` of `store`, which nothing else
-    may use. vocabulary: the text vocabulary's tokenizer.json, for tokenizers that use one.
+    may use. vocabulary: the text vocabulary's tokenizer.json, for tokenizers that use one. perceptual: whence the
+    weights of the settings' perceptual loss; None takes their name in the settings.
     """
 
     tokenizer: str
@@ -42,9 +46,11 @@ class FitJob:
     store: Store
     prefix: str
     vocabulary: bytes | None = field(default=None, repr=False)
+    perceptual: WeightsSource | None = None
 
     def new_tokenizer(self) -> TrainedTokenizer:
-        """The tokenizer, not yet fitted. Raises FitError for one without a network, and for wrong parameters."""
+        """The tokenizer, not yet fitted. Raises FitError for one without a network, and for wrong parameters and
+        settings."""
         tokenizer_class = find(TOKENIZERS, self.tokenizer, Tokenizer)
         if not issubclass(tokenizer_class, TrainedTokenizer):
             raise FitError(f"{self.tokenizer} has no network to be trained")
@@ -54,9 +60,21 @@ class FitJob:
             problem = error.errors()[0]
             raise FitError(f"{self.tokenizer}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
         tokenizer.settings = self.settings
+        try:
+            tokenizer.check_settings()
+        except ValueError as error:
+            raise FitError(f"{self.tokenizer}: {error}") from None
         if self.vocabulary is not None:
             tokenizer.use_vocabulary(Vocabulary.from_bytes(self.vocabulary))
         return tokenizer
+
+    def perceptual_weights(self) -> str | None:
+        """Where those of the perceptual loss lie on this machine, fetched if need be; None where there is no such loss.
+        Raises WeightsError where they can't be had, or aren't those that the settings name."""
+        wanted = self.settings.perceptual
+        if wanted is None:
+            return None
+        return (self.perceptual or WeightsSource(wanted.weights)).fetch(wanted.sha256, Dinov2)
 
     def digest(self, version: int, examples: str) -> str:
         """16 hex digits of all that the outcome depends on: the job, the tokenizer's version, the program's own, and
@@ -65,7 +83,7 @@ class FitJob:
             "tokenizer": [self.tokenizer, version, version_of("tokenloom")],
             "kind": self.kind,
             "params": self.params,
-            "settings": self.settings.model_dump(mode="json", exclude=_WITHOUT_EFFECT),
+            "settings": self.settings.model_dump(mode="json", exclude=_WITHOUT_EFFECT, exclude_none=True),
             "seed": self.seed,
             "examples": examples,
         }

@@ -7,9 +7,10 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..labelers.hub import CheckpointError
 from ..labelers.kinds import kind_from
 from .fit_checkpoints import Checkpoints
-from .fit_job import FitJob
+from .fit_job import FitError, FitJob
 from .training_examples import Examples, gather
 
 if TYPE_CHECKING:
@@ -123,6 +124,10 @@ def _new_training(job: FitJob, tokenizer: TrainedTokenizer, examples: Examples) 
         torch.use_deterministic_algorithms(True, warn_only=True)
     network = tokenizer.design(examples.array, job.seed)
     tokenizer.use_device(str(device))
+    try:
+        perceptual = tokenizer.perceptual_loss(job.perceptual_weights())
+    except (CheckpointError, ModuleNotFoundError) as error:
+        raise FitError(str(error)) from None
     return Training(
         network,
         tokenizer.objective,
@@ -134,6 +139,7 @@ def _new_training(job: FitJob, tokenizer: TrainedTokenizer, examples: Examples) 
         context.get_world_rank(),
         context.get_world_size(),
         lambda module: prepare_model(module, move_to_device=False),
+        perceptual,
     )
 
 

@@ -24,7 +24,7 @@ from .storage import Store
 from .tokenizer_store import FIT, TOKENIZERS, VOCABULARY, new_tokenizer, sample_labels, texts_among, training_of
 from .tokenizer_training import run_fit
 from .training_examples import SampleLabels
-from .weights import localise
+from .weights import WeightsSource, localise
 from .worklist import Work
 
 if TYPE_CHECKING:
@@ -68,18 +68,19 @@ def provide_tokenizer(
     given: Tokenizer | None = None,
     watch: Callable[[Figures, FitSettings], None] = lambda figures, settings: None,
     say: Callable[[str], None] = lambda text: None,
+    perceptual: WeightsSource | None = None,
 ) -> ModalityCard:
     """Fits and stores the modality's tokenizer unless it is stored already; its card, with spec and files.
 
     given: the tokenizer, where there is nothing to fit. watch: called with the figures of a network's training; say:
-    with what begins of it.
+    with what begins of it. perceptual: as of FitJob.
     """
     tokenizer, problem = given or new_tokenizer(modality, card), None
     if tokenizer.uses_vocabulary:
         tokenizer.use_vocabulary(Vocabulary.from_bytes(store.read(VOCABULARY)))
     if tokenizer.needs_fit:
         try:
-            tokenizer = _fitted(store, modality, card, tokenizer, seed, watch, say)
+            tokenizer = _fitted(store, modality, card, tokenizer, seed, watch, say, perceptual)
         except (ValueError, FileNotFoundError) as error:
             problem = error
     # Another driver that was first may have cleared the sample away, from under us even: then its tokenizer holds.
@@ -103,6 +104,7 @@ def _fitted(
     seed: int,
     watch: Callable[[Figures, FitSettings], None],
     say: Callable[[str], None],
+    perceptual: WeightsSource | None,
 ) -> Tokenizer:
     """The tokenizer, fitted to the labels that were put aside."""
     sample = SampleLabels(store, f"{FIT}/{modality}")
@@ -120,6 +122,7 @@ def _fitted(
         store=store,
         prefix=training_of(modality),
         vocabulary=store.read(VOCABULARY) if tokenizer.uses_vocabulary else None,
+        perceptual=perceptual,
     )
     return type(tokenizer).from_files(card.label_kind, run_fit(job, lambda figures: watch(figures, job.settings), say))
 

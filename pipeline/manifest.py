@@ -96,6 +96,9 @@ class ModalityCard:
         for card in (parts, parts["tokens"] or {}):
             if card.get("weights"):
                 card["weights"] = card["weights"]["sha256"]
+        perceptual = ((parts["tokens"] or {}).get("fit") or {}).get("perceptual")
+        if perceptual:
+            del perceptual["weights"]  # their sha256 stays
         return parts
 
     @property

@@ -20,6 +20,7 @@ from .plan import Stage, Weave, stages, weave
 from .raylet import raylet_watched
 from .recipe import Recipe, RecipeError
 from .storage import Store
+from .tokenizer_choice import perceptual_source
 from .tokenizer_store import (
     TOKENIZERS,
     given_tokenizer,
@@ -278,7 +279,8 @@ def _fit(plan: Plan, store: Store, say: Callable[[str], None], watch: Callable[[
     for name in plan.to_fit:
         if name in collect:
             say(f"fitting the tokenizer of {name}")
-        cards[name] = provide_tokenizer(store, name, cards[name], recipe.seed, given.get(name), watch, say)
+        whence = perceptual_source(recipe, name)
+        cards[name] = provide_tokenizer(store, name, cards[name], recipe.seed, given.get(name), watch, say, whence)
     manifest = replace(plan.manifest, modalities={**plan.manifest.modalities, **cards})
     plan = _published(replace(plan, manifest=manifest, weave=replace(plan.weave, cards=cards)), store)
     remove_sample(store, collect)

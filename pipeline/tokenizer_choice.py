@@ -8,14 +8,18 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ..labelers.dinov2 import Dinov2
+from ..labelers.hub import CheckpointError
 from ..labelers.kinds import Kind
+from ..labelers.licences import is_noncommercial
 from ..labelers.registry import TOKENIZERS, find
-from ..tokenizers.fit_settings import FitSettings
+from ..tokenizers.fit_settings import FitSettings, PerceptualSettings
+from ..tokenizers.perceptual import PERCEPTUAL, blocks_of
 from ..tokenizers.tokenizer import Tokenizer
 from ..tokenizers.trained import TrainedTokenizer
 from .manifest import TokensCard, WeightsCard
 from .recipe import Recipe, RecipeError, TokenizerSettings
-from .weights import resolve, without_credentials
+from .weights import WeightsSource, resolve, without_credentials
 
 
 def tokens_card(recipe: Recipe, name: str, kind: Kind, default: str | None = None) -> TokensCard | None:
@@ -38,11 +42,51 @@ def tokens_card(recipe: Recipe, name: str, kind: Kind, default: str | None = Non
             raise RecipeError(f"{where}: {reference} has no network to be trained; leave out fit and weights")
         return card
     if chosen.weights is None:
-        return replace(card, fit=(chosen.fit or FitSettings()).model_dump(mode="json"))
+        settings = chosen.fit or FitSettings()
+        tokenizer = tokenizer_class(kind, params)
+        tokenizer.settings = settings
+        try:
+            tokenizer.check_settings()
+        except ValueError as error:
+            raise RecipeError(f"{where}.fit.{error}") from None
+        if settings.perceptual:
+            pinned = _pinned(recipe, name, settings.perceptual, f"{where}.fit.perceptual")
+            settings = settings.model_copy(update={"perceptual": pinned})
+        return replace(card, fit=settings.model_dump(mode="json", exclude_none=True))
     found = resolve(chosen.weights, recipe.storage_options)
     source = without_credentials(chosen.weights)
     weights = WeightsCard(source, found.sha256, tokenizer_class.weights.licence_of(source))
     return replace(card, params=params.model_dump(mode="json", exclude_unset=True), weights=weights)
+
+
+def perceptual_source(recipe: Recipe, name: str) -> WeightsSource | None:
+    """Whence the weights of the perceptual loss with which the recipe has a modality's tokenizer trained."""
+    chosen = recipe.modalities[name].tokenizer
+    if chosen is None or chosen.fit is None or chosen.fit.perceptual is None:
+        return None
+    return WeightsSource(recipe.weights or chosen.fit.perceptual.weights, recipe.storage_options)
+
+
+def _pinned(recipe: Recipe, name: str, wanted: PerceptualSettings, where: str) -> PerceptualSettings:
+    """With the weights' hash. Fetches them. RecipeError for those that have no such blocks, or a licence that the
+    recipe would have to accept."""
+    given = perceptual_source(recipe, name)
+    assert given is not None
+    source = without_credentials(given.source)
+    licence = PERCEPTUAL.licence_of(source)
+    if is_noncommercial(licence) and licence not in recipe.accept_license:
+        raise RecipeError(
+            f"{where}: the weights {source} are under the licence {licence}, which forbids commercial use; to accept "
+            f"it, write `accept_license: {licence}` into the recipe, or take other weights"
+        )
+    found = resolve(given.source, given.options, Dinov2)
+    if recipe.weights is None and wanted.sha256 not in (None, found.sha256):
+        raise RecipeError(f"{where}: the weights {source} have the SHA-256 {found.sha256}, not {wanted.sha256}")
+    try:
+        blocks_of(wanted, found.path)
+    except (ValueError, CheckpointError) as error:
+        raise RecipeError(f"{where}: {error}") from None
+    return wanted.model_copy(update={"weights": source, "sha256": found.sha256})
 
 
 def tokenizer_for(reference: str, kind: Kind, where: str) -> type[Tokenizer]:

@@ -20,7 +20,7 @@ from .progress import FitProgress
 from .recipe import Recipe, RecipeError, TokenizerSettings, load_recipe
 from .storage import Store
 from .tokenizer_card import modality_card_of, model_card
-from .tokenizer_choice import tokens_card
+from .tokenizer_choice import perceptual_source, tokens_card
 from .tokenizer_source import TokenizerError, vocabulary_of
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ def fit_job(recipe: Recipe, modality: str, target: str) -> FitJob:
         store=store,
         prefix=_TRAINING,
         vocabulary=vocabulary_of(dataset),
+        perceptual=perceptual_source(recipe, modality),
     )
 
 

@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -32,6 +32,24 @@ class LocalWeights:
 
     path: str
     sha256: str
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Weights for every machine of a cluster to fetch. source: as the user named it; options: of its file system."""
+
+    source: str = field(repr=False)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def fetch(self, sha256: str | None, labeler_class: type[Labeler] | None = None) -> str:
+        """Their path here. WeightsError where they aren't those with that hash. labeler_class: as of `localise`."""
+        found = resolve(self.source, self.options, labeler_class)
+        if sha256 not in (None, found.sha256):
+            raise WeightsError(
+                f"weights {without_credentials(self.source)}: their SHA-256 is {found.sha256} here and was {sha256} "
+                f"when they were chosen: give these ones back, or another name to those"
+            )
+        return found.path
 
 
 def localise(source: str, options: Mapping[str, Any] | None = None, labeler_class: type[Labeler] | None = None) -> str:

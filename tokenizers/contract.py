@@ -148,11 +148,18 @@ class InputContract(BaseModel):
         numbers = output.float()
         if self.form == "normals":  # which lie in [-1, 1] before the network, whatever labels hold
             numbers = torch.nn.functional.normalize(numbers, dim=1, eps=1e-6)
-        numbers = self._restored(numbers)
+        numbers = self.restored(numbers)
         if self.form == "vector" and self.length is not None:
             numbers = torch.nn.functional.normalize(numbers, dim=1) * self.length
         labels = self._channels_last(numbers).cpu().numpy()
         return list(nearest_rotations(labels) if self.form == "pose" else self._in_dtype(labels))
+
+    def restored(self, numbers: Tensor) -> Tensor:
+        """Numbers (B, channels, height, width) as they were before `to_network` shifted and scaled them; those of
+        integers lie in [0, 1]."""
+        if self._is_plain:
+            return numbers
+        return numbers * self._per_channel(self.std, numbers) + self._per_channel(self.mean, numbers)
 
     def _channels_first(self, numbers: Tensor) -> Tensor:
         match self.form:
@@ -176,11 +183,6 @@ class InputContract(BaseModel):
         if self._is_plain:
             return numbers
         return (numbers - self._per_channel(self.mean, numbers)) / self._per_channel(self.std, numbers)
-
-    def _restored(self, numbers: Tensor) -> Tensor:
-        if self._is_plain:
-            return numbers
-        return numbers * self._per_channel(self.std, numbers) + self._per_channel(self.mean, numbers)
 
     @property
     def _is_plain(self) -> bool:

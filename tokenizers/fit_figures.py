@@ -13,8 +13,9 @@ from typing import Any
 class Figures:
     """One step, as it was at its end.
 
-    step: steps done by now. loss: the sum of the parts, `reconstruction` (the objective) and `quantizer` (what holds
-    the latents near their codes), means over the batch of all workers. usage: share of the codes among recent tokens
+    step: steps done by now. loss: the sum of the parts, `reconstruction` (the objective), `quantizer` (what holds the
+    latents near their codes) and, where there is one, `perceptual` (times its weight), means over the batch of all
+    workers. usage: share of the codes among recent tokens
     of the first worker; perplexity: of these. gradient_norm: before clipping. skipped: whether the step's loss or
     gradient wasn't finite, so that it changed nothing. examples_per_second: of all workers together, over the last few
     steps.

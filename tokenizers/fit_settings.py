@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class PerceptualSettings(BaseModel):
+    """Of a loss that is added to the reconstruction's, where labels are images of colour and the decoder is a ViT.
+
+    weights: of the frozen vision transformer whose features are compared: a folder, hub id or URL of a checkpoint of
+        transformers (DINOv2, DINOv3, CLIP, SigLIP, ViT); `tiny` is a DINOv2 of random numbers, to try a recipe.
+    weight: what the mean distance of the features is multiplied by.
+    blocks: after which of the transformer's blocks, counted from 0; None: at each quarter of its depth, of 12 blocks
+        2, 5, 8 and 11, as 4M has it.
+    sha256: of the weights' files. The pipeline notes it when it first sees them, and refuses others from then on.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    weights: str
+    weight: float = Field(default=1.0, gt=0)
+    blocks: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=1)
+    sha256: str | None = None
 
 
 class FitSettings(BaseModel):
@@ -26,6 +44,7 @@ class FitSettings(BaseModel):
     report_every: steps from one line of metrics.jsonl to the next.
     workers: processes that train together, each with a GPU where the cluster has as many; more need not be faster
         without GPUs.
+    perceptual: a loss to be added, for images of colour; None adds none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +59,7 @@ class FitSettings(BaseModel):
     checkpoint_every: int = Field(default=500, ge=1)
     report_every: int = Field(default=10, ge=1)
     workers: int = Field(default=1, ge=1)
+    perceptual: PerceptualSettings | None = None
 
     @model_validator(mode="after")
     def _equal_parts(self) -> FitSettings:

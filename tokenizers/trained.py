@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..labelers.kinds import Kind
+from ..labelers.kinds import Image, Kind
 from ..labelers.labeler import Weights
 from .contract import OBJECTIVES, InputContract
 from .fit_settings import FitSettings
@@ -25,6 +25,7 @@ from .vq_config import VQConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .perceptual import PerceptualLoss
     from .vq_network import VQ
 
 ENCODED_AT_ONCE, DECODED_AT_ONCE = 128, 32
@@ -99,6 +100,14 @@ class TrainedTokenizer(Tokenizer):
         """The name of the loss (see `losses`) that training makes small."""
         return OBJECTIVES[self.contract.form]
 
+    def check_settings(self) -> None:
+        """Raises ValueError where `settings` ask for what can't be had with these labels and parameters."""
+        if self.settings.perceptual is not None:
+            raise ValueError(
+                f"perceptual: it is for images of colour in 3 channels, not for labels of the kind {self.kind.name}"
+                f"{_content(self.kind)}: leave it out"
+            )
+
     @abstractmethod
     def examples(self, label: Any) -> np.ndarray:
         """What the network sees of a label, checked, in a compact dtype: (n, *shape), n = 0 where it sees nothing."""
@@ -119,13 +128,14 @@ class TrainedTokenizer(Tokenizer):
         """Settles the contract by the examples (n, *shape), and gives the network, with random weights from `seed`; one
         of maps starts linear (see `linear_start`).
 
-        Raises ValueError for an empty sample.
+        Raises ValueError for an empty sample, and as `check_settings` does.
         """
         import torch
 
         from .linear_start import start_codes, start_linear, takes_linear_start
         from .vq_network import build
 
+        self.check_settings()
         if not len(examples):
             raise ValueError(f"{type(self).__name__} can't be fitted: the sample holds nothing that it tokenises")
         self._contract = self._contract_for(examples)
@@ -143,6 +153,18 @@ class TrainedTokenizer(Tokenizer):
             batches = (self.to_batch(examples[part]) for part in parts)
             start_codes(network, batches, self.settings.batch_size * cells, seed)
         return network
+
+    def perceptual_loss(self, weights: str | None = None) -> PerceptualLoss | None:
+        """What `settings` add to the objective of a designed network, where `use_device` said; None: nothing.
+
+        weights: the folder here of those that the settings name, or their hub id; None takes the name as it is.
+        """
+        if self.settings.perceptual is None:
+            return None
+        from .perceptual import PerceptualLoss
+
+        wanted = self.settings.perceptual
+        return PerceptualLoss.load(wanted, weights or wanted.weights, self.contract.restored, self._device)
 
     def to_batch(self, examples: np.ndarray) -> Tensor:
         """The network's input (B, ...) of some examples (B, *shape), on the device that `use_device` chose."""
@@ -287,6 +309,11 @@ class TrainedTextTokenizer(TrainedTokenizer, StructuredTokenizer):
         tokenizer = cast(TrainedTextTokenizer, super().from_files(kind, files))
         tokenizer.use_vocabulary(Vocabulary.from_bytes(read(files, VOCABULARY)))
         return tokenizer
+
+
+def _content(kind: Kind) -> str:
+    """What an image shows, as it is said behind its kind."""
+    return f" with {kind.content} in {kind.channels} channels" if isinstance(kind, Image) else ""
 
 
 def check_network(config: VQConfig, contract: InputContract) -> None:

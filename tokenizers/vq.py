@@ -13,7 +13,7 @@ from ..labelers.kinds import FeatureMap, Image, Vector
 from .contract import InputContract, contract_for, with_statistics
 from .tokenizer import TokenSpec
 from .trained import CODEBOOK, NetworkParams, TrainedTokenizer
-from .vq_config import MLPSize, VQConfig, network_size
+from .vq_config import MLPSize, UNetSize, VQConfig, network_size
 
 FSQ_LEVELS: dict[int, tuple[int, ...]] = {
     256: (8, 6, 5),
@@ -65,6 +65,16 @@ class VQTokenizer(TrainedTokenizer):
     @property
     def objective(self) -> str:
         return self.params.objective or super().objective
+
+    def check_settings(self) -> None:
+        kind, decoder = self.kind, self.params.decoder or "vit_t_dec"
+        if not (isinstance(kind, Image) and kind.content == "colour" and kind.channels == 3):
+            super().check_settings()
+        elif self.settings.perceptual is not None and isinstance(network_size(decoder, "dec"), UNetSize):
+            raise ValueError(
+                f"perceptual: the decoder {decoder} learns to denoise, from however much noise, so that there is no "
+                f"picture to be seen: leave it out, or take a ViT (decoder: vit_t_dec)"
+            )
 
     @property
     def spec(self) -> TokenSpec:

@@ -21,8 +21,9 @@ from .fit_settings import FitSettings
 from .losses import loss as loss_of
 
 if TYPE_CHECKING:
+    from .perceptual import PerceptualLoss
     from .trained import TrainedTokenizer
-    from .vq_network import VQ
+    from .vq_network import VQ, VQOutput
 
 _PATIENCE = 5
 """Steps in a row that may have to be skipped before training stops."""
@@ -40,6 +41,7 @@ class Training:
     network: trained in place; on `device` from here on. objective: a name of `losses`. examples: (n, ...), an array or
     memmap; to_batch: makes the network's input of some of them. rank, world: which worker of how many this is; all must
     be given the same examples. distribute: what wraps the network so that all workers share their gradients.
+    perceptual: the loss of `settings.perceptual`, on `device`; it isn't part of the state, since it doesn't change.
 
     Weights are averaged over the steps (`FitSettings.ema`). Codes and other buffers are not averaged again: an EMA
     codebook is a moving average already, and a code that was moved to where latents lie would be pulled back to where
@@ -58,14 +60,19 @@ class Training:
         rank: int = 0,
         world: int = 1,
         distribute: Callable[[nn.Module], nn.Module] | None = None,
+        perceptual: PerceptualLoss | None = None,
     ) -> None:
         if not len(examples):
             raise ValueError("there are no examples to train on: none of the labels holds one")
         if settings.batch_size % world:
             raise ValueError(f"batch_size = {settings.batch_size} isn't a multiple of the {world} workers")
+        if (perceptual is None) != (settings.perceptual is None):
+            raise ValueError("a perceptual loss is to be given where the settings have one, and nowhere else")
         self.network = network.to(device).train()
         self.step = 0
         self._objective, self._settings, self._seed = objective, settings, seed
+        self._perceptual = perceptual
+        self._parts = ["reconstruction", "quantizer", *(["perceptual"] if perceptual else [])]
         self._examples, self._to_batch = examples, to_batch
         self._device, self._rank, self._world = torch.device(device), rank, world
         self._module = distribute(self.network) if distribute else self.network
@@ -75,7 +82,7 @@ class Training:
         self._optimizer = _adamw(self.network, settings)
         self._window = UsageWindow(network.config.vocabulary, network.config.tokens_per_cell)
         self._skipped_in_a_row = self._skipped = 0
-        self._last = np.zeros(3)
+        self._last = np.zeros(len(self._parts) + 1)  # losses by part, and the gradient norm
         self._speed = Speed()
 
     def advance(self) -> Figures:
@@ -91,11 +98,10 @@ class Training:
         torch.manual_seed(step_seed(self._seed, self.step, self._rank))
         with self._autocast():
             output = self._module(batch)
-        reconstruction = loss_of(self._objective, output.prediction, output.target)
-        (reconstruction + output.quantizer_loss.float()).backward()
+            losses = self._losses(output)
+        losses.sum().backward()
         norm = nn.utils.get_total_norm(weight.grad for weight in self._weights.values() if weight.grad is not None)
-        losses = torch.stack([reconstruction.detach(), output.quantizer_loss.detach().float()])
-        self._last = np.array([*self._mean(losses).tolist(), norm.item()])
+        self._last = np.array([*self._mean(losses.detach()).tolist(), norm.item()])
         skip = not np.isfinite(self._last).all()
         if skip:
             self._undo(before, rate)
@@ -135,9 +141,11 @@ class Training:
                 groups[group][rest] = tensor
         expected = {name: value.shape for name, value in self.network.state_dict().items()}
         found = {name: value.shape for name, value in groups["network"].items()}
-        if expected != found or state["window"].shape != self._window.tokens.shape:
-            odd = sorted({name for name, _ in expected.items() ^ found.items()})
-            raise ValueError(f"the state is of another network: {', '.join(odd[:3]) or 'window'} differ")
+        own = {"window": self._window.tokens.shape, "last": self._last.shape}
+        odd = sorted({name for name, _ in expected.items() ^ found.items()})
+        odd += [name for name, shape in own.items() if state[name].shape != shape]
+        if odd:
+            raise ValueError(f"the state is of another network or other losses: {', '.join(odd[:3])} differ")
         self.network.load_state_dict(groups["network"])
         for name, tensor in groups["average"].items():
             self._average[name].copy_(tensor)
@@ -169,18 +177,25 @@ class Training:
             "steps": self.step,
             "examples": len(self._examples),
             "objective": self._objective,
-            "loss": float(self._last[:2].sum()),
-            "reconstruction_loss": float(self._last[0]),
-            "quantizer_loss": float(self._last[1]),
+            "loss": float(self._last[:-1].sum()),
+            **{f"{name}_loss": float(value) for name, value in zip(self._parts, self._last, strict=False)},
             "usage": usage.share,
             "perplexity": usage.perplexity,
             "skipped": self._skipped,
-            "settings": self._settings.model_dump(exclude={"checkpoint_every", "report_every"}),
+            "settings": self._settings.model_dump(exclude={"checkpoint_every", "report_every"}, exclude_none=True),
         }
 
     def _batch(self) -> Tensor:
         places = self._batches.at(self.step, self._rank, self._world)
         return self._to_batch(np.asarray(self._examples[places])).to(self._device)
+
+    def _losses(self, output: VQOutput) -> Tensor:
+        """float32, one of each part; their sum is what the step makes smaller."""
+        losses = [loss_of(self._objective, output.prediction, output.target), output.quantizer_loss.float()]
+        if self._perceptual is not None:
+            assert self._settings.perceptual is not None
+            losses.append(self._settings.perceptual.weight * self._perceptual(output.prediction, output.target))
+        return torch.stack(losses)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         wanted = self._settings.precision
@@ -213,7 +228,8 @@ class Training:
             raise DivergedError(self._report(rate))
 
     def _report(self, rate: float) -> str:
-        reconstruction, quantizer, norm = self._last
+        reconstruction, *others, norm = self._last
+        beside = "".join(f"the {part} loss {loss:g}, " for part, loss in zip(self._parts[1:], others, strict=True))
         broken = [n for n, w in self._weights.items() if w.grad is not None and not w.grad.isfinite().all()]
         gradients = f"the gradient norm is {norm:g}"
         if broken:  # gradients flow from the decoder, which isn't registered last, to the encoder
@@ -221,9 +237,9 @@ class Training:
             gradients += f", not finite first in {first} and in {len(broken)} of {len(self._weights)} weights"
         return (
             f"training stopped at step {self.step + 1} of {self._settings.steps}, after {_PATIENCE} steps in a row "
-            f"whose loss or gradient wasn't finite: the loss ({self._objective}) is {reconstruction:g}, the "
-            f"quantizer's {quantizer:g}, {gradients}, the learning rate {rate:.2g}. Try a smaller learning_rate (a "
-            f"third, say), a longer warmup, a smaller clip, or precision: float32"
+            f"whose loss or gradient wasn't finite: the loss ({self._objective}) is {reconstruction:g}, {beside}"
+            f"{gradients}, the learning rate {rate:.2g}. Try a smaller learning_rate (a third, say), a longer "
+            f"warmup, a smaller clip, or precision: float32"
         )
 
     def _add_to_window(self, tokens: Tensor) -> None:
@@ -233,8 +249,8 @@ class Training:
         self._window.add(parts.cpu().numpy())
 
     def _figures(self, rate: float, skipped: bool) -> Figures:
-        reconstruction, quantizer, norm = self._last.tolist()
-        parts = {"reconstruction": reconstruction, "quantizer": quantizer}
+        *losses, norm = self._last.tolist()
+        parts = dict(zip(self._parts, losses, strict=True))
         usage = self._window.usage()
         speed = self._speed.after(self._settings.batch_size)
         return Figures(self.step, sum(parts.values()), parts, usage.share, usage.perplexity, norm, rate, skipped, speed)
@@ -246,7 +262,15 @@ def train(
     """Trains the tokenizer's network in this process, on the CPU, and gives it to the tokenizer. `watch` is called
     after every step. Raises DivergedError, and ValueError for examples that don't do."""
     network = tokenizer.design(examples, seed)
-    training = Training(network, tokenizer.objective, examples, tokenizer.to_batch, tokenizer.settings, seed)
+    training = Training(
+        network,
+        tokenizer.objective,
+        examples,
+        tokenizer.to_batch,
+        tokenizer.settings,
+        seed,
+        perceptual=tokenizer.perceptual_loss(),
+    )
     while training.step < tokenizer.settings.steps:
         figures = training.advance()
         if watch:

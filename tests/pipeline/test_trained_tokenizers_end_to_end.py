@@ -25,7 +25,7 @@ modalities:
 """
 TRAINED = """
       params: {codes: 16, encoder: vit_xt_enc, decoder: vit_xt_dec, patch_size: 8}
-      fit: {steps: 40, batch_size: 4, checkpoint_every: 10}"""
+      fit: {steps: 40, batch_size: 4, checkpoint_every: 10, perceptual: {weights: tiny}}"""
 SECONDS = 240
 
 
@@ -71,6 +71,9 @@ def test_a_run_fits_and_tokenises(place):
     assert "nothing to do" in tokenloom("run", place / "mine.yaml")
     dataset = open_dataset(str(place / "whole"))
     assert dataset.modalities["rgb"].vocabulary == 16
+    fit = json.loads((place / "whole" / "tokenizers" / "rgb" / "config.json").read_text())["fit"]
+    assert fit["perceptual_loss"] > 0
+    assert len(fit["settings"]["perceptual"]["sha256"]) == 64
     rows = [row.values["rgb"] for row in dataset.iterate(["rgb"])]
     assert len({tuple(tokens) for tokens in rows}) == len(rows) == 12
     assert all(len(tokens) == 16 for tokens in rows)
