@@ -14,7 +14,7 @@ from ..labelers.registry import find_labeler
 from .manifest import ModalityCard, WeightsCard
 from .recipe import ModalitySettings, Recipe, RecipeError, StageSettings
 from .tokenizer_choice import tokens_card, validated
-from .weights import PACKAGE, LocalWeights, resolve, without_credentials
+from .weights import PACKAGE, LocalWeights, resolve, weights_of, without_credentials
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,8 @@ def _new_group(recipe: Recipe, name: str, settings: ModalitySettings) -> _Group:
     labeler_class = find_labeler(reference)
     params = validated(labeler_class.Params, settings.params, f"modalities.{name}.params")
     source = _source_of_weights(recipe, settings, labeler_class)
-    weights = resolve(source, recipe.storage_options, labeler_class) if source else None
+    with weights_of(f"modalities.{name}.weights"):
+        weights = resolve(source, recipe.storage_options, labeler_class) if source else None
     labeler = labeler_class(params, weights.path if weights else None)
     made = [modality.name for modality in labeler.makes]
     if name not in made:

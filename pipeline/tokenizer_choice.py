@@ -19,7 +19,7 @@ from ..tokenizers.tokenizer import Tokenizer
 from ..tokenizers.trained import TrainedTokenizer
 from .manifest import TokensCard, WeightsCard
 from .recipe import Recipe, RecipeError, TokenizerSettings
-from .weights import WeightsSource, resolve, without_credentials
+from .weights import WeightsSource, resolve, weights_of, without_credentials
 
 
 def tokens_card(recipe: Recipe, name: str, kind: Kind, default: str | None = None) -> TokensCard | None:
@@ -53,7 +53,8 @@ def tokens_card(recipe: Recipe, name: str, kind: Kind, default: str | None = Non
             pinned = _pinned(recipe, name, settings.perceptual, f"{where}.fit.perceptual")
             settings = settings.model_copy(update={"perceptual": pinned})
         return replace(card, fit=settings.model_dump(mode="json", exclude_none=True))
-    found = resolve(chosen.weights, recipe.storage_options)
+    with weights_of(f"{where}.weights"):
+        found = resolve(chosen.weights, recipe.storage_options)
     source = without_credentials(chosen.weights)
     weights = WeightsCard(source, found.sha256, tokenizer_class.weights.licence_of(source))
     return replace(card, params=params.model_dump(mode="json", exclude_unset=True), weights=weights)
@@ -79,7 +80,8 @@ def _pinned(recipe: Recipe, name: str, wanted: PerceptualSettings, where: str) -
             f"{where}: the weights {source} are under the licence {licence}, which forbids commercial use; to accept "
             f"it, write `accept_license: {licence}` into the recipe, or take other weights"
         )
-    found = resolve(given.source, given.options, Dinov2)
+    with weights_of(f"{where}.weights"):
+        found = resolve(given.source, given.options, Dinov2)
     if recipe.weights is None and wanted.sha256 not in (None, found.sha256):
         raise RecipeError(f"{where}: the weights {source} have the SHA-256 {found.sha256}, not {wanted.sha256}")
     try:

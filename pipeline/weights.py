@@ -7,7 +7,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,15 @@ def localise(source: str, options: Mapping[str, Any] | None = None, labeler_clas
     if path.is_absolute() or source.startswith((".", "~")) or source.count("/") != 1:
         raise WeightsError(f"weights {source}: no such file or folder")
     return _from_hub(source)
+
+
+@contextmanager
+def weights_of(field: str) -> Iterator[None]:
+    """Puts the recipe's field in front of what a WeightsError says."""
+    try:
+        yield
+    except WeightsError as error:
+        raise WeightsError(f"{field}: {error}") from None
 
 
 def resolve(

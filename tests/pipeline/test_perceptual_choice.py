@@ -115,7 +115,7 @@ def test_other_weights_are_refused(tmp_path):
         card(chosen(tmp_path))
     with pytest.raises(RecipeError, match=r"metaclip-b16.*CC-BY-NC-4\.0.*accept_license: CC-BY-NC-4\.0"):
         card(chosen("facebook/metaclip-b16"))
-    with pytest.raises(WeightsError, match="no such file"):
+    with pytest.raises(WeightsError, match=r"fit\.perceptual\.weights: .*no such file"):
         card(chosen(tmp_path / "nowhere"))
 
 

@@ -70,7 +70,12 @@ def test_stages_fuse_on_a_laptop_and_split_where_asked():
         ({"edges": {"labeler": "canny_edge"}}, RecipeError, "makes canny_edge, not 'edges'"),
         ({"caption": {"tokenizer": "patch_codebook"}}, RecipeError, "takes labels of the kind image, not text"),
         ({"caption": {"weights": "some/where"}}, RecipeError, "takes no weights"),
-        ({"dinov2": {"weights": "./nowhere"}}, WeightsError, "./nowhere: no such file or folder"),
+        ({"dinov2": {"weights": "./nowhere"}}, WeightsError, r"modalities.dinov2.weights: .*\./nowhere: no such file"),
+        (
+            {"canny_edge": {"tokenizer": {"weights": "./nowhere"}}},
+            WeightsError,
+            r"modalities.canny_edge.tokenizer.weights: .*\./nowhere: no such file",
+        ),
     ],
 )
 def test_what_cannot_be_made_says_why(modalities, error, message):
