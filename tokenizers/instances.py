@@ -28,7 +28,7 @@ from .mask_codes import (
 from .state import config_file, model_file, read_config, read_model
 from .text import Group, StructuredTokenizer
 from .tokenizer import TokenSpec
-from .trained import CODEBOOK, NetworkParams, TrainedTextTokenizer
+from .trained import NetworkParams, TrainedTextTokenizer, codebook_fields
 from .vocabulary import COORDINATE_BINS, Coordinate
 from .vq_config import VQConfig
 
@@ -257,7 +257,7 @@ class InstancesVQTokenizer(TrainedTextTokenizer, InstancesText):
             codebook_size=self.params.codes,
             latent_dim=16,
             norm_codes=False,
-            **CODEBOOK,
+            **codebook_fields(cosine=False),
         )
 
     def _published_contract(self, config: VQConfig) -> InputContract:

@@ -37,12 +37,6 @@ STARTED_ON = 1024
 LOGITS = (8.0, -4.0)
 """Gain and offset that make logits of the shares in [0, 1] that a linear start restores: 0 and 1 become 2 and 98 %."""
 
-CODEBOOK: dict[str, Any] = {"kmeans_init": True, "ema_decay": 0.97, "commitment_weight": 0.25}
-"""How codebooks that are fitted here follow the latents, as fields of VQConfig.
-
-4M's decay of 0.99 is for long trainings, in which codes have time to follow. A commitment of 1, as 4M has it, holds
-latents where k-means began; 0.25 is the weight of VQ-VAE (arXiv 1711.00937)."""
-
 
 class NetworkParams(BaseModel):
     """encoder, decoder: the network's parts by size: vit_xt_enc, vit_t_enc, vit_s_enc, vit_b_enc, vit_l_enc (_dec),
@@ -53,6 +47,17 @@ class NetworkParams(BaseModel):
     encoder: str | None = None
     decoder: str | None = None
     codes: int = Field(default=1024, ge=2)
+
+
+def codebook_fields(cosine: bool) -> dict[str, Any]:
+    """How codebooks that are fitted here follow the latents, as fields of VQConfig.
+
+    4M's decay of 0.99 and dead-code ratio of 32 are for millions of images: in the short fits of a small sample codes
+    would lag behind, and rare ones stay unused. 0.25 is the commitment of VQ-VAE (arXiv 1711.00937); cosine codes,
+    which don't see how long latents are, learn better with 1, as 4M has it.
+    """
+    followed = {"kmeans_init": True, "ema_decay": 0.9, "coef_ema_dead_code": 16.0}
+    return followed if cosine else {**followed, "commitment_weight": 0.25}
 
 
 class TrainedTokenizer(Tokenizer):

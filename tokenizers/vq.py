@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from ..labelers.kinds import FeatureMap, Image, Vector
 from .contract import InputContract, contract_for, with_statistics
 from .tokenizer import TokenSpec
-from .trained import CODEBOOK, NetworkParams, TrainedTokenizer
+from .trained import NetworkParams, TrainedTokenizer, codebook_fields
 from .vq_config import MLPSize, UNetSize, VQConfig, network_size
 
 FSQ_LEVELS: dict[int, tuple[int, ...]] = {
@@ -181,5 +181,6 @@ def _quantizer(params: VQParams, of_vectors: bool) -> dict[str, Any]:
         case "memcodes":
             return {"quant_type": "memcodes", "num_codebooks": params.tokens or 16, **codes}
         case "residual":
-            return {"quant_type": "residual", "num_codebooks": params.tokens or 4, **CODEBOOK, **codes}
-    return {"quant_type": "lucid", "norm_codes": name == "cosine", **CODEBOOK, **codes}
+            return {"quant_type": "residual", "num_codebooks": params.tokens or 4, **codebook_fields(False), **codes}
+    cosine = name == "cosine"
+    return {"quant_type": "lucid", "norm_codes": cosine, **codebook_fields(cosine), **codes}

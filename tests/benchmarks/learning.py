@@ -15,13 +15,10 @@ the held-out photographs: the network after `vq_training.train`, and k-means (of
 features by direction). `error` is the mean squared error of pixels (0..255), 1 - cosine of features, 1 - IoU of
 masks.
 
-Views and steps were chosen by the ratios (see below) on the held-out photographs, one seed each. The 22 photographs are
-few: with 900 views, which give 660 masks, the network fell behind k-means (0.79 after 4000 steps, while the loss in
-training went down to 0.015), and rgb had 1.06 with twice the views and 4000 steps. For edges k-means held its own
-wherever it was tried: in patches of 4 pixels 0.99 with 8 bits and 0.98 with 5, in patches of 8 pixels 0.94 with 8 bits,
-on the 333 photographs after 1200 steps.
+Quantisers, views and steps were chosen by the ratios on the demo's held-out photographs (what codes do in training, for
+edges, on the 333), one seed each. The 22 photographs are few: more than these steps learns them by heart.
 
---families compares the quantisers instead, on rgb with 8 bits for each of 8 x 8 cells.
+--families compares the quantisers instead, each as modality/quantiser.
 
 The last line is a JSON object with the figures of each modality or quantiser; `ratio` is the error of k-means by the
 network's, above 1 where the network is better, and at the top the smallest of them. usage, perplexity: of the codes
@@ -76,6 +73,9 @@ from tokenloom.tokenizers.vq import VQParams, VQTokenizer
 
 PIXELS, FEATURES = 64, 112
 CODES = 256
+VIEWS_EACH = 20
+"""Views of a photograph at least."""
+
 MIN_SCALE = 0.1
 HELD_OUT = 0.2
 SEED = 0
@@ -87,21 +87,21 @@ _REPORTS = 10
 class Task:
     """What is learnt of a modality.
 
-    size: of the views, in pixels. views: to be trained on, of all photographs together. network, kmeans: tokenizers to
-    be fitted. steps, batch_size, learning_rate: of the network's training.
+    size: of the views, in pixels. views: to be trained on, of all photographs together; more where these are many.
+    network, kmeans: tokenizers to be fitted. batch_size, steps, learning_rate: of the network's training.
     """
 
     size: int
     views: int
     network: Callable[[Kind], TrainedTokenizer]
     kmeans: Callable[[Kind], Tokenizer]
-    steps: int
     batch_size: int
+    steps: int = 800
     learning_rate: float = 5e-3
 
 
 def _vq(kind: Kind, **params: Any) -> TrainedTokenizer:
-    common = {"encoder": "vit_xt_enc", "decoder": "vit_xt_dec", "codes": CODES, "latent": 16}
+    common = {"encoder": "vit_xt_enc", "decoder": "vit_xt_dec", "codes": CODES, "latent": 16, "quantizer": "euclidean"}
     return VQTokenizer(kind, VQParams.model_validate({**common, **params}))
 
 
@@ -125,15 +125,13 @@ TASKS = {
         2400,
         partial(_vq, patch_size=8),
         lambda kind: PatchCodebook(kind, PatchParams(size=CODES, patch_size=8)),
-        steps=2000,
         batch_size=32,
     ),
     "canny_edge": Task(
         PIXELS,
         2400,
-        partial(_vq, patch_size=4, quantizer="euclidean", objective="mse"),
+        partial(_vq, patch_size=4, objective="mse"),
         lambda kind: PatchCodebook(kind, PatchParams(size=CODES, patch_size=4)),
-        steps=2000,
         batch_size=8,
     ),
     "dinov2": Task(
@@ -141,7 +139,6 @@ TASKS = {
         3200,
         partial(_vq, objective="mse"),
         lambda kind: Codebook(kind, CodebookParams(size=CODES)),
-        steps=2000,
         batch_size=32,
     ),
     "foreground": Task(
@@ -149,7 +146,6 @@ TASKS = {
         3200,
         _instances_vq,
         lambda kind: MaskPatches(kind, InstancesParams(frame=FEATURES)),
-        steps=2000,
         batch_size=64,
     ),
 }
@@ -164,11 +160,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 """Quantisers with 8 bits a cell; fsq's 8 x 6 x 5 levels make 240 codes, a little less."""
 
-FAMILY_RATES = {"fsq": 1e-3}
-"""Learning rates other than the task's: at 5e-3 the bounded latents of fsq saturate, all in one code."""
-
-FAMILY_STEPS = 800
-
 
 @dataclass
 class Views:
@@ -182,10 +173,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the views and of the steps")
     parser.add_argument("--only", nargs="+", choices=TASKS, default=list(TASKS), metavar="MODALITY")
-    parser.add_argument("--families", action="store_true", help="the quantisers, on rgb, in place of the modalities")
+    parser.add_argument("--families", action="store_true", help="compare quantisers, on any modality but foreground")
     parser.add_argument("--corpus", type=Path, help="folder of photographs; without it those of the demo")
+    parser.add_argument("--steps", type=int, help="of training, in place of each modality's own")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     options = parser.parse_args()
+    if options.families and "foreground" in options.only:
+        parser.error("--families is for rgb, canny_edge and dinov2: name some of them with --only")
     import torch
 
     torch.set_num_threads(options.threads)
@@ -193,19 +187,17 @@ def main() -> None:
         corpus = options.corpus or Path(folder) / "photographs"
         if options.corpus is None:
             write_corpus(corpus)
-        tasks = {"rgb": families()} if options.families else {name: {name: TASKS[name]} for name in options.only}
+        known = {name: replace(task, steps=options.steps or task.steps) for name, task in TASKS.items()}
+        tasks = {
+            name: families(name, known[name]) if options.families else {name: known[name]} for name in options.only
+        }
         print(json.dumps(benchmark(corpus, Path(folder), tasks, 0.1 if options.quick else 1.0)))
 
 
-def families() -> dict[str, Task]:
-    """The task of rgb for each quantiser."""
-    rgb = replace(TASKS["rgb"], steps=FAMILY_STEPS)
+def families(modality: str, task: Task) -> dict[str, Task]:
+    """The task for each quantiser, as modality/quantiser."""
     return {
-        name: replace(
-            rgb,
-            network=partial(_vq, patch_size=8, **params),
-            learning_rate=FAMILY_RATES.get(name, rgb.learning_rate),
-        )
+        f"{modality}/{name}": replace(task, network=partial(task.network, **params))
         for name, params in FAMILIES.items()
     }
 
@@ -221,6 +213,7 @@ def benchmark(corpus: Path, scratch: Path, tasks: Mapping[str, Mapping[str, Task
         modalities = [modality for modality in tasks if sizes[modality] == size]
         labelers = _pixel_labelers() if size == PIXELS else _feature_labelers(scratch)
         views = max(task.views for modality in modalities for task in tasks[modality].values()) * share
+        views = max(views, VIEWS_EACH * share * len(training))
         seen = label(training, math.ceil(views / len(training)), size, labelers)
         unseen = label(held_out, math.ceil(views / 5 / len(held_out)), size, labelers)
         for modality in modalities:
