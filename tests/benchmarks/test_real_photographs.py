@@ -81,9 +81,9 @@ def test_series(stem, series):
     assert series_of(stem) == series
 
 
-@given(st.lists(st.from_regex(r"[a-d]{1,2}[0-9]?", fullmatch=True), min_size=3, unique=True))
-def test_a_series_is_not_parted(stems):
-    training, held_out = part([Path(f"{stem}.jpg") for stem in stems])
+@given(st.lists(st.from_regex(r"[a-d]{1,2}[0-9]?", fullmatch=True), min_size=3, unique=True), st.integers(0, 4))
+def test_a_series_is_not_parted(stems, fold):
+    training, held_out = part([Path(f"{stem}.jpg") for stem in stems], fold)
     assert sorted(path.stem for path in training + held_out) == sorted(stems)
     assert not {series_of(path.stem) for path in training} & {series_of(path.stem) for path in held_out}
     assert held_out
