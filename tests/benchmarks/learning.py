@@ -124,17 +124,18 @@ class MaskPatches(InstancesTokenizer):
 TASKS = {
     "rgb": Task(
         PIXELS,
-        2400,
+        9600,
         partial(_vq, patch_size=8),
         lambda kind: PatchCodebook(kind, PatchParams(size=CODES, patch_size=8)),
         batch_size=32,
     ),
     "canny_edge": Task(
         PIXELS,
-        2400,
+        9600,
         partial(_vq, patch_size=4, objective="mse"),
         lambda kind: PatchCodebook(kind, PatchParams(size=CODES, patch_size=4)),
-        batch_size=8,
+        batch_size=16,
+        steps=1600,
     ),
     "dinov2": Task(
         FEATURES,

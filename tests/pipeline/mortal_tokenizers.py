@@ -20,6 +20,11 @@ class MortalVQ(VQTokenizer):
     Params = MortalParams
     batches = 0
 
+    def design(self, examples, seed):
+        network = super().design(examples, seed)
+        self.batches = 0  # those that its start was computed of aren't steps
+        return network
+
     def to_batch(self, examples):
         self.batches += 1
         grave = Path(self.params.grave)
