@@ -124,7 +124,7 @@ class MaskPatches(InstancesTokenizer):
 TASKS = {
     "rgb": Task(
         PIXELS,
-        9600,
+        2400,
         partial(_vq, patch_size=8),
         lambda kind: PatchCodebook(kind, PatchParams(size=CODES, patch_size=8)),
         batch_size=32,
