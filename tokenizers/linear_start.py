@@ -1,7 +1,7 @@
 """A network's start as a linear autoencoder: when training begins, its codes are k-means of principal components.
 
 From random weights a small network takes thousands of steps to find what k-means of patches finds at once, and may
-never find it where patches are many and alike, as those of edges are. From here on it can only get better.
+never find it where patches are many and alike, as those of edges are.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def start_linear(network: VQ, batches: Iterable[torch.Tensor], gain: float = 1.0
 
     Blocks begin as the identity: what they add to their input is zero. The components take those directions of the
     network's width in which position embeddings are smallest; the others keep their random weights, for the blocks.
-    The latent's numbers have unit variance together, for finite scalar quantisation each.
+    The latent's numbers have unit variance together, for finite scalar quantisation each; those for which there is no
+    component are zero until training finds a use for them.
 
     batches: float32 (B, channels, height, width) of the network's input.
     """
@@ -62,12 +63,15 @@ def start_linear(network: VQ, batches: Iterable[torch.Tensor], gain: float = 1.0
     weight += ways @ found.directions.T
     assert proj.bias is not None
     proj.bias.copy_(-weight @ found.mean)
-    _set(network.quant_proj, ways.T * scale[:, None])
+    network.quant_proj.weight.zero_()
+    network.quant_proj.weight[: len(scale), :, 0, 0] = ways.T * scale[:, None]
+    _without_bias(network.quant_proj)
     _silence(encoder)
     if isinstance(decoder, ViTDecoder):
         ways = _quiet_directions(decoder.pos_emb, len(scale))
         assert isinstance(network.post_quant_proj, nn.Conv2d)
-        _set(network.post_quant_proj, ways / scale)
+        network.post_quant_proj.weight[:, : len(scale), 0, 0] = ways / scale
+        _without_bias(network.post_quant_proj)
         decoder.out_proj.weight.copy_(gain * found.directions @ ways.T)
         decoder.out_proj.bias.copy_(gain * found.mean + offset)
         _silence(decoder)
@@ -110,10 +114,7 @@ def _quiet_directions(embedding: torch.Tensor, number: int) -> torch.Tensor:
     return directions[-number:].T.float()
 
 
-def _set(proj: nn.Conv2d, weight: torch.Tensor) -> None:
-    """A 1 x 1 convolution by its matrix; rows or columns that this hasn't become zero."""
-    proj.weight.zero_()
-    proj.weight[: weight.shape[0], : weight.shape[1], 0, 0] = weight
+def _without_bias(proj: nn.Conv2d) -> None:
     assert proj.bias is not None
     proj.bias.zero_()
 

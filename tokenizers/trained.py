@@ -150,6 +150,7 @@ class TrainedTokenizer(Tokenizer):
             torch.manual_seed(seed)
             network = build(config)
         if takes_linear_start(network):
+            seed %= 2**64  # numpy takes no negative ones
             some = np.sort(np.random.default_rng(seed).permutation(len(examples))[:STARTED_ON])
             parts = np.array_split(some, -(-len(some) // DECODED_AT_ONCE))
             logits = LOGITS if self.objective == "binary_cross_entropy" else (1.0, 0.0)

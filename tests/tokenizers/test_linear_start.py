@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tokenloom.labelers.kinds import Image
 from tokenloom.tokenizers.kmeans import kmeans
 from tokenloom.tokenizers.linear_start import components_of, start_codes, start_linear, takes_linear_start
+from tokenloom.tokenizers.vq import VQParams, VQTokenizer
 from tokenloom.tokenizers.vq_config import VQConfig
 from tokenloom.tokenizers.vq_network import VQVAE, build
 
@@ -135,6 +137,25 @@ def test_blocks_learn_from_the_first_step():
         gradient = network.get_parameter(name).grad
         assert gradient is not None
         assert gradient.abs().max() > 0
+
+
+def test_latents_without_a_component_begin_at_zero_and_can_learn():
+    config = CONFIG.model_copy(update={"n_channels": 1, "patch_size": 2, "latent_dim": 9})
+    images = waves(channels=1)
+    network = started(config, images).train()
+    assert not network.latents(images)[:, 4:].any()
+    assert network.latents(images)[:, :4].all(dim=1).any()
+    output = network(images)
+    (output.prediction - output.target).square().mean().backward()
+    gradient = network.quant_proj.weight.grad
+    assert gradient is not None
+    assert gradient[4:].any(dim=1).all()
+
+
+def test_any_seed_will_do():
+    tokenizer = VQTokenizer(Image(), VQParams(encoder="vit_xt_enc", decoder="vit_xt_dec", codes=4, patch_size=8))
+    network = tokenizer.design(np.zeros((2, 16, 16, 3), np.uint8), -1)
+    assert network.quantize.ema_codebooks[0].initted
 
 
 def test_constant_images_are_no_obstacle():
