@@ -7,10 +7,20 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .labelers.instances import InstanceSet, Mask
-    from .labelers.kinds import Embeddings, FeatureMap, Image, Instances, Kind, LabelError, Record, Text, Vector
-    from .labelers.labeler import Batch, Labeler, Modality, Resources, Weights
-    from .labelers.views import View
+    from .labelers.contract.instances import InstanceSet, Mask
+    from .labelers.contract.kinds import (
+        Embeddings,
+        FeatureMap,
+        Image,
+        Instances,
+        Kind,
+        LabelError,
+        Record,
+        Text,
+        Vector,
+    )
+    from .labelers.contract.labeler import Batch, Labeler, Modality, Resources, Weights
+    from .labelers.contract.views import View
     from .pipeline.api import run
     from .pipeline.dataset import Dataset, open_dataset
     from .tokenizers.tokenizer import Tokenizer, TokenSpec
@@ -18,15 +28,38 @@ if TYPE_CHECKING:
 __version__ = version("tokenloom")
 
 _HOMES = {
-    ".labelers.instances": ("InstanceSet", "Mask"),
-    ".labelers.kinds": (
-        *("Embeddings", "FeatureMap", "Image", "Instances", "Kind", "LabelError", "Record", "Text", "Vector"),
+    ".labelers.contract.instances": (
+        "InstanceSet",
+        "Mask",
     ),
-    ".labelers.labeler": ("Batch", "Labeler", "Modality", "Resources", "Weights"),
-    ".labelers.views": ("View",),
+    ".labelers.contract.kinds": (
+        "Embeddings",
+        "FeatureMap",
+        "Image",
+        "Instances",
+        "Kind",
+        "LabelError",
+        "Record",
+        "Text",
+        "Vector",
+    ),
+    ".labelers.contract.labeler": (
+        "Batch",
+        "Labeler",
+        "Modality",
+        "Resources",
+        "Weights",
+    ),
+    ".labelers.contract.views": ("View",),
     ".pipeline.api": ("run",),
-    ".pipeline.dataset": ("Dataset", "open_dataset"),
-    ".tokenizers.tokenizer": ("TokenSpec", "Tokenizer"),
+    ".pipeline.dataset": (
+        "Dataset",
+        "open_dataset",
+    ),
+    ".tokenizers.tokenizer": (
+        "Tokenizer",
+        "TokenSpec",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

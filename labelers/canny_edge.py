@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .kinds import Image
-from .labeler import Batch, Labeler, Modality
+from .contract.kinds import Image
+from .contract.labeler import Batch, Labeler, Modality
 
 
 class CannyEdgeParams(BaseModel):

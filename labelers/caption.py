@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from .kinds import Text
-from .labeler import Batch, Labeler, Modality
+from .contract.kinds import Text
+from .contract.labeler import Batch, Labeler, Modality
 
 
 class CaptionParams(BaseModel):

@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from .checkpoint import seeded
+from .contract.kinds import Embeddings, Vector
+from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
 from .hub import CheckpointError, load_model, load_processor, read_config
-from .kinds import Embeddings, Vector
-from .labeler import Batch, Labeler, Modality, Resources, Weights
 from .registry import naming_extras
 
 DEFAULT_WEIGHTS = "sentence-transformers/all-MiniLM-L6-v2"

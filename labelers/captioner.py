@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from .caption import clean, own_caption
 from .checkpoint import seeded
+from .contract.kinds import Text
+from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
 from .hub import CheckpointError, load_model, load_processor, read_config
-from .kinds import Text
-from .labeler import Batch, Labeler, Modality, Resources, Weights
 from .registry import naming_extras
 
 DEFAULT_WEIGHTS = "florence-community/Florence-2-base"

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .kinds import Record
-from .labeler import Batch, Labeler, Modality
+from .contract.kinds import Record
+from .contract.labeler import Batch, Labeler, Modality
 
 MOST = 7
 """The largest palette, as in 4M-21."""

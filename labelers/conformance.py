@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from . import drawing
+from .contract import crops
+from .contract.kinds import Kind
+from .contract.labeler import Batch, Labeler, Modality
+from .contract.views import View, ViewSettings, cut_view
 from .difference import difference
-from .kinds import Kind
-from .labeler import Batch, Labeler, Modality
 from .registry import find_labeler
-from .views import View, ViewSettings, cut_view
 
 
 @dataclass(frozen=True)
@@ -353,7 +353,7 @@ def _mirrored(view: View) -> View:
 
 
 def _pixels(sample: Sample) -> np.ndarray:
-    return np.ascontiguousarray(drawing.crop_map(sample.image, sample.view, nearest=False))
+    return np.ascontiguousarray(crops.crop_map(sample.image, sample.view, nearest=False))
 
 
 def _form(shown: Any, name: str) -> str:

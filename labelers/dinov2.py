@@ -13,9 +13,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from .checkpoint import seeded
+from .contract.kinds import FeatureMap, Vector
+from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
 from .hub import CheckpointError, load_model, read_config
-from .kinds import FeatureMap, Vector
-from .labeler import Batch, Labeler, Modality, Resources, Weights
 from .registry import naming_extras
 from .vision import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, feature_maps, vectors
 

@@ -10,10 +10,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from .checkpoint import fill, read_tensors, seeded
+from .contract.instances import InstanceSet
+from .contract.kinds import Instances
+from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
 from .hub import package_path
-from .instances import InstanceSet
-from .kinds import Instances
-from .labeler import Batch, Labeler, Modality, Resources, Weights
 
 SHIPPED_WEIGHTS = "package:facenet_pytorch/data"
 STAGES = ("pnet", "rnet", "onet")

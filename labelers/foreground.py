@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from .instances import InstanceSet, Mask
-from .kinds import Instances
-from .labeler import Batch, Labeler, Modality, Resources
+from .contract.instances import InstanceSet, Mask
+from .contract.kinds import Instances
+from .contract.labeler import Batch, Labeler, Modality, Resources
 
 WEAK_EDGE = 1e-5
 """Weight of an edge between unlike patches: the graph stays connected (TokenCut, section 3.2)."""

@@ -10,13 +10,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from .checkpoint import read_tensors, seeded
+from .contract.instances import InstanceSet
+from .contract.kinds import Instances
+from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
+from .contract.poses import ATTRIBUTES, rotations_from_6d
 from .hmr2_converter import PREFIXES, read_lightning
 from .hub import CheckpointError
-from .instances import InstanceSet
-from .kinds import Instances
-from .labeler import Batch, Labeler, Modality, Resources, Weights
 from .person_crops import crop_square, full_camera, in_pixels, people, squares
-from .poses import ATTRIBUTES, rotations_from_6d
 from .registry import naming_extras
 from .vision import IMAGENET_MEAN, IMAGENET_STD
 

@@ -12,9 +12,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from .checkpoint import fill, read_tensors, seeded
+from .contract.kinds import FeatureMap, Vector
+from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
 from .hub import CheckpointError
-from .kinds import FeatureMap, Vector
-from .labeler import Batch, Labeler, Modality, Resources, Weights
 from .vision import CLIP_MEAN, CLIP_STD, Preprocessing, feature_maps, vectors
 
 DEFAULT_WEIGHTS = "https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth"

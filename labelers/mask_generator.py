@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from .instances import Mask
+from .contract.instances import Mask
 from .sam_models import in_float32
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .instances import InstanceSet
-from .kinds import Record
-from .labeler import Batch, Labeler, Modality
-from .views import View
+from .contract.instances import InstanceSet
+from .contract.kinds import Record
+from .contract.labeler import Batch, Labeler, Modality
+from .contract.views import View
 
 FIELDS = (
     "original_width",

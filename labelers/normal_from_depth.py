@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from .contract.labeler import Batch, Labeler, Resources
 from .depth import INVERSE, METRE, Unit
-from .labeler import Batch, Labeler, Resources
 from .normal import NORMALS, to_bytes
 
 

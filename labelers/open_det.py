@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from .checkpoint import seeded
+from .contract.instances import InstanceSet
+from .contract.kinds import Instances
+from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
 from .det import to_instances
 from .hub import load_model, load_processor, read_config
-from .instances import InstanceSet
-from .kinds import Instances
-from .labeler import Batch, Labeler, Modality, Resources, Weights
 from .registry import naming_extras
 from .same_size import check_config, group_inputs
 

@@ -14,7 +14,7 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .labeler import Labeler
+from .contract.labeler import Labeler
 
 LABELERS = "tokenloom.labelers"
 TOKENIZERS = "tokenloom.tokenizers"

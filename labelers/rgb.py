@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .kinds import Image
-from .labeler import Batch, Labeler, Modality
+from .contract.kinds import Image
+from .contract.labeler import Batch, Labeler, Modality
 
 
 class Rgb(Labeler):

@@ -9,10 +9,10 @@ import numpy as np
 from pydantic import BaseModel
 
 from .canny_edge import CannyEdgeParams
-from .drawing import class_colours
-from .instances import InstanceSet
-from .kinds import Image
-from .labeler import Batch, Labeler, Modality
+from .contract.drawing import class_colours
+from .contract.instances import InstanceSet
+from .contract.kinds import Image
+from .contract.labeler import Batch, Labeler, Modality
 
 
 class SamEdge(Labeler):

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from .instances import InstanceSet, Mask
-from .kinds import Instances
-from .labeler import Batch, Labeler, Modality, Resources, Weights
+from .contract.instances import InstanceSet, Mask
+from .contract.kinds import Instances
+from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
 from .mask_generator import Drawn, MaskGeneratorParams, generate_masks
 from .registry import naming_extras
 from .sam_checkpoint import write_tiny_sam

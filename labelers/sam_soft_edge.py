@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from .kinds import Image
-from .labeler import Batch, Labeler, Modality, Resources
+from .contract.kinds import Image
+from .contract.labeler import Batch, Labeler, Modality, Resources
 from .mask_generator import Found, MaskGeneratorParams, generate_candidates
 from .sam_checkpoint import write_tiny_sam
 from .sam_instance import SAM_WEIGHTS

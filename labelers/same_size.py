@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from .contract.labeler import Batch
 from .hub import CheckpointError
-from .labeler import Batch
 
 
 @dataclass(frozen=True)

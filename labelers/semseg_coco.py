@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from .checkpoint import seeded
+from .contract.kinds import Image
+from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
 from .hub import CheckpointError, load_model, load_processor, read_config
-from .kinds import Image
-from .labeler import Batch, Labeler, Modality, Resources, Weights
 from .registry import naming_extras
 from .same_size import bounded, check_config, name_model, outputs_of
 

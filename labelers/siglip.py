@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from .checkpoint import seeded
+from .contract.kinds import FeatureMap, Vector
+from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
 from .hub import CheckpointError, load_model, read_config
-from .kinds import FeatureMap, Vector
-from .labeler import Batch, Labeler, Modality, Resources, Weights
 from .registry import naming_extras
 from .vision import Preprocessing, feature_maps, vectors
 

@@ -10,12 +10,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from .checkpoint import seeded
+from .contract.instances import InstanceSet
+from .contract.kinds import Instances
+from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
+from .contract.poses import ATTRIBUTES
 from .hub import CheckpointError, load_model, load_processor, read_config
-from .instances import InstanceSet
-from .kinds import Instances
-from .labeler import Batch, Labeler, Modality, Resources, Weights
 from .person_crops import in_pixels, people, sample_grid
-from .poses import ATTRIBUTES
 from .registry import naming_extras
 
 CROPS_AT_ONCE = 32

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from .caption_embedding import LETTERS, TextEncoder, embedding_dim
 from .checkpoint import seeded
+from .contract.kinds import Embeddings
+from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
 from .hub import CheckpointError, read_config
-from .kinds import Embeddings
-from .labeler import Batch, Labeler, Modality, Resources, Weights
 from .registry import naming_extras
 
 DEFAULT_WEIGHTS = "google/flan-t5-xxl"

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..labelers.contract.views import ViewSettings
 from ..labelers.registry import find_labeler
-from ..labelers.views import ViewSettings
 from ..tokenizers.tokenizer import Tokenizer
 from .plan import Stage, Step, Weave
 from .runner import Runner

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..labelers.kinds import Kind
+from ..labelers.contract.kinds import Kind
 from ..tokenizers.tokenizer import Tokenizer
 from .commit import label_path, token_path
 from .key_index import KeyIndex

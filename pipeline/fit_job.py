@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..labelers.contract.kinds import kind_from
 from ..labelers.dinov2 import Dinov2
-from ..labelers.kinds import kind_from
 from ..labelers.registry import TOKENIZERS, find
 from ..tokenizers.fit_settings import FitSettings
 from ..tokenizers.tokenizer import Tokenizer

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..labelers.caption import Caption
-from ..labelers.labeler import Batch
+from ..labelers.contract.labeler import Batch
 from ..tokenizers.fit_settings import FitSettings
 from ..tokenizers.tokenizer import Tokenizer
 from ..tokenizers.trained import TrainedTokenizer

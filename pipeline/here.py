@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from ..labelers.kinds import Kind
-from ..labelers.views import ViewSettings
+from ..labelers.contract.kinds import Kind
+from ..labelers.contract.views import ViewSettings
 from .bench import StageConfig
 from .parcel import Failure, Parcel
 from .plan import Stage, weave

@@ -13,12 +13,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..labelers.conformance import check_labeler
-from ..labelers.drawing import to_png
+from ..labelers.contract.codecs import to_png
+from ..labelers.contract.images import BadImage, decode_view, read_header
+from ..labelers.contract.views import ViewSettings, cut_view
 from ..labelers.hmr2_converter import convert
-from ..labelers.images import BadImage, decode_view, read_header
 from ..labelers.registry import describe_labelers, find_labeler
 from ..labelers.scaffold import skeleton
-from ..labelers.views import ViewSettings, cut_view
 from .here import Labels, label_here
 from .plan import validated
 from .recipe import Recipe, RecipeError, parse_recipe

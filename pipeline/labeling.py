@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..labelers.kinds import Kind
-from ..labelers.labeler import Batch
-from ..labelers.views import View
+from ..labelers.contract.kinds import Kind
+from ..labelers.contract.labeler import Batch
+from ..labelers.contract.views import View
 from ..tokenizers.tokenizer import Tokenizer
 from .bench import Bench
 from .commit import Result

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..labelers.kinds import Kind, kind_from
+from ..labelers.contract.kinds import Kind, kind_from
+from ..labelers.contract.licences import RANDOM, TINY
 from ..tokenizers.tokenizer import TokenSpec
 from .storage import Store
-from .weights import RANDOM, TINY
 
 FORMAT_VERSION = 1
 PATH = "dataset.json"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..labelers.images import BadImage, decode_image, decode_view, read_header
-from ..labelers.views import View, ViewSettings, cut_view
+from ..labelers.contract.images import BadImage, decode_image, decode_view, read_header
+from ..labelers.contract.views import View, ViewSettings, cut_view
 from .corpus import Sample
 from .runner import Fault
 

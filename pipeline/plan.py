@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..labelers.labeler import Labeler, Modality
-from ..labelers.licences import is_noncommercial
+from ..labelers.contract.labeler import Labeler, Modality
+from ..labelers.contract.licences import is_noncommercial
 from ..labelers.registry import find_labeler
 from .manifest import ModalityCard, WeightsCard
 from .recipe import ModalitySettings, Recipe, RecipeError, StageSettings

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from ..labelers.drawing import SIDE
-from ..labelers.kinds import Kind
+from ..labelers.contract.drawing import SIDE
+from ..labelers.contract.kinds import Kind
 from ..tokenizers.reconstruction import MEASURES, ErrorSum
 from ..tokenizers.text import VocabularyTokenizer
 from ..tokenizers.tokenizer import Tokenizer

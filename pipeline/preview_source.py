@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..labelers.images import BadImage, decode_view, read_header
-from ..labelers.kinds import Image
-from ..labelers.views import View, ViewSettings, cut_view
+from ..labelers.contract.images import BadImage, decode_view, read_header
+from ..labelers.contract.kinds import Image
+from ..labelers.contract.views import View, ViewSettings, cut_view
 from ..tokenizers.tokenizer import Tokenizer
 from .commit import CORPUS, label_path, ledger_path, token_path
 from .corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..labelers.kinds import Kind, Record, Text
+from ..labelers.contract.kinds import Kind, Record, Text
 from ..tokenizers.codebook import FittedTokenizer
 from ..tokenizers.reconstruction import ErrorSum
 from ..tokenizers.text import VocabularyTokenizer

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ..labelers.views import ViewSettings
+from ..labelers.contract.views import ViewSettings
 from ..tokenizers.tokenizer import Tokenizer
 from .attempts import ATTEMPTS
 from .bench import StageConfig

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ..labelers.contract.kinds import Kind
+from ..labelers.contract.licences import is_noncommercial
 from ..labelers.dinov2 import Dinov2
 from ..labelers.hub import CheckpointError
-from ..labelers.kinds import Kind
-from ..labelers.licences import is_noncommercial
 from ..labelers.registry import TOKENIZERS, find
 from ..tokenizers.fit_settings import FitSettings, PerceptualSettings
 from ..tokenizers.perceptual import PERCEPTUAL, blocks_of

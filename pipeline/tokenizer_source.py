@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ..labelers.kinds import Kind
+from ..labelers.contract.kinds import Kind
 from ..labelers.registry import TOKENIZERS
 from ..tokenizers.state import CONFIG
 from ..tokenizers.text import VocabularyTokenizer

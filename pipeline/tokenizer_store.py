@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..labelers.kinds import Text
+from ..labelers.contract.kinds import Text
 from ..tokenizers.tokenizer import Tokenizer
 from ..tokenizers.trained import TrainedTokenizer
 from ..tokenizers.vocabulary import Vocabulary

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..labelers.images import BadImage, read_header
-from ..labelers.kinds import Kind
-from ..labelers.views import ViewSettings, cut_view
+from ..labelers.contract.images import BadImage, read_header
+from ..labelers.contract.kinds import Kind
+from ..labelers.contract.views import ViewSettings, cut_view
 from ..tokenizers.trained import TrainedTokenizer
 from .commit import label_path
 from .corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits

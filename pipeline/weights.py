@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from ..labelers.contract.labeler import Labeler
+from ..labelers.contract.licences import RANDOM, TINY
 from ..labelers.hub import package_path, quiet_transformers
-from ..labelers.labeler import Labeler
 
-RANDOM = "random"
-TINY = "tiny"
 PACKAGE = "package:"
 """Prefix of weights that an installed package ships: package:NAME/path/inside."""
 

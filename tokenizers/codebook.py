@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..labelers.kinds import FeatureMap, Image, Kind, Vector
+from ..labelers.contract.kinds import FeatureMap, Image, Kind, Vector
 from .kmeans import Clusters, kmeans, nearest, normalise, sample_rows
 from .state import config_file, model_file, read_config, read_model
 from .tokenizer import Tokenizer, TokenSpec

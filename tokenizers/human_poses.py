@@ -8,14 +8,14 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from pydantic import BaseModel, Field
 
-from ..labelers.instances import InstanceSet
-from ..labelers.kinds import Kind
+from ..labelers.contract.instances import InstanceSet
+from ..labelers.contract.kinds import Kind
+from ..labelers.contract.poses import nearest_rotations
 from .codebook import supported_codes
 from .contract import JOINTS, POSE_CONTRACT, InputContract
 from .kmeans import kmeans, nearest, sample_rows
 from .measures import rotation_angles
 from .pose_text import POSE_CODES, POSE_TOKENS, HumanPosesParams, PosesText
-from .rotations import nearest_rotations
 from .state import config_file, model_file, read_config, read_model
 from .tokenizer import TokenSpec
 from .trained import NetworkParams, TrainedTextTokenizer

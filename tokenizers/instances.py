@@ -9,8 +9,8 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..labelers.instances import InstanceSet
-from ..labelers.kinds import Instances, Kind
+from ..labelers.contract.instances import InstanceSet
+from ..labelers.contract.kinds import Instances, Kind
 from .codebook import supported_codes
 from .contract import MASK_CONTRACT, MASK_SIDE, InputContract
 from .kmeans import kmeans, nearest, sample_rows

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..labelers.instances import Mask
+from ..labelers.contract.instances import Mask
 from .contract import MASK_SIDE
 from .vocabulary import COORDINATE_BINS, Coordinate
 

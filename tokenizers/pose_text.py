@@ -10,13 +10,13 @@ from typing import ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..labelers.instances import InstanceSet
-from ..labelers.kinds import Instances, Kind
+from ..labelers.contract.instances import InstanceSet
+from ..labelers.contract.kinds import Instances, Kind
+from ..labelers.contract.poses import nearest_rotations
 from ..labelers.person_crops import full_camera, squares
 from .contract import JOINTS
 from .instances import box_coordinates
 from .mask_codes import code_coordinate, code_of
-from .rotations import nearest_rotations
 from .text import Group, StructuredTokenizer
 from .vocabulary import COORDINATE_BINS, Coordinate
 

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..labelers.kinds import Kind, Record
-from ..labelers.labeler import NoParams
+from ..labelers.contract.kinds import Kind, Record
+from ..labelers.contract.labeler import NoParams
 from .text import Group, StructuredTokenizer, TextParams
 from .vocabulary import COORDINATE_BINS, Coordinate
 

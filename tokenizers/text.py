@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..labelers.kinds import Kind, Text
+from ..labelers.contract.kinds import Kind, Text
 from .state import VOCABULARY, config_file, read, read_config
 from .tokenizer import Tokenizer, TokenSpec
 from .vocabulary import Coordinate, Vocabulary

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel
 
-from ..labelers.kinds import Kind
-from ..labelers.labeler import NoParams
+from ..labelers.contract.kinds import Kind
+from ..labelers.contract.labeler import NoParams
 from .vocabulary import Vocabulary
 
 

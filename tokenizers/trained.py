@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..labelers.kinds import Image, Kind
-from ..labelers.labeler import Weights
+from ..labelers.contract.kinds import Image, Kind
+from ..labelers.contract.labeler import Weights
 from .contract import OBJECTIVES, InputContract
 from .fit_settings import FitSettings
 from .published import PUBLISHED, check_modality

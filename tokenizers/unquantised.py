@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..labelers.instances import InstanceSet
-from ..labelers.kinds import Instances
+from ..labelers.contract.instances import InstanceSet
+from ..labelers.contract.kinds import Instances
 from .instances import InstancesVQTokenizer, box_coordinates
 from .mask_codes import paint_mask
 from .trained import DECODED_AT_ONCE, TrainedTokenizer

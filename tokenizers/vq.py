@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from ..labelers.kinds import FeatureMap, Image, Vector
+from ..labelers.contract.kinds import FeatureMap, Image, Vector
 from .contract import InputContract, contract_for, with_statistics
 from .tokenizer import TokenSpec
 from .trained import NetworkParams, TrainedTokenizer, codebook_fields

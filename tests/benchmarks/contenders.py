@@ -24,9 +24,9 @@ from PIL import Image
 from tokenloom import Batch
 from tokenloom.labelers.canny_edge import CannyEdge
 from tokenloom.labelers.caption import Caption
-from tokenloom.labelers.images import decode_view, read_header
+from tokenloom.labelers.contract.images import decode_view, read_header
+from tokenloom.labelers.contract.views import ViewSettings, cut_view
 from tokenloom.labelers.metadata import Metadata
-from tokenloom.labelers.views import ViewSettings, cut_view
 from tokenloom.pipeline.manifest import PATH, read_manifest
 from tokenloom.pipeline.recipe import parse_recipe
 from tokenloom.pipeline.run import Tally, execute, make_plan

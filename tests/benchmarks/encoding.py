@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from tokenloom.labelers.kinds import Image
+from tokenloom.labelers.contract.kinds import Image
 from tokenloom.tokenizers.vq import VQParams, VQTokenizer
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)

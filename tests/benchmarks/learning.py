@@ -45,14 +45,14 @@ from typing import Any
 import numpy as np
 from real_photographs import photographs
 from tokenloom.labelers.canny_edge import CannyEdge
+from tokenloom.labelers.contract.images import decode_view, read_header
+from tokenloom.labelers.contract.instances import InstanceSet
+from tokenloom.labelers.contract.kinds import Image, Kind
+from tokenloom.labelers.contract.labeler import Batch, Labeler
+from tokenloom.labelers.contract.views import ViewSettings, cut_view
 from tokenloom.labelers.dinov2 import Dinov2, Dinov2Params
 from tokenloom.labelers.foreground import Foreground
-from tokenloom.labelers.images import decode_view, read_header
-from tokenloom.labelers.instances import InstanceSet
-from tokenloom.labelers.kinds import Image, Kind
-from tokenloom.labelers.labeler import Batch, Labeler
 from tokenloom.labelers.rgb import Rgb
-from tokenloom.labelers.views import ViewSettings, cut_view
 from tokenloom.pipeline.demo import write_corpus
 from tokenloom.pipeline.demo_weights import dinov2_small
 from tokenloom.tokenizers.code_usage import Usage, usage_of

@@ -29,6 +29,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from tokenloom.labelers.contract import crops
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
@@ -36,11 +38,10 @@ import torch
 from photographs import write_tars
 from PIL import Image as Picture
 from tokenloom import Batch, Labeler
-from tokenloom.labelers import drawing
-from tokenloom.labelers.instances import InstanceSet
-from tokenloom.labelers.kinds import Image, Kind
+from tokenloom.labelers.contract.instances import InstanceSet
+from tokenloom.labelers.contract.kinds import Image, Kind
+from tokenloom.labelers.contract.views import View, ViewSettings, cut_view
 from tokenloom.labelers.registry import describe_labelers, find_labeler
-from tokenloom.labelers.views import View, ViewSettings, cut_view
 from tokenloom.pipeline.demo_weights import dinov2_small
 from transformers.utils import logging
 
@@ -191,7 +192,7 @@ def batch_for(labeler: Labeler, samples: Sequence[Sample], labels: Mapping[str, 
     """The samples as the labeler looks at them. A captioner is shown them without their captions."""
     images: Any = None
     if labeler.on == "view":
-        images = np.stack([drawing.crop_map(sample.image, sample.view, nearest=False) for sample in samples])
+        images = np.stack([crops.crop_map(sample.image, sample.view, nearest=False) for sample in samples])
     elif labeler.on == "image":
         images = [sample.image for sample in samples]
     fields = [{} if labeler.on == "image" else sample.fields for sample in samples]

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 from PIL import Image
-from tokenloom.labelers.labeler import Batch
-from tokenloom.labelers.views import ViewSettings, cut_view
+from tokenloom.labelers.contract.labeler import Batch
+from tokenloom.labelers.contract.views import ViewSettings, cut_view
 from tokenloom.pipeline.demo_weights import dinov2_small
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 from tokenloom.labelers.caption_embedding import CaptionEmbedding, CaptionEmbeddingParams
+from tokenloom.labelers.contract.labeler import Batch
 from tokenloom.labelers.hub import CheckpointError
-from tokenloom.labelers.labeler import Batch
 from tokenloom.pipeline.demo_weights import minilm
 
 CAPTIONS = [

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenloom.labelers.caption import Caption
 from tokenloom.labelers.conformance import Report, check_labeler
+from tokenloom.labelers.contract.instances import InstanceSet, Mask
+from tokenloom.labelers.contract.kinds import FeatureMap, Image, Instances, Text, Vector
+from tokenloom.labelers.contract.labeler import Labeler, Modality
 from tokenloom.labelers.difference import difference
-from tokenloom.labelers.instances import InstanceSet, Mask
-from tokenloom.labelers.kinds import FeatureMap, Image, Instances, Text, Vector
-from tokenloom.labelers.labeler import Labeler, Modality
 from tokenloom.labelers.registry import describe_labelers, find_labeler
 from tokenloom.labelers.scaffold import skeleton
 from tokenloom.pipeline.demo_weights import minilm

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from tokenloom.labelers import same_size
+from tokenloom.labelers.contract.views import View
 from tokenloom.labelers.depth import Depth, DepthParams
 from tokenloom.labelers.det import Det
 from tokenloom.labelers.hub import CheckpointError
-from tokenloom.labelers.views import View
 
 torch.set_num_threads(1)
 

@@ -3,11 +3,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from tokenloom.labelers.contract.views import View
 from tokenloom.labelers.det import Det, DetParams, to_instances
 from tokenloom.labelers.hub import CheckpointError
 from tokenloom.labelers.open_det import OpenDet
 from tokenloom.labelers.semseg_coco import SemsegCoco
-from tokenloom.labelers.views import View
 
 torch.set_num_threads(1)
 

@@ -8,9 +8,9 @@ import skimage.data
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tokenloom.labelers import drawing
-from tokenloom.labelers.instances import InstanceSet, Mask
-from tokenloom.labelers.views import View
+from tokenloom.labelers.contract import codecs, crops, drawing
+from tokenloom.labelers.contract.instances import InstanceSet, Mask
+from tokenloom.labelers.contract.views import View
 
 PHOTO = skimage.data.astronaut()[:224, 100:324]
 
@@ -31,7 +31,7 @@ sides = st.integers(1, 9)
     )
 )
 def test_png_is_lossless(array: np.ndarray):
-    back = drawing.from_png(drawing.to_png(array))
+    back = codecs.from_png(codecs.to_png(array))
     assert back.dtype == array.dtype
     np.testing.assert_array_equal(back, array)
 
@@ -42,19 +42,19 @@ def test_png_holds_rgb_for_other_readers():
     from PIL import Image
 
     red = np.full((2, 2, 3), (255, 0, 0), np.uint8)
-    assert Image.open(io.BytesIO(drawing.to_png(red))).convert("RGB").getpixel((0, 0)) == (255, 0, 0)
+    assert Image.open(io.BytesIO(codecs.to_png(red))).convert("RGB").getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize("array", [np.zeros((2, 2), np.float32), np.zeros((2, 2, 2), np.uint8), np.zeros(4, np.uint8)])
 def test_png_of_what_it_cannot_hold(array: np.ndarray):
     with pytest.raises(ValueError, match="PNG holds"):
-        drawing.to_png(array)
+        codecs.to_png(array)
 
 
 @pytest.mark.parametrize("data", [b"", b"not a png"])
 def test_bytes_that_are_no_png(data: bytes):
     with pytest.raises(ValueError, match="not a PNG"):
-        drawing.from_png(data)
+        codecs.from_png(data)
 
 
 # --- crops ---
@@ -66,7 +66,7 @@ def test_bytes_that_are_no_png(data: bytes):
 def test_whole_view_at_the_same_size_is_the_label(dtype: type, nearest: bool, channels: int | None):
     label = np.random.default_rng(0).integers(0, 200, (12, 12, channels) if channels else (12, 12)).astype(dtype)
     for view, expected in ((whole(12, 60, 60), label), (whole(12, 60, 60, hflip=True), label[:, ::-1])):
-        cut = drawing.crop_map(label, view, nearest)
+        cut = crops.crop_map(label, view, nearest)
         assert cut.dtype == dtype
         np.testing.assert_array_equal(cut, expected)
 
@@ -77,9 +77,9 @@ def test_crop_at_another_resolution_takes_the_same_place(nearest: bool):
     label = np.zeros((40, 60), np.uint16)
     label[20:, 30:] = 50_000
     view = View(0, 40, 60, 40, 60, False, 10, 80, 120)
-    assert (drawing.crop_map(label, view, nearest)[1:, 1:] == 50_000).all()
+    assert (crops.crop_map(label, view, nearest)[1:, 1:] == 50_000).all()
     label[20:, 30:45] = 7
-    cut = drawing.crop_map(label, View(0, 40, 60, 40, 60, True, 10, 80, 120), nearest)
+    cut = crops.crop_map(label, View(0, 40, 60, 40, 60, True, 10, 80, 120), nearest)
     assert (cut[1:, 6:-1] == 7).all()
     assert (cut[1:, 1:4] == 50_000).all()
 
@@ -94,19 +94,19 @@ def test_classes_are_never_mixed(label: np.ndarray, size: int, hflip: bool, data
     height, width = data.draw(st.integers(1, 50)), data.draw(st.integers(1, 50))
     top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
     view = View(1, top, left, height - top, width - left, hflip, size, height, width)
-    cut = drawing.crop_map(label, view, nearest=True)
+    cut = crops.crop_map(label, view, nearest=True)
     assert cut.shape == (size, size)
     assert set(np.unique(cut)) <= set(np.unique(label))
 
 
 def test_floats_are_averaged_when_they_shrink():
     label = np.indices((64, 64)).sum(axis=0).astype(np.float32) % 2
-    assert drawing.crop_map(label, whole(8, 64, 64), nearest=False)[2:-2, 2:-2] == pytest.approx(0.5, abs=0.02)
+    assert crops.crop_map(label, whole(8, 64, 64), nearest=False)[2:-2, 2:-2] == pytest.approx(0.5, abs=0.02)
 
 
 @given(hnp.arrays(np.uint16, st.tuples(sides, sides)), st.integers(1, 20))
 def test_interpolation_stays_in_range(label: np.ndarray, size: int):
-    cut = drawing.crop_map(label, whole(size, *label.shape), nearest=False)
+    cut = crops.crop_map(label, whole(size, *label.shape), nearest=False)
     assert cut.min() >= label.min()
     assert cut.max() <= label.max()
 

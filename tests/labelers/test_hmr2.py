@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenloom.labelers.contract.poses import rotations_from_6d
 from tokenloom.labelers.hmr2 import Backbone, Hmr2, SmplHead, build
 from tokenloom.labelers.hmr2_converter import PREFIXES
 from tokenloom.labelers.hub import CheckpointError
-from tokenloom.labelers.poses import rotations_from_6d
 
 
 @pytest.fixture(scope="module")

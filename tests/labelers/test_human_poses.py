@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenloom.labelers import human_poses, poses
+from tokenloom.labelers import human_poses
+from tokenloom.labelers.contract import poses
+from tokenloom.labelers.contract.instances import InstanceSet
+from tokenloom.labelers.contract.labeler import Batch
+from tokenloom.labelers.contract.licences import is_noncommercial
+from tokenloom.labelers.contract.views import View
 from tokenloom.labelers.hmr2 import build
 from tokenloom.labelers.hmr2_converter import PREFIXES, convert, read_lightning
 from tokenloom.labelers.hub import CheckpointError
 from tokenloom.labelers.human_poses import HumanPoses, HumanPosesParams
-from tokenloom.labelers.instances import InstanceSet
-from tokenloom.labelers.labeler import Batch
-from tokenloom.labelers.licences import is_noncommercial
 from tokenloom.labelers.person_crops import crop_square, full_camera, in_pixels, squares
-from tokenloom.labelers.views import View
 
 KIND = HumanPoses.makes[0].kind
 CPU = "cpu"

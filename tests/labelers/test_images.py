@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 from PIL import Image
-from tokenloom.labelers.images import MAX_PIXELS, BadImage, Header, decode_image, decode_view, read_header
-from tokenloom.labelers.views import View, ViewSettings, cut_view
+from tokenloom.labelers.contract.images import MAX_PIXELS, BadImage, Header, decode_image, decode_view, read_header
+from tokenloom.labelers.contract.views import View, ViewSettings, cut_view
 
 PHOTO = np.asarray(Image.open(Path(skimage.data.__file__).parent / "coffee.png").convert("RGB").resize((500, 375)))
 SMALL = np.ascontiguousarray(PHOTO[100:130, 200:240])
@@ -322,7 +322,7 @@ def test_decompression_bomb_takes_no_memory():
     """The process's peak of resident memory, in KiB, while a whole 30,000 x 30,000 PNG of 3 MB is refused."""
     program = """
 import resource, sys
-from tokenloom.labelers.images import BadImage, decode_image
+from tokenloom.labelers.contract.images import BadImage, decode_image
 data = sys.stdin.buffer.read()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tokenloom.labelers.instances import InstanceSet, Mask
-from tokenloom.labelers.views import View, ViewSettings, cut_view
+from tokenloom.labelers.contract.instances import InstanceSet, Mask
+from tokenloom.labelers.contract.views import View, ViewSettings, cut_view
 
 ATTRIBUTES = {"pose": (2, 3), "scale": ()}
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)

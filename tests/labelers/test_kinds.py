@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tokenloom.labelers.instances import InstanceSet, Mask
-from tokenloom.labelers.kinds import (
+from tokenloom.labelers.contract.instances import InstanceSet, Mask
+from tokenloom.labelers.contract.kinds import (
     KINDS,
     Embeddings,
     FeatureMap,
@@ -25,7 +25,7 @@ from tokenloom.labelers.kinds import (
     Vector,
     kind_from,
 )
-from tokenloom.labelers.views import View
+from tokenloom.labelers.contract.views import View
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 BOXES = np.array([[0, 0, 0.5, 0.5], [0.5, 0, 1, 1]], np.float32)

@@ -1,6 +1,6 @@
 import pytest
-from tokenloom.labelers.labeler import Weights
-from tokenloom.labelers.licences import NONE, UNKNOWN, is_noncommercial
+from tokenloom.labelers.contract.labeler import Weights
+from tokenloom.labelers.contract.licences import NONE, UNKNOWN, is_noncommercial
 
 DEPTH = Weights("org/Depth-Small-hf", "Apache-2.0", "https://example.org", {"org/Depth-Large-hf": "CC-BY-NC-4.0"})
 

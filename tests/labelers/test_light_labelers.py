@@ -18,8 +18,9 @@ from pydantic import ValidationError
 from tokenloom.labelers.canny_edge import CannyEdge, CannyEdgeParams
 from tokenloom.labelers.caption import Caption, CaptionParams, clean
 from tokenloom.labelers.color_palette import ColorPalette, palettes
-from tokenloom.labelers.instances import InstanceSet
-from tokenloom.labelers.labeler import Batch, Labeler
+from tokenloom.labelers.contract.instances import InstanceSet
+from tokenloom.labelers.contract.labeler import Batch, Labeler
+from tokenloom.labelers.contract.views import ViewSettings, cut_view
 from tokenloom.labelers.metadata import (
     FIELDS,
     Metadata,
@@ -31,7 +32,6 @@ from tokenloom.labelers.metadata import (
     segmentation_fields,
 )
 from tokenloom.labelers.rgb import Rgb
-from tokenloom.labelers.views import ViewSettings, cut_view
 from tokenloom.tokenizers.structured import METADATA
 
 

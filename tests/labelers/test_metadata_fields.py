@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
-from tokenloom.labelers.instances import InstanceSet, Mask
-from tokenloom.labelers.kinds import Image, Instances, Text
-from tokenloom.labelers.labeler import Batch
+from tokenloom.labelers.contract.instances import InstanceSet, Mask
+from tokenloom.labelers.contract.kinds import Image, Instances, Text
+from tokenloom.labelers.contract.labeler import Batch
+from tokenloom.labelers.contract.views import View, ViewSettings, cut_view
 from tokenloom.labelers.metadata import FIELDS, Metadata, occlusion_score
 from tokenloom.labelers.registry import find_labeler
-from tokenloom.labelers.views import View, ViewSettings, cut_view
 
 HEIGHT, WIDTH = 240, 320
 VIEW = cut_view(0, "flag", 0, HEIGHT, WIDTH, ViewSettings())  # the columns from 40 to 280

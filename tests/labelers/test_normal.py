@@ -4,10 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tokenloom.labelers.contract.views import View
 from tokenloom.labelers.depth import Depth
 from tokenloom.labelers.hub import CheckpointError
 from tokenloom.labelers.normal import Normal, NormalParams, to_bytes
-from tokenloom.labelers.views import View
 
 torch.set_num_threads(1)
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from tokenloom.labelers.contract.views import View
 from tokenloom.labelers.normal_from_depth import NormalFromDepth, NormalFromDepthParams, normals_of, to_distance
-from tokenloom.labelers.views import View
 
 METRIC = NormalFromDepthParams(depth="metre")
 

@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
-from tokenloom.labelers.instances import InstanceSet
-from tokenloom.labelers.kinds import Instances, kind_from
-from tokenloom.labelers.person_crops import full_camera, in_pixels, squares
-from tokenloom.labelers.poses import (
+from tokenloom.labelers.contract.instances import InstanceSet
+from tokenloom.labelers.contract.kinds import Instances, kind_from
+from tokenloom.labelers.contract.poses import (
     ATTRIBUTES,
     COCO17_PAIRS,
     SMPL_PAIRS,
@@ -18,7 +17,8 @@ from tokenloom.labelers.poses import (
     rotations_from_6d,
     swapped,
 )
-from tokenloom.labelers.views import View
+from tokenloom.labelers.contract.views import View
+from tokenloom.labelers.person_crops import full_camera, in_pixels, squares
 
 SMPL = Instances(scores=True, attributes=ATTRIBUTES["smpl"], pose="smpl")
 COCO = Instances(attributes=ATTRIBUTES["coco17"], pose="coco17")

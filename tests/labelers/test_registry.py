@@ -3,7 +3,7 @@ import sys
 from importlib import metadata
 
 import pytest
-from tokenloom.labelers.labeler import Labeler
+from tokenloom.labelers.contract.labeler import Labeler
 from tokenloom.labelers.registry import (
     LABELERS,
     TOKENIZERS,
@@ -16,8 +16,8 @@ from tokenloom.labelers.registry import (
 )
 
 PLUGIN = '''
-from tokenloom.labelers.kinds import Vector
-from tokenloom.labelers.labeler import Labeler, Modality
+from tokenloom.labelers.contract.kinds import Vector
+from tokenloom.labelers.contract.labeler import Labeler, Modality
 
 class Half(Labeler):
     """Half of nothing."""

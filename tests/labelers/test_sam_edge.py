@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 from tokenloom.labelers.canny_edge import CannyEdgeParams
-from tokenloom.labelers.instances import InstanceSet, Mask
+from tokenloom.labelers.contract.instances import InstanceSet, Mask
 from tokenloom.labelers.mask_generator import Bands, Canvas, Found
 from tokenloom.labelers.sam_edge import SamEdge, instance_map
 from tokenloom.labelers.sam_instance import SamInstance

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenloom.labelers.contract.views import ViewSettings, cut_view
 from tokenloom.labelers.hub import CheckpointError
 from tokenloom.labelers.sam_checkpoint import build_sam
 from tokenloom.labelers.sam_instance import SamInstance, SamInstanceParams
 from tokenloom.labelers.sam_models import load_mask_model
-from tokenloom.labelers.views import ViewSettings, cut_view
 
 amg = pytest.importorskip("segment_anything.utils.amg")
 

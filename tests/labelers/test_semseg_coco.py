@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tokenloom.labelers.contract.views import View
 from tokenloom.labelers.det import Det
 from tokenloom.labelers.hub import CheckpointError
 from tokenloom.labelers.semseg_coco import CLASSES, SemsegCoco, SemsegCocoParams
-from tokenloom.labelers.views import View
 
 torch.set_num_threads(1)
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenloom.labelers import drawing, skeletons
+from tokenloom.labelers import skeletons
+from tokenloom.labelers.contract import drawing
+from tokenloom.labelers.contract.instances import InstanceSet
+from tokenloom.labelers.contract.poses import ATTRIBUTES, COCO17_PAIRS
+from tokenloom.labelers.contract.views import View
 from tokenloom.labelers.hub import CheckpointError
-from tokenloom.labelers.instances import InstanceSet
 from tokenloom.labelers.person_crops import in_pixels
-from tokenloom.labelers.poses import ATTRIBUTES, COCO17_PAIRS
 from tokenloom.labelers.skeletons import Skeletons, SkeletonsParams, crop_regions, peaks
-from tokenloom.labelers.views import View
 from transformers import VitPoseForPoseEstimation, VitPoseImageProcessor
 
 KIND = Skeletons.makes[0].kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenloom.labelers.views import View, ViewSettings, cut_view
+from tokenloom.labelers.contract.views import View, ViewSettings, cut_view
 
 sides = st.integers(1, 20_000)
 GOLDEN = [

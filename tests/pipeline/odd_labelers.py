@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel
 from tokenloom import Batch, FeatureMap, Image, Labeler, Modality, Vector
-from tokenloom.labelers.labeler import Weights
+from tokenloom.labelers.contract.labeler import Weights
 
 
 class MeanColour(Labeler):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tokenloom.labelers.kinds import FeatureMap, Image, Record, Text
+from tokenloom.labelers.contract.kinds import FeatureMap, Image, Record, Text
 from tokenloom.pipeline.commit import Result, token_path, token_rows, write_rejections, write_result
 from tokenloom.pipeline.fitting import provide_tokenizer
 from tokenloom.pipeline.manifest import PATH, CorpusCard, Manifest, ModalityCard, TokensCard, WeightsCard

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from tokenloom.labelers.kinds import Image
+from tokenloom.labelers.contract.kinds import Image
 from tokenloom.pipeline.shards import Rows, ShardMeta, write_labels
 from tokenloom.pipeline.storage import Store
 from tokenloom.pipeline.tokenizer_training import FitJob

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from galleries import weave_photos, without_corpus
 from small_dataset import SmallDataset, write_dataset
-from tokenloom.labelers.images import read_header
-from tokenloom.labelers.kinds import Image
-from tokenloom.labelers.views import ViewSettings, cut_view
+from tokenloom.labelers.contract.images import read_header
+from tokenloom.labelers.contract.kinds import Image
+from tokenloom.labelers.contract.views import ViewSettings, cut_view
 from tokenloom.pipeline.commit import Result, label_path, write_result
 from tokenloom.pipeline.evaluation import evaluate, labels_at_hand
 from tokenloom.pipeline.manifest import PATH, DatasetError, TokensCard, require_manifest

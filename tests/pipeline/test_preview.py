@@ -13,7 +13,7 @@ from galleries import HOSTILE, HOSTILE_KEY, cards_of, overview_of, weave_photos,
 from hypothesis import given
 from hypothesis import strategies as st
 from small_dataset import SmallDataset, label_of, write_dataset
-from tokenloom.labelers.kinds import Image
+from tokenloom.labelers.contract.kinds import Image
 from tokenloom.pipeline.commit import Result, token_path, write_result
 from tokenloom.pipeline.manifest import PATH, DatasetError
 from tokenloom.pipeline.preview import GALLERY, pick_samples, spread, write_preview

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenloom.labelers.kinds import FeatureMap, Text
+from tokenloom.labelers.contract.kinds import FeatureMap, Text
 from tokenloom.pipeline.preview_survey import length_bars, perplexity, rank_bars, stated_loss
 from tokenloom.tokenizers.codebook import Codebook
 from tokenloom.tokenizers.text import WordPiece

@@ -14,7 +14,7 @@ import pytest
 import tokenloom
 import yaml
 from test_stage import failures_of, missing
-from tokenloom.labelers.kinds import Image
+from tokenloom.labelers.contract.kinds import Image
 from tokenloom.pipeline.dataset import open_dataset
 from tokenloom.pipeline.engine import EngineError
 from tokenloom.pipeline.manifest import DatasetError

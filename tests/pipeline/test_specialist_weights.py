@@ -6,7 +6,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from tokenloom.labelers.licences import NONE
+from tokenloom.labelers.contract.licences import NONE
 from tokenloom.labelers.registry import describe_labelers, find_labeler
 from tokenloom.pipeline.plan import weave
 from tokenloom.pipeline.recipe import RecipeError

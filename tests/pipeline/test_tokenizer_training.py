@@ -11,9 +11,9 @@ import torch
 from mortal_tokenizers import MortalVQ
 from small_dataset import CARDS, write_dataset
 from small_fits import KIND, PREFIX, fit_job, pictures, put_aside
-from tokenloom.labelers.images import read_header
-from tokenloom.labelers.kinds import Image
-from tokenloom.labelers.views import ViewSettings, cut_view
+from tokenloom.labelers.contract.images import read_header
+from tokenloom.labelers.contract.kinds import Image
+from tokenloom.labelers.contract.views import ViewSettings, cut_view
 from tokenloom.pipeline.dataset import open_dataset
 from tokenloom.pipeline.fit_worker import Board
 from tokenloom.pipeline.manifest import DatasetError

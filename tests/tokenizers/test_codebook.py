@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenloom.labelers.kinds import FeatureMap, Image, Vector
+from tokenloom.labelers.contract.kinds import FeatureMap, Image, Vector
 from tokenloom.tokenizers.codebook import (
     POINTS_PER_CODE,
     Codebook,

@@ -9,7 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenloom.labelers.kinds import FeatureMap, Image, Kind, Text, Vector
+from tokenloom.labelers.contract.kinds import FeatureMap, Image, Kind, Text, Vector
+from tokenloom.labelers.contract.poses import nearest_rotations
 from tokenloom.tokenizers.contract import (
     MASK_CONTRACT,
     POSE_CONTRACT,
@@ -19,7 +20,6 @@ from tokenloom.tokenizers.contract import (
     standardise_depth,
     with_statistics,
 )
-from tokenloom.tokenizers.rotations import nearest_rotations
 
 RGB, EDGES = Image(), Image(channels=1, content="intensity")
 DEPTH = Image(channels=1, dtype="float32", content="intensity", unit="metre")

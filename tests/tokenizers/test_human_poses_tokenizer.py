@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenloom.labelers.contract.instances import InstanceSet
+from tokenloom.labelers.contract.kinds import Instances
+from tokenloom.labelers.contract.poses import ATTRIBUTES, nearest_rotations
 from tokenloom.labelers.hub import CheckpointError
-from tokenloom.labelers.instances import InstanceSet
-from tokenloom.labelers.kinds import Instances
 from tokenloom.labelers.person_crops import full_camera, squares
-from tokenloom.labelers.poses import ATTRIBUTES
 from tokenloom.tokenizers.fit_settings import FitSettings
 from tokenloom.tokenizers.human_poses import HumanPosesTokenizer, HumanPosesVQParams, HumanPosesVQTokenizer
 from tokenloom.tokenizers.measures import rotation_angles
 from tokenloom.tokenizers.pose_text import HumanPosesParams, PosesText, Scale
-from tokenloom.tokenizers.rotations import nearest_rotations
 from tokenloom.tokenizers.vocabulary import Vocabulary
 
 PUBLIC = Path(__file__).parents[3] / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"

@@ -11,9 +11,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenloom.labelers.contract.instances import InstanceSet, Mask
+from tokenloom.labelers.contract.kinds import Instances
 from tokenloom.labelers.hub import CheckpointError
-from tokenloom.labelers.instances import InstanceSet, Mask
-from tokenloom.labelers.kinds import Instances
 from tokenloom.tokenizers.fit_settings import FitSettings
 from tokenloom.tokenizers.instances import (
     InstancesParams,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tokenloom.labelers.kinds import Image
+from tokenloom.labelers.contract.kinds import Image
 from tokenloom.tokenizers.kmeans import kmeans
 from tokenloom.tokenizers.linear_start import components_of, start_codes, start_linear, takes_linear_start
 from tokenloom.tokenizers.vq import VQParams, VQTokenizer

@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenloom.labelers.instances import InstanceSet, Mask
-from tokenloom.labelers.kinds import Instances, Record, Text
-from tokenloom.labelers.poses import ATTRIBUTES
+from tokenloom.labelers.contract.instances import InstanceSet, Mask
+from tokenloom.labelers.contract.kinds import Instances, Record, Text
+from tokenloom.labelers.contract.poses import ATTRIBUTES, nearest_rotations
 from tokenloom.tokenizers.human_poses import HumanPosesTokenizer
 from tokenloom.tokenizers.instances import InstancesTokenizer, box_coordinates
 from tokenloom.tokenizers.pose_text import SCALES
-from tokenloom.tokenizers.rotations import nearest_rotations
 from tokenloom.tokenizers.structured import (
     METADATA,
     Count,

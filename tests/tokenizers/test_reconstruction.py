@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.transform import Rotation
-from tokenloom.labelers.instances import InstanceSet, Mask
-from tokenloom.labelers.kinds import Embeddings, FeatureMap, Image, Instances, LabelError, Record, Text, Vector
-from tokenloom.labelers.poses import ATTRIBUTES
+from tokenloom.labelers.contract.instances import InstanceSet, Mask
+from tokenloom.labelers.contract.kinds import Embeddings, FeatureMap, Image, Instances, LabelError, Record, Text, Vector
+from tokenloom.labelers.contract.poses import ATTRIBUTES
 from tokenloom.tokenizers.measures import (
     HIGHEST_PSNR,
     ClassCounts,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenloom.labelers.kinds import Record, Text
+from tokenloom.labelers.contract.kinds import Record, Text
 from tokenloom.tokenizers.structured import (
     METADATA,
     Count,

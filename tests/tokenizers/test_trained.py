@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tokenloom.labelers.kinds import FeatureMap, Image, Text
+from tokenloom.labelers.contract.kinds import FeatureMap, Image, Text
 from tokenloom.tokenizers.text import WordPiece
 from tokenloom.tokenizers.trained import DECODED_AT_ONCE, ENCODED_AT_ONCE, TrainedTokenizer
 from tokenloom.tokenizers.vq import VQParams, VQTokenizer

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tokenloom.labelers.instances import InstanceSet, Mask
-from tokenloom.labelers.kinds import FeatureMap, Image, Instances, Vector
-from tokenloom.labelers.poses import ATTRIBUTES
+from tokenloom.labelers.contract.instances import InstanceSet, Mask
+from tokenloom.labelers.contract.kinds import FeatureMap, Image, Instances, Vector
+from tokenloom.labelers.contract.poses import ATTRIBUTES, nearest_rotations
 from tokenloom.tokenizers.human_poses import HumanPosesVQParams, HumanPosesVQTokenizer
 from tokenloom.tokenizers.instances import InstancesVQParams, InstancesVQTokenizer
-from tokenloom.tokenizers.rotations import nearest_rotations
 from tokenloom.tokenizers.trained import TrainedTokenizer
 from tokenloom.tokenizers.unquantised import reconstruct_unquantised
 from tokenloom.tokenizers.vq import VQParams, VQTokenizer

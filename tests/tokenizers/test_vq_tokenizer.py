@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenloom.labelers.contract.kinds import FeatureMap, Image, Instances, Kind, LabelError, Vector
 from tokenloom.labelers.hub import CheckpointError
-from tokenloom.labelers.kinds import FeatureMap, Image, Instances, Kind, LabelError, Vector
 from tokenloom.tokenizers.contract import ContractError
 from tokenloom.tokenizers.fit_settings import FitSettings
 from tokenloom.tokenizers.tokenizer import Tokenizer

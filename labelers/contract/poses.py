@@ -118,3 +118,14 @@ def _crop_coco17(attributes: Mapping[str, np.ndarray], view: View) -> dict[str, 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+
+def nearest_rotations(matrices: np.ndarray) -> np.ndarray:
+    """The rotation nearest to each matrix (..., 3, 3) in the Frobenius norm, in its dtype.
+
+    U diag(1, 1, det(U V')) V' of the singular value decomposition U S V' (Kabsch 1976; Umeyama 1991).
+    """
+    left, _, right = np.linalg.svd(matrices.astype(np.float64))
+    flip = np.linalg.det(left) * np.linalg.det(right)
+    left = np.concatenate([left[..., :2], left[..., 2:] * flip[..., None, None]], axis=-1)
+    return (left @ right).astype(matrices.dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -11,7 +10,8 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
-from . import drawing
+from . import codecs, crops, drawing
+from .codecs import _from_npy, _to_npy
 from .instances import InstanceSet
 from .poses import ATTRIBUTES, Pose, crop_pose
 from .views import View
@@ -101,13 +101,13 @@ class Image(Kind):
         return label
 
     def encode(self, label: np.ndarray) -> bytes:
-        return _to_npy(label) if self.dtype == "float32" else drawing.to_png(label)
+        return _to_npy(label) if self.dtype == "float32" else codecs.to_png(label)
 
     def decode(self, data: bytes) -> np.ndarray:
-        return _from_npy(data) if self.dtype == "float32" else drawing.from_png(data)
+        return _from_npy(data) if self.dtype == "float32" else codecs.from_png(data)
 
     def crop(self, label: np.ndarray, view: View) -> np.ndarray:
-        cut = drawing.crop_map(label, view, nearest=self.content == "classes")
+        cut = crops.crop_map(label, view, nearest=self.content == "classes")
         if self.content == "normals" and view.hflip:
             cut = cut.copy()
             cut[..., 0] = -cut[..., 0] if self.dtype == "float32" else np.iinfo(self.dtype).max - cut[..., 0]
@@ -338,13 +338,3 @@ def _shaped(label: Any, dtype: str, shape: tuple[int, ...], what: str) -> np.nda
     if label.shape != shape:
         raise LabelError(f"a {what} label has shape {label.shape}, not {shape}")
     return label
-
-
-def _to_npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _from_npy(data: bytes) -> np.ndarray:
-    return np.load(io.BytesIO(data), allow_pickle=False)

@@ -6,6 +6,9 @@ import re
 from collections.abc import Mapping
 from fnmatch import fnmatch
 
+RANDOM = "random"
+TINY = "tiny"
+
 NONE = "none (random numbers)"
 UNKNOWN = "unknown"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .drawing import crop_map
+from .crops import crop_map
 from .views import View
 
 

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .views import View
-
 if TYPE_CHECKING:
     from .instances import InstanceSet
 
@@ -32,59 +30,6 @@ _SURE = 0.3
 """Keypoints of a lower score aren't drawn."""
 
 _COLD, _NEUTRAL, _WARM = (33, 92, 168), (245, 244, 240), (192, 54, 44)
-
-
-def to_png(array: np.ndarray) -> bytes:
-    """uint8 or uint16, (height, width) or (height, width, 3) RGB, as a lossless PNG of the same depth."""
-    import cv2
-
-    if array.dtype not in (np.uint8, np.uint16) or not (array.ndim == 2 or array.shape[2:] == (3,)):
-        raise ValueError(f"a PNG holds uint8 or uint16 with 1 or 3 channels, not {array.dtype} {array.shape}")
-    bgr = array if array.ndim == 2 else array[..., ::-1]
-    _, encoded = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 4])
-    return encoded.tobytes()
-
-
-def from_png(data: bytes) -> np.ndarray:
-    """The array that `to_png` was given. Raises ValueError for bytes that are no PNG."""
-    import cv2
-
-    array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    if array is None:
-        raise ValueError(f"not a PNG: {len(data)} bytes that begin with {data[:8]!r}")
-    return array if array.ndim == 2 else np.ascontiguousarray(array[..., ::-1])
-
-
-def crop_map(label: np.ndarray, view: View, nearest: bool) -> np.ndarray:
-    """What `view` sees of a map: (view.size, view.size) or (view.size, view.size, channels), of the map's dtype.
-
-    label: (height, width) or (height, width, channels) of any resolution, spanning the view's whole image.
-    nearest: take the nearest value (classes, masks) rather than Pillow's antialiased bilinear filter.
-    """
-    scale_y, scale_x = label.shape[0] / view.image_height, label.shape[1] / view.image_width
-    top, bottom = view.top * scale_y, (view.top + view.height) * scale_y
-    left, right = view.left * scale_x, (view.left + view.width) * scale_x
-    if nearest:
-        centres = (np.arange(view.size) + 0.5) / view.size
-        rows = np.minimum((top + centres * (bottom - top)).astype(np.intp), label.shape[0] - 1)
-        columns = np.minimum((left + centres * (right - left)).astype(np.intp), label.shape[1] - 1)
-        cut = label[rows[:, None], columns]
-    else:
-        channels = [label] if label.ndim == 2 else np.moveaxis(label, 2, 0)
-        scaled = [_resize(channel, view.size, (left, top, right, bottom)) for channel in channels]
-        cut = scaled[0] if label.ndim == 2 else np.stack(scaled, axis=2)
-    return np.ascontiguousarray(cut[:, ::-1]) if view.hflip else cut
-
-
-def _resize(channel: np.ndarray, size: int, box: tuple[float, float, float, float]) -> np.ndarray:
-    """(height, width) to (size, size) through Pillow: uint8 as it is, other dtypes by way of float32."""
-    native = channel if channel.dtype == np.uint8 else channel.astype(np.float32)
-    box = (box[0], box[1], min(box[2], channel.shape[1]), min(box[3], channel.shape[0]))
-    scaled = Image.fromarray(np.ascontiguousarray(native)).resize((size, size), Image.Resampling.BILINEAR, box=box)
-    values = np.asarray(scaled)
-    if channel.dtype.kind in "iu" and channel.dtype != np.uint8:
-        values = values.round()
-    return values.astype(channel.dtype)
 
 
 def draw_map(label: np.ndarray, content: Literal["colour", "intensity", "normals", "classes"]) -> np.ndarray:
