@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,18 +9,15 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from .checkpoint import seeded
 from .contract.kinds import Embeddings, Vector
 from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
-from .hub import CheckpointError, load_model, load_processor, read_config
-from .registry import naming_extras
+from .networks.extras import naming_extras
+from .networks.state_dicts import seeded
+from .networks.text_encoder import LETTERS, TextEncoder, embedding_dim
 
 DEFAULT_WEIGHTS = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_DIM = 384
 """Width of the default weights, so that they needn't be fetched to plan a run."""
-
-LETTERS = "abcdefghijklmnopqrstuvwxyz.,"
-"""What tiny encoders can spell."""
 
 
 class CaptionEmbeddingParams(BaseModel):
@@ -89,52 +85,6 @@ class CaptionEmbedding(Labeler):
         return folder
 
 
-class TextEncoder:
-    """A text encoder of transformers and its tokenizer, from a checkpoint."""
-
-    def __init__(self, weights: str, device: str) -> None:
-        with naming_extras():
-            from transformers import AutoModelForTextEncoding, AutoTokenizer
-        self._device = device
-        self._model = load_model(AutoModelForTextEncoding, weights, device, unused=("pooler.",))
-        self._tokenizer = load_processor(AutoTokenizer, weights)
-
-    def states(self, texts: Sequence[str], max_length: int) -> list[np.ndarray | None]:
-        """The last states of each text's tokens, float32 (tokens, dim); None for a text that has no token.
-
-        max_length: texts are cut after this many tokens. Texts of equal length go through the model together,
-        unpadded: padding would change the last digits.
-        """
-        ids = self._tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
-        places_of_length: dict[int, list[int]] = defaultdict(list)
-        for place, tokens in enumerate(ids):
-            places_of_length[len(tokens)].append(place)
-        found: list[np.ndarray | None] = [None] * len(texts)
-        for length, places in places_of_length.items():
-            if length:
-                for place, state in zip(places, self._forward([ids[place] for place in places]), strict=True):
-                    found[place] = state
-        return found
-
-    def _forward(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
-        """Token ids, all of one length, to float32 (texts, tokens, dim)."""
-        import torch
-
-        tokens = torch.tensor(ids, device=self._device)
-        with torch.inference_mode():
-            output = self._model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
-        return output.last_hidden_state.float().cpu().numpy()
-
-
 def _pooled(states: np.ndarray) -> np.ndarray:
     mean = states.mean(axis=0)
     return mean / max(float(np.linalg.norm(mean)), 1e-12)
-
-
-def embedding_dim(weights: str) -> int:
-    """The width of a text encoder's states, by its config.json."""
-    config = read_config(weights)
-    dim = config.get("hidden_size") or config.get("d_model")
-    if dim is None:
-        raise CheckpointError(f"{weights}: config.json names no hidden_size; is it a text encoder?")
-    return int(dim)

@@ -10,11 +10,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from .caption import clean, own_caption
-from .checkpoint import seeded
 from .contract.kinds import Text
 from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
-from .hub import CheckpointError, load_model, load_processor, read_config
-from .registry import naming_extras
+from .networks.extras import naming_extras
+from .networks.hub import CheckpointError, load_model, load_processor, read_config
+from .networks.state_dicts import seeded
 
 DEFAULT_WEIGHTS = "florence-community/Florence-2-base"
 FLORENCE, BLIP = "Florence2ForConditionalGeneration", "BlipForConditionalGeneration"

@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from .checkpoint import fill, read_tensors, seeded
 from .contract.kinds import FeatureMap, Vector
 from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
-from .hub import CheckpointError
-from .registry import naming_extras
-from .vision import CLIP_MEAN, CLIP_STD, Preprocessing, feature_maps, vectors
+from .networks.extras import naming_extras
+from .networks.hub import CheckpointError
+from .networks.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing, feature_maps, vectors
+from .networks.state_dicts import fill, read_tensors, seeded
 
 DEFAULT_WEIGHTS = "timm/vit_base_patch16_clip_224.openai"
 DEFAULT_CONFIG: dict[str, Any] = {

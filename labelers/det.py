@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from .checkpoint import seeded
 from .contract.instances import InstanceSet
 from .contract.kinds import Instances
 from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
-from .hub import CheckpointError, load_model, load_processor, read_config
-from .registry import naming_extras
-from .same_size import name_model, outputs_of
+from .networks.extras import naming_extras
+from .networks.hub import CheckpointError, load_model, load_processor, read_config
+from .networks.state_dicts import seeded
+from .networks.whole_images import name_model, outputs_of
 
 DEFAULT_WEIGHTS = "PekingU/rtdetr_v2_r50vd"
 TEXT_PROMPTED = ("grounding-dino", "mm-grounding-dino", "omdet-turbo", "owlv2", "owlvit")

@@ -12,12 +12,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from .checkpoint import seeded
 from .contract.kinds import FeatureMap, Vector
 from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
-from .hub import CheckpointError, load_model, read_config
-from .registry import naming_extras
-from .vision import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, feature_maps, vectors
+from .networks.extras import naming_extras
+from .networks.hub import CheckpointError, load_model, read_config
+from .networks.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, feature_maps, vectors
+from .networks.state_dicts import seeded
 
 DEFAULT_WEIGHTS = "facebook/dinov2-base"
 BASE_CONFIG: dict[str, Any] = {"model_type": "dinov2", "hidden_size": 768, "patch_size": 14, "image_size": 518}

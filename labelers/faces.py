@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from .checkpoint import fill, read_tensors, seeded
 from .contract.instances import InstanceSet
 from .contract.kinds import Instances
 from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
-from .hub import package_path
+from .networks.hub import package_path
+from .networks.state_dicts import fill, read_tensors, seeded
 
 SHIPPED_WEIGHTS = "package:facenet_pytorch/data"
 STAGES = ("pnet", "rnet", "onet")

@@ -9,16 +9,16 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from .checkpoint import read_tensors, seeded
 from .contract.instances import InstanceSet
 from .contract.kinds import Instances
 from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
 from .contract.poses import ATTRIBUTES, rotations_from_6d
 from .hmr2_converter import PREFIXES, read_lightning
-from .hub import CheckpointError
+from .networks.extras import naming_extras
+from .networks.hub import CheckpointError
+from .networks.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from .networks.state_dicts import read_tensors, seeded
 from .person_crops import crop_square, full_camera, in_pixels, people, squares
-from .registry import naming_extras
-from .vision import IMAGENET_MEAN, IMAGENET_STD
 
 CROPS_AT_ONCE = 32
 """How many people go through the network together, however many a batch's images show."""

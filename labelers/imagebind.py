@@ -11,11 +11,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from .checkpoint import fill, read_tensors, seeded
 from .contract.kinds import FeatureMap, Vector
 from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
-from .hub import CheckpointError
-from .vision import CLIP_MEAN, CLIP_STD, Preprocessing, feature_maps, vectors
+from .networks.hub import CheckpointError
+from .networks.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing, feature_maps, vectors
+from .networks.state_dicts import fill, read_tensors, seeded
 
 DEFAULT_WEIGHTS = "https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth"
 
@@ -101,7 +101,7 @@ class ImageBind(Labeler):
     def load(self, device: str) -> None:
         import torch
 
-        from .imagebind_vision import VisionTower
+        from .networks.imagebind_vision import VisionTower
 
         self._device = device
         tensors = read_tensors(self._source, PREFIXES)
@@ -116,7 +116,7 @@ class ImageBind(Labeler):
         """Besides the vision tower, the file holds a tensor of the audio tower, as the real one does."""
         import torch
 
-        from .imagebind_vision import VisionTower
+        from .networks.imagebind_vision import VisionTower
 
         with seeded():
             tensors = VisionTower(width=32, depth=2, patch=14, grid=16, out=24, heads=16).state_dict()

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from .checkpoint import seeded
 from .contract.kinds import Image
 from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
-from .hub import load_model, load_processor, read_config
-from .registry import naming_extras
-from .same_size import check_config, outputs_of, post_process
+from .networks.extras import naming_extras
+from .networks.hub import load_model, load_processor, read_config
+from .networks.state_dicts import seeded
+from .networks.whole_images import check_config, outputs_of, post_process
 
 DEFAULT_WEIGHTS = "google/tipsv2-b14-dpt"
 

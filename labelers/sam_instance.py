@@ -14,7 +14,7 @@ from .contract.instances import InstanceSet, Mask
 from .contract.kinds import Instances
 from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
 from .mask_generator import Drawn, MaskGeneratorParams, generate_masks
-from .registry import naming_extras
+from .networks.extras import naming_extras
 from .sam_checkpoint import write_tiny_sam
 from .sam_models import SamMasks, load_mask_model
 

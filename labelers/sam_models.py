@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .checkpoint import read_tensors
-from .hub import CheckpointError, load_model, load_processor, read_config
-from .registry import naming_extras
+from .networks.extras import naming_extras
+from .networks.hub import CheckpointError, load_model, load_processor, read_config
+from .networks.state_dicts import read_tensors
 from .sam_checkpoint import build_sam
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from .checkpoint import seeded
 from .contract.kinds import Image
 from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
-from .hub import CheckpointError, load_model, load_processor, read_config
-from .registry import naming_extras
-from .same_size import bounded, check_config, name_model, outputs_of
+from .networks.extras import naming_extras
+from .networks.hub import CheckpointError, load_model, load_processor, read_config
+from .networks.state_dicts import seeded
+from .networks.whole_images import bounded, check_config, name_model, outputs_of
 
 DEFAULT_WEIGHTS = "tue-mps/coco_panoptic_eomt_large_640"
 CLASSES = 133

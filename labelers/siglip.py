@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoint import seeded
 from .contract.kinds import FeatureMap, Vector
 from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
-from .hub import CheckpointError, load_model, read_config
-from .registry import naming_extras
-from .vision import Preprocessing, feature_maps, vectors
+from .networks.extras import naming_extras
+from .networks.hub import CheckpointError, load_model, read_config
+from .networks.preprocessing import Preprocessing, feature_maps, vectors
+from .networks.state_dicts import seeded
 
 DEFAULT_WEIGHTS = "google/siglip2-base-patch16-224"
 DEFAULTS = {"hidden_size": 768, "image_size": 224, "patch_size": 16, "num_patches": 256}

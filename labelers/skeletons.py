@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from .checkpoint import seeded
 from .contract.instances import InstanceSet
 from .contract.kinds import Instances
 from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
 from .contract.poses import ATTRIBUTES
-from .hub import CheckpointError, load_model, load_processor, read_config
+from .networks.extras import naming_extras
+from .networks.hub import CheckpointError, load_model, load_processor, read_config
+from .networks.state_dicts import seeded
 from .person_crops import in_pixels, people, sample_grid
-from .registry import naming_extras
 
 CROPS_AT_ONCE = 32
 """How many people go through the network together, however many a batch's images show."""

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from .caption_embedding import LETTERS, TextEncoder, embedding_dim
-from .checkpoint import seeded
 from .contract.kinds import Embeddings
 from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
-from .hub import CheckpointError, read_config
-from .registry import naming_extras
+from .networks.extras import naming_extras
+from .networks.hub import CheckpointError, read_config
+from .networks.state_dicts import seeded
+from .networks.text_encoder import LETTERS, TextEncoder, embedding_dim
 
 DEFAULT_WEIGHTS = "google/flan-t5-xxl"
 DEFAULT_DIM = 4096

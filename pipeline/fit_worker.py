@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..labelers.contract.kinds import kind_from
-from ..labelers.hub import CheckpointError
+from ..labelers.networks.hub import CheckpointError
 from .fit_checkpoints import Checkpoints
 from .fit_job import FitError, FitJob
 from .training_examples import Examples, gather

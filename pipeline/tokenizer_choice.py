@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from ..labelers.contract.kinds import Kind
 from ..labelers.contract.licences import is_noncommercial
 from ..labelers.dinov2 import Dinov2
-from ..labelers.hub import CheckpointError
+from ..labelers.networks.hub import CheckpointError
 from ..labelers.registry import TOKENIZERS, find
 from ..tokenizers.fit_settings import FitSettings, PerceptualSettings
 from ..tokenizers.perceptual import PERCEPTUAL, blocks_of

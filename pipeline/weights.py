@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from ..labelers.contract.labeler import Labeler
 from ..labelers.contract.licences import RANDOM, TINY
-from ..labelers.hub import package_path, quiet_transformers
+from ..labelers.networks.hub import package_path, quiet_transformers
 
 PACKAGE = "package:"
 """Prefix of weights that an installed package ships: package:NAME/path/inside."""

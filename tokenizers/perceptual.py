@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..labelers.contract.labeler import Weights
-from ..labelers.hub import CheckpointError, load_model, read_config
-from ..labelers.registry import naming_extras
-from ..labelers.vision import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from ..labelers.networks.extras import naming_extras
+from ..labelers.networks.hub import CheckpointError, load_model, read_config
+from ..labelers.networks.preprocessing import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from .fit_settings import PerceptualSettings
 
 if TYPE_CHECKING:

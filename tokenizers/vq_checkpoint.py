@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 
-from ..labelers.checkpoint import fill, read_tensors, seeded
-from ..labelers.hub import CheckpointError
+from ..labelers.networks.hub import CheckpointError
+from ..labelers.networks.state_dicts import fill, read_tensors, seeded
 from .state import CONFIG, MODEL
 from .vq_config import VQConfig
 from .vq_network import VQ, build

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from PIL import Image
 from tokenloom.labelers.contract.instances import Mask
-from tokenloom.labelers.hub import package_path
 from tokenloom.labelers.mask_generator import MaskGeneratorParams, generate_masks
+from tokenloom.labelers.networks.hub import package_path
 from tokenloom.labelers.sam_decoder import Decoder
 from tokenloom.labelers.sam_models import SamMasks
 from tokenloom.pipeline.demo import CAPTIONS

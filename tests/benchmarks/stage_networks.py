@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenloom.labelers.checkpoint import seeded
-from tokenloom.labelers.hub import quiet_transformers
+from tokenloom.labelers.networks.hub import quiet_transformers
+from tokenloom.labelers.networks.state_dicts import seeded
 from tokenloom.labelers.registry import find_labeler
 from tokenloom.pipeline.demo_weights import dinov2_small, minilm
 
@@ -69,7 +69,7 @@ def clip(folder: Path) -> Path:
 def imagebind(folder: Path) -> Path:
     """Half as wide and less than half as deep as the published one."""
     from tokenloom.labelers.imagebind import STEM
-    from tokenloom.labelers.imagebind_vision import VisionTower
+    from tokenloom.labelers.networks.imagebind_vision import VisionTower
 
     folder.mkdir(parents=True)
     with seeded():

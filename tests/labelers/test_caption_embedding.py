@@ -3,7 +3,7 @@ import pytest
 import torch
 from tokenloom.labelers.caption_embedding import CaptionEmbedding, CaptionEmbeddingParams
 from tokenloom.labelers.contract.labeler import Batch
-from tokenloom.labelers.hub import CheckpointError
+from tokenloom.labelers.networks.hub import CheckpointError
 from tokenloom.pipeline.demo_weights import minilm
 
 CAPTIONS = [

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenloom.labelers.captioner import Captioner, CaptionerParams
 from tokenloom.labelers.contract.labeler import Batch
-from tokenloom.labelers.hub import CheckpointError
+from tokenloom.labelers.networks.hub import CheckpointError
 
 
 def write_blip(folder):

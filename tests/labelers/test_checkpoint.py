@@ -3,8 +3,8 @@ import os
 import pytest
 import torch
 from safetensors.torch import save_file
-from tokenloom.labelers.checkpoint import fill, read_tensors, seeded
-from tokenloom.labelers.hub import CheckpointError
+from tokenloom.labelers.networks.hub import CheckpointError
+from tokenloom.labelers.networks.state_dicts import fill, read_tensors, seeded
 
 
 class Code:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenloom.labelers.clip import CONFIG_FILE, WEIGHTS_FILES, Clip, ClipParams
-from tokenloom.labelers.hub import CheckpointError
+from tokenloom.labelers.networks.hub import CheckpointError
 from tokenloom.labelers.siglip import Siglip
 
 open_clip: Any = pytest.importorskip("open_clip")

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tokenloom.labelers import same_size
 from tokenloom.labelers.contract.views import View
 from tokenloom.labelers.depth import Depth, DepthParams
 from tokenloom.labelers.det import Det
-from tokenloom.labelers.hub import CheckpointError
+from tokenloom.labelers.networks import whole_images as same_size
+from tokenloom.labelers.networks.hub import CheckpointError
 
 torch.set_num_threads(1)
 

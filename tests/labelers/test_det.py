@@ -5,7 +5,7 @@ import pytest
 import torch
 from tokenloom.labelers.contract.views import View
 from tokenloom.labelers.det import Det, DetParams, to_instances
-from tokenloom.labelers.hub import CheckpointError
+from tokenloom.labelers.networks.hub import CheckpointError
 from tokenloom.labelers.open_det import OpenDet
 from tokenloom.labelers.semseg_coco import SemsegCoco
 

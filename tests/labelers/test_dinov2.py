@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenloom.labelers.dinov2 import Dinov2, Dinov2Params
-from tokenloom.labelers.hub import CheckpointError, package_path
+from tokenloom.labelers.networks.hub import CheckpointError, package_path
+from tokenloom.labelers.networks.preprocessing import Preprocessing
 from tokenloom.labelers.siglip import Siglip
-from tokenloom.labelers.vision import Preprocessing
 from tokenloom.pipeline import demo_weights
 
 CPU = "cpu"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from tokenloom.labelers.faces import SHIPPED_WEIGHTS, Faces, FacesParams
-from tokenloom.labelers.hub import CheckpointError, package_path
+from tokenloom.labelers.networks.hub import CheckpointError, package_path
 
 facenet = pytest.importorskip("facenet_pytorch")
 KIND = Faces.makes[0].kind

@@ -5,7 +5,7 @@ from safetensors.torch import load_file
 from tokenloom.labelers.contract.poses import rotations_from_6d
 from tokenloom.labelers.hmr2 import Backbone, Hmr2, SmplHead, build
 from tokenloom.labelers.hmr2_converter import PREFIXES
-from tokenloom.labelers.hub import CheckpointError
+from tokenloom.labelers.networks.hub import CheckpointError
 
 
 @pytest.fixture(scope="module")

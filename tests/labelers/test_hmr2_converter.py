@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tokenloom.labelers.hmr2_converter import convert, read_lightning
-from tokenloom.labelers.hub import CheckpointError
+from tokenloom.labelers.networks.hub import CheckpointError
 from torch._utils import _rebuild_tensor_v2
 
 TRACE = "TOKENLOOM_TEST_TRACE"

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tokenloom.labelers.hub import CheckpointError
 from tokenloom.labelers.imagebind import DEFAULT_WEIGHTS, STEM, ImageBind, ImageBindParams
+from tokenloom.labelers.networks.hub import CheckpointError
 from torch.nn.functional import conv3d, gelu, layer_norm, linear, multi_head_attention_forward, normalize
 
 CPU = "cpu"

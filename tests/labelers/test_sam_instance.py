@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tokenloom.labelers.contract.views import ViewSettings, cut_view
-from tokenloom.labelers.hub import CheckpointError
+from tokenloom.labelers.networks.hub import CheckpointError
 from tokenloom.labelers.sam_checkpoint import build_sam
 from tokenloom.labelers.sam_instance import SamInstance, SamInstanceParams
 from tokenloom.labelers.sam_models import load_mask_model

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tokenloom.labelers.contract.views import View
 from tokenloom.labelers.det import Det
-from tokenloom.labelers.hub import CheckpointError
+from tokenloom.labelers.networks.hub import CheckpointError
 from tokenloom.labelers.semseg_coco import CLASSES, SemsegCoco, SemsegCocoParams
 
 torch.set_num_threads(1)

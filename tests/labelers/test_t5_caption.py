@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenloom.labelers.contract.labeler import Batch
-from tokenloom.labelers.hub import CheckpointError
+from tokenloom.labelers.networks.hub import CheckpointError
 from tokenloom.labelers.t5_caption import T5Caption, T5CaptionParams
 
 CAPTIONS = [

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tokenloom.labelers.hub import CheckpointError
-from tokenloom.labelers.vision import CLIP_MEAN, CLIP_STD, Preprocessing, feature_maps
+from tokenloom.labelers.networks.hub import CheckpointError
+from tokenloom.labelers.networks.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing, feature_maps
 
 HALF = (0.5, 0.5, 0.5)
 SIDES = st.integers(1, 40)

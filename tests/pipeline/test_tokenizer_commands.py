@@ -14,7 +14,7 @@ from rich.console import Console
 from small_dataset import write_dataset
 from small_fits import PARAMS, SETTINGS, pictures
 from tokenloom.labelers.contract.kinds import Image
-from tokenloom.labelers.hub import CheckpointError
+from tokenloom.labelers.networks.hub import CheckpointError
 from tokenloom.pipeline.evaluation import CodeFigures, Evaluation
 from tokenloom.pipeline.manifest import DatasetError
 from tokenloom.pipeline.progress import FitProgress

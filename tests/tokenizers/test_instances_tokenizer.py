@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenloom.labelers.contract.instances import InstanceSet, Mask
 from tokenloom.labelers.contract.kinds import Instances
-from tokenloom.labelers.hub import CheckpointError
+from tokenloom.labelers.networks.hub import CheckpointError
 from tokenloom.tokenizers.fit_settings import FitSettings
 from tokenloom.tokenizers.instances import (
     InstancesParams,

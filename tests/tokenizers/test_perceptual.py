@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load, save
-from tokenloom.labelers.checkpoint import seeded
 from tokenloom.labelers.contract.kinds import Image, Vector
 from tokenloom.labelers.dinov2 import Dinov2
-from tokenloom.labelers.hub import CheckpointError
+from tokenloom.labelers.networks.hub import CheckpointError
+from tokenloom.labelers.networks.preprocessing import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from tokenloom.labelers.networks.state_dicts import seeded
 from tokenloom.labelers.siglip import Siglip
-from tokenloom.labelers.vision import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from tokenloom.tokenizers.contract import contract_for
 from tokenloom.tokenizers.fit_settings import FitSettings, PerceptualSettings
 from tokenloom.tokenizers.perceptual import PerceptualLoss, blocks_of, quarters

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load, save, save_file
-from tokenloom.labelers.hub import CheckpointError
+from tokenloom.labelers.networks.hub import CheckpointError
 from tokenloom.tokenizers.vq_checkpoint import read_files, read_published, write_published
 from tokenloom.tokenizers.vq_config import VQConfig
 from tokenloom.tokenizers.vq_network import build

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenloom.labelers.contract.kinds import FeatureMap, Image, Instances, Kind, LabelError, Vector
-from tokenloom.labelers.hub import CheckpointError
+from tokenloom.labelers.networks.hub import CheckpointError
 from tokenloom.tokenizers.contract import ContractError
 from tokenloom.tokenizers.fit_settings import FitSettings
 from tokenloom.tokenizers.tokenizer import Tokenizer

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .contract.labeler import Batch
+from ..contract.labeler import Batch
 from .hub import CheckpointError
 
 

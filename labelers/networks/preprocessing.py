@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from .extras import naming_extras
 from .hub import CheckpointError, load_processor
-from .registry import naming_extras
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .registry import naming_extras, what_to_install
+from .extras import naming_extras, what_to_install
 
 
 class CheckpointError(RuntimeError):
