@@ -13,12 +13,12 @@ from .contract.instances import InstanceSet
 from .contract.kinds import Instances
 from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
 from .contract.poses import ATTRIBUTES, rotations_from_6d
-from .hmr2_converter import PREFIXES, read_lightning
 from .networks.extras import naming_extras
 from .networks.hub import CheckpointError
 from .networks.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from .networks.state_dicts import read_tensors, seeded
-from .person_crops import crop_square, full_camera, in_pixels, people, squares
+from .people.crops import crop_square, full_camera, in_pixels, people, squares
+from .people.hmr2_converter import PREFIXES, read_lightning
 
 CROPS_AT_ONCE = 32
 """How many people go through the network together, however many a batch's images show."""
@@ -64,7 +64,7 @@ class HumanPoses(Labeler):
 
     def load(self, device: str) -> None:
         with naming_extras():
-            from .hmr2 import build
+            from .people.hmr2 import build
         if self.weights_path is None or not Path(self.weights_path).is_file():
             raise CheckpointError(
                 f"human_poses: weights {self.weights_path}: not a file; give the path of HMR2.0's Lightning checkpoint "
@@ -80,7 +80,7 @@ class HumanPoses(Labeler):
         """A Lightning checkpoint with the published keys, two blocks deep, and keys that aren't the network's."""
         import torch
 
-        from .hmr2 import Backbone, Hmr2, SmplHead
+        from .people.hmr2 import Backbone, Hmr2, SmplHead
 
         path = folder / "hmr2.ckpt"
         with seeded():

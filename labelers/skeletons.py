@@ -16,7 +16,7 @@ from .contract.poses import ATTRIBUTES
 from .networks.extras import naming_extras
 from .networks.hub import CheckpointError, load_model, load_processor, read_config
 from .networks.state_dicts import seeded
-from .person_crops import in_pixels, people, sample_grid
+from .people.crops import in_pixels, people, sample_grid
 
 CROPS_AT_ONCE = 32
 """How many people go through the network together, however many a batch's images show."""

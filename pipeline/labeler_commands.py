@@ -16,7 +16,7 @@ from ..labelers.conformance import check_labeler
 from ..labelers.contract.codecs import to_png
 from ..labelers.contract.images import BadImage, decode_view, read_header
 from ..labelers.contract.views import ViewSettings, cut_view
-from ..labelers.hmr2_converter import convert
+from ..labelers.people.hmr2_converter import convert
 from ..labelers.registry import describe_labelers, find_labeler
 from ..labelers.scaffold import skeleton
 from .here import Labels, label_here

@@ -139,7 +139,7 @@ def unsafe_reads(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"calls {called}, not yaml.safe_load"
 
 
-INERT_UNPICKLER = "labelers/hmr2_converter.py"
+INERT_UNPICKLER = "labelers/people/hmr2_converter.py"
 """Derives an unpickler that finds no class and calls no function; its own tests feed it hostile files."""
 
 

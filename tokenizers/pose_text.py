@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..labelers.contract.instances import InstanceSet
 from ..labelers.contract.kinds import Instances, Kind
 from ..labelers.contract.poses import nearest_rotations
-from ..labelers.person_crops import full_camera, squares
+from ..labelers.people.crops import full_camera, squares
 from .contract import JOINTS
 from .instances import box_coordinates
 from .mask_codes import code_coordinate, code_of

@@ -81,7 +81,7 @@ def imagebind(folder: Path) -> Path:
 
 def human_poses(folder: Path) -> Path:
     """A backbone of ViT-B's size, where the published one is a ViT-H."""
-    from tokenloom.labelers.hmr2 import Backbone, Hmr2, SmplHead
+    from tokenloom.labelers.people.hmr2 import Backbone, Hmr2, SmplHead
 
     folder.mkdir(parents=True)
     with seeded():

@@ -3,9 +3,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tokenloom.labelers.contract.poses import rotations_from_6d
-from tokenloom.labelers.hmr2 import Backbone, Hmr2, SmplHead, build
-from tokenloom.labelers.hmr2_converter import PREFIXES
 from tokenloom.labelers.networks.hub import CheckpointError
+from tokenloom.labelers.people.hmr2 import Backbone, Hmr2, SmplHead, build
+from tokenloom.labelers.people.hmr2_converter import PREFIXES
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from collections import OrderedDict
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenloom.labelers.hmr2_converter import convert, read_lightning
 from tokenloom.labelers.networks.hub import CheckpointError
+from tokenloom.labelers.people.hmr2_converter import convert, read_lightning
 from torch._utils import _rebuild_tensor_v2
 
 TRACE = "TOKENLOOM_TEST_TRACE"

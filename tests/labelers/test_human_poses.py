@@ -12,11 +12,11 @@ from tokenloom.labelers.contract.instances import InstanceSet
 from tokenloom.labelers.contract.labeler import Batch
 from tokenloom.labelers.contract.licences import is_noncommercial
 from tokenloom.labelers.contract.views import View
-from tokenloom.labelers.hmr2 import build
-from tokenloom.labelers.hmr2_converter import PREFIXES, convert, read_lightning
 from tokenloom.labelers.human_poses import HumanPoses, HumanPosesParams
 from tokenloom.labelers.networks.hub import CheckpointError
-from tokenloom.labelers.person_crops import crop_square, full_camera, in_pixels, squares
+from tokenloom.labelers.people.crops import crop_square, full_camera, in_pixels, squares
+from tokenloom.labelers.people.hmr2 import build
+from tokenloom.labelers.people.hmr2_converter import PREFIXES, convert, read_lightning
 
 KIND = HumanPoses.makes[0].kind
 CPU = "cpu"

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenloom.labelers.contract.instances import InstanceSet
-from tokenloom.labelers.person_crops import crop_square, full_camera, in_pixels, people, sample_grid, squares
+from tokenloom.labelers.people.crops import crop_square, full_camera, in_pixels, people, sample_grid, squares
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 

@@ -18,7 +18,7 @@ from tokenloom.labelers.contract.poses import (
     swapped,
 )
 from tokenloom.labelers.contract.views import View
-from tokenloom.labelers.person_crops import full_camera, in_pixels, squares
+from tokenloom.labelers.people.crops import full_camera, in_pixels, squares
 
 SMPL = Instances(scores=True, attributes=ATTRIBUTES["smpl"], pose="smpl")
 COCO = Instances(attributes=ATTRIBUTES["coco17"], pose="coco17")

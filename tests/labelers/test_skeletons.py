@@ -15,7 +15,7 @@ from tokenloom.labelers.contract.instances import InstanceSet
 from tokenloom.labelers.contract.poses import ATTRIBUTES, COCO17_PAIRS
 from tokenloom.labelers.contract.views import View
 from tokenloom.labelers.networks.hub import CheckpointError
-from tokenloom.labelers.person_crops import in_pixels
+from tokenloom.labelers.people.crops import in_pixels
 from tokenloom.labelers.skeletons import Skeletons, SkeletonsParams, crop_regions, peaks
 from transformers import VitPoseForPoseEstimation, VitPoseImageProcessor
 

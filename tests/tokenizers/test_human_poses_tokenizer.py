@@ -12,7 +12,7 @@ from tokenloom.labelers.contract.instances import InstanceSet
 from tokenloom.labelers.contract.kinds import Instances
 from tokenloom.labelers.contract.poses import ATTRIBUTES, nearest_rotations
 from tokenloom.labelers.networks.hub import CheckpointError
-from tokenloom.labelers.person_crops import full_camera, squares
+from tokenloom.labelers.people.crops import full_camera, squares
 from tokenloom.tokenizers.fit_settings import FitSettings
 from tokenloom.tokenizers.human_poses import HumanPosesTokenizer, HumanPosesVQParams, HumanPosesVQTokenizer
 from tokenloom.tokenizers.measures import rotation_angles

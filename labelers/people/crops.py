@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
-from .contract.instances import InstanceSet
-from .contract.poses import focal_length
+from ..contract.instances import InstanceSet
+from ..contract.poses import focal_length
 
 CROP = 256
 """Side of HMR2.0's crops in pixels."""

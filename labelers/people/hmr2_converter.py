@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .networks.extras import naming_extras
-from .networks.hub import CheckpointError
+from ..networks.extras import naming_extras
+from ..networks.hub import CheckpointError
 
 PREFIXES = ("backbone.", "smpl_head.")
 """The names of the network's own tensors begin with one of these (see `hmr2`); the rest, a discriminator and the SMPL

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
-from .networks.hub import CheckpointError
-from .networks.state_dicts import fill
+from ..networks.hub import CheckpointError
+from ..networks.state_dicts import fill
 
 PATCH = 16
 PATCH_PADDING = 2
