@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..labelers.contract.views import ViewSettings
-from ..labelers.registry import find_labeler
+from ..labelers.plugins.registry import find_labeler
 from ..tokenizers.tokenizer import Tokenizer
 from .plan import Stage, Step, Weave
 from .runner import Runner

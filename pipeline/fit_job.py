@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ..labelers.contract.kinds import kind_from
 from ..labelers.dinov2 import Dinov2
-from ..labelers.registry import TOKENIZERS, find
+from ..labelers.plugins.registry import TOKENIZERS, find
 from ..tokenizers.fit_settings import FitSettings
 from ..tokenizers.tokenizer import Tokenizer
 from ..tokenizers.trained import TrainedTokenizer

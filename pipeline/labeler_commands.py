@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..labelers.conformance import check_labeler
 from ..labelers.contract.codecs import to_png
 from ..labelers.contract.images import BadImage, decode_view, read_header
 from ..labelers.contract.views import ViewSettings, cut_view
 from ..labelers.people.hmr2_converter import convert
-from ..labelers.registry import describe_labelers, find_labeler
-from ..labelers.scaffold import skeleton
+from ..labelers.plugins.conformance import check_labeler
+from ..labelers.plugins.registry import describe_labelers, find_labeler
+from ..labelers.plugins.scaffold import skeleton
 from .here import Labels, label_here
 from .plan import validated
 from .recipe import Recipe, RecipeError, parse_recipe

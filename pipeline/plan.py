@@ -10,7 +10,7 @@ from typing import Any
 
 from ..labelers.contract.labeler import Labeler, Modality
 from ..labelers.contract.licences import is_noncommercial
-from ..labelers.registry import find_labeler
+from ..labelers.plugins.registry import find_labeler
 from .manifest import ModalityCard, WeightsCard
 from .recipe import ModalitySettings, Recipe, RecipeError, StageSettings
 from .tokenizer_choice import tokens_card, validated

@@ -12,7 +12,7 @@ from ..labelers.contract.kinds import Kind
 from ..labelers.contract.licences import is_noncommercial
 from ..labelers.dinov2 import Dinov2
 from ..labelers.networks.hub import CheckpointError
-from ..labelers.registry import TOKENIZERS, find
+from ..labelers.plugins.registry import TOKENIZERS, find
 from ..tokenizers.fit_settings import FitSettings, PerceptualSettings
 from ..tokenizers.perceptual import PERCEPTUAL, blocks_of
 from ..tokenizers.tokenizer import Tokenizer

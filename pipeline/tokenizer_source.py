@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..labelers.contract.kinds import Kind
-from ..labelers.registry import TOKENIZERS
+from ..labelers.plugins.registry import TOKENIZERS
 from ..tokenizers.state import CONFIG
 from ..tokenizers.text import VocabularyTokenizer
 from ..tokenizers.tokenizer import Tokenizer

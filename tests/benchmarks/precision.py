@@ -41,7 +41,7 @@ from tokenloom import Batch, Labeler
 from tokenloom.labelers.contract.instances import InstanceSet
 from tokenloom.labelers.contract.kinds import Image, Kind
 from tokenloom.labelers.contract.views import View, ViewSettings, cut_view
-from tokenloom.labelers.registry import describe_labelers, find_labeler
+from tokenloom.labelers.plugins.registry import describe_labelers, find_labeler
 from tokenloom.pipeline.demo_weights import dinov2_small
 from transformers.utils import logging
 

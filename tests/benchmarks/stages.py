@@ -33,7 +33,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from photographs import write_tars
 from stage_networks import NETWORKS
-from tokenloom.labelers.registry import find_labeler
+from tokenloom.labelers.plugins.registry import find_labeler
 from tokenloom.pipeline.corpus import Corpus, UnitLimits
 from tokenloom.pipeline.manifest import PATH
 from tokenloom.pipeline.parcel import Parcel

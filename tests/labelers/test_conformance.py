@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenloom.labelers.caption import Caption
-from tokenloom.labelers.conformance import Report, check_labeler
 from tokenloom.labelers.contract.instances import InstanceSet, Mask
 from tokenloom.labelers.contract.kinds import FeatureMap, Image, Instances, Text, Vector
 from tokenloom.labelers.contract.labeler import Labeler, Modality
-from tokenloom.labelers.difference import difference
-from tokenloom.labelers.registry import describe_labelers, find_labeler
-from tokenloom.labelers.scaffold import skeleton
+from tokenloom.labelers.plugins.conformance import Report, check_labeler
+from tokenloom.labelers.plugins.difference import difference
+from tokenloom.labelers.plugins.registry import describe_labelers, find_labeler
+from tokenloom.labelers.plugins.scaffold import skeleton
 from tokenloom.pipeline.demo_weights import minilm
 from tokenloom.pipeline.weights import localise
 

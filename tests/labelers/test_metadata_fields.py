@@ -12,7 +12,7 @@ from tokenloom.labelers.contract.kinds import Image, Instances, Text
 from tokenloom.labelers.contract.labeler import Batch
 from tokenloom.labelers.contract.views import View, ViewSettings, cut_view
 from tokenloom.labelers.metadata import FIELDS, Metadata, occlusion_score
-from tokenloom.labelers.registry import find_labeler
+from tokenloom.labelers.plugins.registry import find_labeler
 
 HEIGHT, WIDTH = 240, 320
 VIEW = cut_view(0, "flag", 0, HEIGHT, WIDTH, ViewSettings())  # the columns from 40 to 280

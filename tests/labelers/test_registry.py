@@ -5,7 +5,7 @@ from importlib import metadata
 import pytest
 from tokenloom.labelers.contract.labeler import Labeler
 from tokenloom.labelers.networks.extras import naming_extras
-from tokenloom.labelers.registry import (
+from tokenloom.labelers.plugins.registry import (
     LABELERS,
     TOKENIZERS,
     RegistryError,
@@ -116,7 +116,7 @@ def test_two_packages_that_register_one_name_are_told_apart(monkeypatch):
 
 def test_finding_one_labeler_imports_no_other_and_nothing_heavy():
     code = (
-        "import sys; from tokenloom.labelers.registry import find_labeler; find_labeler('dinov2');"
+        "import sys; from tokenloom.labelers.plugins.registry import find_labeler; find_labeler('dinov2');"
         "print(*sorted({'tokenloom.labelers.ocr', 'transformers', 'torch', 'cv2', 'ray'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

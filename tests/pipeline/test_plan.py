@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tokenloom.labelers.registry import RegistryError
+from tokenloom.labelers.plugins.registry import RegistryError
 from tokenloom.pipeline.plan import stages, weave
 from tokenloom.pipeline.recipe import RecipeError
 from tokenloom.pipeline.weights import WeightsError, hash_files, localise, without_credentials

@@ -7,7 +7,7 @@ from pathlib import Path
 import fsspec
 import pytest
 from tokenloom.labelers.contract.licences import NONE
-from tokenloom.labelers.registry import describe_labelers, find_labeler
+from tokenloom.labelers.plugins.registry import describe_labelers, find_labeler
 from tokenloom.pipeline.plan import weave
 from tokenloom.pipeline.recipe import RecipeError
 from tokenloom.pipeline.weights import WeightsError, hash_files, localise, resolve

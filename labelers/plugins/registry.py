@@ -13,8 +13,8 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .contract.labeler import Labeler
-from .networks.extras import what_to_install
+from ..contract.labeler import Labeler
+from ..networks.extras import what_to_install
 
 LABELERS = "tokenloom.labelers"
 TOKENIZERS = "tokenloom.tokenizers"

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from .contract import crops
-from .contract.kinds import Kind
-from .contract.labeler import Batch, Labeler, Modality
-from .contract.views import View, ViewSettings, cut_view
+from ..contract import crops
+from ..contract.kinds import Kind
+from ..contract.labeler import Batch, Labeler, Modality
+from ..contract.views import View, ViewSettings, cut_view
 from .difference import difference
 from .registry import find_labeler
 

@@ -31,7 +31,7 @@ TEST = """import numpy as np
 from {name} import {class_name}
 
 from tokenloom import Batch
-from tokenloom.labelers.conformance import check_labeler
+from tokenloom.labelers.plugins.conformance import check_labeler
 
 
 def test_keeps_the_labeler_contract():

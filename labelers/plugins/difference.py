@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .contract.instances import InstanceSet
+from ..contract.instances import InstanceSet
 
 TOLERANCE = {"float16": 2e-2, "float32": 1e-3}
 """How far a float label may move with the size of its batch, as a share of its largest absolute value. Integers and
