@@ -12,22 +12,11 @@ from pydantic import BaseModel, Field
 
 from .contract.instances import InstanceSet, Mask
 from .contract.kinds import Instances
-from .contract.labeler import Batch, Labeler, Modality, Resources, Weights
-from .mask_generator import Drawn, MaskGeneratorParams, generate_masks
+from .contract.labeler import Batch, Labeler, Modality, Resources
 from .networks.extras import naming_extras
-from .sam_checkpoint import write_tiny_sam
-from .sam_models import SamMasks, load_mask_model
-
-SAM_WEIGHTS = Weights(
-    "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth",
-    "Apache-2.0",
-    "https://github.com/facebookresearch/segment-anything",
-    {
-        "sam_vit_?_*.pth": "Apache-2.0",
-        "facebook/sam2-hiera-*": "Apache-2.0",
-        "facebook/sam2.1-hiera-*": "Apache-2.0",
-    },
-)
+from .sam.checkpoint import write_tiny_sam
+from .sam.mask_generator import Drawn, MaskGeneratorParams, generate_masks
+from .sam.models import SAM_WEIGHTS, SamMasks, load_mask_model
 
 
 class SamInstanceParams(MaskGeneratorParams):

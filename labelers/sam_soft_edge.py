@@ -11,10 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from .contract.kinds import Image
 from .contract.labeler import Batch, Labeler, Modality, Resources
-from .mask_generator import Found, MaskGeneratorParams, generate_candidates
-from .sam_checkpoint import write_tiny_sam
-from .sam_instance import SAM_WEIGHTS
-from .sam_models import load_mask_model
+from .sam.checkpoint import write_tiny_sam
+from .sam.mask_generator import Found, MaskGeneratorParams, generate_candidates
+from .sam.models import SAM_WEIGHTS, load_mask_model
 
 if TYPE_CHECKING:
     from torch import Tensor

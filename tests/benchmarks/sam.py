@@ -27,10 +27,10 @@ import numpy as np
 import torch
 from PIL import Image
 from tokenloom.labelers.contract.instances import Mask
-from tokenloom.labelers.mask_generator import MaskGeneratorParams, generate_masks
 from tokenloom.labelers.networks.hub import package_path
-from tokenloom.labelers.sam_decoder import Decoder
-from tokenloom.labelers.sam_models import SamMasks
+from tokenloom.labelers.sam.decoder import Decoder
+from tokenloom.labelers.sam.mask_generator import MaskGeneratorParams, generate_masks
+from tokenloom.labelers.sam.models import SamMasks
 from tokenloom.pipeline.demo import CAPTIONS
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared/golden/sam_amg/model.safetensors"

@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenloom.labelers.mask_generator import (
+from tokenloom.labelers.sam.decoder import Look
+from tokenloom.labelers.sam.mask_generator import (
     Bands,
     Canvas,
     MaskGeneratorParams,
@@ -17,8 +18,7 @@ from tokenloom.labelers.mask_generator import (
     without_holes,
     without_islands,
 )
-from tokenloom.labelers.sam_decoder import Look
-from tokenloom.labelers.sam_models import scaling
+from tokenloom.labelers.sam.models import scaling
 from torch.nn.functional import interpolate
 
 amg = pytest.importorskip("segment_anything.utils.amg")

@@ -4,10 +4,10 @@ import pytest
 import torch
 from tokenloom.labelers.canny_edge import CannyEdgeParams
 from tokenloom.labelers.contract.instances import InstanceSet, Mask
-from tokenloom.labelers.mask_generator import Bands, Canvas, Found
+from tokenloom.labelers.sam.mask_generator import Bands, Canvas, Found
+from tokenloom.labelers.sam.models import scaling
 from tokenloom.labelers.sam_edge import SamEdge, instance_map
 from tokenloom.labelers.sam_instance import SamInstance
-from tokenloom.labelers.sam_models import scaling
 from tokenloom.labelers.sam_soft_edge import (
     SamSoftEdge,
     SamSoftEdgeParams,

@@ -7,9 +7,9 @@ import pytest
 import torch
 from tokenloom.labelers.contract.views import ViewSettings, cut_view
 from tokenloom.labelers.networks.hub import CheckpointError
-from tokenloom.labelers.sam_checkpoint import build_sam
+from tokenloom.labelers.sam.checkpoint import build_sam
+from tokenloom.labelers.sam.models import load_mask_model
 from tokenloom.labelers.sam_instance import SamInstance, SamInstanceParams
-from tokenloom.labelers.sam_models import load_mask_model
 
 amg = pytest.importorskip("segment_anything.utils.amg")
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .networks.extras import naming_extras
-from .networks.hub import CheckpointError
-from .networks.state_dicts import fill, seeded
+from ..networks.extras import naming_extras
+from ..networks.hub import CheckpointError
+from ..networks.state_dicts import fill, seeded
 
 _STOCK = {(1280, 32): "vit_h", (1024, 24): "vit_l", (768, 12): "vit_b"}
 _DECODER_HEADS = 8

@@ -9,15 +9,27 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .networks.extras import naming_extras
-from .networks.hub import CheckpointError, load_model, load_processor, read_config
-from .networks.state_dicts import read_tensors
-from .sam_checkpoint import build_sam
+from ..networks.extras import naming_extras
+from ..networks.hub import CheckpointError, load_model, load_processor, read_config
+from ..networks.state_dicts import read_tensors
+from .checkpoint import build_sam
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .sam_decoder import Decoder, Seen
+    from .decoder import Decoder, Seen
+from ..contract.labeler import Weights
+
+SAM_WEIGHTS = Weights(
+    "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth",
+    "Apache-2.0",
+    "https://github.com/facebookresearch/segment-anything",
+    {
+        "sam_vit_?_*.pth": "Apache-2.0",
+        "facebook/sam2-hiera-*": "Apache-2.0",
+        "facebook/sam2.1-hiera-*": "Apache-2.0",
+    },
+)
 
 
 class MaskModel(Protocol):
@@ -172,7 +184,7 @@ def scaling(length: int, side: int, covered: int, size: int, device: str) -> Ten
 def _sam_decoder(decoder: Any) -> Decoder:
     import torch
 
-    from .sam_decoder import Decoder, Layer, Projections, Upscaler, as_linear
+    from .decoder import Decoder, Layer, Projections, Upscaler, as_linear
 
     def projections(attention: Any) -> Projections:
         return Projections(
@@ -205,7 +217,7 @@ def _sam_decoder(decoder: Any) -> Decoder:
 def _sam2_decoder(decoder: Any) -> Decoder:
     import torch
 
-    from .sam_decoder import Decoder, Layer, Projections, Upscaler, as_linear
+    from .decoder import Decoder, Layer, Projections, Upscaler, as_linear
 
     def projections(attention: Any) -> Projections:
         return Projections(

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from .contract.instances import Mask
-from .sam_models import in_float32
+from ..contract.instances import Mask
+from .models import in_float32
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .sam_models import MaskModel
+    from .models import MaskModel
 
 _BLOCK = 64
 """Rows of a banded matrix that are multiplied at once."""
