@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..labelers.contract.kinds import Kind, Record, Text
-from ..tokenizers.codebook import FittedTokenizer
+from ..tokenizers.codebooks.codebook import FittedTokenizer
 from ..tokenizers.reconstruction import ErrorSum
 from ..tokenizers.text import VocabularyTokenizer
 from ..tokenizers.tokenizer import Tokenizer

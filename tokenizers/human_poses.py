@@ -11,9 +11,9 @@ from pydantic import BaseModel, Field
 from ..labelers.contract.instances import InstanceSet
 from ..labelers.contract.kinds import Kind
 from ..labelers.contract.poses import nearest_rotations
-from .codebook import supported_codes
+from .codebooks.codebook import supported_codes
+from .codebooks.kmeans import kmeans, nearest, sample_rows
 from .contract import JOINTS, POSE_CONTRACT, InputContract
-from .kmeans import kmeans, nearest, sample_rows
 from .measures import rotation_angles
 from .pose_text import POSE_CODES, POSE_TOKENS, HumanPosesParams, PosesText
 from .state import config_file, model_file, read_config, read_model

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..labelers.contract.instances import InstanceSet
 from ..labelers.contract.kinds import Instances, Kind
-from .codebook import supported_codes
+from .codebooks.codebook import supported_codes
+from .codebooks.kmeans import kmeans, nearest, sample_rows
 from .contract import MASK_CONTRACT, MASK_SIDE, InputContract
-from .kmeans import kmeans, nearest, sample_rows
 from .mask_codes import (
     MASK_CODES,
     MASK_TOKENS,

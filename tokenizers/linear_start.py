@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from .codebooks.kmeans import kmeans
 from .finite_scalar import FiniteScalarQuantizer
-from .kmeans import kmeans
 from .quantizers import rows_of
 from .vit import Block, ViTDecoder, ViTEncoder
 

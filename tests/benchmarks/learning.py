@@ -56,7 +56,8 @@ from tokenloom.labelers.rgb import Rgb
 from tokenloom.pipeline.demo import write_corpus
 from tokenloom.pipeline.demo_weights import dinov2_small
 from tokenloom.tokenizers.code_usage import Usage, usage_of
-from tokenloom.tokenizers.codebook import Codebook, CodebookParams, PatchCodebook, PatchParams
+from tokenloom.tokenizers.codebooks.codebook import Codebook, CodebookParams, PatchCodebook, PatchParams
+from tokenloom.tokenizers.codebooks.kmeans import kmeans
 from tokenloom.tokenizers.fit_figures import Figures
 from tokenloom.tokenizers.fit_settings import FitSettings
 from tokenloom.tokenizers.instances import (
@@ -65,7 +66,6 @@ from tokenloom.tokenizers.instances import (
     InstancesVQParams,
     InstancesVQTokenizer,
 )
-from tokenloom.tokenizers.kmeans import kmeans
 from tokenloom.tokenizers.mask_codes import square_patches
 from tokenloom.tokenizers.reconstruction import ErrorSum
 from tokenloom.tokenizers.tokenizer import Tokenizer

@@ -23,7 +23,7 @@ from tokenloom.pipeline.tokenizer_source import TokenizerError, open_tokenizer
 from tokenloom.pipeline.tokenizer_store import load_tokenizer
 from tokenloom.pipeline.weights import WeightsError
 from tokenloom.pipeline.worklist import list_progress
-from tokenloom.tokenizers.codebook import PatchCodebook, PatchParams
+from tokenloom.tokenizers.codebooks.codebook import PatchCodebook, PatchParams
 from tokenloom.tokenizers.reconstruction import ErrorSum
 from tokenloom.tokenizers.unquantised import reconstruct_unquantised
 from tokenloom.tokenizers.vq import VQParams, VQTokenizer

@@ -22,7 +22,7 @@ from tokenloom.pipeline.preview_source import Column, Seen, UnitReader, ViewFind
 from tokenloom.pipeline.preview_survey import made_randomly
 from tokenloom.pipeline.tokenizer_store import load_tokenizer
 from tokenloom.pipeline.units import Unit
-from tokenloom.tokenizers.codebook import PatchCodebook, PatchParams
+from tokenloom.tokenizers.codebooks.codebook import PatchCodebook, PatchParams
 from tokenloom.tokenizers.reconstruction import ErrorSum
 
 

@@ -28,7 +28,7 @@ from tokenloom.pipeline.tokenizer_commands import (
     push,
 )
 from tokenloom.pipeline.tokenizer_source import TokenizerError, open_tokenizer
-from tokenloom.tokenizers.codebook import PatchCodebook, PatchParams
+from tokenloom.tokenizers.codebooks.codebook import PatchCodebook, PatchParams
 from tokenloom.tokenizers.fit_figures import Figures
 from tokenloom.tokenizers.fit_settings import FitSettings
 from tokenloom.tokenizers.vq import VQParams, VQTokenizer

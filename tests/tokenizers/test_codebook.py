@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenloom.labelers.contract.kinds import FeatureMap, Image, Vector
-from tokenloom.tokenizers.codebook import (
+from tokenloom.tokenizers.codebooks.codebook import (
     POINTS_PER_CODE,
     Codebook,
     CodebookParams,

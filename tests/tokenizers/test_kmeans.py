@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from tokenloom.tokenizers.kmeans import kmeans, nearest, normalise, sample_rows, squared_distances
+from tokenloom.tokenizers.codebooks.kmeans import kmeans, nearest, normalise, sample_rows, squared_distances
 
 tame = st.floats(-100, 100, width=32)
 point_sets = st.integers(1, 5).flatmap(
@@ -86,7 +86,7 @@ def test_equally_near_takes_the_lowest():
 
 FIT = """
 import hashlib, numpy as np
-from tokenloom.tokenizers.kmeans import kmeans, normalise
+from tokenloom.tokenizers.codebooks.kmeans import kmeans, normalise
 points = normalise(np.random.Generator(np.random.PCG64(5)).normal(size=(6000, 96)))
 clusters = kmeans(points, 300, seed=1, iterations=4, spherical=True)
 found = clusters.centroids.tobytes() + clusters.ids.tobytes() + repr(clusters.objective).encode()

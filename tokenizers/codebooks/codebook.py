@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..labelers.contract.kinds import FeatureMap, Image, Kind, Vector
+from ...labelers.contract.kinds import FeatureMap, Image, Kind, Vector
+from ..state import config_file, model_file, read_config, read_model
+from ..tokenizer import Tokenizer, TokenSpec
 from .kmeans import Clusters, kmeans, nearest, normalise, sample_rows
-from .state import config_file, model_file, read_config, read_model
-from .tokenizer import Tokenizer, TokenSpec
 
 POINTS_PER_CODE = 4
 """A sample of n vectors supports n / 4 codes; more would only learn the sample by heart."""
