@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from .labelers.contract.views import View
     from .pipeline.api import run
     from .pipeline.dataset import Dataset, open_dataset
-    from .tokenizers.tokenizer import Tokenizer, TokenSpec
+    from .tokenizers.contract.token_spec import TokenSpec
+    from .tokenizers.contract.tokenizer import Tokenizer
 
 __version__ = version("tokenloom")
 
@@ -56,10 +57,8 @@ _HOMES = {
         "Dataset",
         "open_dataset",
     ),
-    ".tokenizers.tokenizer": (
-        "Tokenizer",
-        "TokenSpec",
-    ),
+    ".tokenizers.contract.token_spec": ("TokenSpec",),
+    ".tokenizers.contract.tokenizer": ("Tokenizer",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..labelers.contract.views import ViewSettings
 from ..labelers.plugins.registry import find_labeler
-from ..tokenizers.tokenizer import Tokenizer
+from ..tokenizers.contract.tokenizer import Tokenizer
 from .plan import Stage, Step, Weave
 from .runner import Runner
 from .storage import Store

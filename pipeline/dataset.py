@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ..labelers.contract.kinds import Kind
-from ..tokenizers.tokenizer import Tokenizer
+from ..tokenizers.contract.tokenizer import Tokenizer
 from .commit import label_path, token_path
 from .key_index import KeyIndex
 from .manifest import DatasetError, Manifest, ModalityCard, WeightsCard, require_manifest

@@ -11,10 +11,10 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from ..tokenizers.code_usage import usage_of
+from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.reconstruction import ErrorSum
-from ..tokenizers.tokenizer import Tokenizer
-from ..tokenizers.trained import TrainedTokenizer
 from ..tokenizers.unquantised import reconstruct_unquantised
+from ..tokenizers.vq.base import TrainedTokenizer
 from .manifest import DatasetError, Manifest, ModalityCard, require_manifest
 from .preview import spread
 from .preview_source import RGB, UnitReader, ViewFinder

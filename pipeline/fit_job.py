@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from ..labelers.contract.kinds import kind_from
 from ..labelers.dinov2 import Dinov2
 from ..labelers.plugins.registry import TOKENIZERS, find
+from ..tokenizers.contract.tokenizer import Tokenizer
+from ..tokenizers.contract.vocabulary import Vocabulary
 from ..tokenizers.fit_settings import FitSettings
-from ..tokenizers.tokenizer import Tokenizer
-from ..tokenizers.trained import TrainedTokenizer
-from ..tokenizers.vocabulary import Vocabulary
+from ..tokenizers.vq.base import TrainedTokenizer
 from .storage import Store
 from .training_examples import LabelSource
 from .weights import WeightsSource

@@ -15,7 +15,7 @@ from .training_examples import Examples, gather
 
 if TYPE_CHECKING:
     from ..tokenizers.fit_figures import Figures
-    from ..tokenizers.trained import TrainedTokenizer
+    from ..tokenizers.vq.base import TrainedTokenizer
     from ..tokenizers.vq_training import Training
 
 _METRICS_SECONDS = 10.0

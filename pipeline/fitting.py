@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from ..labelers.caption import Caption
 from ..labelers.contract.labeler import Batch
+from ..tokenizers.contract.tokenizer import Tokenizer
+from ..tokenizers.contract.vocabulary import Vocabulary
 from ..tokenizers.fit_settings import FitSettings
-from ..tokenizers.tokenizer import Tokenizer
-from ..tokenizers.trained import TrainedTokenizer
-from ..tokenizers.vocabulary import Vocabulary
+from ..tokenizers.vq.base import TrainedTokenizer
 from .corpus import Corpus, Shard, UnitLimits
 from .fit_job import FitJob
 from .manifest import ModalityCard, read_manifest

@@ -12,7 +12,7 @@ import numpy as np
 from ..labelers.contract.kinds import Kind
 from ..labelers.contract.labeler import Batch
 from ..labelers.contract.views import View
-from ..tokenizers.tokenizer import Tokenizer
+from ..tokenizers.contract.tokenizer import Tokenizer
 from .bench import Bench
 from .commit import Result
 from .parcel import Failure

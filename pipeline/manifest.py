@@ -10,7 +10,7 @@ from typing import Any
 
 from ..labelers.contract.kinds import Kind, kind_from
 from ..labelers.contract.licences import RANDOM, TINY
-from ..tokenizers.tokenizer import TokenSpec
+from ..tokenizers.contract.token_spec import TokenSpec
 from .storage import Store
 
 FORMAT_VERSION = 1

@@ -13,7 +13,7 @@ import numpy as np
 from ..labelers.contract.images import BadImage, decode_view, read_header
 from ..labelers.contract.kinds import Image
 from ..labelers.contract.views import View, ViewSettings, cut_view
-from ..tokenizers.tokenizer import Tokenizer
+from ..tokenizers.contract.tokenizer import Tokenizer
 from .commit import CORPUS, label_path, ledger_path, token_path
 from .corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits
 from .manifest import Manifest, ModalityCard

@@ -16,9 +16,9 @@ import numpy as np
 
 from ..labelers.contract.kinds import Kind, Record, Text
 from ..tokenizers.codebooks.codebook import FittedTokenizer
+from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.reconstruction import ErrorSum
 from ..tokenizers.text import VocabularyTokenizer
-from ..tokenizers.tokenizer import Tokenizer
 from .manifest import Manifest, ModalityCard
 from .parcel import Failure
 from .preview_cells import readable, said

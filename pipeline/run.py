@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..labelers.contract.views import ViewSettings
-from ..tokenizers.tokenizer import Tokenizer
+from ..tokenizers.contract.tokenizer import Tokenizer
 from .attempts import ATTEMPTS
 from .bench import StageConfig
 from .commit import QUARANTINE

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..tokenizers.tokenizer import TokenSpec
+from ..tokenizers.contract.token_spec import TokenSpec
 
 _CHECKSUM = "tokenloom.sha256"
 _BLANK = b"0" * 64

@@ -12,11 +12,10 @@ from ..labelers.contract.kinds import Kind
 from ..labelers.contract.licences import is_noncommercial
 from ..labelers.dinov2 import Dinov2
 from ..labelers.networks.hub import CheckpointError
-from ..labelers.plugins.registry import TOKENIZERS, find
+from ..tokenizers.contract.registry import tokenizer_for
 from ..tokenizers.fit_settings import FitSettings, PerceptualSettings
 from ..tokenizers.perceptual import PERCEPTUAL, blocks_of
-from ..tokenizers.tokenizer import Tokenizer
-from ..tokenizers.trained import TrainedTokenizer
+from ..tokenizers.vq.base import TrainedTokenizer
 from .manifest import TokensCard, WeightsCard
 from .recipe import Recipe, RecipeError, TokenizerSettings
 from .weights import WeightsSource, resolve, weights_of, without_credentials
@@ -89,15 +88,6 @@ def _pinned(recipe: Recipe, name: str, wanted: PerceptualSettings, where: str) -
     except (ValueError, CheckpointError) as error:
         raise RecipeError(f"{where}: {error}") from None
     return wanted.model_copy(update={"weights": source, "sha256": found.sha256})
-
-
-def tokenizer_for(reference: str, kind: Kind, where: str) -> type[Tokenizer]:
-    """The tokenizer class called `reference`. RecipeError where it doesn't take labels of this kind."""
-    tokenizer_class: type[Tokenizer] = find(TOKENIZERS, reference, Tokenizer)
-    if not isinstance(kind, tokenizer_class.kinds):
-        takes = ", ".join(taken.name for taken in tokenizer_class.kinds)
-        raise RecipeError(f"{where}: {reference} takes labels of the kind {takes}, not {kind.name}")
-    return tokenizer_class
 
 
 def validated(model: type[BaseModel], params: Mapping[str, Any], where: str) -> BaseModel:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from ..tokenizers.contract.files import CONFIG, MODEL, VOCABULARY
 from ..tokenizers.fit_settings import FitSettings
 from ..tokenizers.reconstruction import MEASURES
-from ..tokenizers.state import CONFIG, MODEL, VOCABULARY
 from .manifest import DatasetError, ModalityCard, TokensCard, require_manifest
 from .progress import FitProgress
 from .recipe import Recipe, RecipeError, TokenizerSettings, load_recipe

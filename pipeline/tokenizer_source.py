@@ -12,13 +12,13 @@ from typing import Any
 
 from ..labelers.contract.kinds import Kind
 from ..labelers.plugins.registry import TOKENIZERS
-from ..tokenizers.state import CONFIG
+from ..tokenizers.contract.files import CONFIG
+from ..tokenizers.contract.registry import tokenizer_for
+from ..tokenizers.contract.tokenizer import Tokenizer
+from ..tokenizers.contract.vocabulary import Vocabulary
 from ..tokenizers.text import VocabularyTokenizer
-from ..tokenizers.tokenizer import Tokenizer
-from ..tokenizers.trained import TrainedTokenizer
-from ..tokenizers.vocabulary import Vocabulary
+from ..tokenizers.vq.base import TrainedTokenizer
 from .storage import Store
-from .tokenizer_choice import tokenizer_for
 from .tokenizer_store import TOKENIZERS as FOLDER
 from .weights import localise, without_credentials
 

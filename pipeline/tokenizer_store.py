@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..labelers.contract.kinds import Text
-from ..tokenizers.tokenizer import Tokenizer
-from ..tokenizers.trained import TrainedTokenizer
-from ..tokenizers.vocabulary import Vocabulary
+from ..tokenizers.contract.registry import tokenizer_for
+from ..tokenizers.contract.tokenizer import Tokenizer
+from ..tokenizers.contract.vocabulary import Vocabulary
+from ..tokenizers.vq.base import TrainedTokenizer
 from .fit_checkpoints import remove_fit
 from .manifest import DatasetError, ModalityCard
 from .storage import Store
-from .tokenizer_choice import tokenizer_for, validated
+from .tokenizer_choice import validated
 from .training_examples import SampleLabels
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy as np
 from ..labelers.contract.images import BadImage, read_header
 from ..labelers.contract.kinds import Kind
 from ..labelers.contract.views import ViewSettings, cut_view
-from ..tokenizers.trained import TrainedTokenizer
+from ..tokenizers.vq.base import TrainedTokenizer
 from .commit import label_path
 from .corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits
 from .manifest import DatasetError, require_manifest

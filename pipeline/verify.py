@@ -17,7 +17,7 @@ from functools import partial
 
 import numpy as np
 
-from ..tokenizers.state import VOCABULARY
+from ..tokenizers.contract.files import VOCABULARY
 from .attempts import ATTEMPTS
 from .commit import CORPUS, QUARANTINE
 from .manifest import PATH, DatasetError, Manifest, read_manifest

@@ -13,7 +13,9 @@ from ..labelers.contract.instances import InstanceSet
 from ..labelers.contract.kinds import Instances, Kind
 from .codebooks.codebook import supported_codes
 from .codebooks.kmeans import kmeans, nearest, sample_rows
-from .contract import MASK_CONTRACT, MASK_SIDE, InputContract
+from .contract.files import config_file, model_file, read_config, read_model
+from .contract.token_spec import TokenSpec
+from .contract.vocabulary import COORDINATE_BINS, Coordinate
 from .mask_codes import (
     MASK_CODES,
     MASK_TOKENS,
@@ -25,11 +27,9 @@ from .mask_codes import (
     patch_squares,
     square_patches,
 )
-from .state import config_file, model_file, read_config, read_model
 from .text import Group, StructuredTokenizer
-from .tokenizer import TokenSpec
-from .trained import NetworkParams, TrainedTextTokenizer, codebook_fields
-from .vocabulary import COORDINATE_BINS, Coordinate
+from .vq.base import NetworkParams, TrainedTextTokenizer, codebook_fields
+from .vq.input_contract import MASK_CONTRACT, MASK_SIDE, InputContract
 from .vq_config import VQConfig
 
 _SAMPLE = 131_072

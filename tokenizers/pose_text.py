@@ -14,11 +14,11 @@ from ..labelers.contract.instances import InstanceSet
 from ..labelers.contract.kinds import Instances, Kind
 from ..labelers.contract.poses import nearest_rotations
 from ..labelers.people.crops import full_camera, squares
-from .contract import JOINTS
+from .contract.vocabulary import COORDINATE_BINS, Coordinate
 from .instances import box_coordinates
 from .mask_codes import code_coordinate, code_of
 from .text import Group, StructuredTokenizer
-from .vocabulary import COORDINATE_BINS, Coordinate
+from .vq.input_contract import JOINTS
 
 POSE_TOKENS, POSE_CODES = 8, 1024
 PERSON_TOKENS = 39

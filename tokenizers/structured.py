@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..labelers.contract.kinds import Kind, Record
 from ..labelers.contract.labeler import NoParams
+from .contract.vocabulary import COORDINATE_BINS, Coordinate
 from .text import Group, StructuredTokenizer, TextParams
-from .vocabulary import COORDINATE_BINS, Coordinate
 
 
 class PaletteParams(BaseModel):

@@ -10,9 +10,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..labelers.contract.kinds import Kind, Text
-from .state import VOCABULARY, config_file, read, read_config
-from .tokenizer import Tokenizer, TokenSpec
-from .vocabulary import Coordinate, Vocabulary
+from .contract.files import VOCABULARY, config_file, read, read_config
+from .contract.token_spec import TokenSpec
+from .contract.tokenizer import Tokenizer
+from .contract.vocabulary import Coordinate, Vocabulary
 
 Group: TypeAlias = "list[str | int | Coordinate]"
 """Words, ids of words and coordinates that belong together: a group is written whole or not at all."""

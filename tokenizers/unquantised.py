@@ -12,7 +12,7 @@ from ..labelers.contract.instances import InstanceSet
 from ..labelers.contract.kinds import Instances
 from .instances import InstancesVQTokenizer, box_coordinates
 from .mask_codes import paint_mask
-from .trained import DECODED_AT_ONCE, TrainedTokenizer
+from .vq.base import DECODED_AT_ONCE, TrainedTokenizer
 
 
 def reconstruct_unquantised(tokenizer: TrainedTokenizer, labels: Sequence[Any]) -> list[Any]:

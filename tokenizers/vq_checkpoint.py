@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 
 from ..labelers.networks.hub import CheckpointError
 from ..labelers.networks.state_dicts import fill, read_tensors, seeded
-from .state import CONFIG, MODEL
+from .contract.files import CONFIG, MODEL
 from .vq_config import VQConfig
 from .vq_network import VQ, build
 

@@ -22,7 +22,6 @@ from .losses import loss as loss_of
 
 if TYPE_CHECKING:
     from .perceptual import PerceptualLoss
-    from .trained import TrainedTokenizer
     from .vq_network import VQ, VQOutput
 
 _PATIENCE = 5
@@ -254,28 +253,6 @@ class Training:
         usage = self._window.usage()
         speed = self._speed.after(self._settings.batch_size)
         return Figures(self.step, sum(parts.values()), parts, usage.share, usage.perplexity, norm, rate, skipped, speed)
-
-
-def train(
-    tokenizer: TrainedTokenizer, examples: np.ndarray, seed: int, watch: Callable[[Figures], None] | None = None
-) -> None:
-    """Trains the tokenizer's network in this process, on the CPU, and gives it to the tokenizer. `watch` is called
-    after every step. Raises DivergedError, and ValueError for examples that don't do."""
-    network = tokenizer.design(examples, seed)
-    training = Training(
-        network,
-        tokenizer.objective,
-        examples,
-        tokenizer.to_batch,
-        tokenizer.settings,
-        seed,
-        perceptual=tokenizer.perceptual_loss(),
-    )
-    while training.step < tokenizer.settings.steps:
-        figures = training.advance()
-        if watch:
-            watch(figures)
-    tokenizer.finish(training.finished(), training.facts())
 
 
 def _adamw(network: nn.Module, settings: FitSettings) -> torch.optim.AdamW:

@@ -32,7 +32,7 @@ from tokenloom.pipeline.recipe import parse_recipe
 from tokenloom.pipeline.run import Tally, execute, make_plan
 from tokenloom.pipeline.storage import Store
 from tokenloom.pipeline.tokenizer_store import TOKENIZERS, load_tokenizer
-from tokenloom.tokenizers.tokenizer import Tokenizer
+from tokenloom.tokenizers.contract.tokenizer import Tokenizer
 
 MODALITIES: dict[str, dict[str, Any]] = {
     "rgb": {"tokenizer": {"name": "patch_codebook", "params": {"size": 512, "sample": 16384}}},

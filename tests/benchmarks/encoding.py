@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from tokenloom.labelers.contract.kinds import Image
-from tokenloom.tokenizers.vq import VQParams, VQTokenizer
+from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 QUICK = {"encoder": "vit_s_enc", "size": 112, "codes": 4096, "rounds": 5}

@@ -58,6 +58,8 @@ from tokenloom.pipeline.demo_weights import dinov2_small
 from tokenloom.tokenizers.code_usage import Usage, usage_of
 from tokenloom.tokenizers.codebooks.codebook import Codebook, CodebookParams, PatchCodebook, PatchParams
 from tokenloom.tokenizers.codebooks.kmeans import kmeans
+from tokenloom.tokenizers.contract.tokenizer import Tokenizer
+from tokenloom.tokenizers.contract.vocabulary import Vocabulary
 from tokenloom.tokenizers.fit_figures import Figures
 from tokenloom.tokenizers.fit_settings import FitSettings
 from tokenloom.tokenizers.instances import (
@@ -68,10 +70,8 @@ from tokenloom.tokenizers.instances import (
 )
 from tokenloom.tokenizers.mask_codes import square_patches
 from tokenloom.tokenizers.reconstruction import ErrorSum
-from tokenloom.tokenizers.tokenizer import Tokenizer
-from tokenloom.tokenizers.trained import TrainedTokenizer
-from tokenloom.tokenizers.vocabulary import Vocabulary
-from tokenloom.tokenizers.vq import VQParams, VQTokenizer
+from tokenloom.tokenizers.vq.base import TrainedTokenizer
+from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
 
 PIXELS, FEATURES = 64, 112
 CODES = 256
@@ -313,7 +313,7 @@ def _train(
     name: str, task: Task, kind: Kind, seen: Sequence[Any], share: float
 ) -> tuple[TrainedTokenizer, float, float]:
     """The tokenizer with its trained network, and the seconds of wall clock and CPU that it took."""
-    from tokenloom.tokenizers.vq_training import train
+    from tokenloom.tokenizers.vq.base import train
 
     steps = math.ceil(task.steps * share)
     tokenizer = task.network(kind)

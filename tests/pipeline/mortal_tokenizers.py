@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from tokenloom.tokenizers.vq import VQParams, VQTokenizer
+from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
 
 
 class MortalParams(VQParams):

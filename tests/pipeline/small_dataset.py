@@ -24,7 +24,7 @@ from tokenloom.pipeline.tokenizer_store import (
     to_collect,
 )
 from tokenloom.pipeline.units import Unit, shard_id
-from tokenloom.tokenizers.vocabulary import Vocabulary
+from tokenloom.tokenizers.contract.vocabulary import Vocabulary
 
 VIEWS = 2
 WORDS = ("a cat", "a dog on a chair", "two cups of coffee", "a rocket at night")

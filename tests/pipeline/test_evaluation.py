@@ -26,7 +26,7 @@ from tokenloom.pipeline.worklist import list_progress
 from tokenloom.tokenizers.codebooks.codebook import PatchCodebook, PatchParams
 from tokenloom.tokenizers.reconstruction import ErrorSum
 from tokenloom.tokenizers.unquantised import reconstruct_unquantised
-from tokenloom.tokenizers.vq import VQParams, VQTokenizer
+from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
 
 SIZE = 96  # of the views that weave_photos cuts
 TINY = VQParams(encoder="vit_xt_enc", decoder="vit_xt_dec", codes=16, latent=8)

@@ -68,7 +68,7 @@ def test_stages_fuse_on_a_laptop_and_split_where_asked():
         ({"canny_edge": {"params": {"lo": 1}}}, RecipeError, r"modalities.canny_edge.params.lo: .*low, high"),
         ({"doubled": odd("Doubled")}, RecipeError, "needs the modality 'mean_colour'; add"),
         ({"edges": {"labeler": "canny_edge"}}, RecipeError, "makes canny_edge, not 'edges'"),
-        ({"caption": {"tokenizer": "patch_codebook"}}, RecipeError, "takes labels of the kind image, not text"),
+        ({"caption": {"tokenizer": "patch_codebook"}}, RegistryError, "takes labels of the kind image, not text"),
         ({"caption": {"weights": "some/where"}}, RecipeError, "takes no weights"),
         ({"dinov2": {"weights": "./nowhere"}}, WeightsError, r"modalities.dinov2.weights: .*\./nowhere: no such file"),
         (

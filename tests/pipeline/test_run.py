@@ -22,7 +22,7 @@ from tokenloom.pipeline.recipe import RecipeError
 from tokenloom.pipeline.retry import retry
 from tokenloom.pipeline.run import TooManyFailuresError, execute, make_plan
 from tokenloom.pipeline.verify import verify
-from tokenloom.tokenizers.vq import VQParams, VQTokenizer
+from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
 from weaving import digests, odd, recipe
 
 LIGHT = {

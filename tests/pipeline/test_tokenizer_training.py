@@ -20,7 +20,7 @@ from tokenloom.pipeline.manifest import DatasetError
 from tokenloom.pipeline.storage import Store
 from tokenloom.pipeline.tokenizer_training import FitError, FitJob, run_fit
 from tokenloom.pipeline.training_examples import KeptLabels, SampleLabels, gather
-from tokenloom.tokenizers.vq import VQTokenizer
+from tokenloom.tokenizers.vq.vq import VQTokenizer
 from weaving import odd, recipe, weave_here
 
 

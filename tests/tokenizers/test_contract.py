@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenloom.labelers.contract.kinds import FeatureMap, Image, Kind, Text, Vector
 from tokenloom.labelers.contract.poses import nearest_rotations
-from tokenloom.tokenizers.contract import (
+from tokenloom.tokenizers.vq.input_contract import (
     MASK_CONTRACT,
     POSE_CONTRACT,
     ContractError,

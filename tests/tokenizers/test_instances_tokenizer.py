@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tokenloom.labelers.contract.instances import InstanceSet, Mask
 from tokenloom.labelers.contract.kinds import Instances
 from tokenloom.labelers.networks.hub import CheckpointError
+from tokenloom.tokenizers.contract.vocabulary import Vocabulary
 from tokenloom.tokenizers.fit_settings import FitSettings
 from tokenloom.tokenizers.instances import (
     InstancesParams,
@@ -24,7 +25,6 @@ from tokenloom.tokenizers.instances import (
 )
 from tokenloom.tokenizers.mask_codes import mask_square, paint_mask, patch_squares, square_patches
 from tokenloom.tokenizers.vit import ConvNeXtBlock
-from tokenloom.tokenizers.vocabulary import Vocabulary
 
 PUBLIC = Path(__file__).parents[3] / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"
 VOCABULARY = Vocabulary.train(["a stop at the harbour cafe"])

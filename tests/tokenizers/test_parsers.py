@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tokenloom.labelers.contract.instances import InstanceSet, Mask
 from tokenloom.labelers.contract.kinds import Instances, Record, Text
 from tokenloom.labelers.contract.poses import ATTRIBUTES, nearest_rotations
+from tokenloom.tokenizers.contract.vocabulary import UNK, Vocabulary
 from tokenloom.tokenizers.human_poses import HumanPosesTokenizer
 from tokenloom.tokenizers.instances import InstancesTokenizer, box_coordinates
 from tokenloom.tokenizers.pose_text import SCALES
@@ -28,7 +29,6 @@ from tokenloom.tokenizers.structured import (
     Span,
 )
 from tokenloom.tokenizers.text import StructuredTokenizer, TextParams, WordPiece
-from tokenloom.tokenizers.vocabulary import UNK, Vocabulary
 
 PUBLIC = Path(__file__).parents[3] / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"
 OURS = Vocabulary.train(["a photo of a lighthouse beside the sea, not far from the harbour"])

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenloom.labelers.contract.kinds import Record, Text
+from tokenloom.tokenizers.contract.vocabulary import EOS, Vocabulary
 from tokenloom.tokenizers.structured import (
     METADATA,
     Count,
@@ -20,7 +21,6 @@ from tokenloom.tokenizers.structured import (
     RecordTokenizer,
 )
 from tokenloom.tokenizers.text import TextParams, VocabularyTokenizer, WordPiece
-from tokenloom.tokenizers.vocabulary import EOS, Vocabulary
 
 PUBLIC = Path(__file__).parents[3] / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"
 VOCABULARY = Vocabulary.train(["a photo of a lighthouse beside the sea"] * 3)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from tokenloom.labelers.contract.kinds import FeatureMap, Image, Text
 from tokenloom.tokenizers.text import WordPiece
-from tokenloom.tokenizers.trained import DECODED_AT_ONCE, ENCODED_AT_ONCE, TrainedTokenizer
-from tokenloom.tokenizers.vq import VQParams, VQTokenizer
+from tokenloom.tokenizers.vq.base import DECODED_AT_ONCE, ENCODED_AT_ONCE, TrainedTokenizer
+from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
 
 TINY = VQParams(encoder="vit_xt_enc", decoder="vit_xt_dec", codes=16)
 
@@ -99,7 +99,8 @@ def test_published_weights_have_their_licence():
 
 def test_tokenizer_classes_do_not_load_torch():
     code = (
-        "import sys; import tokenloom.tokenizers.vq, tokenloom.tokenizers.instances, tokenloom.tokenizers.human_poses;"
+        "import sys; import tokenloom.tokenizers.vq.vq; import tokenloom.tokenizers.instances;"
+        "import tokenloom.tokenizers.human_poses;"
         "sys.exit(1 if 'torch' in sys.modules else 0)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

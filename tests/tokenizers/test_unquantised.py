@@ -10,9 +10,9 @@ from tokenloom.labelers.contract.kinds import FeatureMap, Image, Instances, Vect
 from tokenloom.labelers.contract.poses import ATTRIBUTES, nearest_rotations
 from tokenloom.tokenizers.human_poses import HumanPosesVQParams, HumanPosesVQTokenizer
 from tokenloom.tokenizers.instances import InstancesVQParams, InstancesVQTokenizer
-from tokenloom.tokenizers.trained import TrainedTokenizer
 from tokenloom.tokenizers.unquantised import reconstruct_unquantised
-from tokenloom.tokenizers.vq import VQParams, VQTokenizer
+from tokenloom.tokenizers.vq.base import TrainedTokenizer
+from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
 
 VIT = {"encoder": "vit_xt_enc", "decoder": "vit_xt_dec", "codes": 16}
 MLP = {"encoder": "BottleneckMLP/B_2-Wi_32", "decoder": "BottleneckMLP/B_2-Wi_32", "codes": 16}

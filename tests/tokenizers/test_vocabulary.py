@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenloom.tokenizers.vocabulary import COCO_NAMES, EOS, PAD, SERIAL_WORDS, SOS, UNK, Coordinate, Vocabulary
+from tokenloom.tokenizers.contract.vocabulary import (
+    COCO_NAMES,
+    EOS,
+    PAD,
+    SERIAL_WORDS,
+    SOS,
+    UNK,
+    Coordinate,
+    Vocabulary,
+)
 
 ROOT = Path(__file__).parents[2]
 PUBLIC = ROOT.parent / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"
@@ -77,7 +86,7 @@ def test_state_round_trip(trained):
 
 def test_training_is_deterministic_across_processes_hash_seeds_and_threads():
     code = (
-        "import random, hashlib; from tokenloom.tokenizers.vocabulary import Vocabulary; r = random.Random(1);"
+        "import random, hashlib; from tokenloom.tokenizers.contract.vocabulary import Vocabulary; r = random.Random(1);"
         "words = [''.join(r.choices('abcdeé', k=r.randint(2, 7))) for _ in range(3000)];"
         "texts = [' '.join(r.choices(words, k=9)) for _ in range(2000)]; import os;"
         "random.Random(os.environ['ORDER']).shuffle(texts);"

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenloom.labelers.contract.kinds import FeatureMap, Image, Instances, Kind, LabelError, Vector
 from tokenloom.labelers.networks.hub import CheckpointError
-from tokenloom.tokenizers.contract import ContractError
+from tokenloom.tokenizers.contract.tokenizer import Tokenizer
 from tokenloom.tokenizers.fit_settings import FitSettings
-from tokenloom.tokenizers.tokenizer import Tokenizer
-from tokenloom.tokenizers.vq import VQParams, VQTokenizer
+from tokenloom.tokenizers.vq.input_contract import ContractError
+from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
 
 TINY = {"encoder": "vit_xt_enc", "decoder": "vit_xt_dec", "codes": 32}
 MLP = "BottleneckMLP/B_1-Wi_32"

@@ -11,8 +11,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...labelers.contract.kinds import FeatureMap, Image, Kind, Vector
-from ..state import config_file, model_file, read_config, read_model
-from ..tokenizer import Tokenizer, TokenSpec
+from ..contract.files import config_file, model_file, read_config, read_model
+from ..contract.token_spec import TokenSpec
+from ..contract.tokenizer import Tokenizer
 from .kmeans import Clusters, kmeans, nearest, normalise, sample_rows
 
 POINTS_PER_CODE = 4

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..labelers.contract.kinds import Kind
+from ...labelers.contract.kinds import Kind
 from .tokenizer import Tokenizer
 
 CONFIG, MODEL, VOCABULARY = "config.json", "model.safetensors", "tokenizer.json"

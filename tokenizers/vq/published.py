@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from ..labelers.contract.kinds import FeatureMap, Image, Instances, Kind, Vector
-from ..labelers.contract.labeler import Weights
+from ...labelers.contract.kinds import FeatureMap, Image, Instances, Kind, Vector
+from ...labelers.contract.labeler import Weights
 
 PUBLISHED = Weights(
     default=None,

@@ -11,22 +11,26 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..labelers.contract.kinds import Image, Kind
-from ..labelers.contract.labeler import Weights
-from .contract import OBJECTIVES, InputContract
-from .fit_settings import FitSettings
+from ...labelers.contract.kinds import Image, Kind
+from ...labelers.contract.labeler import Weights
+from ..contract.files import CONFIG, MODEL, VOCABULARY, config_of, read, read_config
+from ..contract.token_spec import TokenSpec
+from ..contract.tokenizer import Tokenizer
+from ..contract.vocabulary import Vocabulary
+from ..fit_settings import FitSettings
+from ..text import StructuredTokenizer
+from ..vq_config import VQConfig
+from .input_contract import OBJECTIVES, InputContract
 from .published import PUBLISHED, check_modality
-from .state import CONFIG, MODEL, VOCABULARY, config_of, read, read_config
-from .text import StructuredTokenizer
-from .tokenizer import Tokenizer, TokenSpec
-from .vocabulary import Vocabulary
-from .vq_config import VQConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .perceptual import PerceptualLoss
-    from .vq_network import VQ
+    from ..perceptual import PerceptualLoss
+    from ..vq_network import VQ
+from collections.abc import Callable
+
+from ..fit_figures import Figures
 
 ENCODED_AT_ONCE, DECODED_AT_ONCE = 128, 32
 """How many examples go through the network together."""
@@ -137,8 +141,8 @@ class TrainedTokenizer(Tokenizer):
         """
         import torch
 
-        from .linear_start import start_codes, start_linear, takes_linear_start
-        from .vq_network import build
+        from ..linear_start import start_codes, start_linear, takes_linear_start
+        from ..vq_network import build
 
         self.check_settings()
         if not len(examples):
@@ -167,7 +171,7 @@ class TrainedTokenizer(Tokenizer):
         """
         if self.settings.perceptual is None:
             return None
-        from .perceptual import PerceptualLoss
+        from ..perceptual import PerceptualLoss
 
         wanted = self.settings.perceptual
         return PerceptualLoss.load(wanted, weights or wanted.weights, self.contract.restored, self._device)
@@ -185,7 +189,6 @@ class TrainedTokenizer(Tokenizer):
         self.facts = dict(facts)
 
     def fit(self, labels: Iterable[Any], seed: int) -> None:
-        from .vq_training import train
 
         parts = [part for label in labels if len(part := self.examples(label))]
         sizes = sorted({part.shape[1:] for part in parts})
@@ -235,14 +238,14 @@ class TrainedTokenizer(Tokenizer):
         return restored
 
     def to_files(self) -> dict[str, bytes]:
-        from .vq_checkpoint import write_published
+        from ..vq_checkpoint import write_published
 
         facts = {"contract": self.contract.model_dump(mode="json"), "fit": self.facts}
         return write_published(self.network, config_of(self, **facts))
 
     @classmethod
     def from_files(cls, kind: Kind, files: Mapping[str, bytes]) -> TrainedTokenizer:
-        from .vq_checkpoint import read_files
+        from ..vq_checkpoint import read_files
 
         known = read_config(cls, kind, files)
         read(files, MODEL)
@@ -256,7 +259,7 @@ class TrainedTokenizer(Tokenizer):
         source: where the folder is from, a hub id or path, as an error names it. Raises ValueError where the network is
         for labels of another modality, and for parameters that the network settles by itself.
         """
-        from .vq_checkpoint import read_published
+        from ..vq_checkpoint import read_published
 
         check_modality(source, kind)
         config, rest, network = read_published(folder)
@@ -338,3 +341,27 @@ def check_network(config: VQConfig, contract: InputContract) -> None:
         raise ValueError(
             f"the network is for n_channels = {config.n_channels}; a {contract.form} label has {contract.channels}"
         )
+
+
+def train(
+    tokenizer: TrainedTokenizer, examples: np.ndarray, seed: int, watch: Callable[[Figures], None] | None = None
+) -> None:
+    """Trains the tokenizer's network in this process, on the CPU, and gives it to the tokenizer. `watch` is called
+    after every step. Raises DivergedError, and ValueError for examples that don't do."""
+    from ..vq_training import Training
+
+    network = tokenizer.design(examples, seed)
+    training = Training(
+        network,
+        tokenizer.objective,
+        examples,
+        tokenizer.to_batch,
+        tokenizer.settings,
+        seed,
+        perceptual=tokenizer.perceptual_loss(),
+    )
+    while training.step < tokenizer.settings.steps:
+        figures = training.advance()
+        if watch:
+            watch(figures)
+    tokenizer.finish(training.finished(), training.facts())

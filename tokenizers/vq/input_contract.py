@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..labelers.contract.kinds import FeatureMap, Image, Kind, Vector
-from ..labelers.contract.poses import nearest_rotations
+from ...labelers.contract.kinds import FeatureMap, Image, Kind, Vector
+from ...labelers.contract.poses import nearest_rotations
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from ..labelers.contract.kinds import FeatureMap, Image, Vector
-from .contract import InputContract, contract_for, with_statistics
-from .tokenizer import TokenSpec
-from .trained import NetworkParams, TrainedTokenizer, codebook_fields
-from .vq_config import MLPSize, UNetSize, VQConfig, network_size
+from ...labelers.contract.kinds import FeatureMap, Image, Vector
+from ..contract.token_spec import TokenSpec
+from ..vq_config import MLPSize, UNetSize, VQConfig, network_size
+from .base import NetworkParams, TrainedTokenizer, codebook_fields
+from .input_contract import InputContract, contract_for, with_statistics
 
 FSQ_LEVELS: dict[int, tuple[int, ...]] = {
     256: (8, 6, 5),
