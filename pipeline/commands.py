@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from ..tokenizers.perceptual import PERCEPTUAL
+from ..tokenizers.fitting.perceptual import PERCEPTUAL
 from .engine import cluster_size, stop_ray
 from .estimate import Estimate, calibrate
 from .manifest import TokensCard

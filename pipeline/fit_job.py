@@ -15,7 +15,7 @@ from ..labelers.dinov2 import Dinov2
 from ..labelers.plugins.registry import TOKENIZERS, find
 from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.contract.vocabulary import Vocabulary
-from ..tokenizers.fit_settings import FitSettings
+from ..tokenizers.fitting.settings import FitSettings
 from ..tokenizers.vq.base import TrainedTokenizer
 from .storage import Store
 from .training_examples import LabelSource

@@ -14,9 +14,9 @@ from .fit_job import FitError, FitJob
 from .training_examples import Examples, gather
 
 if TYPE_CHECKING:
-    from ..tokenizers.fit_figures import Figures
+    from ..tokenizers.fitting.figures import Figures
+    from ..tokenizers.fitting.training import Training
     from ..tokenizers.vq.base import TrainedTokenizer
-    from ..tokenizers.vq_training import Training
 
 _METRICS_SECONDS = 10.0
 """After which metrics are written, be there a checkpoint or not."""
@@ -116,7 +116,7 @@ def _new_training(job: FitJob, tokenizer: TrainedTokenizer, examples: Examples) 
     import torch
     from ray.train.torch import get_device, prepare_model
 
-    from ..tokenizers.vq_training import Training
+    from ..tokenizers.fitting.training import Training
 
     context, device = ray.train.get_context(), get_device()
     if device.type == "cuda":  # so that a resumed training is the same on a GPU, too

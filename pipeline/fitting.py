@@ -14,7 +14,7 @@ from ..labelers.caption import Caption
 from ..labelers.contract.labeler import Batch
 from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.contract.vocabulary import Vocabulary
-from ..tokenizers.fit_settings import FitSettings
+from ..tokenizers.fitting.settings import FitSettings
 from ..tokenizers.vq.base import TrainedTokenizer
 from .corpus import Corpus, Shard, UnitLimits
 from .fit_job import FitJob
@@ -28,7 +28,7 @@ from .weights import WeightsSource, localise
 from .worklist import Work
 
 if TYPE_CHECKING:
-    from ..tokenizers.fit_figures import Figures
+    from ..tokenizers.fitting.figures import Figures
 
 
 def sample_of(shards: Sequence[Shard], units: int) -> list[Work]:

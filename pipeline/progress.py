@@ -14,8 +14,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ..tokenizers.fit_figures import Figures
-    from ..tokenizers.fit_settings import FitSettings
+    from ..tokenizers.fitting.figures import Figures
+    from ..tokenizers.fitting.settings import FitSettings
     from .run import Tally
 
 _EVERY = 10.0

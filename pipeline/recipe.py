@@ -11,7 +11,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ..tokenizers.fit_settings import FitSettings
+from ..tokenizers.fitting.settings import FitSettings
 from .corpus import CorpusSettings
 
 RESERVED = ("attempts", "corpus", "fit", "quarantine", "tokenizers")

@@ -33,8 +33,8 @@ from .weights import localise, without_credentials
 from .worklist import Progress, Work, list_progress, worklist
 
 if TYPE_CHECKING:
-    from ..tokenizers.fit_figures import Figures
-    from ..tokenizers.fit_settings import FitSettings
+    from ..tokenizers.fitting.figures import Figures
+    from ..tokenizers.fitting.settings import FitSettings
 
 _SOON = 100
 """Labels that must have come back before the share of failures is judged."""

@@ -13,8 +13,8 @@ from ..labelers.contract.licences import is_noncommercial
 from ..labelers.dinov2 import Dinov2
 from ..labelers.networks.hub import CheckpointError
 from ..tokenizers.contract.registry import tokenizer_for
-from ..tokenizers.fit_settings import FitSettings, PerceptualSettings
-from ..tokenizers.perceptual import PERCEPTUAL, blocks_of
+from ..tokenizers.fitting.perceptual import PERCEPTUAL, blocks_of
+from ..tokenizers.fitting.settings import FitSettings, PerceptualSettings
 from ..tokenizers.vq.base import TrainedTokenizer
 from .manifest import TokensCard, WeightsCard
 from .recipe import Recipe, RecipeError, TokenizerSettings

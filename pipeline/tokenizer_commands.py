@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..tokenizers.contract.files import CONFIG, MODEL, VOCABULARY
-from ..tokenizers.fit_settings import FitSettings
+from ..tokenizers.fitting.settings import FitSettings
 from ..tokenizers.reconstruction import MEASURES
 from .manifest import DatasetError, ModalityCard, TokensCard, require_manifest
 from .progress import FitProgress

@@ -15,7 +15,7 @@ from .fit_job import FitError, FitJob
 from .fit_worker import Board, train_worker
 
 if TYPE_CHECKING:
-    from ..tokenizers.fit_figures import Figures
+    from ..tokenizers.fitting.figures import Figures
 
 __all__ = ["FitError", "FitJob", "run_fit"]
 

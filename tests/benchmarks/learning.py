@@ -60,8 +60,8 @@ from tokenloom.tokenizers.codebooks.codebook import Codebook, CodebookParams, Pa
 from tokenloom.tokenizers.codebooks.kmeans import kmeans
 from tokenloom.tokenizers.contract.tokenizer import Tokenizer
 from tokenloom.tokenizers.contract.vocabulary import Vocabulary
-from tokenloom.tokenizers.fit_figures import Figures
-from tokenloom.tokenizers.fit_settings import FitSettings
+from tokenloom.tokenizers.fitting.figures import Figures
+from tokenloom.tokenizers.fitting.settings import FitSettings
 from tokenloom.tokenizers.instances import (
     InstancesParams,
     InstancesTokenizer,

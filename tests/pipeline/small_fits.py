@@ -10,7 +10,7 @@ from tokenloom.pipeline.shards import Rows, ShardMeta, write_labels
 from tokenloom.pipeline.storage import Store
 from tokenloom.pipeline.tokenizer_training import FitJob
 from tokenloom.pipeline.training_examples import SampleLabels
-from tokenloom.tokenizers.fit_settings import FitSettings
+from tokenloom.tokenizers.fitting.settings import FitSettings
 
 KIND = Image()
 PREFIX = "fit/_rgb"

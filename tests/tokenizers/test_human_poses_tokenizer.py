@@ -14,7 +14,7 @@ from tokenloom.labelers.contract.poses import ATTRIBUTES, nearest_rotations
 from tokenloom.labelers.networks.hub import CheckpointError
 from tokenloom.labelers.people.crops import full_camera, squares
 from tokenloom.tokenizers.contract.vocabulary import Vocabulary
-from tokenloom.tokenizers.fit_settings import FitSettings
+from tokenloom.tokenizers.fitting.settings import FitSettings
 from tokenloom.tokenizers.human_poses import HumanPosesTokenizer, HumanPosesVQParams, HumanPosesVQTokenizer
 from tokenloom.tokenizers.measures import rotation_angles
 from tokenloom.tokenizers.pose_text import HumanPosesParams, PosesText, Scale

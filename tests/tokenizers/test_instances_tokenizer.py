@@ -15,7 +15,7 @@ from tokenloom.labelers.contract.instances import InstanceSet, Mask
 from tokenloom.labelers.contract.kinds import Instances
 from tokenloom.labelers.networks.hub import CheckpointError
 from tokenloom.tokenizers.contract.vocabulary import Vocabulary
-from tokenloom.tokenizers.fit_settings import FitSettings
+from tokenloom.tokenizers.fitting.settings import FitSettings
 from tokenloom.tokenizers.instances import (
     InstancesParams,
     InstancesTokenizer,

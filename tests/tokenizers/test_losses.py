@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
-from tokenloom.tokenizers.losses import OBJECTIVES, loss
+from tokenloom.tokenizers.fitting.losses import OBJECTIVES, loss
 
 SHAPE = (2, 3, 4, 5)
 numbers = arrays(np.float32, SHAPE, elements=st.floats(-100, 100, width=32))

@@ -16,12 +16,12 @@ from tokenloom.labelers.networks.hub import CheckpointError
 from tokenloom.labelers.networks.preprocessing import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from tokenloom.labelers.networks.state_dicts import seeded
 from tokenloom.labelers.siglip import Siglip
-from tokenloom.tokenizers.fit_settings import FitSettings, PerceptualSettings
-from tokenloom.tokenizers.perceptual import PerceptualLoss, blocks_of, quarters
+from tokenloom.tokenizers.fitting.perceptual import PerceptualLoss, blocks_of, quarters
+from tokenloom.tokenizers.fitting.settings import FitSettings, PerceptualSettings
+from tokenloom.tokenizers.fitting.training import Training
 from tokenloom.tokenizers.vq.base import train
 from tokenloom.tokenizers.vq.input_contract import contract_for
 from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
-from tokenloom.tokenizers.vq_training import Training
 
 RESTORE = contract_for(Image(), 28, 28).restored
 SIZES: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tokenloom.labelers.contract.kinds import FeatureMap, Image, Instances, Kind, LabelError, Vector
 from tokenloom.labelers.networks.hub import CheckpointError
 from tokenloom.tokenizers.contract.tokenizer import Tokenizer
-from tokenloom.tokenizers.fit_settings import FitSettings
+from tokenloom.tokenizers.fitting.settings import FitSettings
 from tokenloom.tokenizers.vq.input_contract import ContractError
 from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
 

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis.extra.numpy import arrays
 from safetensors.torch import load, save
 from tokenloom.tokenizers.code_usage import UsageWindow, usage_of
-from tokenloom.tokenizers.fit_schedule import Batches, average_decay, learning_rate, step_seed
-from tokenloom.tokenizers.fit_settings import FitSettings
+from tokenloom.tokenizers.fitting.schedule import Batches, average_decay, learning_rate, step_seed
+from tokenloom.tokenizers.fitting.settings import FitSettings
+from tokenloom.tokenizers.fitting.training import DivergedError, Training, _adamw
 from tokenloom.tokenizers.vq_config import VQConfig
 from tokenloom.tokenizers.vq_network import build
-from tokenloom.tokenizers.vq_training import DivergedError, Training, _adamw
 
 SETTINGS = FitSettings(steps=20, batch_size=8, learning_rate=2e-3, ema=0.9)
 

@@ -17,7 +17,7 @@ from ..contract.files import CONFIG, MODEL, VOCABULARY, config_of, read, read_co
 from ..contract.token_spec import TokenSpec
 from ..contract.tokenizer import Tokenizer
 from ..contract.vocabulary import Vocabulary
-from ..fit_settings import FitSettings
+from ..fitting.settings import FitSettings
 from ..text import StructuredTokenizer
 from ..vq_config import VQConfig
 from .input_contract import OBJECTIVES, InputContract
@@ -26,11 +26,11 @@ from .published import PUBLISHED, check_modality
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..perceptual import PerceptualLoss
+    from ..fitting.perceptual import PerceptualLoss
     from ..vq_network import VQ
 from collections.abc import Callable
 
-from ..fit_figures import Figures
+from ..fitting.figures import Figures
 
 ENCODED_AT_ONCE, DECODED_AT_ONCE = 128, 32
 """How many examples go through the network together."""
@@ -141,7 +141,7 @@ class TrainedTokenizer(Tokenizer):
         """
         import torch
 
-        from ..linear_start import start_codes, start_linear, takes_linear_start
+        from ..fitting.linear_start import start_codes, start_linear, takes_linear_start
         from ..vq_network import build
 
         self.check_settings()
@@ -171,7 +171,7 @@ class TrainedTokenizer(Tokenizer):
         """
         if self.settings.perceptual is None:
             return None
-        from ..perceptual import PerceptualLoss
+        from ..fitting.perceptual import PerceptualLoss
 
         wanted = self.settings.perceptual
         return PerceptualLoss.load(wanted, weights or wanted.weights, self.contract.restored, self._device)
@@ -348,7 +348,7 @@ def train(
 ) -> None:
     """Trains the tokenizer's network in this process, on the CPU, and gives it to the tokenizer. `watch` is called
     after every step. Raises DivergedError, and ValueError for examples that don't do."""
-    from ..vq_training import Training
+    from ..fitting.training import Training
 
     network = tokenizer.design(examples, seed)
     training = Training(

@@ -12,11 +12,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..labelers.contract.labeler import Weights
-from ..labelers.networks.extras import naming_extras
-from ..labelers.networks.hub import CheckpointError, load_model, read_config
-from ..labelers.networks.preprocessing import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from .fit_settings import PerceptualSettings
+from ...labelers.contract.labeler import Weights
+from ...labelers.networks.extras import naming_extras
+from ...labelers.networks.hub import CheckpointError, load_model, read_config
+from ...labelers.networks.preprocessing import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from .settings import PerceptualSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .code_usage import UsageWindow
-from .fit_figures import Figures, Speed
-from .fit_schedule import Batches, average_decay, learning_rate, step_seed
-from .fit_settings import FitSettings
+from ..code_usage import UsageWindow
+from .figures import Figures, Speed
 from .losses import loss as loss_of
+from .schedule import Batches, average_decay, learning_rate, step_seed
+from .settings import FitSettings
 
 if TYPE_CHECKING:
+    from ..vq_network import VQ, VQOutput
     from .perceptual import PerceptualLoss
-    from .vq_network import VQ, VQOutput
 
 _PATIENCE = 5
 """Steps in a row that may have to be skipped before training stops."""

@@ -14,13 +14,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .codebooks.kmeans import kmeans
-from .finite_scalar import FiniteScalarQuantizer
-from .quantizers import rows_of
-from .vit import Block, ViTDecoder, ViTEncoder
+from ..codebooks.kmeans import kmeans
+from ..finite_scalar import FiniteScalarQuantizer
+from ..quantizers import rows_of
+from ..vit import Block, ViTDecoder, ViTEncoder
 
 if TYPE_CHECKING:
-    from .vq_network import VQ
+    from ..vq_network import VQ
 
 _MOST_LATENTS = 2**17
 
