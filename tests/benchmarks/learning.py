@@ -62,13 +62,9 @@ from tokenloom.tokenizers.contract.tokenizer import Tokenizer
 from tokenloom.tokenizers.contract.vocabulary import Vocabulary
 from tokenloom.tokenizers.fitting.figures import Figures
 from tokenloom.tokenizers.fitting.settings import FitSettings
-from tokenloom.tokenizers.instances import (
-    InstancesParams,
-    InstancesTokenizer,
-    InstancesVQParams,
-    InstancesVQTokenizer,
-)
-from tokenloom.tokenizers.mask_codes import square_patches
+from tokenloom.tokenizers.instances.instance_text import InstancesParams
+from tokenloom.tokenizers.instances.instances import InstancesTokenizer, InstancesVQParams, InstancesVQTokenizer
+from tokenloom.tokenizers.instances.mask_codes import square_patches
 from tokenloom.tokenizers.reconstruction import ErrorSum
 from tokenloom.tokenizers.vq.base import TrainedTokenizer
 from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer

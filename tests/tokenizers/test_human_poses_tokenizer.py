@@ -15,9 +15,9 @@ from tokenloom.labelers.networks.hub import CheckpointError
 from tokenloom.labelers.people.crops import full_camera, squares
 from tokenloom.tokenizers.contract.vocabulary import Vocabulary
 from tokenloom.tokenizers.fitting.settings import FitSettings
-from tokenloom.tokenizers.human_poses import HumanPosesTokenizer, HumanPosesVQParams, HumanPosesVQTokenizer
+from tokenloom.tokenizers.instances.human_poses import HumanPosesTokenizer, HumanPosesVQParams, HumanPosesVQTokenizer
+from tokenloom.tokenizers.instances.pose_text import HumanPosesParams, PosesText, Scale
 from tokenloom.tokenizers.measures import rotation_angles
-from tokenloom.tokenizers.pose_text import HumanPosesParams, PosesText, Scale
 
 PUBLIC = Path(__file__).parents[3] / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"
 VOCABULARY = Vocabulary.train(["people"])

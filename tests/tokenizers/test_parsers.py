@@ -16,9 +16,10 @@ from tokenloom.labelers.contract.instances import InstanceSet, Mask
 from tokenloom.labelers.contract.kinds import Instances, Record, Text
 from tokenloom.labelers.contract.poses import ATTRIBUTES, nearest_rotations
 from tokenloom.tokenizers.contract.vocabulary import UNK, Vocabulary
-from tokenloom.tokenizers.human_poses import HumanPosesTokenizer
-from tokenloom.tokenizers.instances import InstancesTokenizer, box_coordinates
-from tokenloom.tokenizers.pose_text import SCALES
+from tokenloom.tokenizers.instances.human_poses import HumanPosesTokenizer
+from tokenloom.tokenizers.instances.instance_text import box_coordinates
+from tokenloom.tokenizers.instances.instances import InstancesTokenizer
+from tokenloom.tokenizers.instances.pose_text import SCALES
 from tokenloom.tokenizers.structured import (
     METADATA,
     Count,

@@ -99,8 +99,8 @@ def test_published_weights_have_their_licence():
 
 def test_tokenizer_classes_do_not_load_torch():
     code = (
-        "import sys; import tokenloom.tokenizers.vq.vq; import tokenloom.tokenizers.instances;"
-        "import tokenloom.tokenizers.human_poses;"
+        "import sys; import tokenloom.tokenizers.vq.vq; import tokenloom.tokenizers.instances.instances;"
+        "import tokenloom.tokenizers.instances.human_poses;"
         "sys.exit(1 if 'torch' in sys.modules else 0)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,9 +8,9 @@ import torch
 from tokenloom.labelers.contract.instances import InstanceSet, Mask
 from tokenloom.labelers.contract.kinds import FeatureMap, Image, Instances, Vector
 from tokenloom.labelers.contract.poses import ATTRIBUTES, nearest_rotations
-from tokenloom.tokenizers.human_poses import HumanPosesVQParams, HumanPosesVQTokenizer
-from tokenloom.tokenizers.instances import InstancesVQParams, InstancesVQTokenizer
-from tokenloom.tokenizers.unquantised import reconstruct_unquantised
+from tokenloom.tokenizers.instances.human_poses import HumanPosesVQParams, HumanPosesVQTokenizer
+from tokenloom.tokenizers.instances.instances import InstancesVQParams, InstancesVQTokenizer
+from tokenloom.tokenizers.instances.unquantised import reconstruct_unquantised
 from tokenloom.tokenizers.vq.base import TrainedTokenizer
 from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ..labelers.contract.instances import InstanceSet
-from ..labelers.contract.kinds import Instances
-from .instances import InstancesVQTokenizer, box_coordinates
+from ...labelers.contract.instances import InstanceSet
+from ...labelers.contract.kinds import Instances
+from ..vq.base import DECODED_AT_ONCE, TrainedTokenizer
+from .instance_text import box_coordinates
+from .instances import InstancesVQTokenizer
 from .mask_codes import paint_mask
-from .vq.base import DECODED_AT_ONCE, TrainedTokenizer
 
 
 def reconstruct_unquantised(tokenizer: TrainedTokenizer, labels: Sequence[Any]) -> list[Any]:

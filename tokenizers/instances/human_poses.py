@@ -8,18 +8,18 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from pydantic import BaseModel, Field
 
-from ..labelers.contract.instances import InstanceSet
-from ..labelers.contract.kinds import Kind
-from ..labelers.contract.poses import nearest_rotations
-from .codebooks.codebook import supported_codes
-from .codebooks.kmeans import kmeans, nearest, sample_rows
-from .contract.files import config_file, model_file, read_config, read_model
-from .contract.token_spec import TokenSpec
-from .measures import rotation_angles
+from ...labelers.contract.instances import InstanceSet
+from ...labelers.contract.kinds import Kind
+from ...labelers.contract.poses import nearest_rotations
+from ..codebooks.codebook import supported_codes
+from ..codebooks.kmeans import kmeans, nearest, sample_rows
+from ..contract.files import config_file, model_file, read_config, read_model
+from ..contract.token_spec import TokenSpec
+from ..measures import rotation_angles
+from ..vq.base import NetworkParams, TrainedTextTokenizer
+from ..vq.input_contract import JOINTS, POSE_CONTRACT, InputContract
+from ..vq_config import VQConfig
 from .pose_text import POSE_CODES, POSE_TOKENS, HumanPosesParams, PosesText
-from .vq.base import NetworkParams, TrainedTextTokenizer
-from .vq.input_contract import JOINTS, POSE_CONTRACT, InputContract
-from .vq_config import VQConfig
 
 _SAMPLE = 131_072
 _ITERATIONS = 10

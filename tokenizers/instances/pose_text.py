@@ -10,15 +10,15 @@ from typing import ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..labelers.contract.instances import InstanceSet
-from ..labelers.contract.kinds import Instances, Kind
-from ..labelers.contract.poses import nearest_rotations
-from ..labelers.people.crops import full_camera, squares
-from .contract.vocabulary import COORDINATE_BINS, Coordinate
-from .instances import box_coordinates
+from ...labelers.contract.instances import InstanceSet
+from ...labelers.contract.kinds import Instances, Kind
+from ...labelers.contract.poses import nearest_rotations
+from ...labelers.people.crops import full_camera, squares
+from ..contract.vocabulary import COORDINATE_BINS, Coordinate
+from ..text import Group, StructuredTokenizer
+from ..vq.input_contract import JOINTS
+from .instance_text import box_coordinates
 from .mask_codes import code_coordinate, code_of
-from .text import Group, StructuredTokenizer
-from .vq.input_contract import JOINTS
 
 POSE_TOKENS, POSE_CODES = 8, 1024
 PERSON_TOKENS = 39

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..labelers.contract.instances import Mask
-from .contract.vocabulary import COORDINATE_BINS, Coordinate
-from .vq.input_contract import MASK_SIDE
+from ...labelers.contract.instances import Mask
+from ..contract.vocabulary import COORDINATE_BINS, Coordinate
+from ..vq.input_contract import MASK_SIDE
 
 PATCH_SIDE = 16
 MASK_TOKENS = (MASK_SIDE // PATCH_SIDE) ** 2
