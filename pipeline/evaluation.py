@@ -10,10 +10,10 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from ..tokenizers.code_usage import usage_of
 from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.instances.unquantised import reconstruct_unquantised
-from ..tokenizers.reconstruction import ErrorSum
+from ..tokenizers.measures.code_usage import usage_of
+from ..tokenizers.measures.reconstruction import ErrorSum
 from ..tokenizers.vq.base import TrainedTokenizer
 from .manifest import DatasetError, Manifest, ModalityCard, require_manifest
 from .preview import spread

@@ -15,7 +15,7 @@ from PIL import Image
 from ..labelers.contract.drawing import SIDE
 from ..labelers.contract.kinds import Kind
 from ..tokenizers.contract.tokenizer import Tokenizer
-from ..tokenizers.reconstruction import MEASURES, ErrorSum
+from ..tokenizers.measures.reconstruction import MEASURES, ErrorSum
 from ..tokenizers.text import VocabularyTokenizer
 from .manifest import Manifest
 from .preview_source import GREY, RGB, Column, Seen, label_seen

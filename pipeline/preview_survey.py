@@ -17,7 +17,7 @@ import numpy as np
 from ..labelers.contract.kinds import Kind, Record, Text
 from ..tokenizers.codebooks.codebook import FittedTokenizer
 from ..tokenizers.contract.tokenizer import Tokenizer
-from ..tokenizers.reconstruction import ErrorSum
+from ..tokenizers.measures.reconstruction import ErrorSum
 from ..tokenizers.text import VocabularyTokenizer
 from .manifest import Manifest, ModalityCard
 from .parcel import Failure

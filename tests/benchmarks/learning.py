@@ -55,7 +55,6 @@ from tokenloom.labelers.foreground import Foreground
 from tokenloom.labelers.rgb import Rgb
 from tokenloom.pipeline.demo import write_corpus
 from tokenloom.pipeline.demo_weights import dinov2_small
-from tokenloom.tokenizers.code_usage import Usage, usage_of
 from tokenloom.tokenizers.codebooks.codebook import Codebook, CodebookParams, PatchCodebook, PatchParams
 from tokenloom.tokenizers.codebooks.kmeans import kmeans
 from tokenloom.tokenizers.contract.tokenizer import Tokenizer
@@ -65,7 +64,8 @@ from tokenloom.tokenizers.fitting.settings import FitSettings
 from tokenloom.tokenizers.instances.instance_text import InstancesParams
 from tokenloom.tokenizers.instances.instances import InstancesTokenizer, InstancesVQParams, InstancesVQTokenizer
 from tokenloom.tokenizers.instances.mask_codes import square_patches
-from tokenloom.tokenizers.reconstruction import ErrorSum
+from tokenloom.tokenizers.measures.code_usage import Usage, usage_of
+from tokenloom.tokenizers.measures.reconstruction import ErrorSum
 from tokenloom.tokenizers.vq.base import TrainedTokenizer
 from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
 

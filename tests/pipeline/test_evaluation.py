@@ -25,7 +25,7 @@ from tokenloom.pipeline.weights import WeightsError
 from tokenloom.pipeline.worklist import list_progress
 from tokenloom.tokenizers.codebooks.codebook import PatchCodebook, PatchParams
 from tokenloom.tokenizers.instances.unquantised import reconstruct_unquantised
-from tokenloom.tokenizers.reconstruction import ErrorSum
+from tokenloom.tokenizers.measures.reconstruction import ErrorSum
 from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
 
 SIZE = 96  # of the views that weave_photos cuts

@@ -23,7 +23,7 @@ from tokenloom.pipeline.preview_survey import made_randomly
 from tokenloom.pipeline.tokenizer_store import load_tokenizer
 from tokenloom.pipeline.units import Unit
 from tokenloom.tokenizers.codebooks.codebook import PatchCodebook, PatchParams
-from tokenloom.tokenizers.reconstruction import ErrorSum
+from tokenloom.tokenizers.measures.reconstruction import ErrorSum
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tokenloom.tokenizers.contract.vocabulary import Vocabulary
 from tokenloom.tokenizers.fitting.settings import FitSettings
 from tokenloom.tokenizers.instances.human_poses import HumanPosesTokenizer, HumanPosesVQParams, HumanPosesVQTokenizer
 from tokenloom.tokenizers.instances.pose_text import HumanPosesParams, PosesText, Scale
-from tokenloom.tokenizers.measures import rotation_angles
+from tokenloom.tokenizers.measures.measures import rotation_angles
 
 PUBLIC = Path(__file__).parents[3] / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"
 VOCABULARY = Vocabulary.train(["people"])

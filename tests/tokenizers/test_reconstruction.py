@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from tokenloom.labelers.contract.instances import InstanceSet, Mask
 from tokenloom.labelers.contract.kinds import Embeddings, FeatureMap, Image, Instances, LabelError, Record, Text, Vector
 from tokenloom.labelers.contract.poses import ATTRIBUTES
-from tokenloom.tokenizers.measures import (
+from tokenloom.tokenizers.measures.measures import (
     HIGHEST_PSNR,
     ClassCounts,
     aligned,
@@ -28,7 +28,7 @@ from tokenloom.tokenizers.measures import (
     ssim,
     word_f1,
 )
-from tokenloom.tokenizers.reconstruction import MEASURES, ErrorSum, errors
+from tokenloom.tokenizers.measures.reconstruction import MEASURES, ErrorSum, errors
 
 bytes_of = st.integers(0, 255).map(np.uint8)
 images = arrays(np.uint8, (13, 15, 3), elements=bytes_of)

@@ -14,10 +14,10 @@ import torch
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 from safetensors.torch import load, save
-from tokenloom.tokenizers.code_usage import UsageWindow, usage_of
 from tokenloom.tokenizers.fitting.schedule import Batches, average_decay, learning_rate, step_seed
 from tokenloom.tokenizers.fitting.settings import FitSettings
 from tokenloom.tokenizers.fitting.training import DivergedError, Training, _adamw
+from tokenloom.tokenizers.measures.code_usage import UsageWindow, usage_of
 from tokenloom.tokenizers.vq_config import VQConfig
 from tokenloom.tokenizers.vq_network import build
 

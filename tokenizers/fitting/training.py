@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..code_usage import UsageWindow
+from ..measures.code_usage import UsageWindow
 from .figures import Figures, Speed
 from .losses import loss as loss_of
 from .schedule import Batches, average_decay, learning_rate, step_seed

@@ -15,7 +15,7 @@ from ..codebooks.codebook import supported_codes
 from ..codebooks.kmeans import kmeans, nearest, sample_rows
 from ..contract.files import config_file, model_file, read_config, read_model
 from ..contract.token_spec import TokenSpec
-from ..measures import rotation_angles
+from ..measures.measures import rotation_angles
 from ..vq.base import NetworkParams, TrainedTextTokenizer
 from ..vq.input_contract import JOINTS, POSE_CONTRACT, InputContract
 from ..vq_config import VQConfig

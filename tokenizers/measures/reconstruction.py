@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
-from ..labelers.contract.instances import InstanceSet, Mask
-from ..labelers.contract.kinds import FeatureMap, Image, Instances, Kind, Record, Text, Vector
+from ...labelers.contract.instances import InstanceSet, Mask
+from ...labelers.contract.kinds import FeatureMap, Image, Instances, Kind, Record, Text, Vector
 from .measures import (
     ClassCounts,
     depth_errors,

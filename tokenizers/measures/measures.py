@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..labelers.contract.poses import nearest_rotations
+from ...labelers.contract.poses import nearest_rotations
 
 HIGHEST_PSNR = 100.0
 """dB, stated where nothing or next to nothing differs: the formula's infinity has no mean over samples."""
