@@ -155,7 +155,7 @@ def push(source: str, target: str) -> None:
 def published_files(source: str, target: str) -> dict[str, bytes]:
     """The files of the tokenizer at a path or URL, with README.md. Raises TokenizerError for one without a network, and
     CheckpointError for one that isn't whole."""
-    from ..tokenizers.vq_checkpoint import read_files
+    from ..tokenizers.networks.vq_checkpoint import read_files
 
     store = Store(source)
     files = {name: store.read(name) for name in (CONFIG, MODEL, VOCABULARY) if store.exists(name)}

@@ -21,8 +21,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from tokenloom.tokenizers.vq_config import VQConfig
-from tokenloom.tokenizers.vq_network import VQ, build
+from tokenloom.tokenizers.networks.vq_config import VQConfig
+from tokenloom.tokenizers.networks.vq_network import VQ, build
 
 FULL = VQConfig(dec_type="unet_patched", post_mlp=True)
 TINY = VQConfig(enc_type="vit_xt_enc", dec_type="unet_xt", post_mlp=True, image_size=64, codebook_size=256)

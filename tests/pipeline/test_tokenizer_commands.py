@@ -31,8 +31,8 @@ from tokenloom.pipeline.tokenizer_source import TokenizerError, open_tokenizer
 from tokenloom.tokenizers.codebooks.codebook import PatchCodebook, PatchParams
 from tokenloom.tokenizers.fitting.figures import Figures
 from tokenloom.tokenizers.fitting.settings import FitSettings
+from tokenloom.tokenizers.networks.vq_checkpoint import read_published
 from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
-from tokenloom.tokenizers.vq_checkpoint import read_published
 from weaving import weave_here
 
 

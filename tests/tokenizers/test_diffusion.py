@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenloom.tokenizers.diffusion import noise_scheduler, noised, sample
-from tokenloom.tokenizers.unet import PatchedUNet
-from tokenloom.tokenizers.vq_checkpoint import read_published
-from tokenloom.tokenizers.vq_config import UNetSize, VQConfig
-from tokenloom.tokenizers.vq_network import DiVAE, build
+from tokenloom.tokenizers.networks.diffusion import noise_scheduler, noised, sample
+from tokenloom.tokenizers.networks.unet import PatchedUNet
+from tokenloom.tokenizers.networks.vq_checkpoint import read_published
+from tokenloom.tokenizers.networks.vq_config import UNetSize, VQConfig
+from tokenloom.tokenizers.networks.vq_network import DiVAE, build
 
 TINY = VQConfig(enc_type="vit_xt_enc", dec_type="unet_xt", image_size=32, codebook_size=16, latent_dim=8, n_channels=1)
 

@@ -19,7 +19,7 @@ from tokenloom.tokenizers.fitting.settings import FitSettings
 from tokenloom.tokenizers.instances.instance_text import InstancesParams, box_coordinates
 from tokenloom.tokenizers.instances.instances import InstancesTokenizer, InstancesVQParams, InstancesVQTokenizer
 from tokenloom.tokenizers.instances.mask_codes import mask_square, paint_mask, patch_squares, square_patches
-from tokenloom.tokenizers.vit import ConvNeXtBlock
+from tokenloom.tokenizers.networks.vit import ConvNeXtBlock
 
 PUBLIC = Path(__file__).parents[3] / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"
 VOCABULARY = Vocabulary.train(["a stop at the harbour cafe"])

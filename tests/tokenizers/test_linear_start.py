@@ -8,9 +8,9 @@ import torch
 from tokenloom.labelers.contract.kinds import Image
 from tokenloom.tokenizers.codebooks.kmeans import kmeans
 from tokenloom.tokenizers.fitting.linear_start import components_of, start_codes, start_linear, takes_linear_start
+from tokenloom.tokenizers.networks.vq_config import VQConfig
+from tokenloom.tokenizers.networks.vq_network import VQVAE, build
 from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
-from tokenloom.tokenizers.vq_config import VQConfig
-from tokenloom.tokenizers.vq_network import VQVAE, build
 
 CONFIG = VQConfig(
     image_size=32,

@@ -11,11 +11,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenloom.tokenizers import quantizers
-from tokenloom.tokenizers.finite_scalar import FiniteScalarQuantizer
-from tokenloom.tokenizers.memcodes import Memcodes
-from tokenloom.tokenizers.quantizers import EMACodebook, Quantizer, VectorQuantizer
-from tokenloom.tokenizers.residual import ResidualQuantizer
+from tokenloom.tokenizers.networks import quantizers
+from tokenloom.tokenizers.networks.finite_scalar import FiniteScalarQuantizer
+from tokenloom.tokenizers.networks.memcodes import Memcodes
+from tokenloom.tokenizers.networks.quantizers import EMACodebook, Quantizer, VectorQuantizer
+from tokenloom.tokenizers.networks.residual import ResidualQuantizer
 from torch import distributed
 
 SEEDS = st.integers(0, 2**31)

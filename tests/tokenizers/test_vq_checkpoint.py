@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load, save, save_file
 from tokenloom.labelers.networks.hub import CheckpointError
-from tokenloom.tokenizers.vq_checkpoint import read_files, read_published, write_published
-from tokenloom.tokenizers.vq_config import VQConfig
-from tokenloom.tokenizers.vq_network import build
+from tokenloom.tokenizers.networks.vq_checkpoint import read_files, read_published, write_published
+from tokenloom.tokenizers.networks.vq_config import VQConfig
+from tokenloom.tokenizers.networks.vq_network import build
 
 TINY = VQConfig(enc_type="vit_xt_enc", dec_type="vit_xt_dec", image_size=32, codebook_size=16, latent_dim=8)
 

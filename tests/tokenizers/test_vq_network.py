@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenloom.tokenizers.vq_config import VQConfig
-from tokenloom.tokenizers.vq_network import VQ, build
+from tokenloom.tokenizers.networks.vq_config import VQConfig
+from tokenloom.tokenizers.networks.vq_network import VQ, build
 
 VQVAES = ("rgb_vqvae_cos", "dinov2_featmap", "sam_mask64", "dino_global_mem")
 

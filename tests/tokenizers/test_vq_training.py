@@ -18,8 +18,8 @@ from tokenloom.tokenizers.fitting.schedule import Batches, average_decay, learni
 from tokenloom.tokenizers.fitting.settings import FitSettings
 from tokenloom.tokenizers.fitting.training import DivergedError, Training, _adamw
 from tokenloom.tokenizers.measures.code_usage import UsageWindow, usage_of
-from tokenloom.tokenizers.vq_config import VQConfig
-from tokenloom.tokenizers.vq_network import build
+from tokenloom.tokenizers.networks.vq_config import VQConfig
+from tokenloom.tokenizers.networks.vq_network import build
 
 SETTINGS = FitSettings(steps=20, batch_size=8, learning_rate=2e-3, ema=0.9)
 

@@ -15,12 +15,12 @@ from torch import nn
 from torch.nn import functional
 
 from ..codebooks.kmeans import kmeans
-from ..finite_scalar import FiniteScalarQuantizer
-from ..quantizers import rows_of
-from ..vit import Block, ViTDecoder, ViTEncoder
+from ..networks.finite_scalar import FiniteScalarQuantizer
+from ..networks.quantizers import rows_of
+from ..networks.vit import Block, ViTDecoder, ViTEncoder
 
 if TYPE_CHECKING:
-    from ..vq_network import VQ
+    from ..networks.vq_network import VQ
 
 _MOST_LATENTS = 2**17
 

@@ -21,7 +21,7 @@ from .schedule import Batches, average_decay, learning_rate, step_seed
 from .settings import FitSettings
 
 if TYPE_CHECKING:
-    from ..vq_network import VQ, VQOutput
+    from ..networks.vq_network import VQ, VQOutput
     from .perceptual import PerceptualLoss
 
 _PATIENCE = 5

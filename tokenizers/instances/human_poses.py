@@ -16,9 +16,9 @@ from ..codebooks.kmeans import kmeans, nearest, sample_rows
 from ..contract.files import config_file, model_file, read_config, read_model
 from ..contract.token_spec import TokenSpec
 from ..measures.measures import rotation_angles
+from ..networks.vq_config import VQConfig
 from ..vq.base import NetworkParams, TrainedTextTokenizer
 from ..vq.input_contract import JOINTS, POSE_CONTRACT, InputContract
-from ..vq_config import VQConfig
 from .pose_text import POSE_CODES, POSE_TOKENS, HumanPosesParams, PosesText
 
 _SAMPLE = 131_072

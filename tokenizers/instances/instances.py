@@ -14,9 +14,9 @@ from ..codebooks.codebook import supported_codes
 from ..codebooks.kmeans import kmeans, nearest, sample_rows
 from ..contract.files import config_file, model_file, read_config, read_model
 from ..contract.token_spec import TokenSpec
+from ..networks.vq_config import VQConfig
 from ..vq.base import NetworkParams, TrainedTextTokenizer, codebook_fields
 from ..vq.input_contract import MASK_CONTRACT, MASK_SIDE, InputContract
-from ..vq_config import VQConfig
 from .instance_text import InstancesParams, InstancesText
 from .mask_codes import (
     MASK_CODES,

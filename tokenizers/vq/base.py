@@ -18,8 +18,8 @@ from ..contract.token_spec import TokenSpec
 from ..contract.tokenizer import Tokenizer
 from ..contract.vocabulary import Vocabulary
 from ..fitting.settings import FitSettings
+from ..networks.vq_config import VQConfig
 from ..text import StructuredTokenizer
-from ..vq_config import VQConfig
 from .input_contract import OBJECTIVES, InputContract
 from .published import PUBLISHED, check_modality
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..fitting.perceptual import PerceptualLoss
-    from ..vq_network import VQ
+    from ..networks.vq_network import VQ
 from collections.abc import Callable
 
 from ..fitting.figures import Figures
@@ -142,7 +142,7 @@ class TrainedTokenizer(Tokenizer):
         import torch
 
         from ..fitting.linear_start import start_codes, start_linear, takes_linear_start
-        from ..vq_network import build
+        from ..networks.vq_network import build
 
         self.check_settings()
         if not len(examples):
@@ -238,14 +238,14 @@ class TrainedTokenizer(Tokenizer):
         return restored
 
     def to_files(self) -> dict[str, bytes]:
-        from ..vq_checkpoint import write_published
+        from ..networks.vq_checkpoint import write_published
 
         facts = {"contract": self.contract.model_dump(mode="json"), "fit": self.facts}
         return write_published(self.network, config_of(self, **facts))
 
     @classmethod
     def from_files(cls, kind: Kind, files: Mapping[str, bytes]) -> TrainedTokenizer:
-        from ..vq_checkpoint import read_files
+        from ..networks.vq_checkpoint import read_files
 
         known = read_config(cls, kind, files)
         read(files, MODEL)
@@ -259,7 +259,7 @@ class TrainedTokenizer(Tokenizer):
         source: where the folder is from, a hub id or path, as an error names it. Raises ValueError where the network is
         for labels of another modality, and for parameters that the network settles by itself.
         """
-        from ..vq_checkpoint import read_published
+        from ..networks.vq_checkpoint import read_published
 
         check_modality(source, kind)
         config, rest, network = read_published(folder)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from ...labelers.contract.kinds import FeatureMap, Image, Vector
 from ..contract.token_spec import TokenSpec
-from ..vq_config import MLPSize, UNetSize, VQConfig, network_size
+from ..networks.vq_config import MLPSize, UNetSize, VQConfig, network_size
 from .base import NetworkParams, TrainedTokenizer, codebook_fields
 from .input_contract import InputContract, contract_for, with_statistics
 

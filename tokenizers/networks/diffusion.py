@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..labelers.networks.extras import naming_extras
+from ...labelers.networks.extras import naming_extras
 from .vq_config import VQConfig
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 
-from ..labelers.networks.hub import CheckpointError
-from ..labelers.networks.state_dicts import fill, read_tensors, seeded
-from .contract.files import CONFIG, MODEL
+from ...labelers.networks.hub import CheckpointError
+from ...labelers.networks.state_dicts import fill, read_tensors, seeded
+from ..contract.files import CONFIG, MODEL
 from .vq_config import VQConfig
 from .vq_network import VQ, build
 
