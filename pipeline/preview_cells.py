@@ -16,7 +16,7 @@ from ..labelers.contract.drawing import SIDE
 from ..labelers.contract.kinds import Kind
 from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.measures.reconstruction import MEASURES, ErrorSum
-from ..tokenizers.text import VocabularyTokenizer
+from ..tokenizers.text.base import VocabularyTokenizer
 from .manifest import Manifest
 from .preview_source import GREY, RGB, Column, Seen, label_seen
 

@@ -18,7 +18,7 @@ from ..labelers.contract.kinds import Kind, Record, Text
 from ..tokenizers.codebooks.codebook import FittedTokenizer
 from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.measures.reconstruction import ErrorSum
-from ..tokenizers.text import VocabularyTokenizer
+from ..tokenizers.text.base import VocabularyTokenizer
 from .manifest import Manifest, ModalityCard
 from .parcel import Failure
 from .preview_cells import readable, said

@@ -16,7 +16,7 @@ from ..tokenizers.contract.files import CONFIG
 from ..tokenizers.contract.registry import tokenizer_for
 from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.contract.vocabulary import Vocabulary
-from ..tokenizers.text import VocabularyTokenizer
+from ..tokenizers.text.base import VocabularyTokenizer
 from ..tokenizers.vq.base import TrainedTokenizer
 from .storage import Store
 from .tokenizer_store import TOKENIZERS as FOLDER

@@ -32,7 +32,7 @@ from tokenloom.labelers.metadata import (
     segmentation_fields,
 )
 from tokenloom.labelers.rgb import Rgb
-from tokenloom.tokenizers.structured import METADATA
+from tokenloom.tokenizers.text.records import METADATA
 
 
 def square(picture: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenloom.labelers.contract.kinds import FeatureMap, Text
 from tokenloom.pipeline.preview_survey import length_bars, perplexity, rank_bars, stated_loss
 from tokenloom.tokenizers.codebooks.codebook import Codebook
-from tokenloom.tokenizers.text import WordPiece
+from tokenloom.tokenizers.text.wordpiece import WordPiece
 
 counts_of_codes = st.lists(st.integers(0, 1000), min_size=1, max_size=200).map(np.array)
 

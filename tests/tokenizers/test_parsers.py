@@ -20,7 +20,8 @@ from tokenloom.tokenizers.instances.human_poses import HumanPosesTokenizer
 from tokenloom.tokenizers.instances.instance_text import box_coordinates
 from tokenloom.tokenizers.instances.instances import InstancesTokenizer
 from tokenloom.tokenizers.instances.pose_text import SCALES
-from tokenloom.tokenizers.structured import (
+from tokenloom.tokenizers.text.base import StructuredTokenizer, TextParams
+from tokenloom.tokenizers.text.records import (
     METADATA,
     Count,
     Edges,
@@ -29,7 +30,7 @@ from tokenloom.tokenizers.structured import (
     RecordTokenizer,
     Span,
 )
-from tokenloom.tokenizers.text import StructuredTokenizer, TextParams, WordPiece
+from tokenloom.tokenizers.text.wordpiece import WordPiece
 
 PUBLIC = Path(__file__).parents[3] / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"
 OURS = Vocabulary.train(["a photo of a lighthouse beside the sea, not far from the harbour"])

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenloom.labelers.contract.kinds import Record, Text
 from tokenloom.tokenizers.contract.vocabulary import EOS, Vocabulary
-from tokenloom.tokenizers.structured import (
+from tokenloom.tokenizers.text.base import TextParams, VocabularyTokenizer
+from tokenloom.tokenizers.text.records import (
     METADATA,
     Count,
     MetadataTokenizer,
@@ -20,7 +21,7 @@ from tokenloom.tokenizers.structured import (
     PaletteTokenizer,
     RecordTokenizer,
 )
-from tokenloom.tokenizers.text import TextParams, VocabularyTokenizer, WordPiece
+from tokenloom.tokenizers.text.wordpiece import WordPiece
 
 PUBLIC = Path(__file__).parents[3] / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"
 VOCABULARY = Vocabulary.train(["a photo of a lighthouse beside the sea"] * 3)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tokenloom.labelers.contract.kinds import FeatureMap, Image, Text
-from tokenloom.tokenizers.text import WordPiece
+from tokenloom.tokenizers.text.wordpiece import WordPiece
 from tokenloom.tokenizers.vq.base import DECODED_AT_ONCE, ENCODED_AT_ONCE, TrainedTokenizer
 from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ...labelers.contract.instances import InstanceSet
 from ...labelers.contract.kinds import Instances
 from ..contract.vocabulary import COORDINATE_BINS, Coordinate
-from ..text import Group, StructuredTokenizer
+from ..text.base import Group, StructuredTokenizer
 from ..vq.input_contract import MASK_SIDE
 from .mask_codes import MASK_TOKENS, code_coordinate, code_of, mask_square, paint_mask
 

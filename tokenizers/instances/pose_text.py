@@ -15,7 +15,7 @@ from ...labelers.contract.kinds import Instances, Kind
 from ...labelers.contract.poses import nearest_rotations
 from ...labelers.people.crops import full_camera, squares
 from ..contract.vocabulary import COORDINATE_BINS, Coordinate
-from ..text import Group, StructuredTokenizer
+from ..text.base import Group, StructuredTokenizer
 from ..vq.input_contract import JOINTS
 from .instance_text import box_coordinates
 from .mask_codes import code_coordinate, code_of

@@ -19,7 +19,7 @@ from ..contract.tokenizer import Tokenizer
 from ..contract.vocabulary import Vocabulary
 from ..fitting.settings import FitSettings
 from ..networks.vq_config import VQConfig
-from ..text import StructuredTokenizer
+from ..text.base import StructuredTokenizer
 from .input_contract import OBJECTIVES, InputContract
 from .published import PUBLISHED, check_modality
 

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..labelers.contract.kinds import Kind, Record
-from ..labelers.contract.labeler import NoParams
-from .contract.vocabulary import COORDINATE_BINS, Coordinate
-from .text import Group, StructuredTokenizer, TextParams
+from ...labelers.contract.kinds import Kind, Record
+from ...labelers.contract.labeler import NoParams
+from ..contract.vocabulary import COORDINATE_BINS, Coordinate
+from .base import Group, StructuredTokenizer, TextParams
 
 
 class PaletteParams(BaseModel):

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..labelers.contract.kinds import Kind, Text
-from .contract.files import VOCABULARY, config_file, read, read_config
-from .contract.token_spec import TokenSpec
-from .contract.tokenizer import Tokenizer
-from .contract.vocabulary import Coordinate, Vocabulary
+from ...labelers.contract.kinds import Kind
+from ..contract.files import VOCABULARY, config_file, read, read_config
+from ..contract.token_spec import TokenSpec
+from ..contract.tokenizer import Tokenizer
+from ..contract.vocabulary import Coordinate, Vocabulary
 
 Group: TypeAlias = "list[str | int | Coordinate]"
 """Words, ids of words and coordinates that belong together: a group is written whole or not at all."""
@@ -68,26 +68,6 @@ class VocabularyTokenizer(Tokenizer):
         known = [index for index in words if 0 <= index < self.vocabulary.size]
         faults += [f"token id {index} isn't in the vocabulary" for index in words if index not in known]
         return self.vocabulary.decode(known)
-
-
-class WordPiece(VocabularyTokenizer):
-    """Texts as WordPiece ids, cut after `max_length`, without [SOS] or [EOS] (ml-4m's loader appends [EOS] itself).
-
-    Loss: `decode` gives the words in lower case, without accents, with normal spacing, up to the cut.
-    """
-
-    kinds = (Text,)
-
-    def encode(self, labels: Sequence[str]) -> list[np.ndarray]:
-        return [self.vocabulary.encode(label, self.max_length).astype(self.spec.dtype) for label in labels]
-
-    def decode(self, tokens: Sequence[np.ndarray]) -> list[str]:
-        return [self.vocabulary.decode(ids) for ids in tokens]
-
-    def parse(self, ids: np.ndarray) -> tuple[str, list[str]]:
-        """As `decode`, which raises ValueError for an id outside the vocabulary: here that is named, and left out."""
-        faults: list[str] = []
-        return self._words([int(index) for index in ids], faults), faults
 
 
 class StructuredTokenizer(VocabularyTokenizer):
