@@ -15,7 +15,7 @@ from typing import Any
 from .bench import StageConfig
 from .parcel import Parcel
 from .runner import Fault, Poison
-from .storage import Store
+from .storage.store import Store
 
 ATTEMPTS = "attempts"
 SUSPICIOUS = 3

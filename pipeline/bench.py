@@ -11,7 +11,7 @@ from ..labelers.plugins.registry import find_labeler
 from ..tokenizers.contract.tokenizer import Tokenizer
 from .plan import Stage, Step, Weave
 from .runner import Runner
-from .storage import Store
+from .storage.store import Store
 from .tokenizer_store import load_tokenizer
 from .weights import localise
 

@@ -13,7 +13,7 @@ from .corpus import Rejection
 from .manifest import ModalityCard
 from .parcel import Failure
 from .shards import Rows, ShardMeta, read_labels, read_tokens, write_labels, write_tokens
-from .storage import Store
+from .storage.store import Store
 from .units import Unit
 
 QUARANTINE = "quarantine"

@@ -13,7 +13,8 @@ from .corpus_listing import Shard, find_shards, folder_shard_id
 from .corpus_parquet import find_columns, open_parquet, read_parquet
 from .corpus_tar import read_tar
 from .samples import CorpusError, Item, Rejection, Sample, UnitLimits, UnitSamples, cut
-from .storage import StorageError, Store
+from .storage.errors import StorageError
+from .storage.store import Store
 
 __all__ = ["Corpus", "CorpusError", "CorpusSettings", "Rejection", "Sample", "Shard", "UnitLimits", "UnitSamples"]
 

@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from .readahead import in_order
 from .samples import (
     LARGEST_IMAGE,
     LARGEST_TEXT,
@@ -25,7 +24,8 @@ from .samples import (
     is_text,
     rejection,
 )
-from .storage import Entry, Store
+from .storage.read_ahead import in_order
+from .storage.store import Entry, Store
 
 _READERS = 16
 """Requests at a time where every image is an object of its own behind a network."""

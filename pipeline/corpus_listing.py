@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from .corpus_folder import folder_identity, pictures
 from .samples import CorpusError
-from .storage import Entry, Store, absolute_url, redact
+from .storage.errors import redact
+from .storage.store import Entry, Store, absolute_url
 from .units import shard_id
 
 Format = Literal["tar", "parquet", "folder"]

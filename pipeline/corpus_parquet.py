@@ -19,7 +19,8 @@ from .samples import (
     jsonable,
     rejection,
 )
-from .storage import StorageError, Store
+from .storage.errors import StorageError
+from .storage.store import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -27,7 +27,8 @@ from .samples import (
     is_text,
     rejection,
 )
-from .storage import StorageError, Store
+from .storage.errors import StorageError
+from .storage.store import Store
 
 _BLOCK = 512
 _READ_SIZE = 4 * 2**20

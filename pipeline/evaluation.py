@@ -18,7 +18,7 @@ from ..tokenizers.vq.base import TrainedTokenizer
 from .manifest import DatasetError, Manifest, ModalityCard, require_manifest
 from .preview import spread
 from .preview_source import RGB, UnitReader, ViewFinder
-from .storage import Store
+from .storage.store import Store
 from .tokenizer_source import open_tokenizer, vocabulary_of
 from .tokenizer_store import load_tokenizer
 from .training_examples import KeptLabels

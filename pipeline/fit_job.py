@@ -17,7 +17,7 @@ from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.contract.vocabulary import Vocabulary
 from ..tokenizers.fitting.settings import FitSettings
 from ..tokenizers.vq.base import TrainedTokenizer
-from .storage import Store
+from .storage.store import Store
 from .training_examples import LabelSource
 from .weights import WeightsSource
 

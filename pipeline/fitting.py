@@ -20,7 +20,7 @@ from .corpus import Corpus, Shard, UnitLimits
 from .fit_job import FitJob
 from .manifest import ModalityCard, read_manifest
 from .recipe import Recipe
-from .storage import Store
+from .storage.store import Store
 from .tokenizer_store import FIT, TOKENIZERS, VOCABULARY, new_tokenizer, sample_labels, texts_among, training_of
 from .tokenizer_training import run_fit
 from .training_examples import SampleLabels

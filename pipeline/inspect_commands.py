@@ -22,7 +22,7 @@ from rich.text import Text
 from .progress import duration
 from .quarantine import Case, cases, list_failures
 from .status import LedgerCounts, ModalityStatus, Status, read_status
-from .storage import Store
+from .storage.store import Store
 from .verify import Report
 from .verify import verify as verify_dataset
 from .verify_unit import Fault

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
-from .readahead import in_order
+from .storage.read_ahead import in_order
 from .units import Unit
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..labelers.contract.kinds import Kind, kind_from
 from ..labelers.contract.licences import RANDOM, TINY
 from ..tokenizers.contract.token_spec import TokenSpec
-from .storage import Store
+from .storage.store import Store
 
 FORMAT_VERSION = 1
 PATH = "dataset.json"

@@ -13,8 +13,9 @@ from ..labelers.contract.licences import is_noncommercial
 from ..labelers.plugins.registry import find_labeler
 from .manifest import ModalityCard, WeightsCard
 from .recipe import ModalitySettings, Recipe, RecipeError, StageSettings
+from .storage.errors import without_credentials
 from .tokenizer_choice import tokens_card, validated
-from .weights import PACKAGE, LocalWeights, resolve, weights_of, without_credentials
+from .weights import PACKAGE, LocalWeights, resolve, weights_of
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from .manifest import DatasetError, Manifest, require_manifest
 from .preview_cells import PAGE, VIEW, CellMaker, Pictures, readable
 from .preview_source import Seen, UnitReader, ViewFinder
 from .preview_survey import Survey
-from .storage import Store
+from .storage.store import Store
 from .tokenizer_store import load_tokenizer
 from .units import Unit
 from .worklist import list_progress

@@ -19,7 +19,7 @@ from .corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits
 from .manifest import Manifest, ModalityCard
 from .parcel import Failure
 from .shards import BrokenShardError, read_labels, read_tokens
-from .storage import Store
+from .storage.store import Store
 from .units import Unit
 
 RGB = "rgb"

@@ -10,8 +10,8 @@ from itertools import groupby
 from .commit import CORPUS, QUARANTINE
 from .manifest import DatasetError, require_manifest
 from .parcel import Failure
-from .readahead import in_order
-from .storage import Store
+from .storage.read_ahead import in_order
+from .storage.store import Store
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from .parcel import Failure
 from .plan import stages, weave
 from .recipe import Recipe, parse_recipe
 from .run import Plan, Tally, stage_configs
-from .storage import Store
+from .storage.store import Store
 from .units import Unit
 from .worklist import Work
 

@@ -19,7 +19,8 @@ from .manifest import PATH, CorpusCard, DatasetError, Manifest, ModalityCard, ch
 from .plan import Stage, Weave, stages, weave
 from .raylet import raylet_watched
 from .recipe import Recipe, RecipeError
-from .storage import Store
+from .storage.errors import without_credentials
+from .storage.store import Store
 from .tokenizer_choice import perceptual_source
 from .tokenizer_store import (
     TOKENIZERS,
@@ -29,7 +30,7 @@ from .tokenizer_store import (
     store_vocabulary,
     to_collect,
 )
-from .weights import localise, without_credentials
+from .weights import localise
 from .worklist import Progress, Work, list_progress, worklist
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from .pixels import Decoder, Wanted
 from .plan import Step
 from .runner import Fault, Outcome
 from .shards import Rows, ShardMeta, read_labels, write_labels
-from .storage import Store
+from .storage.store import Store
 from .tokenizer_store import FIT
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from .commit import CORPUS, QUARANTINE
 from .manifest import require_manifest
-from .readahead import in_order
-from .storage import Entry, Store
+from .storage.read_ahead import in_order
+from .storage.store import Entry, Store
 from .units import Unit
 from .worklist import Progress, is_complete, list_progress
 

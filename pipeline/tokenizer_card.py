@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from .manifest import DatasetError, ModalityCard, read_manifest
-from .storage import StorageError, Store
+from .storage.errors import StorageError
+from .storage.store import Store
 from .tokenizer_store import TOKENIZERS
 
 

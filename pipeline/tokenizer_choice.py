@@ -18,7 +18,8 @@ from ..tokenizers.fitting.settings import FitSettings, PerceptualSettings
 from ..tokenizers.vq.base import TrainedTokenizer
 from .manifest import TokensCard, WeightsCard
 from .recipe import Recipe, RecipeError, TokenizerSettings
-from .weights import WeightsSource, resolve, weights_of, without_credentials
+from .storage.errors import without_credentials
+from .weights import WeightsSource, resolve, weights_of
 
 
 def tokens_card(recipe: Recipe, name: str, kind: Kind, default: str | None = None) -> TokensCard | None:

@@ -18,7 +18,7 @@ from ..tokenizers.measures.reconstruction import MEASURES
 from .manifest import DatasetError, ModalityCard, TokensCard, require_manifest
 from .progress import FitProgress
 from .recipe import Recipe, RecipeError, TokenizerSettings, load_recipe
-from .storage import Store
+from .storage.store import Store
 from .tokenizer_card import modality_card_of, model_card
 from .tokenizer_choice import perceptual_source, tokens_card
 from .tokenizer_source import TokenizerError, vocabulary_of

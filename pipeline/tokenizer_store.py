@@ -18,7 +18,7 @@ from ..tokenizers.contract.vocabulary import Vocabulary
 from ..tokenizers.vq.base import TrainedTokenizer
 from .fit_checkpoints import remove_fit
 from .manifest import DatasetError, ModalityCard
-from .storage import Store
+from .storage.store import Store
 from .tokenizer_choice import validated
 from .training_examples import SampleLabels
 

@@ -19,7 +19,7 @@ from .commit import label_path
 from .corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits
 from .manifest import DatasetError, require_manifest
 from .shards import read_labels
-from .storage import Store
+from .storage.store import Store
 from .units import Unit
 from .worklist import list_progress
 

@@ -21,8 +21,8 @@ from ..tokenizers.contract.files import VOCABULARY
 from .attempts import ATTEMPTS
 from .commit import CORPUS, QUARANTINE
 from .manifest import PATH, DatasetError, Manifest, read_manifest
-from .readahead import in_order
-from .storage import Entry, Store
+from .storage.read_ahead import in_order
+from .storage.store import Entry, Store
 from .tokenizer_store import FIT, TOKENIZERS
 from .units import Unit, UnitNames
 from .verify_unit import Fault, Findings, Holding, check_unit, key_hashes

@@ -16,7 +16,7 @@ from .commit import CORPUS, label_path, label_rows, ledger_path, token_path, tok
 from .manifest import Manifest, ModalityCard
 from .parcel import Failure
 from .shards import BrokenShardError, LabelShard, TokenShard, read_labels, read_tokens, rows_digest, verify_checksum
-from .storage import Store
+from .storage.store import Store
 from .units import Unit
 
 Problem: TypeAlias = Literal["damaged", "missing", "foreign", "misplaced", "contradiction", "duplicate", "unfinished"]

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from ..labelers.contract.labeler import Labeler
 from ..labelers.contract.licences import RANDOM, TINY
 from ..labelers.networks.hub import package_path, quiet_transformers
+from .storage.errors import without_credentials
 
 PACKAGE = "package:"
 """Prefix of weights that an installed package ships: package:NAME/path/inside."""
@@ -101,14 +101,6 @@ def hash_files(path: Path) -> str:
     for file in files:
         digest.update(f"{file.relative_to(path).as_posix()}\n{_hash_file(file)}\n".encode())
     return digest.hexdigest()
-
-
-def without_credentials(url: str) -> str:
-    """The URL less its user, password and query, fit to be written down."""
-    if "://" not in url:
-        return url
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _is_hidden(path: Path) -> bool:

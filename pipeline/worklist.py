@@ -12,7 +12,7 @@ import numpy as np
 
 from .corpus import Shard
 from .manifest import DatasetError, ModalityCard
-from .storage import Store
+from .storage.store import Store
 from .units import Unit, UnitNames
 
 _LISTINGS = 4

@@ -30,7 +30,7 @@ from tokenloom.labelers.metadata import Metadata
 from tokenloom.pipeline.manifest import PATH, read_manifest
 from tokenloom.pipeline.recipe import parse_recipe
 from tokenloom.pipeline.run import Tally, execute, make_plan
-from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.storage.store import Store
 from tokenloom.pipeline.tokenizer_store import TOKENIZERS, load_tokenizer
 from tokenloom.tokenizers.contract.tokenizer import Tokenizer
 

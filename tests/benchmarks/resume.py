@@ -126,7 +126,7 @@ def _units(start: int, stop: int | None) -> int:
 
 def _count_reads() -> list[str]:
     """A list that grows by the path of every object of which any part is read, from here on."""
-    from tokenloom.pipeline.storage import Store
+    from tokenloom.pipeline.storage.store import Store
 
     read: list[str] = []
 

@@ -41,7 +41,7 @@ from tokenloom.pipeline.plan import Stage
 from tokenloom.pipeline.recipe import parse_recipe
 from tokenloom.pipeline.run import make_plan, stage_configs
 from tokenloom.pipeline.stage import StageWorker
-from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.storage.store import Store
 
 RATIOS = {"ratio": "share", "bare_ratio": "bare_ratio"}
 QUICK = ("dinov2", "clip", "det")

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "pipeline"))
 
 from processes import Process, adopt_orphans, clear, descendants
 from small_fits import PREFIX, put_aside  # pyright: ignore[reportMissingImports] - on the path since the line above
-from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.storage.store import Store
 
 TARGETS = ("driver", "worker")
 STEPS = 300
@@ -42,7 +42,7 @@ _DRIVER = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from small_fits import fit_job
-from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.storage.store import Store
 from tokenloom.pipeline.tokenizer_training import run_fit
 store = Store(sys.argv[2])
 job = fit_job(store, steps=int(sys.argv[3]), checkpoint_every=20, report_every=5)

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 from processes import Process, clear, descendants
-from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.storage.store import Store
 from tokenloom.pipeline.verify import verify
 
 PHASES = ("starting", "labelling a sample", "fitting", "labelling")

@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.storage.store import Store
 
 
 @pytest.fixture(params=["local", "memory", "s3"])

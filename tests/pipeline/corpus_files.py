@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenloom.pipeline.corpus import Corpus, CorpusSettings, Rejection, Sample, UnitLimits, UnitSamples
-from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.storage.store import Store
 
 
 def tar_bytes(members: Iterable[tuple[str, bytes] | tarfile.TarInfo], format: int = tarfile.PAX_FORMAT) -> bytes:

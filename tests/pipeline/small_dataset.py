@@ -14,7 +14,7 @@ from tokenloom.pipeline.manifest import PATH, CorpusCard, Manifest, ModalityCard
 from tokenloom.pipeline.parcel import Failure
 from tokenloom.pipeline.samples import Rejection
 from tokenloom.pipeline.shards import Rows, ShardMeta, read_tokens, write_labels, write_tokens
-from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.storage.store import Store
 from tokenloom.pipeline.tokenizer_store import (
     FIT,
     load_tokenizer,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tokenloom.pipeline.corpus import Corpus, CorpusError, CorpusSettings, Sample, Shard, UnitLimits
 from tokenloom.pipeline.samples import Item, Rejection, cut
-from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.storage.store import Store
 from tokenloom.pipeline.units import Unit
 
 # --- from URLs to shards ----------------------------------------------------------------------------------------------

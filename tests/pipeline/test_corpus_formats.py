@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from corpus_files import contents, corpus_of, parquet_bytes, tar_bytes, units_of, write_corpus
 from tokenloom.pipeline.corpus import CorpusError, Rejection, Sample, UnitLimits
-from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.storage.store import Store
 
 # --- tars -------------------------------------------------------------------------------------------------------------
 

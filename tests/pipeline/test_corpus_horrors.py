@@ -14,9 +14,10 @@ from corpus_files import contents, corpus_of, parquet_bytes, tar_bytes, units_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenloom.pipeline import samples as samples_module
-from tokenloom.pipeline import storage
 from tokenloom.pipeline.corpus import Rejection, Sample, UnitLimits
-from tokenloom.pipeline.storage import StorageError, Store
+from tokenloom.pipeline.storage import store as storage
+from tokenloom.pipeline.storage.errors import StorageError
+from tokenloom.pipeline.storage.store import Store
 
 GOOD = [("before.jpg", b"1"), ("before.txt", b"fine")]
 AFTER = [("zz-after.jpg", b"2"), ("zz-after.txt", b"fine")]

@@ -9,7 +9,7 @@ import pytest
 from small_dataset import CARDS, VIEWS, write_dataset
 from tokenloom.pipeline.dataset import UnknownKeyError, open_dataset
 from tokenloom.pipeline.manifest import DatasetError
-from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.storage.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tokenloom.pipeline.commit import Result, label_path, write_result
 from tokenloom.pipeline.evaluation import evaluate, labels_at_hand
 from tokenloom.pipeline.manifest import PATH, DatasetError, TokensCard, require_manifest
 from tokenloom.pipeline.shards import read_labels
-from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.storage.store import Store
 from tokenloom.pipeline.tokenizer_source import TokenizerError, open_tokenizer
 from tokenloom.pipeline.tokenizer_store import load_tokenizer
 from tokenloom.pipeline.weights import WeightsError

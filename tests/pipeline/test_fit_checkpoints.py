@@ -8,7 +8,7 @@ import pytest
 import torch
 from tokenloom.pipeline import fit_checkpoints
 from tokenloom.pipeline.fit_checkpoints import Checkpoints, remove_fit
-from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.storage.store import Store
 
 PREFIX = "fit/_rgb"
 

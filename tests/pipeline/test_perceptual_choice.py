@@ -20,7 +20,7 @@ from tokenloom.pipeline.manifest import ModalityCard
 from tokenloom.pipeline.plan import weave
 from tokenloom.pipeline.recipe import RecipeError
 from tokenloom.pipeline.run import make_plan
-from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.storage.store import Store
 from tokenloom.pipeline.tokenizer_choice import perceptual_source
 from tokenloom.pipeline.weights import WeightsError, WeightsSource, hash_files, localise
 from weaving import recipe

@@ -6,7 +6,8 @@ import pytest
 from tokenloom.labelers.plugins.registry import RegistryError
 from tokenloom.pipeline.plan import stages, weave
 from tokenloom.pipeline.recipe import RecipeError
-from tokenloom.pipeline.weights import WeightsError, hash_files, localise, without_credentials
+from tokenloom.pipeline.storage.errors import without_credentials
+from tokenloom.pipeline.weights import WeightsError, hash_files, localise
 from weaving import odd, recipe
 
 

@@ -11,7 +11,7 @@ import pytest
 from tokenloom.pipeline.dataset import open_dataset
 from tokenloom.pipeline.manifest import read_manifest
 from tokenloom.pipeline.recipe import load_recipe
-from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.storage.store import Store
 
 FEW = ["--set", "units.samples=3", "--set", "weights=tiny", "--set", "fit.units=1"]
 NETWORK = "{fit: {steps: 2, batch_size: 2}, params: {encoder: vit_xt_enc, decoder: vit_xt_dec, codes: 16}}"

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from tokenloom.pipeline.parcel import Failure
 from tokenloom.pipeline.shards import read_labels
-from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.storage.store import Store
 from weaving import digests, odd, recipe, weave_here
 
 KEYS = ["astronaut", "chelsea", "china", "coffee", "flower", "rocket"]

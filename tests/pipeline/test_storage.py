@@ -17,8 +17,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from tokenloom.pipeline import storage, storage_local
-from tokenloom.pipeline.storage import StorageError, Store, redact
+from tokenloom.pipeline.storage import local as storage_local
+from tokenloom.pipeline.storage import objects
+from tokenloom.pipeline.storage.errors import StorageError, redact
+from tokenloom.pipeline.storage.store import Store
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
@@ -168,7 +170,7 @@ def test_transient_errors_are_tried_again_and_then_named(tmp_path, monkeypatch):
     store = Store(tmp_path)
     store.create("a", b"1")
     calls, failures = [], 2
-    monkeypatch.setattr("tokenloom.pipeline.storage._FIRST_WAIT", 0.001)
+    monkeypatch.setattr("tokenloom.pipeline.storage.store._FIRST_WAIT", 0.001)
 
     def read(self, path):
         calls.append(path)
@@ -198,7 +200,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_killed_writer_leaves_nothing_visible_and_is_cleaned_up(tmp_path):
     script = (
-        "import os, signal; from tokenloom.pipeline.storage import Store\n"
+        "import os, signal; from tokenloom.pipeline.storage.store import Store\n"
         "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"Store({str(tmp_path)!r}).create('deep/a', b'x' * 100)"
     )
@@ -249,7 +251,7 @@ def test_a_missing_bucket_is_an_error_even_for_a_listing(s3_server):
 
 
 def test_a_dead_endpoint_is_named_and_no_secret_is(monkeypatch):
-    monkeypatch.setattr("tokenloom.pipeline.storage._ATTEMPTS", 1)
+    monkeypatch.setattr("tokenloom.pipeline.storage.store._ATTEMPTS", 1)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -280,7 +282,7 @@ def test_missing_file_systems_are_explained():
     with pytest.raises(StorageError, match=r"fsspec knows .*s3"):
         Store("nonsense://x").list()
     script = (
-        "import sys; sys.modules['s3fs'] = None; from tokenloom.pipeline.storage import Store\n"
+        "import sys; sys.modules['s3fs'] = None; from tokenloom.pipeline.storage.store import Store\n"
         "Store('s3://bucket').list()"
     )
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
@@ -301,7 +303,7 @@ def test_messages_hide_the_values_of_options_and_variables(monkeypatch):
         raise PermissionError("t0ken, s3cr3t and from-env were refused by http://host/?sig=abc")
 
     store = Store(f"memory://{uuid.uuid4()}/from-env", options)
-    monkeypatch.setattr(storage.ObjectFiles, "read", fail)
+    monkeypatch.setattr(objects.ObjectFiles, "read", fail)
     with pytest.raises(StorageError) as raised:
         store.read("a")
     assert "***, *** and *** were refused by http://host/?sig=***" in str(raised.value)

@@ -17,7 +17,7 @@ from tokenloom.labelers.contract.views import ViewSettings, cut_view
 from tokenloom.pipeline.dataset import open_dataset
 from tokenloom.pipeline.fit_worker import Board
 from tokenloom.pipeline.manifest import DatasetError
-from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.storage.store import Store
 from tokenloom.pipeline.tokenizer_training import FitError, FitJob, run_fit
 from tokenloom.pipeline.training_examples import KeptLabels, SampleLabels, gather
 from tokenloom.tokenizers.vq.vq import VQTokenizer

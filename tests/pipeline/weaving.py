@@ -15,7 +15,7 @@ from tokenloom.pipeline.plan import Stage
 from tokenloom.pipeline.recipe import Recipe, parse_recipe
 from tokenloom.pipeline.run import Plan, make_plan, stage_configs
 from tokenloom.pipeline.stage import StageWorker
-from tokenloom.pipeline.storage import Store
+from tokenloom.pipeline.storage.store import Store
 
 
 def recipe(corpus: Path | str, output: Path | str, modalities: dict[str, Any], **more: Any) -> Recipe:

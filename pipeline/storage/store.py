@@ -1,0 +1,181 @@
+"""Storage: a folder on any file system that fsspec knows, with the few operations that a dataset needs.
+
+Three properties matter here. A written object is complete or absent. A listing is always fresh. An error says what
+happened, where, and what to do, and never shows a credential.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import StorageError, _without_secrets, redact
+from .local import Entry, LocalFiles
+from .objects import ObjectFiles
+
+__all__ = ["Entry", "StorageError", "Store", "absolute_url", "redact"]
+
+T = TypeVar("T")
+
+_ATTEMPTS = 4
+_FIRST_WAIT = 0.25
+
+
+class Store:
+    """The objects below a root URL. Paths are relative to the root, with `/`, and can't leave it.
+
+    url: a local path, file://, s3://, memory://, or any other that fsspec knows. `~` and relative paths are resolved
+        here, so that the store means the same folder in every process.
+    options: for the file system (fsspec's storage options), over its environment variables and configuration files.
+
+    A store may be pickled, forked and used by several threads. Errors that pass by themselves are tried again a few
+    times; the rest are FileNotFoundError for a missing object and StorageError for everything else.
+    """
+
+    def __init__(self, url: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> None:
+        self._options = dict(options or {})
+        self._address = absolute_url(os.fspath(url))
+        self._backend: tuple[int, LocalFiles | ObjectFiles] | None = None
+
+    @property
+    def url(self) -> str:
+        """The root for people and for dataset.json: without credentials, without a slash at its end."""
+        return redact(self._address)
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self._address
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_backend": None}
+
+    def list(self, prefix: str = "", recursive: bool = True) -> list[Entry]:
+        """The objects below the folder `prefix`, by name; [] when there is no such folder."""
+        return self._do("list", prefix, lambda files: sorted(files.list(prefix.strip("/"), recursive)))
+
+    def children(self, prefix: str = "") -> list[str]:
+        """The names of what lies directly in the folder `prefix`, sorted; folders end in `/`."""
+        return self._do("list", prefix, lambda files: sorted(files.children(prefix.strip("/"))))
+
+    def read(self, path: str) -> bytes:
+        return self._do("read", path, lambda files: files.read(path))
+
+    def read_range(self, path: str, start: int, stop: int) -> bytes:
+        """Bytes [start, stop), fewer where the object ends before `stop`."""
+        return self._do("read", path, lambda files: files.read_range(path, start, stop)) if start < stop else b""
+
+    def size(self, path: str) -> int:
+        return self._do("read", path, lambda files: files.size(path))
+
+    def open(self, path: str, size: int | None = None) -> RangeFile:
+        """The object as an unbuffered file of `size` bytes (asked for when not given) that reads only what it must."""
+        return RangeFile(self, path, self.size(path) if size is None else size)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write an object, unless there is one: then False, and nothing is changed.
+
+        A first attempt whose success got lost on the network can make the second one find its own object: False, too.
+        """
+        return self._do("write", path, lambda files: files.create(path, data))
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write an object at once, in the place of any other."""
+        self._do("write", path, lambda files: files.replace(path, data))
+
+    def delete(self, path: str) -> None:
+        """Delete an object; a missing one is fine."""
+        self._do("delete", path, lambda files: files.delete(path))
+
+    def exists(self, path: str) -> bool:
+        return self._do("look for", path, lambda files: files.exists(path))
+
+    def remove_stale_temporaries(self) -> None:
+        """Remove what writers that died have left; call it when no output depends on the answer."""
+        self._do("clean", "", lambda files: files.remove_stale_temporaries())
+
+    def _files(self) -> LocalFiles | ObjectFiles:
+        """The backend of this process: a forked child must not share its parent's connections."""
+        if self._backend is None or self._backend[0] != os.getpid():
+            files = LocalFiles(self._address) if self.is_local else ObjectFiles(self._address, self._options)
+            self._backend = (os.getpid(), files)
+        return self._backend[1]
+
+    def _do(self, action: str, path: str, operation: Callable[[LocalFiles | ObjectFiles], T]) -> T:
+        url = redact(f"{self._address}/{path}".rstrip("/") if path else self._address)
+        _check_path(path, url)
+        for attempt in range(_ATTEMPTS):
+            try:
+                return operation(self._files())
+            except StorageError:
+                raise
+            except Exception as error:
+                files = self._backend[1] if self._backend else None
+                if files and files.is_transient(error) and attempt + 1 < _ATTEMPTS:
+                    time.sleep(_FIRST_WAIT * 2**attempt)
+                    continue
+                # `from None`: what the file system said may hold credentials, and its traceback helps nobody.
+                raise self._explained(error, action, url, files) from None
+        raise AssertionError
+
+    def _explained(self, error: Exception, action: str, url: str, files: LocalFiles | ObjectFiles | None) -> OSError:
+        way_out = files.way_out(error) if files else ""
+        if isinstance(error, FileNotFoundError) and not way_out:
+            return FileNotFoundError(f"{url} does not exist")
+        user = self._address.partition("://")[2].partition("/")[0].rpartition("@")[0]
+        said = _without_secrets(str(error), {**self._options, "user:password": user})
+        return StorageError(f"could not {action} it ({type(error).__name__}: {said})", url, way_out)
+
+
+class RangeFile(io.RawIOBase):
+    """A stored object as a seekable binary file that reads by ranges, for parsers that want a file."""
+
+    def __init__(self, store: Store, path: str, size: int) -> None:
+        super().__init__()
+        self._store, self._path, self._size, self._position = store, path, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        stop = self._size if size is None or size < 0 else min(self._position + size, self._size)
+        data = self._store.read_range(self._path, self._position, stop)
+        self._position += len(data)
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def absolute_url(url: str) -> str:
+    """The URL without a slash at its end, a local path made absolute. Keeps credentials: `redact` before printing."""
+    for scheme in ("file://", "local://"):
+        url = url.removeprefix(scheme)
+    if "://" not in url and "::" not in url:
+        return str(Path(url).expanduser().absolute())
+    scheme, rest = url.split("://", 1)
+    return f"{scheme}://{rest.rstrip('/')}"
+
+
+def _check_path(path: str, url: str) -> None:
+    if path.startswith("/") or "\0" in path or any(part in ("..", ".") for part in path.split("/")):
+        raise StorageError("the path leaves its root", url, "Paths are relative, without `.`, `..` and NUL")
