@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..tokenizers.fitting.perceptual import PERCEPTUAL
-from .engine import cluster_size, stop_ray
+from .cluster.session import cluster_size, stop_ray
 from .estimate import Estimate, calibrate
 from .manifest import TokensCard
 from .plan import Stage, stages

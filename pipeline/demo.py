@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from .cluster.session import stop_ray
 from .demo_weights import MINILM, dinov2_small
-from .engine import stop_ray
 from .manifest import DatasetError
 from .progress import RunProgress, duration
 from .recipe import load_recipe

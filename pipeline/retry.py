@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from .cluster.session import cluster_size, start_ray
 from .commit import CORPUS, QUARANTINE
 from .corpus import Corpus, Shard, UnitLimits
-from .engine import ReaderConfig, cluster_size, start_ray, stream
+from .engine import ReaderConfig, stream
 from .manifest import DatasetError, Manifest, ModalityCard, require_manifest
 from .parcel import Failure
 from .plan import stages, weave

@@ -11,13 +11,14 @@ from ..labelers.contract.views import ViewSettings
 from ..tokenizers.contract.tokenizer import Tokenizer
 from .attempts import ATTEMPTS
 from .bench import StageConfig
+from .cluster.raylet import raylet_watched
+from .cluster.session import cluster_size, start_ray
 from .commit import QUARANTINE
 from .corpus import Corpus, Shard, UnitLimits
-from .engine import ReaderConfig, UnitResult, cluster_size, start_ray, stream
+from .engine import ReaderConfig, UnitResult, stream
 from .fitting import provide_tokenizer, sample_of, vocabulary_for
 from .manifest import PATH, CorpusCard, DatasetError, Manifest, ModalityCard, changes, read_manifest
 from .plan import Stage, Weave, stages, weave
-from .raylet import raylet_watched
 from .recipe import Recipe, RecipeError
 from .storage.errors import without_credentials
 from .storage.store import Store

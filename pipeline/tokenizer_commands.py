@@ -71,7 +71,7 @@ def print_evaluation(console: Console, found: Evaluation) -> None:
 
 
 def fit(name: str, modality: str, target: str, overrides: Sequence[str]) -> None:
-    from .engine import stop_ray
+    from .cluster.session import stop_ray
     from .fit_checkpoints import METRICS, remove_fit
     from .tokenizer_training import run_fit
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from .engine import start_ray
+from .cluster.session import start_ray
 from .fit_job import FitError, FitJob
 from .fit_worker import Board, train_worker
 

@@ -15,8 +15,8 @@ import tokenloom
 import yaml
 from test_stage import failures_of, missing
 from tokenloom.labelers.contract.kinds import Image
+from tokenloom.pipeline.cluster.session import EngineError
 from tokenloom.pipeline.dataset import open_dataset
-from tokenloom.pipeline.engine import EngineError
 from tokenloom.pipeline.manifest import DatasetError
 from tokenloom.pipeline.recipe import RecipeError
 from tokenloom.pipeline.retry import retry
