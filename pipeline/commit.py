@@ -9,12 +9,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from .corpus import Rejection
+from .corpus.corpus import Rejection
+from .corpus.units import Unit
 from .manifest import ModalityCard
 from .parcel import Failure
 from .shards import Rows, ShardMeta, read_labels, read_tokens, write_labels, write_tokens
 from .storage.store import Store
-from .units import Unit
 
 QUARANTINE = "quarantine"
 T = TypeVar("T")

@@ -12,13 +12,13 @@ import numpy as np
 from ..labelers.contract.kinds import Kind
 from ..tokenizers.contract.tokenizer import Tokenizer
 from .commit import label_path, token_path
+from .corpus.units import Unit
 from .key_index import KeyIndex
 from .manifest import DatasetError, Manifest, ModalityCard, WeightsCard, require_manifest
 from .shards import BrokenShardError, LabelShard, TokenShard, read_labels, read_tokens
 from .storage.read_ahead import in_order
 from .storage.store import Store
 from .tokenizer_store import load_tokenizer
-from .units import Unit
 from .worklist import list_progress
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from .bench import StageConfig
 from .cluster.session import EngineError
-from .corpus import Corpus, CorpusSettings, Shard, UnitLimits
+from .corpus.corpus import Corpus, CorpusSettings, Shard, UnitLimits
+from .corpus.units import Unit
 from .parcel import Parcel
 from .stage import StageWorker
-from .units import Unit
 from .worklist import Work
 
 if TYPE_CHECKING:

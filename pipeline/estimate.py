@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from itertools import islice
 
-from .corpus import Corpus, UnitLimits
+from .corpus.corpus import Corpus, UnitLimits
 from .here import label_here
 from .run import Plan
 

@@ -16,7 +16,7 @@ from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.contract.vocabulary import Vocabulary
 from ..tokenizers.fitting.settings import FitSettings
 from ..tokenizers.vq.base import TrainedTokenizer
-from .corpus import Corpus, Shard, UnitLimits
+from .corpus.corpus import Corpus, Shard, UnitLimits
 from .fit_job import FitJob
 from .manifest import ModalityCard, read_manifest
 from .recipe import Recipe

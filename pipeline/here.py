@@ -10,12 +10,12 @@ from typing import Any
 from ..labelers.contract.kinds import Kind
 from ..labelers.contract.views import ViewSettings
 from .bench import StageConfig
+from .corpus.samples import Sample, UnitSamples
+from .corpus.units import Unit
 from .parcel import Failure, Parcel
 from .plan import Stage, weave
 from .recipe import Recipe
-from .samples import Sample, UnitSamples
 from .stage import StageWorker
-from .units import Unit
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from ..labelers.people.hmr2_converter import convert
 from ..labelers.plugins.conformance import check_labeler
 from ..labelers.plugins.registry import describe_labelers, find_labeler
 from ..labelers.plugins.scaffold import skeleton
+from .corpus.samples import Sample
 from .here import Labels, label_here
 from .plan import validated
 from .recipe import Recipe, RecipeError, parse_recipe
-from .samples import Sample
 from .weights import localise
 
 

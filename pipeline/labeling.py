@@ -15,11 +15,11 @@ from ..labelers.contract.views import View
 from ..tokenizers.contract.tokenizer import Tokenizer
 from .bench import Bench
 from .commit import Result
+from .corpus.units import Unit
 from .parcel import Failure
 from .pixels import Chunk
 from .plan import Step
 from .runner import Fault, Outcome, Poison
-from .units import Unit
 
 
 @dataclass

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .corpus import Rejection, Sample, UnitSamples
+from .corpus.corpus import Rejection, Sample, UnitSamples
+from .corpus.units import Unit
 from .pixels import chunk_bounds
-from .units import Unit
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,13 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .corpus.units import Unit, spread
 from .manifest import DatasetError, Manifest, require_manifest
 from .preview_cells import PAGE, VIEW, CellMaker, Pictures, readable
 from .preview_source import Seen, UnitReader, ViewFinder
 from .preview_survey import Survey
 from .storage.store import Store
 from .tokenizer_store import load_tokenizer
-from .units import Unit
 from .worklist import list_progress
 
 GALLERY = Path(__file__).parent / "gallery"
@@ -113,13 +113,6 @@ def pick_samples(units: Sequence[Unit], limit: int | None) -> dict[Unit, list[in
     for unit, index in spread(places, limit):
         picks[unit].append(index)
     return dict(picks)
-
-
-def spread(items: Sequence[Any], count: int) -> list[Any]:
-    """`count` of the items, evenly spread and in order; all where there are no more."""
-    if count >= len(items):
-        return list(items)
-    return [items[(2 * place + 1) * len(items) // (2 * count)] for place in range(count)]
 
 
 def _survey_unit(

@@ -15,12 +15,12 @@ from ..labelers.contract.kinds import Image
 from ..labelers.contract.views import View, ViewSettings, cut_view
 from ..tokenizers.contract.tokenizer import Tokenizer
 from .commit import CORPUS, label_path, ledger_path, token_path
-from .corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits
+from .corpus.corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits
+from .corpus.units import Unit
 from .manifest import Manifest, ModalityCard
 from .parcel import Failure
 from .shards import BrokenShardError, read_labels, read_tokens
 from .storage.store import Store
-from .units import Unit
 
 RGB = "rgb"
 """The modality whose labels are the views themselves."""

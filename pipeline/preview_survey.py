@@ -19,11 +19,11 @@ from ..tokenizers.codebooks.codebook import FittedTokenizer
 from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.measures.reconstruction import ErrorSum
 from ..tokenizers.text.base import VocabularyTokenizer
+from .corpus.units import Unit
 from .manifest import Manifest, ModalityCard
 from .parcel import Failure
 from .preview_cells import readable, said
 from .preview_source import Column
-from .units import Unit
 
 LISTED_FAILURES = 1000
 _BARS = 48

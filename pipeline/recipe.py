@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..tokenizers.fitting.settings import FitSettings
-from .corpus import CorpusSettings
+from .corpus.corpus import CorpusSettings
 
 RESERVED = ("attempts", "corpus", "fit", "quarantine", "tokenizers")
 """Names that the dataset's own folders have."""

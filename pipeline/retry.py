@@ -9,7 +9,8 @@ from typing import Any
 
 from .cluster.session import cluster_size, start_ray
 from .commit import CORPUS, QUARANTINE
-from .corpus import Corpus, Shard, UnitLimits
+from .corpus.corpus import Corpus, Shard, UnitLimits
+from .corpus.units import Unit
 from .engine import ReaderConfig, stream
 from .manifest import DatasetError, Manifest, ModalityCard, require_manifest
 from .parcel import Failure
@@ -17,7 +18,6 @@ from .plan import stages, weave
 from .recipe import Recipe, parse_recipe
 from .run import Plan, Tally, stage_configs
 from .storage.store import Store
-from .units import Unit
 from .worklist import Work
 
 

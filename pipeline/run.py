@@ -14,7 +14,7 @@ from .bench import StageConfig
 from .cluster.raylet import raylet_watched
 from .cluster.session import cluster_size, start_ray
 from .commit import QUARANTINE
-from .corpus import Corpus, Shard, UnitLimits
+from .corpus.corpus import Corpus, Shard, UnitLimits
 from .engine import ReaderConfig, UnitResult, stream
 from .fitting import provide_tokenizer, sample_of, vocabulary_for
 from .manifest import PATH, CorpusCard, DatasetError, Manifest, ModalityCard, changes, read_manifest

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .attempts import SUSPICIOUS, Attempts, find_poison
 from .bench import Bench, StageConfig
 from .commit import amend_result, label_path, ledger_path, write_rejections, write_result
-from .corpus import Sample
+from .corpus.corpus import Sample
 from .labeling import ChunkLabeling, Made, Poison
 from .parcel import Failure, Parcel
 from .pixels import Decoder, Wanted

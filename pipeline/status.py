@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .commit import CORPUS, QUARANTINE
+from .corpus.units import Unit
 from .manifest import require_manifest
 from .storage.read_ahead import in_order
 from .storage.store import Entry, Store
-from .units import Unit
 from .worklist import Progress, is_complete, list_progress
 
 _IDLE = 600.0

@@ -16,11 +16,11 @@ from ..labelers.contract.kinds import Kind
 from ..labelers.contract.views import ViewSettings, cut_view
 from ..tokenizers.vq.base import TrainedTokenizer
 from .commit import label_path
-from .corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits
+from .corpus.corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits
+from .corpus.units import Unit, _spread
 from .manifest import DatasetError, require_manifest
 from .shards import read_labels
 from .storage.store import Store
-from .units import Unit
 from .worklist import list_progress
 
 
@@ -151,9 +151,3 @@ class _ImageSizes:
                 header = read_header(sample.image or b"")
                 sizes[sample.key] = (header.height, header.width)
         return sizes
-
-
-def _spread(units: list[Unit], most: int | None) -> list[Unit]:
-    """At most `most` of the units, at even distances."""
-    count = len(units) if most is None else min(most, len(units))
-    return [units[index * len(units) // count] for index in range(count)]

@@ -20,11 +20,11 @@ import numpy as np
 from ..tokenizers.contract.files import VOCABULARY
 from .attempts import ATTEMPTS
 from .commit import CORPUS, QUARANTINE
+from .corpus.units import Unit, UnitNames
 from .manifest import PATH, DatasetError, Manifest, read_manifest
 from .storage.read_ahead import in_order
 from .storage.store import Entry, Store
 from .tokenizer_store import FIT, TOKENIZERS
-from .units import Unit, UnitNames
 from .verify_unit import Fault, Findings, Holding, check_unit, key_hashes
 from .worklist import extensions
 

@@ -13,11 +13,11 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import numpy as np
 
 from .commit import CORPUS, label_path, label_rows, ledger_path, token_path, token_rows
+from .corpus.units import Unit
 from .manifest import Manifest, ModalityCard
 from .parcel import Failure
 from .shards import BrokenShardError, LabelShard, TokenShard, read_labels, read_tokens, rows_digest, verify_checksum
 from .storage.store import Store
-from .units import Unit
 
 Problem: TypeAlias = Literal["damaged", "missing", "foreign", "misplaced", "contradiction", "duplicate", "unfinished"]
 

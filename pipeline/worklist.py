@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .corpus import Shard
+from .corpus.corpus import Shard
+from .corpus.units import Unit, UnitNames
 from .manifest import DatasetError, ModalityCard
 from .storage.store import Store
-from .units import Unit, UnitNames
 
 _LISTINGS = 4
 """Listings at a time: S3 answers each page slowly, and each listing takes memory."""

@@ -161,7 +161,7 @@ def _create(folder: Path, units: int) -> None:
 
 
 def _unit_names(shard: str) -> Iterator[str]:
-    from tokenloom.pipeline.units import Unit
+    from tokenloom.pipeline.corpus.units import Unit
 
     for index in range(UNITS_PER_SHARD):
         stop = None if index == UNITS_PER_SHARD - 1 else (index + 1) * UNIT_BYTES

@@ -34,7 +34,7 @@ import torch
 from photographs import write_tars
 from stage_networks import NETWORKS
 from tokenloom.labelers.plugins.registry import find_labeler
-from tokenloom.pipeline.corpus import Corpus, UnitLimits
+from tokenloom.pipeline.corpus.corpus import Corpus, UnitLimits
 from tokenloom.pipeline.manifest import PATH
 from tokenloom.pipeline.parcel import Parcel
 from tokenloom.pipeline.plan import Stage

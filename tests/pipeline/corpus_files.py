@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tokenloom.pipeline.corpus import Corpus, CorpusSettings, Rejection, Sample, UnitLimits, UnitSamples
+from tokenloom.pipeline.corpus.corpus import Corpus, CorpusSettings, Rejection, Sample, UnitLimits, UnitSamples
 from tokenloom.pipeline.storage.store import Store
 
 

@@ -12,10 +12,10 @@ from corpus_files import contents, corpus_of, parquet_bytes, tar_bytes, write_co
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from tokenloom.pipeline.corpus import Corpus, CorpusError, CorpusSettings, Sample, Shard, UnitLimits
-from tokenloom.pipeline.samples import Item, Rejection, cut
+from tokenloom.pipeline.corpus.corpus import Corpus, CorpusError, CorpusSettings, Sample, Shard, UnitLimits
+from tokenloom.pipeline.corpus.samples import Item, Rejection, cut
+from tokenloom.pipeline.corpus.units import Unit
 from tokenloom.pipeline.storage.store import Store
-from tokenloom.pipeline.units import Unit
 
 # --- from URLs to shards ----------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from corpus_files import contents, corpus_of, parquet_bytes, tar_bytes, units_of, write_corpus
-from tokenloom.pipeline.corpus import CorpusError, Rejection, Sample, UnitLimits
+from tokenloom.pipeline.corpus.corpus import CorpusError, Rejection, Sample, UnitLimits
 from tokenloom.pipeline.storage.store import Store
 
 # --- tars -------------------------------------------------------------------------------------------------------------

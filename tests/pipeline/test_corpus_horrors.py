@@ -13,8 +13,8 @@ import pytest
 from corpus_files import contents, corpus_of, parquet_bytes, tar_bytes, units_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenloom.pipeline import samples as samples_module
-from tokenloom.pipeline.corpus import Rejection, Sample, UnitLimits
+from tokenloom.pipeline.corpus import samples as samples_module
+from tokenloom.pipeline.corpus.corpus import Rejection, Sample, UnitLimits
 from tokenloom.pipeline.storage import store as storage
 from tokenloom.pipeline.storage.errors import StorageError
 from tokenloom.pipeline.storage.store import Store
@@ -112,8 +112,8 @@ def test_json_that_is_no_object(data, reason):
 
 
 def test_images_and_texts_that_are_too_large(monkeypatch):
-    monkeypatch.setattr("tokenloom.pipeline.corpus_tar.LARGEST_IMAGE", 1_000)
-    monkeypatch.setattr("tokenloom.pipeline.corpus_tar.LARGEST_TEXT", 500)
+    monkeypatch.setattr("tokenloom.pipeline.corpus.tar.LARGEST_IMAGE", 1_000)
+    monkeypatch.setattr("tokenloom.pipeline.corpus.tar.LARGEST_TEXT", 500)
     monkeypatch.setattr(samples_module, "LARGEST_TEXT", 500)
     assert_only([("x.jpg", bytes(1_001))], ("x", "TooLarge", "its member x.jpg has 1,001 bytes, more than 1,000"))
     assert_only([("x.jpg", b"1"), ("x.txt", b"x" * 501)], ("x", "TooLarge", "its member x.txt has 501 bytes"))

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from small_dataset import SmallDataset, label_of, write_dataset
 from tokenloom.labelers.contract.kinds import Image
 from tokenloom.pipeline.commit import Result, token_path, write_result
+from tokenloom.pipeline.corpus.units import Unit, spread
 from tokenloom.pipeline.manifest import PATH, DatasetError
-from tokenloom.pipeline.preview import GALLERY, pick_samples, spread, write_preview
+from tokenloom.pipeline.preview import GALLERY, pick_samples, write_preview
 from tokenloom.pipeline.preview_cells import PAGE, CellMaker, Pictures, readable, said, to_webp
 from tokenloom.pipeline.preview_source import Column, Seen, UnitReader, ViewFinder
 from tokenloom.pipeline.preview_survey import made_randomly
 from tokenloom.pipeline.tokenizer_store import load_tokenizer
-from tokenloom.pipeline.units import Unit
 from tokenloom.tokenizers.codebooks.codebook import PatchCodebook, PatchParams
 from tokenloom.tokenizers.measures.reconstruction import ErrorSum
 

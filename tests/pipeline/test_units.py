@@ -8,7 +8,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenloom.pipeline.units import Unit, shard_id
+from tokenloom.pipeline.corpus.units import Unit, shard_id
 
 paths = st.text(min_size=1, max_size=80)
 positions = st.integers(0, 10**12 - 1)

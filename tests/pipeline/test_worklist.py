@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_dataset import CARDS, write_dataset
-from tokenloom.pipeline.corpus import Shard
+from tokenloom.pipeline.corpus.corpus import Shard
+from tokenloom.pipeline.corpus.units import Unit, UnitNames
 from tokenloom.pipeline.manifest import DatasetError
-from tokenloom.pipeline.units import Unit, UnitNames
 from tokenloom.pipeline.worklist import Work, is_complete, list_progress, worklist
 
 MODALITIES = ("rgb", "depth", "caption")

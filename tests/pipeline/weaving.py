@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenloom.pipeline.bench import StageConfig
-from tokenloom.pipeline.corpus import Corpus, UnitLimits
+from tokenloom.pipeline.corpus.corpus import Corpus, UnitLimits
 from tokenloom.pipeline.manifest import PATH
 from tokenloom.pipeline.parcel import Parcel
 from tokenloom.pipeline.plan import Stage

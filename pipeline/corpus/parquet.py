@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..storage.errors import StorageError
+from ..storage.store import Store
 from .samples import (
     LARGEST_IMAGE,
     BadSample,
@@ -19,8 +21,6 @@ from .samples import (
     jsonable,
     rejection,
 )
-from .storage.errors import StorageError
-from .storage.store import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa

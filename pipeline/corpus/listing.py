@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .corpus_folder import folder_identity, pictures
+from ..storage.errors import redact
+from ..storage.store import Entry, Store, absolute_url
+from .folder import folder_identity, pictures
 from .samples import CorpusError
-from .storage.errors import redact
-from .storage.store import Entry, Store, absolute_url
 from .units import shard_id
 
 Format = Literal["tar", "parquet", "folder"]

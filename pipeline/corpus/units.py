@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 _NAME = re.compile(r"(?P<shard>[\w-]+-[0-9a-f]{12})-(?P<start>\d{12})-(?P<stop>\d{12}|end)-(?P<count>\d{5})", re.ASCII)
 
@@ -66,3 +68,16 @@ def shard_id(path: str, size: int) -> str:
     stem = re.sub(r"[^a-zA-Z0-9_]+", "-", path.rsplit("/", 1)[-1].split(".")[0]).strip("-")[:48] or "shard"
     digest = hashlib.sha256(f"{path}\n{size}".encode("utf-8", "surrogateescape")).hexdigest()
     return f"{stem}-{digest[:12]}"
+
+
+def _spread(units: list[Unit], most: int | None) -> list[Unit]:
+    """At most `most` of the units, at even distances."""
+    count = len(units) if most is None else min(most, len(units))
+    return [units[index * len(units) // count] for index in range(count)]
+
+
+def spread(items: Sequence[Any], count: int) -> list[Any]:
+    """`count` of the items, evenly spread and in order; all where there are no more."""
+    if count >= len(items):
+        return list(items)
+    return [items[(2 * place + 1) * len(items) // (2 * count)] for place in range(count)]

@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from .corpus_folder import folder_identity, pictures, read_folder
-from .corpus_listing import Shard, find_shards, folder_shard_id
-from .corpus_parquet import find_columns, open_parquet, read_parquet
-from .corpus_tar import read_tar
+from ..storage.errors import StorageError
+from ..storage.store import Store
+from .folder import folder_identity, pictures, read_folder
+from .listing import Shard, find_shards, folder_shard_id
+from .parquet import find_columns, open_parquet, read_parquet
 from .samples import CorpusError, Item, Rejection, Sample, UnitLimits, UnitSamples, cut
-from .storage.errors import StorageError
-from .storage.store import Store
+from .tar import read_tar
 
 __all__ = ["Corpus", "CorpusError", "CorpusSettings", "Rejection", "Sample", "Shard", "UnitLimits", "UnitSamples"]
 

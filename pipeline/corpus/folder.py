@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ..storage.read_ahead import in_order
+from ..storage.store import Entry, Store
 from .samples import (
     LARGEST_IMAGE,
     LARGEST_TEXT,
@@ -24,8 +26,6 @@ from .samples import (
     is_text,
     rejection,
 )
-from .storage.read_ahead import in_order
-from .storage.store import Entry, Store
 
 _READERS = 16
 """Requests at a time where every image is an object of its own behind a network."""

@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from ..storage.errors import StorageError
+from ..storage.store import Store
 from .samples import (
     LARGEST_IMAGE,
     LARGEST_TEXT,
@@ -27,8 +29,6 @@ from .samples import (
     is_text,
     rejection,
 )
-from .storage.errors import StorageError
-from .storage.store import Store
 
 _BLOCK = 512
 _READ_SIZE = 4 * 2**20
