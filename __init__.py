@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .labelers.contract.labeler import Batch, Labeler, Modality, Resources, Weights
     from .labelers.contract.views import View
     from .pipeline.api import run
-    from .pipeline.dataset import Dataset, open_dataset
+    from .pipeline.dataset.dataset import Dataset, open_dataset
     from .tokenizers.contract.token_spec import TokenSpec
     from .tokenizers.contract.tokenizer import Tokenizer
 
@@ -53,7 +53,7 @@ _HOMES = {
     ),
     ".labelers.contract.views": ("View",),
     ".pipeline.api": ("run",),
-    ".pipeline.dataset": (
+    ".pipeline.dataset.dataset": (
         "Dataset",
         "open_dataset",
     ),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .dataset import Dataset, open_dataset
+from .dataset.dataset import Dataset, open_dataset
 from .recipe import Recipe, load_recipe, parse_recipe
 from .run import execute, make_plan
 

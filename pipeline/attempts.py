@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 from .bench import StageConfig
+from .dataset.layout import ATTEMPTS
 from .parcel import Parcel
 from .runner import Fault, Poison
 from .storage.store import Store
 
-ATTEMPTS = "attempts"
 SUSPICIOUS = 3
 """Attempts after which a unit is taken apart. Machines die for other reasons, too; a search that finds nothing only
 costs time."""

@@ -9,10 +9,10 @@ from typing import Any
 from ..labelers.contract.views import ViewSettings
 from ..labelers.plugins.registry import find_labeler
 from ..tokenizers.contract.tokenizer import Tokenizer
+from .dataset.tokenizers import load_tokenizer
 from .plan import Stage, Step, Weave
 from .runner import Runner
 from .storage.store import Store
-from .tokenizer_store import load_tokenizer
 from .weights import localise
 
 

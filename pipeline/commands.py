@@ -9,8 +9,8 @@ from rich.table import Table
 
 from ..tokenizers.fitting.perceptual import PERCEPTUAL
 from .cluster.session import cluster_size, stop_ray
+from .dataset.manifest import TokensCard
 from .estimate import Estimate, calibrate
-from .manifest import TokensCard
 from .plan import Stage, stages
 from .progress import RunProgress, duration
 from .recipe import load_recipe

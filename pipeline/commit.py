@@ -11,16 +11,22 @@ import numpy as np
 
 from .corpus.corpus import Rejection
 from .corpus.units import Unit
-from .manifest import ModalityCard
-from .parcel import Failure
-from .shards import Rows, ShardMeta, read_labels, read_tokens, write_labels, write_tokens
+from .dataset.layout import CORPUS, label_path, ledger_path, token_path
+from .dataset.ledger import Failure
+from .dataset.manifest import ModalityCard
+from .dataset.shards import (
+    Rows,
+    ShardMeta,
+    label_rows,
+    read_labels,
+    read_tokens,
+    token_rows,
+    write_labels,
+    write_tokens,
+)
 from .storage.store import Store
 
-QUARANTINE = "quarantine"
 T = TypeVar("T")
-
-CORPUS = "corpus"
-"""The name under which the quarantine lists what the corpus reader refused."""
 
 
 @dataclass
@@ -32,16 +38,6 @@ class Result:
     labels: list[bytes | None] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     sample: list[bytes | None] = field(default_factory=list)
-
-
-def token_rows(keys: Sequence[str], views: int) -> Rows:
-    """The rows of a token shard: every view of every sample."""
-    return Rows([key for key in keys for _ in range(views)], [view for _ in keys for view in range(views)])
-
-
-def label_rows(keys: Sequence[str], views: int, card: ModalityCard) -> Rows:
-    """The rows of a label shard: a labeler that doesn't work on views has one label per sample."""
-    return token_rows(keys, views if card.on == "view" else 1)
 
 
 def write_rejections(store: Store, unit: Unit, rejected: Sequence[Rejection]) -> str:
@@ -112,18 +108,6 @@ def _amended(rows: Rows, old: Sequence[T | None], new_rows: Rows, new: Sequence[
     found = dict(zip(zip(new_rows.keys, new_rows.views, strict=True), new, strict=True))
     places = zip(rows.keys, rows.views, old, strict=True)
     return [found.get((key, view)) if value is None else value for key, view, value in places]
-
-
-def token_path(modality: str, unit: Unit) -> str:
-    return f"{modality}/{unit.name}.parquet"
-
-
-def label_path(modality: str, unit: Unit) -> str:
-    return f"{modality}/{unit.name}.tar"
-
-
-def ledger_path(modality: str, unit: Unit) -> str:
-    return f"{QUARANTINE}/{modality}/{unit.name}.jsonl"
 
 
 def _write_ledger(store: Store, unit: Unit, modality: str, failures: Sequence[Failure]) -> str:

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from .cluster.session import stop_ray
+from .dataset.manifest import DatasetError
 from .demo_weights import MINILM, dinov2_small
-from .manifest import DatasetError
 from .progress import RunProgress, duration
 from .recipe import load_recipe
 from .run import Tally, execute, make_plan

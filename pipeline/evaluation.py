@@ -16,13 +16,13 @@ from ..tokenizers.measures.code_usage import usage_of
 from ..tokenizers.measures.reconstruction import ErrorSum
 from ..tokenizers.vq.base import TrainedTokenizer
 from .corpus.units import Unit, spread
-from .manifest import DatasetError, Manifest, ModalityCard, require_manifest
+from .dataset.finished import list_progress
+from .dataset.manifest import DatasetError, Manifest, ModalityCard, require_manifest
+from .dataset.tokenizers import load_tokenizer
 from .preview_source import RGB, UnitReader, ViewFinder
 from .storage.store import Store
 from .tokenizer_source import open_tokenizer, vocabulary_of
-from .tokenizer_store import load_tokenizer
 from .training_examples import KeptLabels
-from .worklist import list_progress
 
 BATCH = 32
 """Labels that are encoded and decoded together."""

@@ -17,11 +17,12 @@ from ..tokenizers.contract.vocabulary import Vocabulary
 from ..tokenizers.fitting.settings import FitSettings
 from ..tokenizers.vq.base import TrainedTokenizer
 from .corpus.corpus import Corpus, Shard, UnitLimits
+from .dataset.layout import FIT, TOKENIZERS, VOCABULARY, training_of
+from .dataset.manifest import ModalityCard, read_manifest
 from .fit_job import FitJob
-from .manifest import ModalityCard, read_manifest
 from .recipe import Recipe
 from .storage.store import Store
-from .tokenizer_store import FIT, TOKENIZERS, VOCABULARY, new_tokenizer, sample_labels, texts_among, training_of
+from .tokenizer_store import new_tokenizer, sample_labels, texts_among
 from .tokenizer_training import run_fit
 from .training_examples import SampleLabels
 from .weights import WeightsSource, localise

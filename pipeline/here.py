@@ -12,7 +12,8 @@ from ..labelers.contract.views import ViewSettings
 from .bench import StageConfig
 from .corpus.samples import Sample, UnitSamples
 from .corpus.units import Unit
-from .parcel import Failure, Parcel
+from .dataset.ledger import Failure
+from .parcel import Parcel
 from .plan import Stage, weave
 from .recipe import Recipe
 from .stage import StageWorker

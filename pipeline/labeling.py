@@ -16,7 +16,7 @@ from ..tokenizers.contract.tokenizer import Tokenizer
 from .bench import Bench
 from .commit import Result
 from .corpus.units import Unit
-from .parcel import Failure
+from .dataset.ledger import Failure
 from .pixels import Chunk
 from .plan import Step
 from .runner import Fault, Outcome, Poison

@@ -9,29 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from .corpus.corpus import Rejection, Sample, UnitSamples
 from .corpus.units import Unit
+from .dataset.ledger import Failure
 from .pixels import chunk_bounds
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-@dataclass(frozen=True)
-class Failure:
-    """One line of the quarantine: which sample failed to get which modality, and why."""
-
-    key: str
-    modality: str
-    reason: str
-    error: str
-    unit: str
-    view: int | None = None
-
-    def to_line(self) -> bytes:
-        return json.dumps(asdict(self), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-
-    @classmethod
-    def from_line(cls, line: bytes | str) -> Failure:
-        return cls(**json.loads(line))
 
 
 @dataclass

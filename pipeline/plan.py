@@ -11,7 +11,7 @@ from typing import Any
 from ..labelers.contract.labeler import Labeler, Modality
 from ..labelers.contract.licences import is_noncommercial
 from ..labelers.plugins.registry import find_labeler
-from .manifest import ModalityCard, WeightsCard
+from .dataset.manifest import ModalityCard, WeightsCard
 from .recipe import ModalitySettings, Recipe, RecipeError, StageSettings
 from .storage.errors import without_credentials
 from .tokenizer_choice import tokens_card, validated

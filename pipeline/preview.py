@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from .corpus.units import Unit, spread
-from .manifest import DatasetError, Manifest, require_manifest
+from .dataset.finished import list_progress
+from .dataset.manifest import DatasetError, Manifest, require_manifest
+from .dataset.tokenizers import load_tokenizer
 from .preview_cells import PAGE, VIEW, CellMaker, Pictures, readable
 from .preview_source import Seen, UnitReader, ViewFinder
 from .preview_survey import Survey
 from .storage.store import Store
-from .tokenizer_store import load_tokenizer
-from .worklist import list_progress
 
 GALLERY = Path(__file__).parent / "gallery"
 DEFAULT_LIMIT = 200

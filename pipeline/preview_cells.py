@@ -17,7 +17,7 @@ from ..labelers.contract.kinds import Kind
 from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.measures.reconstruction import MEASURES, ErrorSum
 from ..tokenizers.text.base import VocabularyTokenizer
-from .manifest import Manifest
+from .dataset.manifest import Manifest
 from .preview_source import GREY, RGB, Column, Seen, label_seen
 
 Json: TypeAlias = "dict[str, Any]"

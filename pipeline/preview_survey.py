@@ -20,8 +20,8 @@ from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.measures.reconstruction import ErrorSum
 from ..tokenizers.text.base import VocabularyTokenizer
 from .corpus.units import Unit
-from .manifest import Manifest, ModalityCard
-from .parcel import Failure
+from .dataset.ledger import Failure
+from .dataset.manifest import Manifest, ModalityCard
 from .preview_cells import readable, said
 from .preview_source import Column
 

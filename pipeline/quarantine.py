@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from .commit import CORPUS, QUARANTINE
-from .manifest import DatasetError, require_manifest
-from .parcel import Failure
+from .dataset.layout import CORPUS, QUARANTINE
+from .dataset.ledger import Failure
+from .dataset.manifest import DatasetError, require_manifest
 from .storage.read_ahead import in_order
 from .storage.store import Store
 

@@ -13,9 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..tokenizers.fitting.settings import FitSettings
 from .corpus.corpus import CorpusSettings
-
-RESERVED = ("attempts", "corpus", "fit", "quarantine", "tokenizers")
-"""Names that the dataset's own folders have."""
+from .dataset.layout import RESERVED
 
 SHIPPED = Path(__file__).parent / "recipes"
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from .cluster.session import cluster_size, start_ray
-from .commit import CORPUS, QUARANTINE
 from .corpus.corpus import Corpus, Shard, UnitLimits
 from .corpus.units import Unit
+from .dataset.layout import CORPUS, QUARANTINE
+from .dataset.ledger import Failure
+from .dataset.manifest import DatasetError, Manifest, ModalityCard, require_manifest
 from .engine import ReaderConfig, stream
-from .manifest import DatasetError, Manifest, ModalityCard, require_manifest
-from .parcel import Failure
 from .plan import stages, weave
 from .recipe import Recipe, parse_recipe
 from .run import Plan, Tally, stage_configs

@@ -9,30 +9,23 @@ from typing import TYPE_CHECKING
 
 from ..labelers.contract.views import ViewSettings
 from ..tokenizers.contract.tokenizer import Tokenizer
-from .attempts import ATTEMPTS
 from .bench import StageConfig
 from .cluster.raylet import raylet_watched
 from .cluster.session import cluster_size, start_ray
-from .commit import QUARANTINE
 from .corpus.corpus import Corpus, Shard, UnitLimits
+from .dataset.finished import Progress, list_progress
+from .dataset.layout import ATTEMPTS, QUARANTINE, TOKENIZERS
+from .dataset.manifest import PATH, CorpusCard, DatasetError, Manifest, ModalityCard, changes, read_manifest
 from .engine import ReaderConfig, UnitResult, stream
 from .fitting import provide_tokenizer, sample_of, vocabulary_for
-from .manifest import PATH, CorpusCard, DatasetError, Manifest, ModalityCard, changes, read_manifest
 from .plan import Stage, Weave, stages, weave
 from .recipe import Recipe, RecipeError
 from .storage.errors import without_credentials
 from .storage.store import Store
 from .tokenizer_choice import perceptual_source
-from .tokenizer_store import (
-    TOKENIZERS,
-    given_tokenizer,
-    needs_vocabulary,
-    remove_sample,
-    store_vocabulary,
-    to_collect,
-)
+from .tokenizer_store import given_tokenizer, needs_vocabulary, remove_sample, store_vocabulary, to_collect
 from .weights import localise
-from .worklist import Progress, Work, list_progress, worklist
+from .worklist import Work, worklist
 
 if TYPE_CHECKING:
     from ..tokenizers.fitting.figures import Figures

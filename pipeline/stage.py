@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 
 from .attempts import SUSPICIOUS, Attempts, find_poison
 from .bench import Bench, StageConfig
-from .commit import amend_result, label_path, ledger_path, write_rejections, write_result
+from .commit import amend_result, write_rejections, write_result
 from .corpus.corpus import Sample
+from .dataset.layout import FIT, label_path, ledger_path
+from .dataset.ledger import Failure
+from .dataset.shards import Rows, ShardMeta, read_labels, write_labels
 from .labeling import ChunkLabeling, Made, Poison
-from .parcel import Failure, Parcel
+from .parcel import Parcel
 from .pixels import Decoder, Wanted
 from .plan import Step
 from .runner import Fault, Outcome
-from .shards import Rows, ShardMeta, read_labels, write_labels
 from .storage.store import Store
-from .tokenizer_store import FIT
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .manifest import DatasetError, ModalityCard, read_manifest
+from .dataset.layout import TOKENIZERS
+from .dataset.manifest import DatasetError, ModalityCard, read_manifest
 from .storage.errors import StorageError
 from .storage.store import Store
-from .tokenizer_store import TOKENIZERS
 
 
 def modality_card_of(source: str) -> ModalityCard | None:

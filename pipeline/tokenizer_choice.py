@@ -16,7 +16,7 @@ from ..tokenizers.contract.registry import tokenizer_for
 from ..tokenizers.fitting.perceptual import PERCEPTUAL, blocks_of
 from ..tokenizers.fitting.settings import FitSettings, PerceptualSettings
 from ..tokenizers.vq.base import TrainedTokenizer
-from .manifest import TokensCard, WeightsCard
+from .dataset.manifest import TokensCard, WeightsCard
 from .recipe import Recipe, RecipeError, TokenizerSettings
 from .storage.errors import without_credentials
 from .weights import WeightsSource, resolve, weights_of

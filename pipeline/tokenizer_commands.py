@@ -15,7 +15,7 @@ from rich.table import Table
 from ..tokenizers.contract.files import CONFIG, MODEL, VOCABULARY
 from ..tokenizers.fitting.settings import FitSettings
 from ..tokenizers.measures.reconstruction import MEASURES
-from .manifest import DatasetError, ModalityCard, TokensCard, require_manifest
+from .dataset.manifest import DatasetError, ModalityCard, TokensCard, require_manifest
 from .progress import FitProgress
 from .recipe import Recipe, RecipeError, TokenizerSettings, load_recipe
 from .storage.store import Store

@@ -18,9 +18,9 @@ from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.contract.vocabulary import Vocabulary
 from ..tokenizers.text.base import VocabularyTokenizer
 from ..tokenizers.vq.base import TrainedTokenizer
+from .dataset.layout import TOKENIZERS as FOLDER
 from .storage.errors import without_credentials
 from .storage.store import Store
-from .tokenizer_store import TOKENIZERS as FOLDER
 from .weights import localise
 
 _SUFFIXES = (".json", ".safetensors")

@@ -6,7 +6,6 @@ where it was under fit/_MODALITY: no modality's name begins so.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,21 +15,15 @@ from ..tokenizers.contract.registry import tokenizer_for
 from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.contract.vocabulary import Vocabulary
 from ..tokenizers.vq.base import TrainedTokenizer
+from .dataset.layout import FIT, VOCABULARY, training_of
+from .dataset.manifest import ModalityCard
 from .fit_checkpoints import remove_fit
-from .manifest import DatasetError, ModalityCard
 from .storage.store import Store
 from .tokenizer_choice import validated
 from .training_examples import SampleLabels
 
 if TYPE_CHECKING:
     pass
-
-TOKENIZERS = "tokenizers"
-FIT = "fit"
-"""Where the labels of the sample lie until the tokenizers are fitted to them."""
-
-VOCABULARY = f"{TOKENIZERS}/vocabulary.json"
-"""The dataset's one text vocabulary."""
 
 
 def new_tokenizer(modality: str, card: ModalityCard) -> Tokenizer:
@@ -48,19 +41,6 @@ def given_tokenizer(modality: str, card: ModalityCard, folder: str) -> Tokenizer
     unfitted = new_tokenizer(modality, card)
     assert isinstance(unfitted, TrainedTokenizer)
     return unfitted.from_weights(card.label_kind, unfitted.params, Path(folder), card.tokens.weights.source)
-
-
-def load_tokenizer(store: Store, modality: str, card: ModalityCard) -> Tokenizer:
-    """The dataset's own tokenizer of a modality. DatasetError where its files are missing or changed."""
-    assert card.tokens is not None
-    files = {name: store.read(f"{TOKENIZERS}/{modality}/{name}") for name in card.tokens.files}
-    for name, data in files.items():
-        if hashlib.sha256(data).hexdigest() != card.tokens.files[name]:
-            raise DatasetError(
-                f"{store.url}/{TOKENIZERS}/{modality}/{name}: changed since the tokens were made with it"
-            )
-    kind = card.label_kind
-    return tokenizer_for(card.tokens.tokenizer, kind, modality).from_files(kind, files)
 
 
 def to_collect(cards: Mapping[str, ModalityCard], train_vocabulary: bool) -> list[str]:
@@ -109,8 +89,3 @@ def remove_sample(store: Store, modalities: Sequence[str]) -> None:
         for entry in store.list(f"{FIT}/{modality}"):
             store.delete(f"{FIT}/{modality}/{entry.name}")
         remove_fit(store, training_of(modality))
-
-
-def training_of(modality: str) -> str:
-    """Where the training of a modality's tokenizer leaves what it goes on from."""
-    return f"{FIT}/_{modality}"

@@ -15,13 +15,13 @@ from ..labelers.contract.images import BadImage, read_header
 from ..labelers.contract.kinds import Kind
 from ..labelers.contract.views import ViewSettings, cut_view
 from ..tokenizers.vq.base import TrainedTokenizer
-from .commit import label_path
 from .corpus.corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits
 from .corpus.units import Unit, _spread
-from .manifest import DatasetError, require_manifest
-from .shards import read_labels
+from .dataset.finished import list_progress
+from .dataset.layout import label_path
+from .dataset.manifest import DatasetError, require_manifest
+from .dataset.shards import read_labels
 from .storage.store import Store
-from .worklist import list_progress
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,13 @@ from functools import partial
 import numpy as np
 
 from ..tokenizers.contract.files import VOCABULARY
-from .attempts import ATTEMPTS
-from .commit import CORPUS, QUARANTINE
 from .corpus.units import Unit, UnitNames
-from .manifest import PATH, DatasetError, Manifest, read_manifest
+from .dataset.finished import extensions
+from .dataset.layout import ATTEMPTS, CORPUS, FIT, QUARANTINE, TOKENIZERS
+from .dataset.manifest import PATH, DatasetError, Manifest, read_manifest
 from .storage.read_ahead import in_order
 from .storage.store import Entry, Store
-from .tokenizer_store import FIT, TOKENIZERS
 from .verify_unit import Fault, Findings, Holding, check_unit, key_hashes
-from .worklist import extensions
 
 _MANY = 20
 """Findings of one sort about one modality or folder that are listed one by one; the rest is a number."""

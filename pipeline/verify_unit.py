@@ -12,11 +12,21 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
-from .commit import CORPUS, label_path, label_rows, ledger_path, token_path, token_rows
 from .corpus.units import Unit
-from .manifest import Manifest, ModalityCard
-from .parcel import Failure
-from .shards import BrokenShardError, LabelShard, TokenShard, read_labels, read_tokens, rows_digest, verify_checksum
+from .dataset.layout import CORPUS, label_path, ledger_path, token_path
+from .dataset.ledger import Failure
+from .dataset.manifest import Manifest, ModalityCard
+from .dataset.shards import (
+    BrokenShardError,
+    LabelShard,
+    TokenShard,
+    label_rows,
+    read_labels,
+    read_tokens,
+    rows_digest,
+    token_rows,
+    verify_checksum,
+)
 from .storage.store import Store
 
 Problem: TypeAlias = Literal["damaged", "missing", "foreign", "misplaced", "contradiction", "duplicate", "unfinished"]

@@ -27,11 +27,12 @@ from tokenloom.labelers.caption import Caption
 from tokenloom.labelers.contract.images import decode_view, read_header
 from tokenloom.labelers.contract.views import ViewSettings, cut_view
 from tokenloom.labelers.metadata import Metadata
-from tokenloom.pipeline.manifest import PATH, read_manifest
+from tokenloom.pipeline.dataset.layout import TOKENIZERS
+from tokenloom.pipeline.dataset.manifest import PATH, read_manifest
+from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
 from tokenloom.pipeline.recipe import parse_recipe
 from tokenloom.pipeline.run import Tally, execute, make_plan
 from tokenloom.pipeline.storage.store import Store
-from tokenloom.pipeline.tokenizer_store import TOKENIZERS, load_tokenizer
 from tokenloom.tokenizers.contract.tokenizer import Tokenizer
 
 MODALITIES: dict[str, dict[str, Any]] = {

@@ -144,7 +144,7 @@ def _count_reads() -> list[str]:
 
 def _create(folder: Path, units: int) -> None:
     """Corpus and dataset: sparse tars of the right length, dataset.json, and empty shards."""
-    from tokenloom.pipeline.manifest import PATH
+    from tokenloom.pipeline.dataset.manifest import PATH
     from tokenloom.pipeline.run import make_plan
 
     (folder / "corpus").mkdir()

@@ -35,7 +35,7 @@ from photographs import write_tars
 from stage_networks import NETWORKS
 from tokenloom.labelers.plugins.registry import find_labeler
 from tokenloom.pipeline.corpus.corpus import Corpus, UnitLimits
-from tokenloom.pipeline.manifest import PATH
+from tokenloom.pipeline.dataset.manifest import PATH
 from tokenloom.pipeline.parcel import Parcel
 from tokenloom.pipeline.plan import Stage
 from tokenloom.pipeline.recipe import parse_recipe

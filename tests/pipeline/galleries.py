@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from small_dataset import SmallDataset
-from tokenloom.pipeline.manifest import PATH
+from tokenloom.pipeline.dataset.manifest import PATH
 from weaving import recipe, weave_here
 
 HOSTILE = (

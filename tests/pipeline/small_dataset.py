@@ -8,22 +8,17 @@ from pathlib import Path
 
 import numpy as np
 from tokenloom.labelers.contract.kinds import FeatureMap, Image, Record, Text
-from tokenloom.pipeline.commit import Result, token_path, token_rows, write_rejections, write_result
+from tokenloom.pipeline.commit import Result, write_rejections, write_result
 from tokenloom.pipeline.corpus.samples import Rejection
 from tokenloom.pipeline.corpus.units import Unit, shard_id
+from tokenloom.pipeline.dataset.layout import FIT, token_path
+from tokenloom.pipeline.dataset.ledger import Failure
+from tokenloom.pipeline.dataset.manifest import PATH, CorpusCard, Manifest, ModalityCard, TokensCard, WeightsCard
+from tokenloom.pipeline.dataset.shards import Rows, ShardMeta, read_tokens, token_rows, write_labels, write_tokens
+from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
 from tokenloom.pipeline.fitting import provide_tokenizer
-from tokenloom.pipeline.manifest import PATH, CorpusCard, Manifest, ModalityCard, TokensCard, WeightsCard
-from tokenloom.pipeline.parcel import Failure
-from tokenloom.pipeline.shards import Rows, ShardMeta, read_tokens, write_labels, write_tokens
 from tokenloom.pipeline.storage.store import Store
-from tokenloom.pipeline.tokenizer_store import (
-    FIT,
-    load_tokenizer,
-    remove_sample,
-    sample_labels,
-    store_vocabulary,
-    to_collect,
-)
+from tokenloom.pipeline.tokenizer_store import remove_sample, sample_labels, store_vocabulary, to_collect
 from tokenloom.tokenizers.contract.vocabulary import Vocabulary
 
 VIEWS = 2

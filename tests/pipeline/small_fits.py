@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from tokenloom.labelers.contract.kinds import Image
-from tokenloom.pipeline.shards import Rows, ShardMeta, write_labels
+from tokenloom.pipeline.dataset.shards import Rows, ShardMeta, write_labels
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.pipeline.tokenizer_training import FitJob
 from tokenloom.pipeline.training_examples import SampleLabels

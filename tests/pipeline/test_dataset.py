@@ -7,8 +7,8 @@ import pickle
 import numpy as np
 import pytest
 from small_dataset import CARDS, VIEWS, write_dataset
-from tokenloom.pipeline.dataset import UnknownKeyError, open_dataset
-from tokenloom.pipeline.manifest import DatasetError
+from tokenloom.pipeline.dataset.dataset import UnknownKeyError, open_dataset
+from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.storage.store import Store
 
 

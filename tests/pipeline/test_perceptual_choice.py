@@ -15,8 +15,8 @@ from rich.console import Console
 from small_fits import fit_job, pictures
 from tokenloom.labelers.dinov2 import Dinov2
 from tokenloom.pipeline.commands import _print_licences
+from tokenloom.pipeline.dataset.manifest import ModalityCard
 from tokenloom.pipeline.fit_job import FitError
-from tokenloom.pipeline.manifest import ModalityCard
 from tokenloom.pipeline.plan import weave
 from tokenloom.pipeline.recipe import RecipeError
 from tokenloom.pipeline.run import make_plan

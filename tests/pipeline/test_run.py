@@ -16,8 +16,8 @@ import yaml
 from test_stage import failures_of, missing
 from tokenloom.labelers.contract.kinds import Image
 from tokenloom.pipeline.cluster.session import EngineError
-from tokenloom.pipeline.dataset import open_dataset
-from tokenloom.pipeline.manifest import DatasetError
+from tokenloom.pipeline.dataset.dataset import open_dataset
+from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.recipe import RecipeError
 from tokenloom.pipeline.retry import retry
 from tokenloom.pipeline.run import TooManyFailuresError, execute, make_plan

@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from tokenloom.pipeline.dataset import open_dataset
-from tokenloom.pipeline.manifest import read_manifest
+from tokenloom.pipeline.dataset.dataset import open_dataset
+from tokenloom.pipeline.dataset.manifest import read_manifest
 from tokenloom.pipeline.recipe import load_recipe
 from tokenloom.pipeline.storage.store import Store
 

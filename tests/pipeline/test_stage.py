@@ -7,8 +7,8 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from tokenloom.pipeline.parcel import Failure
-from tokenloom.pipeline.shards import read_labels
+from tokenloom.pipeline.dataset.ledger import Failure
+from tokenloom.pipeline.dataset.shards import read_labels
 from tokenloom.pipeline.storage.store import Store
 from weaving import digests, odd, recipe, weave_here
 

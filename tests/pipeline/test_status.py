@@ -15,10 +15,10 @@ from small_dataset import CARDS, write_dataset
 from tokenloom.pipeline import inspect_commands
 from tokenloom.pipeline.cli import app
 from tokenloom.pipeline.corpus.units import Unit
-from tokenloom.pipeline.manifest import DatasetError
+from tokenloom.pipeline.dataset.finished import recent_rate
+from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.status import LedgerCounts, Status, estimate_total, read_status
 from tokenloom.pipeline.storage.store import Store
-from tokenloom.pipeline.worklist import recent_rate
 from typer.testing import CliRunner
 
 

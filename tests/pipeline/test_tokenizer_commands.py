@@ -15,8 +15,8 @@ from small_dataset import write_dataset
 from small_fits import PARAMS, SETTINGS, pictures
 from tokenloom.labelers.contract.kinds import Image
 from tokenloom.labelers.networks.hub import CheckpointError
+from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.evaluation import CodeFigures, Evaluation
-from tokenloom.pipeline.manifest import DatasetError
 from tokenloom.pipeline.progress import FitProgress
 from tokenloom.pipeline.recipe import RecipeError, parse_recipe
 from tokenloom.pipeline.tokenizer_commands import (

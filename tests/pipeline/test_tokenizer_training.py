@@ -14,9 +14,9 @@ from small_fits import KIND, PREFIX, fit_job, pictures, put_aside
 from tokenloom.labelers.contract.images import read_header
 from tokenloom.labelers.contract.kinds import Image
 from tokenloom.labelers.contract.views import ViewSettings, cut_view
-from tokenloom.pipeline.dataset import open_dataset
+from tokenloom.pipeline.dataset.dataset import open_dataset
+from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.fit_worker import Board
-from tokenloom.pipeline.manifest import DatasetError
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.pipeline.tokenizer_training import FitError, FitJob, run_fit
 from tokenloom.pipeline.training_examples import KeptLabels, SampleLabels, gather

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tokenloom.pipeline.dataset import open_dataset
+from tokenloom.pipeline.dataset.dataset import open_dataset
 
 RECIPE = """\
 corpus: {corpus}

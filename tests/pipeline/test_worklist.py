@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from small_dataset import CARDS, write_dataset
 from tokenloom.pipeline.corpus.corpus import Shard
 from tokenloom.pipeline.corpus.units import Unit, UnitNames
-from tokenloom.pipeline.manifest import DatasetError
-from tokenloom.pipeline.worklist import Work, is_complete, list_progress, worklist
+from tokenloom.pipeline.dataset.finished import is_complete, list_progress
+from tokenloom.pipeline.dataset.manifest import DatasetError
+from tokenloom.pipeline.worklist import Work, worklist
 
 MODALITIES = ("rgb", "depth", "caption")
 

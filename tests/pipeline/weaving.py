@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenloom.pipeline.bench import StageConfig
 from tokenloom.pipeline.corpus.corpus import Corpus, UnitLimits
-from tokenloom.pipeline.manifest import PATH
+from tokenloom.pipeline.dataset.manifest import PATH
 from tokenloom.pipeline.parcel import Parcel
 from tokenloom.pipeline.plan import Stage
 from tokenloom.pipeline.recipe import Recipe, parse_recipe

@@ -9,22 +9,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..labelers.contract.kinds import Kind
-from ..tokenizers.contract.tokenizer import Tokenizer
-from .commit import label_path, token_path
-from .corpus.units import Unit
+from ...labelers.contract.kinds import Kind
+from ...tokenizers.contract.tokenizer import Tokenizer
+from ..corpus.units import Unit
+from ..storage.read_ahead import in_order
+from ..storage.store import Store
+from .finished import list_progress
 from .key_index import KeyIndex
+from .layout import label_path, token_path
 from .manifest import DatasetError, Manifest, ModalityCard, WeightsCard, require_manifest
-from .shards import BrokenShardError, LabelShard, TokenShard, read_labels, read_tokens
-from .storage.read_ahead import in_order
-from .storage.store import Store
-from .tokenizer_store import load_tokenizer
-from .worklist import list_progress
+from .reader import Row, _aligned, _Column, _values
+from .shards import BrokenShardError, read_labels, read_tokens
+from .tokenizers import load_tokenizer
 
 if TYPE_CHECKING:
     import ray.data
 
-    from .torch_dataset import TorchRows
+    from .torch_rows import TorchRows
 
 _RECENT_COLUMNS = 64
 """Columns of units that random access keeps in memory."""
@@ -66,25 +67,6 @@ class ModalityInfo:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that made the tokens, loaded on first use. DatasetError where there is none."""
         return self._load(self.name)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One view of one sample. values: by modality its tokens (1-d, of the modality's dtype) or, where asked for, its
-    label; None where the sample lacks the modality."""
-
-    key: str
-    view: int
-    values: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Column:
-    """One modality of one unit: a value per row. `shard`: the path of what it was read from."""
-
-    shard: str
-    keys: list[str]
-    values: list[Any]
 
 
 def open_dataset(url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Dataset:
@@ -240,14 +222,14 @@ class Dataset:
         `collate_fn` that masks it (torch's own refuses None). Units are dealt out to ranks and to the DataLoader's
         workers; when their number isn't a multiple of ranks x workers, some get one unit more than others.
         """
-        from .torch_dataset import TorchRows
+        from .torch_rows import TorchRows
 
         return TorchRows(self, self._wanted(modalities, False)[0], views, rank, world_size)
 
     def ray(self, modalities: Collection[str] | None = None, views: Collection[int] | None = None) -> ray.data.Dataset:
         """The rows as a ray.data.Dataset, read lazily by one task a unit: columns key, view, and one list of token ids
         per modality, null where the sample lacks it."""
-        from .ray_dataset import ray_rows
+        from .ray_rows import ray_rows
 
         return ray_rows(self, self._wanted(modalities, False)[0], views)
 
@@ -336,29 +318,6 @@ class Dataset:
 
         with pq.ParquetFile(self.store.open(token_path(info.name, unit))) as file:
             return file.read(columns=["key"])["key"].to_pylist()[:: self.views]
-
-
-def _values(shard: TokenShard | LabelShard, kind: Kind) -> list[Any]:
-    if isinstance(shard, TokenShard):
-        return list(shard.tokens)
-    return [None if label is None else kind.decode(label) for label in shard.labels]
-
-
-def _aligned(columns: dict[str, _Column], url: str) -> dict[str, _Column]:
-    """The columns, if they are of the same samples in the same order. Raises DatasetError naming two that aren't."""
-    first = next(iter(columns.values()), None)
-    for column in columns.values():
-        if first is not None and column.keys != first.keys:
-            raise misaligned(url, column.shard, first.shard)
-    return columns
-
-
-def misaligned(url: str, one: str, other: str) -> DatasetError:
-    """What to raise for two shards that can't be joined; `one` and `other` are paths in the dataset."""
-    return DatasetError(
-        f"{url}/{one} and {url}/{other} don't hold the same samples in the same order: `tokenloom verify {url}` tells "
-        f"which of them is broken"
-    )
 
 
 def _info(name: str, card: ModalityCard, load: Callable[[str], Tokenizer]) -> ModalityInfo:

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..labelers.contract.kinds import Kind, kind_from
-from ..labelers.contract.licences import RANDOM, TINY
-from ..tokenizers.contract.token_spec import TokenSpec
-from .storage.store import Store
+from ...labelers.contract.kinds import Kind, kind_from
+from ...labelers.contract.licences import RANDOM, TINY
+from ...tokenizers.contract.token_spec import TokenSpec
+from ..storage.store import Store
 
 FORMAT_VERSION = 1
 PATH = "dataset.json"

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..tokenizers.contract.token_spec import TokenSpec
+from ...tokenizers.contract.token_spec import TokenSpec
+from .manifest import ModalityCard
 
 _CHECKSUM = "tokenloom.sha256"
 _BLANK = b"0" * 64
@@ -251,3 +252,13 @@ def _checksum_at(data: bytes) -> int:
     if at < 0 or start + 64 > len(data):
         raise BrokenShardError("it carries no checksum: cut off, or not a shard of tokenloom")
     return start
+
+
+def token_rows(keys: Sequence[str], views: int) -> Rows:
+    """The rows of a token shard: every view of every sample."""
+    return Rows([key for key in keys for _ in range(views)], [view for _ in keys for view in range(views)])
+
+
+def label_rows(keys: Sequence[str], views: int, card: ModalityCard) -> Rows:
+    """The rows of a label shard: a labeler that doesn't work on views has one label per sample."""
+    return token_rows(keys, views if card.on == "view" else 1)

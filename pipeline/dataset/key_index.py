@@ -6,8 +6,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
-from .corpus.units import Unit
-from .storage.read_ahead import in_order
+from ..corpus.units import Unit
+from ..storage.read_ahead import in_order
 
 
 class KeyIndex:

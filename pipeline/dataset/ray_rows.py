@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .commit import token_path
-from .corpus.units import Unit
-from .dataset import misaligned
+from ..corpus.units import Unit
+from .layout import token_path
+from .reader import misaligned
 
 if TYPE_CHECKING:
     import pyarrow as pa
