@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from .dataset.dataset import Dataset, open_dataset
-from .recipe import Recipe, load_recipe, parse_recipe
-from .run import execute, make_plan
+from .plan.plan import make_plan
+from .plan.recipe import Recipe, load_recipe, parse_recipe
+from .run import execute
 
 
 def run(recipe: str | Path | Mapping[str, Any] | Recipe, *, limit: int | None = None) -> Dataset:

@@ -10,10 +10,11 @@ from ..labelers.contract.views import ViewSettings
 from ..labelers.plugins.registry import find_labeler
 from ..tokenizers.contract.tokenizer import Tokenizer
 from .dataset.tokenizers import load_tokenizer
-from .plan import Stage, Step, Weave
+from .plan.stages import Stage
+from .plan.steps import Step, Weave
+from .plan.weights import localise
 from .runner import Runner
 from .storage.store import Store
-from .weights import localise
 
 
 @dataclass(frozen=True)

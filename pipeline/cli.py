@@ -120,7 +120,7 @@ def schema() -> None:
     """Print the JSON Schema of recipes, for editors."""
     import json
 
-    from .recipe import Recipe
+    from .plan.recipe import Recipe
 
     print(json.dumps(Recipe.model_json_schema(), indent=2))
 

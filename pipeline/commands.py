@@ -11,11 +11,12 @@ from ..tokenizers.fitting.perceptual import PERCEPTUAL
 from .cluster.session import cluster_size, stop_ray
 from .dataset.manifest import TokensCard
 from .estimate import Estimate, calibrate
-from .plan import Stage, stages
+from .plan.plan import Plan, make_plan
+from .plan.recipe import load_recipe
+from .plan.stages import Stage, stages
 from .progress import RunProgress, duration
-from .recipe import load_recipe
 from .retry import retry
-from .run import Plan, Tally, execute, make_plan
+from .run import Tally, execute
 
 
 def run(

@@ -12,9 +12,10 @@ from rich.table import Table
 from .cluster.session import stop_ray
 from .dataset.manifest import DatasetError
 from .demo_weights import MINILM, dinov2_small
+from .plan.plan import make_plan
+from .plan.recipe import load_recipe
 from .progress import RunProgress, duration
-from .recipe import load_recipe
-from .run import Tally, execute, make_plan
+from .run import Tally, execute
 
 CAPTIONS = {
     "skimage/data/astronaut.png": "An astronaut in an orange space suit smiles before a flag and a model of a shuttle.",

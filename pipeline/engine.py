@@ -14,8 +14,8 @@ from .cluster.session import EngineError
 from .corpus.corpus import Corpus, CorpusSettings, Shard, UnitLimits
 from .corpus.units import Unit
 from .parcel import Parcel
+from .plan.worklist import Work
 from .stage import StageWorker
-from .worklist import Work
 
 if TYPE_CHECKING:
     import pyarrow as pa

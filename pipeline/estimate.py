@@ -8,7 +8,7 @@ from itertools import islice
 
 from .corpus.corpus import Corpus, UnitLimits
 from .here import label_here
-from .run import Plan
+from .plan.plan import Plan
 
 
 @dataclass(frozen=True)

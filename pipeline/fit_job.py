@@ -17,9 +17,9 @@ from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.contract.vocabulary import Vocabulary
 from ..tokenizers.fitting.settings import FitSettings
 from ..tokenizers.vq.base import TrainedTokenizer
+from .plan.weights import WeightsSource
 from .storage.store import Store
 from .training_examples import LabelSource
-from .weights import WeightsSource
 
 _WITHOUT_EFFECT = {"checkpoint_every": True, "report_every": True, "perceptual": {"weights": True}}
 """Settings that the outcome doesn't depend on; weights are told by their sha256."""

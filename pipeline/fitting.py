@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -16,27 +15,20 @@ from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.contract.vocabulary import Vocabulary
 from ..tokenizers.fitting.settings import FitSettings
 from ..tokenizers.vq.base import TrainedTokenizer
-from .corpus.corpus import Corpus, Shard, UnitLimits
+from .corpus.corpus import Corpus, UnitLimits
 from .dataset.layout import FIT, TOKENIZERS, VOCABULARY, training_of
 from .dataset.manifest import ModalityCard, read_manifest
 from .fit_job import FitJob
-from .recipe import Recipe
+from .plan.recipe import Recipe
+from .plan.weights import WeightsSource, localise
+from .plan.worklist import Work
 from .storage.store import Store
 from .tokenizer_store import new_tokenizer, sample_labels, texts_among
 from .tokenizer_training import run_fit
 from .training_examples import SampleLabels
-from .weights import WeightsSource, localise
-from .worklist import Work
 
 if TYPE_CHECKING:
     from ..tokenizers.fitting.figures import Figures
-
-
-def sample_of(shards: Sequence[Shard], units: int) -> list[Work]:
-    """About `units` units: the first ones of shards that are spread evenly over the corpus."""
-    each = math.ceil(units / len(shards))
-    count = min(units, len(shards))
-    return [Work(shards[index * len(shards) // count], 0, None, (), units=each) for index in range(count)]
 
 
 def vocabulary_for(

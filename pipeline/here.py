@@ -14,8 +14,9 @@ from .corpus.samples import Sample, UnitSamples
 from .corpus.units import Unit
 from .dataset.ledger import Failure
 from .parcel import Parcel
-from .plan import Stage, weave
-from .recipe import Recipe
+from .plan.recipe import Recipe
+from .plan.stages import Stage
+from .plan.steps import weave
 from .stage import StageWorker
 
 

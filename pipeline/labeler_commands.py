@@ -21,9 +21,9 @@ from ..labelers.plugins.registry import describe_labelers, find_labeler
 from ..labelers.plugins.scaffold import skeleton
 from .corpus.samples import Sample
 from .here import Labels, label_here
-from .plan import validated
-from .recipe import Recipe, RecipeError, parse_recipe
-from .weights import localise
+from .plan.recipe import Recipe, RecipeError, parse_recipe
+from .plan.steps import validated
+from .plan.weights import localise
 
 
 def list_labelers(as_json: bool) -> None:

@@ -18,7 +18,7 @@ from .commit import Result
 from .corpus.units import Unit
 from .dataset.ledger import Failure
 from .pixels import Chunk
-from .plan import Step
+from .plan.steps import Step
 from .runner import Fault, Outcome, Poison
 
 

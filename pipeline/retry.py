@@ -14,11 +14,13 @@ from .dataset.layout import CORPUS, QUARANTINE
 from .dataset.ledger import Failure
 from .dataset.manifest import DatasetError, Manifest, ModalityCard, require_manifest
 from .engine import ReaderConfig, stream
-from .plan import stages, weave
-from .recipe import Recipe, parse_recipe
-from .run import Plan, Tally, stage_configs
+from .plan.plan import Plan
+from .plan.recipe import Recipe, parse_recipe
+from .plan.stages import stages
+from .plan.steps import weave
+from .plan.worklist import Work
+from .run import Tally, stage_configs
 from .storage.store import Store
-from .worklist import Work
 
 
 def retry(

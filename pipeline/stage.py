@@ -18,7 +18,7 @@ from .dataset.shards import Rows, ShardMeta, read_labels, write_labels
 from .labeling import ChunkLabeling, Made, Poison
 from .parcel import Parcel
 from .pixels import Decoder, Wanted
-from .plan import Step
+from .plan.steps import Step
 from .runner import Fault, Outcome
 from .storage.store import Store
 

@@ -16,11 +16,11 @@ from ..tokenizers.contract.files import CONFIG, MODEL, VOCABULARY
 from ..tokenizers.fitting.settings import FitSettings
 from ..tokenizers.measures.reconstruction import MEASURES
 from .dataset.manifest import DatasetError, ModalityCard, TokensCard, require_manifest
+from .plan.recipe import Recipe, RecipeError, TokenizerSettings, load_recipe
+from .plan.tokenizer_choice import perceptual_source, tokens_card
 from .progress import FitProgress
-from .recipe import Recipe, RecipeError, TokenizerSettings, load_recipe
 from .storage.store import Store
 from .tokenizer_card import modality_card_of, model_card
-from .tokenizer_choice import perceptual_source, tokens_card
 from .tokenizer_source import TokenizerError, vocabulary_of
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from ..tokenizers.contract.vocabulary import Vocabulary
 from ..tokenizers.text.base import VocabularyTokenizer
 from ..tokenizers.vq.base import TrainedTokenizer
 from .dataset.layout import TOKENIZERS as FOLDER
+from .plan.weights import localise
 from .storage.errors import without_credentials
 from .storage.store import Store
-from .weights import localise
 
 _SUFFIXES = (".json", ".safetensors")
 

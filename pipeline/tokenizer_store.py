@@ -18,8 +18,8 @@ from ..tokenizers.vq.base import TrainedTokenizer
 from .dataset.layout import FIT, VOCABULARY, training_of
 from .dataset.manifest import ModalityCard
 from .fit_checkpoints import remove_fit
+from .plan.recipe import validated
 from .storage.store import Store
-from .tokenizer_choice import validated
 from .training_examples import SampleLabels
 
 if TYPE_CHECKING:

@@ -103,7 +103,8 @@ def benchmark(folder: Path, units: int) -> dict[str, object]:
 def answer(question: str, folder: Path) -> Answer:
     """In a process of its own, since memory is judged by its peak."""
     began = time.perf_counter()
-    from tokenloom.pipeline.run import execute, make_plan
+    from tokenloom.pipeline.plan.plan import make_plan
+    from tokenloom.pipeline.run import execute
 
     read = _count_reads()
     plan = make_plan(_recipe(folder))
@@ -145,7 +146,7 @@ def _count_reads() -> list[str]:
 def _create(folder: Path, units: int) -> None:
     """Corpus and dataset: sparse tars of the right length, dataset.json, and empty shards."""
     from tokenloom.pipeline.dataset.manifest import PATH
-    from tokenloom.pipeline.run import make_plan
+    from tokenloom.pipeline.plan.plan import make_plan
 
     (folder / "corpus").mkdir()
     for index in range(units // UNITS_PER_SHARD):
@@ -169,7 +170,7 @@ def _unit_names(shard: str) -> Iterator[str]:
 
 
 def _recipe(folder: Path):
-    from tokenloom.pipeline.recipe import parse_recipe
+    from tokenloom.pipeline.plan.recipe import parse_recipe
 
     return parse_recipe({"corpus": str(folder / "corpus"), "output": str(folder / "dataset"), "modalities": MODALITIES})
 

@@ -15,7 +15,7 @@ from tokenloom.labelers.plugins.difference import difference
 from tokenloom.labelers.plugins.registry import describe_labelers, find_labeler
 from tokenloom.labelers.plugins.scaffold import skeleton
 from tokenloom.pipeline.demo_weights import minilm
-from tokenloom.pipeline.weights import localise
+from tokenloom.pipeline.plan.weights import localise
 
 
 @pytest.mark.parametrize("name", sorted(row.reference for row in describe_labelers()))

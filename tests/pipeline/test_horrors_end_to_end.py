@@ -13,7 +13,7 @@ import pytest
 from corpus_files import parquet_bytes, tar_bytes
 from PIL import Image
 from test_stage import failures_of, labels_of, missing
-from tokenloom.pipeline.run import make_plan
+from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.pipeline.verify import verify
 from weaving import recipe, weave_here

@@ -17,12 +17,12 @@ from tokenloom.labelers.dinov2 import Dinov2
 from tokenloom.pipeline.commands import _print_licences
 from tokenloom.pipeline.dataset.manifest import ModalityCard
 from tokenloom.pipeline.fit_job import FitError
-from tokenloom.pipeline.plan import weave
-from tokenloom.pipeline.recipe import RecipeError
-from tokenloom.pipeline.run import make_plan
+from tokenloom.pipeline.plan.plan import make_plan
+from tokenloom.pipeline.plan.recipe import RecipeError
+from tokenloom.pipeline.plan.steps import weave
+from tokenloom.pipeline.plan.tokenizer_choice import perceptual_source
+from tokenloom.pipeline.plan.weights import WeightsError, WeightsSource, hash_files, localise
 from tokenloom.pipeline.storage.store import Store
-from tokenloom.pipeline.tokenizer_choice import perceptual_source
-from tokenloom.pipeline.weights import WeightsError, WeightsSource, hash_files, localise
 from weaving import recipe
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 from tokenloom.labelers.plugins.registry import RegistryError
-from tokenloom.pipeline.plan import stages, weave
-from tokenloom.pipeline.recipe import RecipeError
+from tokenloom.pipeline.plan.recipe import RecipeError
+from tokenloom.pipeline.plan.stages import stages
+from tokenloom.pipeline.plan.steps import weave
+from tokenloom.pipeline.plan.weights import WeightsError, hash_files, localise
 from tokenloom.pipeline.storage.errors import without_credentials
-from tokenloom.pipeline.weights import WeightsError, hash_files, localise
 from weaving import odd, recipe
 
 

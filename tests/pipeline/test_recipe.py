@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tokenloom.pipeline.recipe import Recipe, RecipeError, load_recipe, shipped_recipes
+from tokenloom.pipeline.plan.recipe import Recipe, RecipeError, load_recipe, shipped_recipes
 
 GOOD = """\
 corpus: photos

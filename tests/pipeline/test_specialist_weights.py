@@ -8,9 +8,9 @@ import fsspec
 import pytest
 from tokenloom.labelers.contract.licences import NONE
 from tokenloom.labelers.plugins.registry import describe_labelers, find_labeler
-from tokenloom.pipeline.plan import weave
-from tokenloom.pipeline.recipe import RecipeError
-from tokenloom.pipeline.weights import WeightsError, hash_files, localise, resolve
+from tokenloom.pipeline.plan.recipe import RecipeError
+from tokenloom.pipeline.plan.steps import weave
+from tokenloom.pipeline.plan.weights import WeightsError, hash_files, localise, resolve
 from weaving import odd, recipe
 
 WITH_WEIGHTS = [

@@ -10,7 +10,7 @@ import sys
 import pytest
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.manifest import read_manifest
-from tokenloom.pipeline.recipe import load_recipe
+from tokenloom.pipeline.plan.recipe import load_recipe
 from tokenloom.pipeline.storage.store import Store
 
 FEW = ["--set", "units.samples=3", "--set", "weights=tiny", "--set", "fit.units=1"]

@@ -17,8 +17,8 @@ from tokenloom.labelers.contract.kinds import Image
 from tokenloom.labelers.networks.hub import CheckpointError
 from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.evaluation import CodeFigures, Evaluation
+from tokenloom.pipeline.plan.recipe import RecipeError, parse_recipe
 from tokenloom.pipeline.progress import FitProgress
-from tokenloom.pipeline.recipe import RecipeError, parse_recipe
 from tokenloom.pipeline.tokenizer_commands import (
     evaluate,
     fit_job,

@@ -14,7 +14,7 @@ from tokenloom.pipeline.corpus.corpus import Shard
 from tokenloom.pipeline.corpus.units import Unit, UnitNames
 from tokenloom.pipeline.dataset.finished import is_complete, list_progress
 from tokenloom.pipeline.dataset.manifest import DatasetError
-from tokenloom.pipeline.worklist import Work, worklist
+from tokenloom.pipeline.plan.worklist import Work, worklist
 
 MODALITIES = ("rgb", "depth", "caption")
 

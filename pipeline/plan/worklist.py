@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from .corpus.corpus import Shard
-from .corpus.units import Unit
-from .dataset.manifest import DatasetError
+from ..corpus.corpus import Shard
+from ..corpus.units import Unit
+from ..dataset.manifest import DatasetError
 
 
 @dataclass(frozen=True)
@@ -74,3 +75,10 @@ def _refuse_strangers(by_shard: Mapping[str, object], shards: Sequence[Shard]) -
             f"the output holds units of {len(strangers)} shards that the corpus hasn't (the first: {strangers[0]}); "
             f"the corpus has changed since, or this is another one: use another output, or give the corpus as it was"
         )
+
+
+def sample_of(shards: Sequence[Shard], units: int) -> list[Work]:
+    """About `units` units: the first ones of shards that are spread evenly over the corpus."""
+    each = math.ceil(units / len(shards))
+    count = min(units, len(shards))
+    return [Work(shards[index * len(shards) // count], 0, None, (), units=each) for index in range(count)]

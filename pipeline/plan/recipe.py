@@ -11,9 +11,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ..tokenizers.fitting.settings import FitSettings
-from .corpus.corpus import CorpusSettings
-from .dataset.layout import RESERVED
+from ...tokenizers.fitting.settings import FitSettings
+from ..corpus.corpus import CorpusSettings
+from ..dataset.layout import RESERVED
 
 SHIPPED = Path(__file__).parent / "recipes"
 
@@ -299,3 +299,14 @@ def _keys_beside(path: tuple) -> list[str]:
 
 def _is_model(thing: Any) -> bool:
     return isinstance(thing, type) and issubclass(thing, BaseModel)
+
+
+def validated(model: type[BaseModel], params: Mapping[str, Any], where: str) -> BaseModel:
+    """The parameters as an instance of `model`. RecipeError naming the key."""
+    try:
+        return model.model_validate(dict(params))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        known = ", ".join(model.model_fields) or "none"
+        raise RecipeError(f"{where}.{key}: {problem['msg'].lower()}; the parameters are: {known}") from None

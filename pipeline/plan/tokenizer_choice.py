@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
-from ..labelers.contract.kinds import Kind
-from ..labelers.contract.licences import is_noncommercial
-from ..labelers.dinov2 import Dinov2
-from ..labelers.networks.hub import CheckpointError
-from ..tokenizers.contract.registry import tokenizer_for
-from ..tokenizers.fitting.perceptual import PERCEPTUAL, blocks_of
-from ..tokenizers.fitting.settings import FitSettings, PerceptualSettings
-from ..tokenizers.vq.base import TrainedTokenizer
-from .dataset.manifest import TokensCard, WeightsCard
-from .recipe import Recipe, RecipeError, TokenizerSettings
-from .storage.errors import without_credentials
+from ...labelers.contract.kinds import Kind
+from ...labelers.contract.licences import is_noncommercial
+from ...labelers.dinov2 import Dinov2
+from ...labelers.networks.hub import CheckpointError
+from ...tokenizers.contract.registry import tokenizer_for
+from ...tokenizers.fitting.perceptual import PERCEPTUAL, blocks_of
+from ...tokenizers.fitting.settings import FitSettings, PerceptualSettings
+from ...tokenizers.vq.base import TrainedTokenizer
+from ..dataset.manifest import TokensCard, WeightsCard
+from ..storage.errors import without_credentials
+from .recipe import Recipe, RecipeError, TokenizerSettings, validated
 from .weights import WeightsSource, resolve, weights_of
 
 
@@ -89,14 +85,3 @@ def _pinned(recipe: Recipe, name: str, wanted: PerceptualSettings, where: str) -
     except (ValueError, CheckpointError) as error:
         raise RecipeError(f"{where}: {error}") from None
     return wanted.model_copy(update={"weights": source, "sha256": found.sha256})
-
-
-def validated(model: type[BaseModel], params: Mapping[str, Any], where: str) -> BaseModel:
-    """The parameters as an instance of `model`. RecipeError naming the key."""
-    try:
-        return model.model_validate(dict(params))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        known = ", ".join(model.model_fields) or "none"
-        raise RecipeError(f"{where}.{key}: {problem['msg'].lower()}; the parameters are: {known}") from None

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..labelers.contract.labeler import Labeler
-from ..labelers.contract.licences import RANDOM, TINY
-from ..labelers.networks.hub import package_path, quiet_transformers
-from .storage.errors import without_credentials
+from ...labelers.contract.labeler import Labeler
+from ...labelers.contract.licences import RANDOM, TINY
+from ...labelers.networks.hub import package_path, quiet_transformers
+from ..storage.errors import without_credentials
 
 PACKAGE = "package:"
 """Prefix of weights that an installed package ships: package:NAME/path/inside."""

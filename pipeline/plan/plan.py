@@ -1,0 +1,127 @@
+"""The plan: all that is known before anything runs, and whether it fits what the output holds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ..corpus.corpus import Corpus, Shard
+from ..dataset.finished import Progress, list_progress
+from ..dataset.manifest import PATH, CorpusCard, DatasetError, Manifest, ModalityCard, changes, read_manifest
+from ..storage.errors import without_credentials
+from ..storage.store import Store
+from .recipe import Recipe
+from .steps import Weave, weave
+from .worklist import Work, worklist
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is known before anything runs."""
+
+    recipe: Recipe
+    weave: Weave
+    manifest: Manifest
+    shards: list[Shard]
+    progress: dict[str, Progress]
+    works: list[Work]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the corpus that are left to read, as far as listings tell."""
+        whole = {shard.id for shard in (work.shard for work in self.works)}
+        return sum(shard.size for shard in self.shards if shard.id in whole)
+
+    @property
+    def todo(self) -> list[str]:
+        """Modalities that any unit lacks."""
+        lacking = {name for work in self.works for name in work.todo}
+        return [name for name in self.weave.cards if name in lacking]
+
+    @property
+    def to_fit(self) -> list[str]:
+        """Modalities whose tokenizers the dataset lacks."""
+        cards = self.manifest.modalities
+        return [name for name in self.recipe.modalities if (t := cards[name].tokens) is not None and t.spec is None]
+
+
+def make_plan(recipe: Recipe, replacing: Sequence[str] = ()) -> Plan:
+    """What the recipe comes to and what the output lacks; reads listings and dataset.json, writes nothing.
+
+    replacing: modalities that may be made anew though their fingerprints differ from the output's.
+    """
+    woven = weave(recipe)
+    corpus = Corpus(recipe.corpus)
+    shards = corpus.shards()
+    corpus.check(shards)
+    store = Store(recipe.output, recipe.storage_options)
+    old = read_manifest(store)
+    manifest = _reconcile(old, _manifest(recipe, woven, shards), recipe, woven, replacing)
+    woven = replace(woven, cards={name: manifest.modalities[name] for name in woven.cards})
+    progress = list_progress(store, woven.cards)
+    if old is None and any(found.units for found in progress.values()):
+        raise DatasetError(
+            f"{store.url}: there are shards, but no {PATH} that says what they are; put it back from a copy, or use "
+            f"another output"
+        )
+    for name in woven.downstream(replacing):
+        progress[name] = Progress(frozenset())
+    done = {name: found.units for name, found in progress.items()}
+    works = worklist(shards, done, list(woven.cards))
+    return Plan(recipe, woven, manifest, shards, progress, works)
+
+
+def _manifest(recipe: Recipe, woven: Weave, shards: Sequence[Shard]) -> Manifest:
+    urls = recipe.corpus.url if isinstance(recipe.corpus.url, list) else [recipe.corpus.url]
+    digest = hashlib.sha256("\n".join(sorted(shard.id for shard in shards)).encode()).hexdigest()
+    return Manifest(
+        corpus=CorpusCard(
+            url=[without_credentials(url) for url in urls],
+            shards=len(shards),
+            bytes=sum(shard.size for shard in shards),
+            digest=digest,
+            reading=recipe.corpus.model_dump(exclude={"url", "storage_options"}, exclude_defaults=True),
+        ),
+        seed=recipe.seed,
+        views=recipe.views.model_dump(),
+        units=recipe.units.model_dump(),
+        modalities=woven.cards,
+    )
+
+
+def _reconcile(old: Manifest | None, new: Manifest, recipe: Recipe, woven: Weave, replacing: Sequence[str]) -> Manifest:
+    """The manifest that the run will leave. Raises DatasetError where the output was made otherwise."""
+    unknown = [name for name in replacing if name not in woven.cards]
+    if unknown:
+        raise DatasetError(f"--replace {unknown[0]}: the recipe has {', '.join(woven.cards)}")
+    if old is None:
+        return new
+    where = without_credentials(recipe.output)
+    for name in ("seed", "views", "units"):
+        if getattr(old, name) != getattr(new, name):
+            raise DatasetError(
+                f"{where}: was made with {name} = {getattr(old, name)}, and the recipe says {getattr(new, name)}; "
+                f"go back to the former, or use another output"
+            )
+    anew = set(woven.downstream(replacing))
+    modalities = {}
+    for name, card in new.modalities.items():
+        before = old.modalities.get(name)
+        modalities[name] = card if before is None or name in anew else _kept(where, name, before, card, woven)
+    return replace(new, modalities=modalities | {n: c for n, c in old.modalities.items() if n not in modalities})
+
+
+def _kept(where: str, name: str, old: ModalityCard, new: ModalityCard, woven: Weave) -> ModalityCard:
+    if old.fingerprint != new.fingerprint:
+        stale = ", ".join(woven.downstream([name]))
+        raise DatasetError(
+            f"{where}: {name} was made differently:\n  "
+            + "\n  ".join(changes(old, new))
+            + f"\n  Make it anew with --replace {name} (which also makes anew: {stale}), or use another output"
+        )
+    return replace(
+        old,
+        keeps_tokens=old.keeps_tokens or new.keeps_tokens,
+        keeps_labels=old.keeps_labels or new.keeps_labels,
+    )
