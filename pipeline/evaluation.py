@@ -19,10 +19,10 @@ from .corpus.units import Unit, spread
 from .dataset.finished import list_progress
 from .dataset.manifest import DatasetError, Manifest, ModalityCard, require_manifest
 from .dataset.tokenizers import load_tokenizer
-from .preview_source import RGB, UnitReader, ViewFinder
 from .storage.store import Store
 from .tokenizer_source import open_tokenizer, vocabulary_of
-from .training_examples import KeptLabels
+from .views.kept_labels import KeptLabels
+from .views.view_pixels import RGB, UnitReader, ViewFinder
 
 BATCH = 32
 """Labels that are encoded and decoded together."""

@@ -22,9 +22,9 @@ from .dataset.finished import list_progress
 from .dataset.manifest import DatasetError, Manifest, require_manifest
 from .dataset.tokenizers import load_tokenizer
 from .preview_cells import PAGE, VIEW, CellMaker, Pictures, readable
-from .preview_source import Seen, UnitReader, ViewFinder
 from .preview_survey import Survey
 from .storage.store import Store
+from .views.view_pixels import Seen, UnitReader, ViewFinder
 
 GALLERY = Path(__file__).parent / "gallery"
 DEFAULT_LIMIT = 200

@@ -18,7 +18,7 @@ from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.measures.reconstruction import MEASURES, ErrorSum
 from ..tokenizers.text.base import VocabularyTokenizer
 from .dataset.manifest import Manifest
-from .preview_source import GREY, RGB, Column, Seen, label_seen
+from .views.view_pixels import GREY, RGB, Column, Seen, label_seen
 
 Json: TypeAlias = "dict[str, Any]"
 

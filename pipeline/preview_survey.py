@@ -23,7 +23,7 @@ from .corpus.units import Unit
 from .dataset.ledger import Failure
 from .dataset.manifest import Manifest, ModalityCard
 from .preview_cells import readable, said
-from .preview_source import Column
+from .views.view_pixels import Column
 
 LISTED_FAILURES = 1000
 _BARS = 48

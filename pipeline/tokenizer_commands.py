@@ -95,7 +95,7 @@ def fit_job(recipe: Recipe, modality: str, target: str) -> FitJob:
     Raises RecipeError, DatasetError where no labels are kept, and TokenizerError where the target holds a tokenizer.
     """
     from .tokenizer_training import FitJob
-    from .training_examples import KeptLabels
+    from .views.kept_labels import KeptLabels
 
     if modality not in recipe.modalities:
         raise RecipeError(f"modalities: there is no {modality!r}; the recipe has {', '.join(recipe.modalities)}")

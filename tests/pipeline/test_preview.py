@@ -21,8 +21,8 @@ from tokenloom.pipeline.dataset.manifest import PATH, DatasetError
 from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
 from tokenloom.pipeline.preview import GALLERY, pick_samples, write_preview
 from tokenloom.pipeline.preview_cells import PAGE, CellMaker, Pictures, readable, said, to_webp
-from tokenloom.pipeline.preview_source import Column, Seen, UnitReader, ViewFinder
 from tokenloom.pipeline.preview_survey import made_randomly
+from tokenloom.pipeline.views.view_pixels import Column, Seen, UnitReader, ViewFinder
 from tokenloom.tokenizers.codebooks.codebook import PatchCodebook, PatchParams
 from tokenloom.tokenizers.measures.reconstruction import ErrorSum
 

@@ -19,7 +19,8 @@ from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.fit_worker import Board
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.pipeline.tokenizer_training import FitError, FitJob, run_fit
-from tokenloom.pipeline.training_examples import KeptLabels, SampleLabels, gather
+from tokenloom.pipeline.training_examples import SampleLabels, gather
+from tokenloom.pipeline.views.kept_labels import KeptLabels
 from tokenloom.tokenizers.vq.vq import VQTokenizer
 from weaving import odd, recipe, weave_here
 

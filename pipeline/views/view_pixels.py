@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from ..labelers.contract.images import BadImage, decode_view, read_header
-from ..labelers.contract.kinds import Image
-from ..labelers.contract.views import View, ViewSettings, cut_view
-from ..tokenizers.contract.tokenizer import Tokenizer
-from .corpus.corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits
-from .corpus.units import Unit
-from .dataset.layout import CORPUS, label_path, ledger_path, token_path
-from .dataset.ledger import Failure
-from .dataset.manifest import Manifest, ModalityCard
-from .dataset.shards import BrokenShardError, read_labels, read_tokens
-from .storage.store import Store
+from ...labelers.contract.images import BadImage, decode_view, read_header
+from ...labelers.contract.kinds import Image
+from ...labelers.contract.views import View, ViewSettings, cut_view
+from ...tokenizers.contract.tokenizer import Tokenizer
+from ..corpus.corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits
+from ..corpus.units import Unit
+from ..dataset.layout import CORPUS, label_path, ledger_path, token_path
+from ..dataset.ledger import Failure
+from ..dataset.manifest import Manifest, ModalityCard
+from ..dataset.shards import BrokenShardError, read_labels, read_tokens
+from ..storage.store import Store
 
 RGB = "rgb"
 """The modality whose labels are the views themselves."""

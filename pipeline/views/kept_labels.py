@@ -1,0 +1,90 @@
+"""The labels that a dataset keeps, as its views see them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...labelers.contract.images import BadImage, read_header
+from ...labelers.contract.kinds import Kind
+from ...labelers.contract.views import ViewSettings, cut_view
+from ..corpus.corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits
+from ..corpus.units import Unit, _spread
+from ..dataset.finished import list_progress
+from ..dataset.layout import label_path
+from ..dataset.manifest import DatasetError, require_manifest
+from ..dataset.shards import read_labels
+from ..storage.store import Store
+
+
+@dataclass(frozen=True)
+class KeptLabels:
+    """The labels that a dataset keeps of a modality, as its views see them.
+
+    units: take so many, spread evenly over the dataset; None: all. corpus_options: fsspec options of the corpus, which
+    is read for the sizes of images where labels are of whole images and a view sees a part of them.
+    """
+
+    store: Store
+    modality: str
+    units: int | None = None
+    corpus_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def read(self, kind: Kind) -> Iterator[Any]:
+        """Decoded labels, by unit, sample and view. DatasetError where they aren't kept, or can't be cropped."""
+        manifest = require_manifest(self.store)
+        card = manifest.modalities.get(self.modality)
+        if card is None or not card.keeps_labels:
+            raise DatasetError(
+                f"{self.store.url}: the dataset keeps no labels of {self.modality!r}; have the recipe say `keep: both` "
+                f"and run it again"
+            )
+        units = sorted(list_progress(self.store, {self.modality: card})[self.modality].units)
+        whole = card.on != "view" and kind.spatial
+        settings = CorpusSettings.model_validate(
+            {"url": manifest.corpus.url, "storage_options": dict(self.corpus_options), **manifest.corpus.reading}
+        )
+        sizes = _ImageSizes(settings, UnitLimits(**manifest.units)) if whole else None
+        views = ViewSettings(**manifest.views)
+        for unit in _spread(units, self.units):
+            shard = read_labels(self.store.read(label_path(self.modality, unit)))
+            known = sizes.of(unit) if sizes else {}
+            for key, encoded in zip(shard.rows.keys, shard.labels, strict=True):
+                if encoded is None:
+                    continue
+                label = kind.decode(encoded)
+                if sizes is None:
+                    yield label
+                    continue
+                for index in range(views.count):
+                    yield kind.crop(label, cut_view(manifest.seed, key, index, *known[key], views))
+
+
+class _ImageSizes:
+    """(height, width) of the corpus' upright images, by unit and key."""
+
+    def __init__(self, settings: CorpusSettings, limits: UnitLimits) -> None:
+        self._corpus, self._limits = Corpus(settings), limits
+        self._shards: dict[str, Shard] | None = None
+
+    def of(self, unit: Unit) -> dict[str, tuple[int, int]]:
+        """Of one unit. Raises DatasetError where the corpus can't be read: the crops of views would be unknown."""
+        try:
+            if self._shards is None:
+                self._shards = {shard.id: shard for shard in self._corpus.shards()}
+            if unit.shard not in self._shards:
+                raise CorpusError(f"it has no shard {unit.shard} any more")
+            found = next(self._corpus.read(self._shards[unit.shard], unit.start, unit.stop, self._limits))
+        except (CorpusError, OSError) as error:
+            raise DatasetError(
+                f"the labels are of whole images, and to cut the views' parts out of them the corpus has to be read: "
+                f"{error}"
+            ) from None
+        sizes = {}
+        for sample in found.samples:
+            with suppress(BadImage):  # it has no label either
+                header = read_header(sample.image or b"")
+                sizes[sample.key] = (header.height, header.width)
+        return sizes
