@@ -10,13 +10,14 @@ from rich.table import Table
 from ..tokenizers.fitting.perceptual import PERCEPTUAL
 from .cluster.session import cluster_size, stop_ray
 from .dataset.manifest import TokensCard
-from .estimate import Estimate, calibrate
+from .engine.estimate import Estimate, calibrate
+from .engine.tally import Tally
 from .plan.plan import Plan, make_plan
 from .plan.recipe import load_recipe
 from .plan.stages import Stage, stages
 from .progress import RunProgress, duration
 from .retry import retry
-from .run import Tally, execute
+from .run import execute
 
 
 def run(

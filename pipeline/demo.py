@@ -12,10 +12,11 @@ from rich.table import Table
 from .cluster.session import stop_ray
 from .dataset.manifest import DatasetError
 from .demo_weights import MINILM, dinov2_small
+from .engine.tally import Tally
 from .plan.plan import make_plan
 from .plan.recipe import load_recipe
 from .progress import RunProgress, duration
-from .run import Tally, execute
+from .run import execute
 
 CAPTIONS = {
     "skimage/data/astronaut.png": "An astronaut in an orange space suit smiles before a flag and a model of a shuttle.",

@@ -20,7 +20,7 @@ from ..labelers.plugins.conformance import check_labeler
 from ..labelers.plugins.registry import describe_labelers, find_labeler
 from ..labelers.plugins.scaffold import skeleton
 from .corpus.samples import Sample
-from .here import Labels, label_here
+from .engine.trial import Labels, label_here
 from .plan.recipe import Recipe, RecipeError, parse_recipe
 from .plan.steps import validated
 from .plan.weights import localise

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..tokenizers.fitting.figures import Figures
     from ..tokenizers.fitting.settings import FitSettings
-    from .run import Tally
+    from .engine.tally import Tally
 
 _EVERY = 10.0
 """Seconds between plain lines."""

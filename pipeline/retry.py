@@ -13,13 +13,14 @@ from .corpus.units import Unit
 from .dataset.layout import CORPUS, QUARANTINE
 from .dataset.ledger import Failure
 from .dataset.manifest import DatasetError, Manifest, ModalityCard, require_manifest
-from .engine import ReaderConfig, stream
+from .engine.config import stage_configs
+from .engine.stream import ReaderConfig, stream
+from .engine.tally import Tally
 from .plan.plan import Plan
 from .plan.recipe import Recipe, parse_recipe
 from .plan.stages import stages
 from .plan.steps import weave
 from .plan.worklist import Work
-from .run import Tally, stage_configs
 from .storage.store import Store
 
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..labelers.contract.views import ViewSettings
 from ..tokenizers.contract.tokenizer import Tokenizer
-from .bench import StageConfig
 from .cluster.raylet import raylet_watched
 from .cluster.session import cluster_size, start_ray
 from .corpus.corpus import UnitLimits
 from .dataset.layout import ATTEMPTS, QUARANTINE, TOKENIZERS
 from .dataset.manifest import PATH, ModalityCard, read_manifest
-from .engine import ReaderConfig, UnitResult, stream
+from .engine.config import stage_configs
+from .engine.stream import ReaderConfig, stream
+from .engine.tally import Tally
 from .fitting import provide_tokenizer, vocabulary_for
 from .plan.plan import Plan
 from .plan.recipe import RecipeError
-from .plan.stages import Stage, stages
+from .plan.stages import stages
 from .plan.tokenizer_choice import perceptual_source
 from .plan.weights import localise
 from .plan.worklist import Work, sample_of
@@ -28,48 +28,6 @@ from .tokenizer_store import given_tokenizer, needs_vocabulary, remove_sample, s
 if TYPE_CHECKING:
     from ..tokenizers.fitting.figures import Figures
     from ..tokenizers.fitting.settings import FitSettings
-
-_SOON = 100
-"""Labels that must have come back before the share of failures is judged."""
-
-
-class TooManyFailuresError(RuntimeError):
-    """The run was stopped by `max_failures`."""
-
-
-@dataclass
-class Tally:
-    """What a run has done so far, by modality. cards: of the recipe's modalities, with tokenizers once fitted."""
-
-    output: str
-    cards: dict[str, ModalityCard]
-    units: int = 0
-    samples: int = 0
-    bytes: int = 0
-    rejected: int = 0
-    decodes: int = 0
-    rows: dict[str, int] = field(default_factory=dict)
-    failed: dict[str, int] = field(default_factory=dict)
-
-    def add(self, result: UnitResult) -> None:
-        self.units += 1
-        self.samples += result.unit.count
-        self.bytes += result.bytes
-        self.rejected += result.rejected
-        self.decodes += result.decodes
-        for name, (rows, failed, _) in result.done.items():
-            self.rows[name] = self.rows.get(name, 0) + rows
-            self.failed[name] = self.failed.get(name, 0) + failed
-
-    def check(self, most: float) -> None:
-        """Raises TooManyFailuresError when more than the share `most` of the labels failed."""
-        rows, failed = sum(self.rows.values()), sum(self.failed.values())
-        if rows >= _SOON and failed > most * rows:
-            worst = max(self.failed, key=lambda name: self.failed[name])
-            raise TooManyFailuresError(
-                f"{failed} of {rows} labels failed, more than max_failures = {most:g} allows, most of them "
-                f"{worst}; for the reasons see `tokenloom quarantine {self.output}`"
-            )
 
 
 def execute(
@@ -104,33 +62,6 @@ def execute(
                 tally.check(recipe.max_failures)
     _finish(plan, store)
     return tally
-
-
-def stage_configs(
-    plan: Plan, groups: Sequence[Stage], collect: Iterable[str] = (), amends: bool = False
-) -> list[StageConfig]:
-    """What the actors of each stage have to know, in the stages' order."""
-    recipe = plan.recipe
-    configs = []
-    for index, stage in enumerate(groups):
-        later = [step for other in groups[index + 1 :] for step in other.steps]
-        made = {name for other in groups[: index + 1] for name in other.modalities}
-        configs.append(
-            StageConfig(
-                stage=stage,
-                weave=plan.weave,
-                output=recipe.output,
-                storage_options=recipe.storage_options,
-                seed=recipe.seed,
-                views=ViewSettings(**recipe.views.model_dump()),
-                carries=frozenset(need for step in later for need in step.needs if need in made),
-                pixels_later=any(step.on != "nothing" for step in later),
-                last=index == len(groups) - 1,
-                collect=frozenset(collect),
-                amends=amends,
-            )
-        )
-    return configs
 
 
 def _stream(plan: Plan, works: Sequence[Work], limit: int | None = None, collect: Iterable[str] = ()):

@@ -30,9 +30,10 @@ from tokenloom.labelers.metadata import Metadata
 from tokenloom.pipeline.dataset.layout import TOKENIZERS
 from tokenloom.pipeline.dataset.manifest import PATH, read_manifest
 from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
+from tokenloom.pipeline.engine.tally import Tally
 from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.plan.recipe import parse_recipe
-from tokenloom.pipeline.run import Tally, execute
+from tokenloom.pipeline.run import execute
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.tokenizers.contract.tokenizer import Tokenizer
 

@@ -36,12 +36,12 @@ from stage_networks import NETWORKS
 from tokenloom.labelers.plugins.registry import find_labeler
 from tokenloom.pipeline.corpus.corpus import Corpus, UnitLimits
 from tokenloom.pipeline.dataset.manifest import PATH
-from tokenloom.pipeline.parcel import Parcel
+from tokenloom.pipeline.engine.config import stage_configs
+from tokenloom.pipeline.engine.payload import Parcel
+from tokenloom.pipeline.engine.stage import StageWorker
 from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.plan.recipe import parse_recipe
 from tokenloom.pipeline.plan.stages import Stage
-from tokenloom.pipeline.run import stage_configs
-from tokenloom.pipeline.stage import StageWorker
 from tokenloom.pipeline.storage.store import Store
 
 RATIOS = {"ratio": "share", "bare_ratio": "bare_ratio"}

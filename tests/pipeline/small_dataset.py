@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from tokenloom.labelers.contract.kinds import FeatureMap, Image, Record, Text
-from tokenloom.pipeline.commit import Result, write_rejections, write_result
 from tokenloom.pipeline.corpus.samples import Rejection
 from tokenloom.pipeline.corpus.units import Unit, shard_id
 from tokenloom.pipeline.dataset.layout import FIT, token_path
@@ -16,6 +15,7 @@ from tokenloom.pipeline.dataset.ledger import Failure
 from tokenloom.pipeline.dataset.manifest import PATH, CorpusCard, Manifest, ModalityCard, TokensCard, WeightsCard
 from tokenloom.pipeline.dataset.shards import Rows, ShardMeta, read_tokens, token_rows, write_labels, write_tokens
 from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
+from tokenloom.pipeline.engine.commit import Result, write_rejections, write_result
 from tokenloom.pipeline.fitting import provide_tokenizer
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.pipeline.tokenizer_store import remove_sample, sample_labels, store_vocabulary, to_collect

@@ -14,12 +14,12 @@ from small_dataset import SmallDataset, write_dataset
 from tokenloom.labelers.contract.images import read_header
 from tokenloom.labelers.contract.kinds import Image
 from tokenloom.labelers.contract.views import ViewSettings, cut_view
-from tokenloom.pipeline.commit import Result, write_result
 from tokenloom.pipeline.dataset.finished import list_progress
 from tokenloom.pipeline.dataset.layout import label_path
 from tokenloom.pipeline.dataset.manifest import PATH, DatasetError, TokensCard, require_manifest
 from tokenloom.pipeline.dataset.shards import read_labels
 from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
+from tokenloom.pipeline.engine.commit import Result, write_result
 from tokenloom.pipeline.evaluation import evaluate, labels_at_hand
 from tokenloom.pipeline.plan.weights import WeightsError
 from tokenloom.pipeline.storage.store import Store

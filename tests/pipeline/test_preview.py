@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_dataset import SmallDataset, label_of, write_dataset
 from tokenloom.labelers.contract.kinds import Image
-from tokenloom.pipeline.commit import Result, write_result
 from tokenloom.pipeline.corpus.units import Unit, spread
 from tokenloom.pipeline.dataset.layout import token_path
 from tokenloom.pipeline.dataset.manifest import PATH, DatasetError
 from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
+from tokenloom.pipeline.engine.commit import Result, write_result
 from tokenloom.pipeline.preview import GALLERY, pick_samples, write_preview
 from tokenloom.pipeline.preview_cells import PAGE, CellMaker, Pictures, readable, said, to_webp
 from tokenloom.pipeline.preview_survey import made_randomly

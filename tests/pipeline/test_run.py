@@ -18,10 +18,11 @@ from tokenloom.labelers.contract.kinds import Image
 from tokenloom.pipeline.cluster.session import EngineError
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.manifest import DatasetError
+from tokenloom.pipeline.engine.tally import TooManyFailuresError
 from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.plan.recipe import RecipeError
 from tokenloom.pipeline.retry import retry
-from tokenloom.pipeline.run import TooManyFailuresError, execute
+from tokenloom.pipeline.run import execute
 from tokenloom.pipeline.verify import verify
 from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
 from weaving import digests, odd, recipe

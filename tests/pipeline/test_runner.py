@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odd_labelers import MeanColour
 from tokenloom import Batch, View
-from tokenloom.pipeline.runner import Fault, Runner, take
+from tokenloom.pipeline.engine.runner import Fault, Runner, take
 
 
 def batch_of(count: int) -> Batch:

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenloom.pipeline.bench import StageConfig
 from tokenloom.pipeline.corpus.corpus import Corpus, UnitLimits
 from tokenloom.pipeline.dataset.manifest import PATH
-from tokenloom.pipeline.parcel import Parcel
+from tokenloom.pipeline.engine.config import StageConfig, stage_configs
+from tokenloom.pipeline.engine.payload import Parcel
+from tokenloom.pipeline.engine.stage import StageWorker
 from tokenloom.pipeline.plan.plan import Plan, make_plan
 from tokenloom.pipeline.plan.recipe import Recipe, parse_recipe
 from tokenloom.pipeline.plan.stages import Stage
-from tokenloom.pipeline.run import stage_configs
-from tokenloom.pipeline.stage import StageWorker
 from tokenloom.pipeline.storage.store import Store
 
 

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..labelers.contract.kinds import Kind
-from ..labelers.contract.labeler import Batch, Labeler
+from ...labelers.contract.kinds import Kind
+from ...labelers.contract.labeler import Batch, Labeler
 
 
 @dataclass(frozen=True)

@@ -2,41 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
-from ..labelers.contract.views import ViewSettings
-from ..labelers.plugins.registry import find_labeler
-from ..tokenizers.contract.tokenizer import Tokenizer
-from .dataset.tokenizers import load_tokenizer
-from .plan.stages import Stage
-from .plan.steps import Step, Weave
-from .plan.weights import localise
+from ...labelers.plugins.registry import find_labeler
+from ...tokenizers.contract.tokenizer import Tokenizer
+from ..dataset.tokenizers import load_tokenizer
+from ..plan.steps import Step
+from ..plan.weights import localise
+from ..storage.store import Store
+from .config import StageConfig
 from .runner import Runner
-from .storage.store import Store
-
-
-@dataclass(frozen=True)
-class StageConfig:
-    """What an actor of a stage has to know.
-
-    carries: modalities whose labels later stages need. pixels_later: whether later stages look at images. collect:
-    set in the pass before fitting, where the labels of these modalities are put aside and nothing else is written.
-    amends: set when quarantined samples are tried again, and their outcomes go into the shards that there are.
-    """
-
-    stage: Stage
-    weave: Weave
-    output: str
-    storage_options: Mapping[str, Any]
-    seed: int
-    views: ViewSettings
-    carries: frozenset[str] = frozenset()
-    pixels_later: bool = False
-    collect: frozenset[str] = frozenset()
-    last: bool = True
-    amends: bool = False
 
 
 class Bench:

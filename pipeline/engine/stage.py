@@ -8,19 +8,20 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from ..dataset.layout import FIT, label_path, ledger_path
+from ..dataset.ledger import Failure
+from ..dataset.shards import Rows, ShardMeta, read_labels, write_labels
+from ..plan.steps import Step
+from ..storage.store import Store
 from .attempts import SUSPICIOUS, Attempts, find_poison
-from .bench import Bench, StageConfig
+from .chunks import Decoder, Wanted
 from .commit import amend_result, write_rejections, write_result
-from .corpus.corpus import Sample
-from .dataset.layout import FIT, label_path, ledger_path
-from .dataset.ledger import Failure
-from .dataset.shards import Rows, ShardMeta, read_labels, write_labels
+from .config import StageConfig
 from .labeling import ChunkLabeling, Made, Poison
-from .parcel import Parcel
-from .pixels import Decoder, Wanted
-from .plan.steps import Step
+from .loaded_models import Bench
+from .payload import Parcel
 from .runner import Fault, Outcome
-from .storage.store import Store
+from .unit_labeler import _item_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +45,7 @@ class StageWorker:
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         stage = self.config.stage
         if self._metrics is None:
-            from .metrics import UnitMetrics  # imports Ray, which a trial without it does not need
+            from .metrics import UnitMetrics
 
             self._metrics = UnitMetrics()
         for parcel in Parcel.from_table(block):
@@ -176,10 +177,3 @@ class StageWorker:
             bytes=parcel.bytes,
             decodes=parcel.decodes + made.decodes,
         )
-
-
-def _item_rows(samples: Sequence[Sample], views: int, on: str) -> list[tuple[str, int | None]]:
-    """(key, view) of every item, as the quarantine names them: no view where a sample has only one."""
-    if on != "view" or views == 1:
-        return [(sample.key, None) for sample in samples]
-    return [(sample.key, view) for sample in samples for view in range(views)]

@@ -12,11 +12,11 @@ import uuid
 from dataclasses import replace
 from typing import Any
 
-from .bench import StageConfig
-from .dataset.layout import ATTEMPTS
-from .parcel import Parcel
+from ..dataset.layout import ATTEMPTS
+from ..storage.store import Store
+from .config import StageConfig
+from .payload import Parcel
 from .runner import Fault, Poison
-from .storage.store import Store
 
 SUSPICIOUS = 3
 """Attempts after which a unit is taken apart. Machines die for other reasons, too; a search that finds nothing only

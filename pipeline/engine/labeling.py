@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from ..labelers.contract.kinds import Kind
-from ..labelers.contract.labeler import Batch
-from ..labelers.contract.views import View
-from ..tokenizers.contract.tokenizer import Tokenizer
-from .bench import Bench
+from ...labelers.contract.kinds import Kind
+from ...labelers.contract.labeler import Batch
+from ...labelers.contract.views import View
+from ...tokenizers.contract.tokenizer import Tokenizer
+from ..corpus.units import Unit
+from ..dataset.ledger import Failure
+from ..plan.steps import Step
+from .chunks import Chunk
 from .commit import Result
-from .corpus.units import Unit
-from .dataset.ledger import Failure
-from .pixels import Chunk
-from .plan.steps import Step
+from .loaded_models import Bench
 from .runner import Fault, Outcome, Poison
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ray.util.metrics import Counter
 
-from .parcel import Parcel
+from .payload import Parcel
 
 
 class UnitMetrics:

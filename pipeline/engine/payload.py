@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .corpus.corpus import Rejection, Sample, UnitSamples
-from .corpus.units import Unit
-from .dataset.ledger import Failure
-from .pixels import chunk_bounds
+from ..corpus.corpus import Rejection, Sample, UnitSamples
+from ..corpus.units import Unit
+from ..dataset.ledger import Failure
+from .chunks import chunk_bounds
 
 if TYPE_CHECKING:
     import pyarrow as pa

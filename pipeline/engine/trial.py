@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from ..labelers.contract.kinds import Kind
-from ..labelers.contract.views import ViewSettings
-from .bench import StageConfig
-from .corpus.samples import Sample, UnitSamples
-from .corpus.units import Unit
-from .dataset.ledger import Failure
-from .parcel import Parcel
-from .plan.recipe import Recipe
-from .plan.stages import Stage
-from .plan.steps import weave
+from ...labelers.contract.kinds import Kind
+from ...labelers.contract.views import ViewSettings
+from ..corpus.samples import Sample, UnitSamples
+from ..corpus.units import Unit
+from ..dataset.ledger import Failure
+from ..plan.recipe import Recipe
+from ..plan.stages import Stage
+from ..plan.steps import weave
+from .config import StageConfig
+from .payload import Parcel
 from .stage import StageWorker
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..labelers.contract.images import BadImage, decode_image, decode_view, read_header
-from ..labelers.contract.views import View, ViewSettings, cut_view
-from .corpus.corpus import Sample
+from ...labelers.contract.images import BadImage, decode_image, decode_view, read_header
+from ...labelers.contract.views import View, ViewSettings, cut_view
+from ..corpus.corpus import Sample
 from .runner import Fault
 
 CHUNK_SAMPLES = 64

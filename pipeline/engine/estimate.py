@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 from itertools import islice
 
-from .corpus.corpus import Corpus, UnitLimits
-from .here import label_here
-from .plan.plan import Plan
+from ..corpus.corpus import Corpus, UnitLimits
+from ..plan.plan import Plan
+from .trial import label_here
 
 
 @dataclass(frozen=True)

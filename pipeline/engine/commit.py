@@ -9,12 +9,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from .corpus.corpus import Rejection
-from .corpus.units import Unit
-from .dataset.layout import CORPUS, label_path, ledger_path, token_path
-from .dataset.ledger import Failure
-from .dataset.manifest import ModalityCard
-from .dataset.shards import (
+from ..corpus.corpus import Rejection
+from ..corpus.units import Unit
+from ..dataset.layout import CORPUS, label_path, ledger_path, token_path
+from ..dataset.ledger import Failure
+from ..dataset.manifest import ModalityCard
+from ..dataset.shards import (
     Rows,
     ShardMeta,
     label_rows,
@@ -24,7 +24,7 @@ from .dataset.shards import (
     write_labels,
     write_tokens,
 )
-from .storage.store import Store
+from ..storage.store import Store
 
 T = TypeVar("T")
 

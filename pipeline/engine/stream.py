@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from .bench import StageConfig
-from .cluster.session import EngineError
-from .corpus.corpus import Corpus, CorpusSettings, Shard, UnitLimits
-from .corpus.units import Unit
-from .parcel import Parcel
-from .plan.worklist import Work
+from ..cluster.session import EngineError
+from ..corpus.corpus import Corpus, CorpusSettings, Shard, UnitLimits
+from ..corpus.units import Unit
+from ..plan.worklist import Work
+from .config import StageConfig
+from .payload import Parcel
 from .stage import StageWorker
 
 if TYPE_CHECKING:
