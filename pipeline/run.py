@@ -15,7 +15,8 @@ from .dataset.manifest import PATH, ModalityCard, read_manifest
 from .engine.config import stage_configs
 from .engine.stream import ReaderConfig, stream
 from .engine.tally import Tally
-from .fitting import provide_tokenizer, vocabulary_for
+from .fitting.fit import provide_tokenizer, vocabulary_for
+from .fitting.sample import given_tokenizer, needs_vocabulary, remove_sample, store_vocabulary, to_collect
 from .plan.plan import Plan
 from .plan.recipe import RecipeError
 from .plan.stages import stages
@@ -23,7 +24,6 @@ from .plan.tokenizer_choice import perceptual_source
 from .plan.weights import localise
 from .plan.worklist import Work, sample_of
 from .storage.store import Store
-from .tokenizer_store import given_tokenizer, needs_vocabulary, remove_sample, store_vocabulary, to_collect
 
 if TYPE_CHECKING:
     from ..tokenizers.fitting.figures import Figures

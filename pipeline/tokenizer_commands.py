@@ -16,16 +16,16 @@ from ..tokenizers.contract.files import CONFIG, MODEL, VOCABULARY
 from ..tokenizers.fitting.settings import FitSettings
 from ..tokenizers.measures.reconstruction import MEASURES
 from .dataset.manifest import DatasetError, ModalityCard, TokensCard, require_manifest
+from .fitting.open_tokenizer import TokenizerError, vocabulary_of
 from .plan.recipe import Recipe, RecipeError, TokenizerSettings, load_recipe
 from .plan.tokenizer_choice import perceptual_source, tokens_card
 from .progress import FitProgress
 from .storage.store import Store
 from .tokenizer_card import modality_card_of, model_card
-from .tokenizer_source import TokenizerError, vocabulary_of
 
 if TYPE_CHECKING:
-    from .evaluation import Evaluation
-    from .tokenizer_training import FitJob
+    from .fitting.evaluation import Evaluation
+    from .fitting.ray_train import FitJob
 
 _TRAINING = "training"
 """Folder of checkpoints and metrics beside a tokenizer that is being fitted."""
@@ -34,7 +34,7 @@ _TRAINING = "training"
 
 
 def evaluate(dataset: str, modality: str, tokenizer: str | None, limit: int | None, as_json: bool) -> None:
-    from .evaluation import evaluate
+    from .fitting.evaluation import evaluate
 
     console = Console(stderr=True)
     with console.status(f"comparing labels of {modality}") as status:
@@ -72,8 +72,8 @@ def print_evaluation(console: Console, found: Evaluation) -> None:
 
 def fit(name: str, modality: str, target: str, overrides: Sequence[str]) -> None:
     from .cluster.session import stop_ray
-    from .fit_checkpoints import METRICS, remove_fit
-    from .tokenizer_training import run_fit
+    from .fitting.checkpoints import METRICS, remove_fit
+    from .fitting.ray_train import run_fit
 
     job = fit_job(load_recipe(name, overrides), modality, target)
     console = Console()
@@ -94,7 +94,7 @@ def fit_job(recipe: Recipe, modality: str, target: str) -> FitJob:
 
     Raises RecipeError, DatasetError where no labels are kept, and TokenizerError where the target holds a tokenizer.
     """
-    from .tokenizer_training import FitJob
+    from .fitting.ray_train import FitJob
     from .views.kept_labels import KeptLabels
 
     if modality not in recipe.modalities:

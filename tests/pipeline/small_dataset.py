@@ -16,9 +16,9 @@ from tokenloom.pipeline.dataset.manifest import PATH, CorpusCard, Manifest, Moda
 from tokenloom.pipeline.dataset.shards import Rows, ShardMeta, read_tokens, token_rows, write_labels, write_tokens
 from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
 from tokenloom.pipeline.engine.commit import Result, write_rejections, write_result
-from tokenloom.pipeline.fitting import provide_tokenizer
+from tokenloom.pipeline.fitting.fit import provide_tokenizer
+from tokenloom.pipeline.fitting.sample import remove_sample, sample_labels, store_vocabulary, to_collect
 from tokenloom.pipeline.storage.store import Store
-from tokenloom.pipeline.tokenizer_store import remove_sample, sample_labels, store_vocabulary, to_collect
 from tokenloom.tokenizers.contract.vocabulary import Vocabulary
 
 VIEWS = 2

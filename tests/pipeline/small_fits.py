@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from tokenloom.labelers.contract.kinds import Image
 from tokenloom.pipeline.dataset.shards import Rows, ShardMeta, write_labels
+from tokenloom.pipeline.fitting.ray_train import FitJob
+from tokenloom.pipeline.fitting.sample import SampleLabels
 from tokenloom.pipeline.storage.store import Store
-from tokenloom.pipeline.tokenizer_training import FitJob
-from tokenloom.pipeline.training_examples import SampleLabels
 from tokenloom.tokenizers.fitting.settings import FitSettings
 
 KIND = Image()

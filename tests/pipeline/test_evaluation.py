@@ -20,10 +20,10 @@ from tokenloom.pipeline.dataset.manifest import PATH, DatasetError, TokensCard, 
 from tokenloom.pipeline.dataset.shards import read_labels
 from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
 from tokenloom.pipeline.engine.commit import Result, write_result
-from tokenloom.pipeline.evaluation import evaluate, labels_at_hand
+from tokenloom.pipeline.fitting.evaluation import evaluate, labels_at_hand
+from tokenloom.pipeline.fitting.open_tokenizer import TokenizerError, open_tokenizer
 from tokenloom.pipeline.plan.weights import WeightsError
 from tokenloom.pipeline.storage.store import Store
-from tokenloom.pipeline.tokenizer_source import TokenizerError, open_tokenizer
 from tokenloom.tokenizers.codebooks.codebook import PatchCodebook, PatchParams
 from tokenloom.tokenizers.instances.unquantised import reconstruct_unquantised
 from tokenloom.tokenizers.measures.reconstruction import ErrorSum

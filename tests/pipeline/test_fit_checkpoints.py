@@ -6,8 +6,8 @@ import json
 
 import pytest
 import torch
-from tokenloom.pipeline import fit_checkpoints
-from tokenloom.pipeline.fit_checkpoints import Checkpoints, remove_fit
+from tokenloom.pipeline.fitting import checkpoints as fit_checkpoints
+from tokenloom.pipeline.fitting.checkpoints import Checkpoints, remove_fit
 from tokenloom.pipeline.storage.store import Store
 
 PREFIX = "fit/_rgb"

@@ -16,7 +16,7 @@ from small_fits import fit_job, pictures
 from tokenloom.labelers.dinov2 import Dinov2
 from tokenloom.pipeline.commands import _print_licences
 from tokenloom.pipeline.dataset.manifest import ModalityCard
-from tokenloom.pipeline.fit_job import FitError
+from tokenloom.pipeline.fitting.job import FitError
 from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.plan.recipe import RecipeError
 from tokenloom.pipeline.plan.steps import weave

@@ -16,7 +16,8 @@ from small_fits import PARAMS, SETTINGS, pictures
 from tokenloom.labelers.contract.kinds import Image
 from tokenloom.labelers.networks.hub import CheckpointError
 from tokenloom.pipeline.dataset.manifest import DatasetError
-from tokenloom.pipeline.evaluation import CodeFigures, Evaluation
+from tokenloom.pipeline.fitting.evaluation import CodeFigures, Evaluation
+from tokenloom.pipeline.fitting.open_tokenizer import TokenizerError, open_tokenizer
 from tokenloom.pipeline.plan.recipe import RecipeError, parse_recipe
 from tokenloom.pipeline.progress import FitProgress
 from tokenloom.pipeline.tokenizer_commands import (
@@ -27,7 +28,6 @@ from tokenloom.pipeline.tokenizer_commands import (
     published_files,
     push,
 )
-from tokenloom.pipeline.tokenizer_source import TokenizerError, open_tokenizer
 from tokenloom.tokenizers.codebooks.codebook import PatchCodebook, PatchParams
 from tokenloom.tokenizers.fitting.figures import Figures
 from tokenloom.tokenizers.fitting.settings import FitSettings

@@ -16,10 +16,11 @@ from tokenloom.labelers.contract.kinds import Image
 from tokenloom.labelers.contract.views import ViewSettings, cut_view
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.manifest import DatasetError
-from tokenloom.pipeline.fit_worker import Board
+from tokenloom.pipeline.fitting.examples import gather
+from tokenloom.pipeline.fitting.ray_train import FitError, FitJob, run_fit
+from tokenloom.pipeline.fitting.sample import SampleLabels
+from tokenloom.pipeline.fitting.worker import Board
 from tokenloom.pipeline.storage.store import Store
-from tokenloom.pipeline.tokenizer_training import FitError, FitJob, run_fit
-from tokenloom.pipeline.training_examples import SampleLabels, gather
 from tokenloom.pipeline.views.kept_labels import KeptLabels
 from tokenloom.tokenizers.vq.vq import VQTokenizer
 from weaving import odd, recipe, weave_here

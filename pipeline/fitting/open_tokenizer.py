@@ -10,18 +10,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ..labelers.contract.kinds import Kind
-from ..labelers.plugins.registry import TOKENIZERS
-from ..tokenizers.contract.files import CONFIG
-from ..tokenizers.contract.registry import tokenizer_for
-from ..tokenizers.contract.tokenizer import Tokenizer
-from ..tokenizers.contract.vocabulary import Vocabulary
-from ..tokenizers.text.base import VocabularyTokenizer
-from ..tokenizers.vq.base import TrainedTokenizer
-from .dataset.layout import TOKENIZERS as FOLDER
-from .plan.weights import localise
-from .storage.errors import without_credentials
-from .storage.store import Store
+from ...labelers.contract.kinds import Kind
+from ...labelers.plugins.registry import TOKENIZERS
+from ...tokenizers.contract.files import CONFIG
+from ...tokenizers.contract.registry import tokenizer_for
+from ...tokenizers.contract.tokenizer import Tokenizer
+from ...tokenizers.contract.vocabulary import Vocabulary
+from ...tokenizers.text.base import VocabularyTokenizer
+from ...tokenizers.vq.base import TrainedTokenizer
+from ..dataset.layout import TOKENIZERS as FOLDER
+from ..plan.weights import localise
+from ..storage.errors import without_credentials
+from ..storage.store import Store
 
 _SUFFIXES = (".json", ".safetensors")
 

@@ -10,20 +10,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..labelers.contract.kinds import Text
-from ..tokenizers.contract.registry import tokenizer_for
-from ..tokenizers.contract.tokenizer import Tokenizer
-from ..tokenizers.contract.vocabulary import Vocabulary
-from ..tokenizers.vq.base import TrainedTokenizer
-from .dataset.layout import FIT, VOCABULARY, training_of
-from .dataset.manifest import ModalityCard
-from .fit_checkpoints import remove_fit
-from .plan.recipe import validated
-from .storage.store import Store
-from .training_examples import SampleLabels
+from ...labelers.contract.kinds import Text
+from ...tokenizers.contract.registry import tokenizer_for
+from ...tokenizers.contract.tokenizer import Tokenizer
+from ...tokenizers.contract.vocabulary import Vocabulary
+from ...tokenizers.vq.base import TrainedTokenizer
+from ..dataset.layout import FIT, VOCABULARY, training_of
+from ..dataset.manifest import ModalityCard
+from ..plan.recipe import validated
+from ..storage.store import Store
+from .checkpoints import remove_fit
 
 if TYPE_CHECKING:
     pass
+from dataclasses import dataclass
+
+from ...labelers.contract.kinds import Kind
+from ..dataset.shards import read_labels
 
 
 def new_tokenizer(modality: str, card: ModalityCard) -> Tokenizer:
@@ -89,3 +92,18 @@ def remove_sample(store: Store, modalities: Sequence[str]) -> None:
         for entry in store.list(f"{FIT}/{modality}"):
             store.delete(f"{FIT}/{modality}/{entry.name}")
         remove_fit(store, training_of(modality))
+
+
+@dataclass(frozen=True)
+class SampleLabels:
+    """The labels that a run put aside below `prefix` of its output, as its views see them."""
+
+    store: Store
+    prefix: str
+
+    def read(self, kind: Kind) -> Iterator[Any]:
+        """Decoded labels in the order of their units' names, then of the samples."""
+        for entry in self.store.list(self.prefix):
+            for label in read_labels(self.store.read(f"{self.prefix}/{entry.name}")).labels:
+                if label is not None:
+                    yield kind.decode(label)

@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .storage.store import Store
+from ..storage.store import Store
 
 if TYPE_CHECKING:
     from torch import Tensor

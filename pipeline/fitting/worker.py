@@ -7,16 +7,16 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..labelers.contract.kinds import kind_from
-from ..labelers.networks.hub import CheckpointError
-from .fit_checkpoints import Checkpoints
-from .fit_job import FitError, FitJob
-from .training_examples import Examples, gather
+from ...labelers.contract.kinds import kind_from
+from ...labelers.networks.hub import CheckpointError
+from .checkpoints import Checkpoints
+from .examples import Examples, gather
+from .job import FitError, FitJob
 
 if TYPE_CHECKING:
-    from ..tokenizers.fitting.figures import Figures
-    from ..tokenizers.fitting.training import Training
-    from ..tokenizers.vq.base import TrainedTokenizer
+    from ...tokenizers.fitting.figures import Figures
+    from ...tokenizers.fitting.training import Training
+    from ...tokenizers.vq.base import TrainedTokenizer
 
 _METRICS_SECONDS = 10.0
 """After which metrics are written, be there a checkpoint or not."""
@@ -116,7 +116,7 @@ def _new_training(job: FitJob, tokenizer: TrainedTokenizer, examples: Examples) 
     import torch
     from ray.train.torch import get_device, prepare_model
 
-    from ..tokenizers.fitting.training import Training
+    from ...tokenizers.fitting.training import Training
 
     context, device = ray.train.get_context(), get_device()
     if device.type == "cuda":  # so that a resumed training is the same on a GPU, too

@@ -10,19 +10,19 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from ..tokenizers.contract.tokenizer import Tokenizer
-from ..tokenizers.instances.unquantised import reconstruct_unquantised
-from ..tokenizers.measures.code_usage import usage_of
-from ..tokenizers.measures.reconstruction import ErrorSum
-from ..tokenizers.vq.base import TrainedTokenizer
-from .corpus.units import Unit, spread
-from .dataset.finished import list_progress
-from .dataset.manifest import DatasetError, Manifest, ModalityCard, require_manifest
-from .dataset.tokenizers import load_tokenizer
-from .storage.store import Store
-from .tokenizer_source import open_tokenizer, vocabulary_of
-from .views.kept_labels import KeptLabels
-from .views.view_pixels import RGB, UnitReader, ViewFinder
+from ...tokenizers.contract.tokenizer import Tokenizer
+from ...tokenizers.instances.unquantised import reconstruct_unquantised
+from ...tokenizers.measures.code_usage import usage_of
+from ...tokenizers.measures.reconstruction import ErrorSum
+from ...tokenizers.vq.base import TrainedTokenizer
+from ..corpus.units import Unit, spread
+from ..dataset.finished import list_progress
+from ..dataset.manifest import DatasetError, Manifest, ModalityCard, require_manifest
+from ..dataset.tokenizers import load_tokenizer
+from ..storage.store import Store
+from ..views.kept_labels import KeptLabels
+from ..views.view_pixels import RGB, UnitReader, ViewFinder
+from .open_tokenizer import open_tokenizer, vocabulary_of
 
 BATCH = 32
 """Labels that are encoded and decoded together."""

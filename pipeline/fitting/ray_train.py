@@ -10,12 +10,12 @@ from collections.abc import Callable
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from .cluster.session import start_ray
-from .fit_job import FitError, FitJob
-from .fit_worker import Board, train_worker
+from ..cluster.session import start_ray
+from .job import FitError, FitJob
+from .worker import Board, train_worker
 
 if TYPE_CHECKING:
-    from ..tokenizers.fitting.figures import Figures
+    from ...tokenizers.fitting.figures import Figures
 
 __all__ = ["FitError", "FitJob", "run_fit"]
 

@@ -10,16 +10,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..labelers.contract.kinds import kind_from
-from ..labelers.dinov2 import Dinov2
-from ..labelers.plugins.registry import TOKENIZERS, find
-from ..tokenizers.contract.tokenizer import Tokenizer
-from ..tokenizers.contract.vocabulary import Vocabulary
-from ..tokenizers.fitting.settings import FitSettings
-from ..tokenizers.vq.base import TrainedTokenizer
-from .plan.weights import WeightsSource
-from .storage.store import Store
-from .training_examples import LabelSource
+from ...labelers.contract.kinds import kind_from
+from ...labelers.dinov2 import Dinov2
+from ...labelers.plugins.registry import TOKENIZERS, find
+from ...tokenizers.contract.tokenizer import Tokenizer
+from ...tokenizers.contract.vocabulary import Vocabulary
+from ...tokenizers.fitting.settings import FitSettings
+from ...tokenizers.vq.base import TrainedTokenizer
+from ..plan.weights import WeightsSource
+from ..storage.store import Store
+from .examples import LabelSource
 
 _WITHOUT_EFFECT = {"checkpoint_every": True, "report_every": True, "perceptual": {"weights": True}}
 """Settings that the outcome doesn't depend on; weights are told by their sha256."""

@@ -9,26 +9,25 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..labelers.caption import Caption
-from ..labelers.contract.labeler import Batch
-from ..tokenizers.contract.tokenizer import Tokenizer
-from ..tokenizers.contract.vocabulary import Vocabulary
-from ..tokenizers.fitting.settings import FitSettings
-from ..tokenizers.vq.base import TrainedTokenizer
-from .corpus.corpus import Corpus, UnitLimits
-from .dataset.layout import FIT, TOKENIZERS, VOCABULARY, training_of
-from .dataset.manifest import ModalityCard, read_manifest
-from .fit_job import FitJob
-from .plan.recipe import Recipe
-from .plan.weights import WeightsSource, localise
-from .plan.worklist import Work
-from .storage.store import Store
-from .tokenizer_store import new_tokenizer, sample_labels, texts_among
-from .tokenizer_training import run_fit
-from .training_examples import SampleLabels
+from ...labelers.caption import Caption
+from ...labelers.contract.labeler import Batch
+from ...tokenizers.contract.tokenizer import Tokenizer
+from ...tokenizers.contract.vocabulary import Vocabulary
+from ...tokenizers.fitting.settings import FitSettings
+from ...tokenizers.vq.base import TrainedTokenizer
+from ..corpus.corpus import Corpus, UnitLimits
+from ..dataset.layout import FIT, TOKENIZERS, VOCABULARY, training_of
+from ..dataset.manifest import ModalityCard, read_manifest
+from ..plan.recipe import Recipe
+from ..plan.weights import WeightsSource, localise
+from ..plan.worklist import Work
+from ..storage.store import Store
+from .job import FitJob
+from .ray_train import run_fit
+from .sample import SampleLabels, new_tokenizer, sample_labels, texts_among
 
 if TYPE_CHECKING:
-    from ..tokenizers.fitting.figures import Figures
+    from ...tokenizers.fitting.figures import Figures
 
 
 def vocabulary_for(

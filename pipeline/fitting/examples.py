@@ -4,33 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..labelers.contract.kinds import Kind
-from ..tokenizers.vq.base import TrainedTokenizer
-from .dataset.shards import read_labels
-from .storage.store import Store
-from .views.kept_labels import KeptLabels
-
-
-@dataclass(frozen=True)
-class SampleLabels:
-    """The labels that a run put aside below `prefix` of its output, as its views see them."""
-
-    store: Store
-    prefix: str
-
-    def read(self, kind: Kind) -> Iterator[Any]:
-        """Decoded labels in the order of their units' names, then of the samples."""
-        for entry in self.store.list(self.prefix):
-            for label in read_labels(self.store.read(f"{self.prefix}/{entry.name}")).labels:
-                if label is not None:
-                    yield kind.decode(label)
-
+from ...tokenizers.vq.base import TrainedTokenizer
+from ..views.kept_labels import KeptLabels
+from .sample import SampleLabels
 
 LabelSource: TypeAlias = SampleLabels | KeptLabels
 
