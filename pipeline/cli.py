@@ -194,7 +194,7 @@ def preview(
     everything: Annotated[bool, typer.Option("--all", help="Show all of them.")] = False,
 ) -> None:
     """Write a gallery of the dataset: static pages that a browser opens from disk."""
-    from .preview import preview
+    from .preview.preview import preview
 
     preview(dataset, output, None if everything else limit)
 

@@ -47,7 +47,7 @@ CAPTIONS = {
 
 def demo(output: Path) -> None:
     """Makes corpus, weights, dataset and preview below `output`, verifies, and prints what there is to see."""
-    from .preview import write_preview
+    from .preview.preview import write_preview
     from .verify import verify
 
     console = Console()

@@ -19,9 +19,9 @@ from tokenloom.pipeline.dataset.layout import token_path
 from tokenloom.pipeline.dataset.manifest import PATH, DatasetError
 from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
 from tokenloom.pipeline.engine.commit import Result, write_result
-from tokenloom.pipeline.preview import GALLERY, pick_samples, write_preview
-from tokenloom.pipeline.preview_cells import PAGE, CellMaker, Pictures, readable, said, to_webp
-from tokenloom.pipeline.preview_survey import made_randomly
+from tokenloom.pipeline.preview.cells import PAGE, CellMaker, Pictures, readable, said, to_webp
+from tokenloom.pipeline.preview.preview import GALLERY, pick_samples, write_preview
+from tokenloom.pipeline.preview.survey import made_randomly
 from tokenloom.pipeline.views.view_pixels import Column, Seen, UnitReader, ViewFinder
 from tokenloom.tokenizers.codebooks.codebook import PatchCodebook, PatchParams
 from tokenloom.tokenizers.measures.reconstruction import ErrorSum

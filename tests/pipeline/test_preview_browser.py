@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from galleries import HOSTILE_KEY, weave_photos, without_corpus
 from small_dataset import write_dataset
-from tokenloom.pipeline.preview import write_preview
+from tokenloom.pipeline.preview.preview import write_preview
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

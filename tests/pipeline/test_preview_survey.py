@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenloom.labelers.contract.kinds import FeatureMap, Text
-from tokenloom.pipeline.preview_survey import length_bars, perplexity, rank_bars, stated_loss
+from tokenloom.pipeline.preview.survey import length_bars, perplexity, rank_bars, stated_loss
 from tokenloom.tokenizers.codebooks.codebook import Codebook
 from tokenloom.tokenizers.text.wordpiece import WordPiece
 

@@ -17,14 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .corpus.units import Unit, spread
-from .dataset.finished import list_progress
-from .dataset.manifest import DatasetError, Manifest, require_manifest
-from .dataset.tokenizers import load_tokenizer
-from .preview_cells import PAGE, VIEW, CellMaker, Pictures, readable
-from .preview_survey import Survey
-from .storage.store import Store
-from .views.view_pixels import Seen, UnitReader, ViewFinder
+from ..corpus.units import Unit, spread
+from ..dataset.finished import list_progress
+from ..dataset.manifest import DatasetError, Manifest, require_manifest
+from ..dataset.tokenizers import load_tokenizer
+from ..storage.store import Store
+from ..views.view_pixels import Seen, UnitReader, ViewFinder
+from .cells import PAGE, VIEW, CellMaker, Pictures, readable
+from .survey import Survey
 
 GALLERY = Path(__file__).parent / "gallery"
 DEFAULT_LIMIT = 200

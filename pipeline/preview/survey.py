@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from ..labelers.contract.kinds import Kind, Record, Text
-from ..tokenizers.codebooks.codebook import FittedTokenizer
-from ..tokenizers.contract.tokenizer import Tokenizer
-from ..tokenizers.measures.reconstruction import ErrorSum
-from ..tokenizers.text.base import VocabularyTokenizer
-from .corpus.units import Unit
-from .dataset.ledger import Failure
-from .dataset.manifest import Manifest, ModalityCard
-from .preview_cells import readable, said
-from .views.view_pixels import Column
+from ...labelers.contract.kinds import Kind, Record, Text
+from ...tokenizers.codebooks.codebook import FittedTokenizer
+from ...tokenizers.contract.tokenizer import Tokenizer
+from ...tokenizers.measures.reconstruction import ErrorSum
+from ...tokenizers.text.base import VocabularyTokenizer
+from ..corpus.units import Unit
+from ..dataset.ledger import Failure
+from ..dataset.manifest import Manifest, ModalityCard
+from ..views.view_pixels import Column
+from .cells import readable, said
 
 LISTED_FAILURES = 1000
 _BARS = 48

@@ -12,13 +12,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from ..labelers.contract.drawing import SIDE
-from ..labelers.contract.kinds import Kind
-from ..tokenizers.contract.tokenizer import Tokenizer
-from ..tokenizers.measures.reconstruction import MEASURES, ErrorSum
-from ..tokenizers.text.base import VocabularyTokenizer
-from .dataset.manifest import Manifest
-from .views.view_pixels import GREY, RGB, Column, Seen, label_seen
+from ...labelers.contract.drawing import SIDE
+from ...labelers.contract.kinds import Kind
+from ...tokenizers.contract.tokenizer import Tokenizer
+from ...tokenizers.measures.reconstruction import MEASURES, ErrorSum
+from ...tokenizers.text.base import VocabularyTokenizer
+from ..dataset.manifest import Manifest
+from ..views.view_pixels import GREY, RGB, Column, Seen, label_seen
 
 Json: TypeAlias = "dict[str, Any]"
 
