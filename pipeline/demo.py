@@ -47,8 +47,8 @@ CAPTIONS = {
 
 def demo(output: Path) -> None:
     """Makes corpus, weights, dataset and preview below `output`, verifies, and prints what there is to see."""
+    from .checks.verify import verify
     from .preview.preview import write_preview
-    from .verify import verify
 
     console = Console()
     began = time.monotonic()

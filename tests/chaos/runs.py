@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 from processes import Process, clear, descendants
+from tokenloom.pipeline.checks.verify import verify
 from tokenloom.pipeline.storage.store import Store
-from tokenloom.pipeline.verify import verify
 
 PHASES = ("starting", "labelling a sample", "fitting", "labelling")
 """What a run does, one after another; it prints what it begins, a resumed one leaves out what is done."""

@@ -13,9 +13,9 @@ import pytest
 from corpus_files import parquet_bytes, tar_bytes
 from PIL import Image
 from test_stage import failures_of, labels_of, missing
+from tokenloom.pipeline.checks.verify import verify
 from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.storage.store import Store
-from tokenloom.pipeline.verify import verify
 from weaving import recipe, weave_here
 
 MODALITIES = ("rgb", "caption", "canny_edge", "color_palette", "metadata")

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_dataset import write_dataset
+from tokenloom.pipeline.checks.quarantine import Case, cases, list_failures
 from tokenloom.pipeline.cli import app
 from tokenloom.pipeline.dataset.ledger import Failure
 from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.inspect_commands import printable
-from tokenloom.pipeline.quarantine import Case, cases, list_failures
 from typer.testing import CliRunner
 
 

@@ -15,6 +15,7 @@ import tokenloom
 import yaml
 from test_stage import failures_of, missing
 from tokenloom.labelers.contract.kinds import Image
+from tokenloom.pipeline.checks.verify import verify
 from tokenloom.pipeline.cluster.session import EngineError
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.manifest import DatasetError
@@ -23,7 +24,6 @@ from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.plan.recipe import RecipeError
 from tokenloom.pipeline.retry import retry
 from tokenloom.pipeline.run import execute
-from tokenloom.pipeline.verify import verify
 from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
 from weaving import digests, odd, recipe
 

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_dataset import CARDS, write_dataset
 from tokenloom.pipeline import inspect_commands
+from tokenloom.pipeline.checks.status import LedgerCounts, Status, estimate_total, read_status
 from tokenloom.pipeline.cli import app
 from tokenloom.pipeline.corpus.units import Unit
 from tokenloom.pipeline.dataset.finished import recent_rate
 from tokenloom.pipeline.dataset.manifest import DatasetError
-from tokenloom.pipeline.status import LedgerCounts, Status, estimate_total, read_status
 from tokenloom.pipeline.storage.store import Store
 from typer.testing import CliRunner
 

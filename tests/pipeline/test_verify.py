@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 from small_dataset import CARDS, SmallDataset, path_of, rewrite_tokens, write_dataset, write_unit
+from tokenloom.pipeline.checks.verify import verify
+from tokenloom.pipeline.checks.verify_unit import Holding, check_unit
 from tokenloom.pipeline.cli import app
 from tokenloom.pipeline.corpus.units import Unit
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.layout import label_path, token_path
 from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.storage.store import Store
-from tokenloom.pipeline.verify import verify
-from tokenloom.pipeline.verify_unit import Holding, check_unit
 from typer.testing import CliRunner
 
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from small_dataset import SmallDataset, path_of, rewrite_tokens, write_dataset
+from tokenloom.pipeline.checks.verify import verify
 from tokenloom.pipeline.dataset.layout import label_path, ledger_path, token_path
 from tokenloom.pipeline.dataset.ledger import Failure
 from tokenloom.pipeline.dataset.shards import Rows, ShardMeta, read_labels, write_labels
 from tokenloom.pipeline.storage.store import Store
-from tokenloom.pipeline.verify import verify
 
 
 @pytest.fixture(scope="module")

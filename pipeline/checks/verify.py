@@ -17,13 +17,13 @@ from functools import partial
 
 import numpy as np
 
-from ..tokenizers.contract.files import VOCABULARY
-from .corpus.units import Unit, UnitNames
-from .dataset.finished import extensions
-from .dataset.layout import ATTEMPTS, CORPUS, FIT, QUARANTINE, TOKENIZERS
-from .dataset.manifest import PATH, DatasetError, Manifest, read_manifest
-from .storage.read_ahead import in_order
-from .storage.store import Entry, Store
+from ...tokenizers.contract.files import VOCABULARY
+from ..corpus.units import Unit, UnitNames
+from ..dataset.finished import extensions
+from ..dataset.layout import ATTEMPTS, CORPUS, FIT, QUARANTINE, TOKENIZERS
+from ..dataset.manifest import PATH, DatasetError, Manifest, read_manifest
+from ..storage.read_ahead import in_order
+from ..storage.store import Entry, Store
 from .verify_unit import Fault, Findings, Holding, check_unit, key_hashes
 
 _MANY = 20

@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from .dataset.layout import CORPUS, QUARANTINE
-from .dataset.ledger import Failure
-from .dataset.manifest import DatasetError, require_manifest
-from .storage.read_ahead import in_order
-from .storage.store import Store
+from ..dataset.layout import CORPUS, QUARANTINE
+from ..dataset.ledger import Failure
+from ..dataset.manifest import DatasetError, require_manifest
+from ..storage.read_ahead import in_order
+from ..storage.store import Store
 
 
 @dataclass(frozen=True)

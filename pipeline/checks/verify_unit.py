@@ -12,11 +12,11 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
-from .corpus.units import Unit
-from .dataset.layout import CORPUS, label_path, ledger_path, token_path
-from .dataset.ledger import Failure
-from .dataset.manifest import Manifest, ModalityCard
-from .dataset.shards import (
+from ..corpus.units import Unit
+from ..dataset.layout import CORPUS, label_path, ledger_path, token_path
+from ..dataset.ledger import Failure
+from ..dataset.manifest import Manifest, ModalityCard
+from ..dataset.shards import (
     BrokenShardError,
     LabelShard,
     TokenShard,
@@ -27,7 +27,7 @@ from .dataset.shards import (
     token_rows,
     verify_checksum,
 )
-from .storage.store import Store
+from ..storage.store import Store
 
 Problem: TypeAlias = Literal["damaged", "missing", "foreign", "misplaced", "contradiction", "duplicate", "unfinished"]
 

@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .corpus.units import Unit
-from .dataset.finished import Progress, is_complete, list_progress
-from .dataset.layout import CORPUS, QUARANTINE
-from .dataset.manifest import require_manifest
-from .storage.read_ahead import in_order
-from .storage.store import Entry, Store
+from ..corpus.units import Unit
+from ..dataset.finished import Progress, is_complete, list_progress
+from ..dataset.layout import CORPUS, QUARANTINE
+from ..dataset.manifest import require_manifest
+from ..storage.read_ahead import in_order
+from ..storage.store import Entry, Store
 
 _IDLE = 600.0
 """Seconds without a new shard after which nothing seems to be running."""
