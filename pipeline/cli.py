@@ -50,7 +50,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
 ) -> None:
     """Make the dataset that a recipe describes; run it again to resume."""
-    from . import commands
+    from .commands import run as commands
 
     commands.run(recipe, overrides, corpus, output, replacing, limit, dry_run)
 
@@ -65,7 +65,7 @@ def plan(
     calibrate: Annotated[int, typer.Option(min=0, help="Samples to try in this process for an estimate of time.")] = 32,
 ) -> None:
     """Show stages, resources, what is left to do, and an estimate of the time it takes."""
-    from . import commands
+    from .commands import run as commands
 
     commands.plan(recipe, overrides, corpus, output, replacing, calibrate)
 
@@ -77,7 +77,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show how far a dataset is: per modality units, samples, failures, rate and time left."""
-    from . import inspect_commands
+    from .commands import dataset as inspect_commands
 
     inspect_commands.status(dataset, watch, as_json)
 
@@ -89,7 +89,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check every bit of a dataset, and that nothing is missing, foreign or misaligned. Exit code 1 if anything is."""
-    from . import inspect_commands
+    from .commands import dataset as inspect_commands
 
     if not inspect_commands.verify(dataset, deep, as_json):
         raise typer.Exit(1)
@@ -106,11 +106,11 @@ def quarantine(
 ) -> None:
     """List the samples that failed, and why."""
     if again:
-        from . import commands
+        from .commands import run as commands
 
         commands.retry_quarantined(dataset, modalities)
         return
-    from . import inspect_commands
+    from .commands import dataset as inspect_commands
 
     inspect_commands.quarantine(dataset, modalities, as_json)
 
@@ -128,7 +128,7 @@ def schema() -> None:
 @app.command()
 def labelers(as_json: AsJson = False) -> None:
     """List the labelers: what they make, what they need, and their licences."""
-    from . import labeler_commands
+    from .commands import labelers as labeler_commands
 
     labeler_commands.list_labelers(as_json)
 
@@ -139,7 +139,7 @@ def new_labeler(
     folder: Annotated[Path, typer.Option("--folder", help="Where to write the two files.")] = Path(),
 ) -> None:
     """Write the skeleton of a labeler, and its test."""
-    from . import labeler_commands
+    from .commands import labelers as labeler_commands
 
     labeler_commands.new_labeler(name, folder)
 
@@ -151,7 +151,7 @@ def check_labeler(
     weights: Weights = [],  # noqa: B006
 ) -> None:
     """Check that a labeler keeps the contract the pipeline relies on."""
-    from . import labeler_commands
+    from .commands import labelers as labeler_commands
 
     labeler_commands.check(reference, _pairs(params, "--param"), _pairs(weights, "--weights"))
 
@@ -162,7 +162,7 @@ def convert_hmr2(
     target: Annotated[Path, typer.Argument(metavar="SAFETENSORS", help="The file to write.")],
 ) -> None:
     """Take HMR2.0's network out of 4D-Humans' checkpoint, without running anything that the file holds."""
-    from . import labeler_commands
+    from .commands import labelers as labeler_commands
 
     labeler_commands.convert_hmr2(source, target)
 
@@ -178,7 +178,7 @@ def label(
     folder: Annotated[Path, typer.Option("--output", help="Where the pictures go.")] = Path("labels"),
 ) -> None:
     """Try labelers on a few images, in this process."""
-    from . import labeler_commands
+    from .commands import labelers as labeler_commands
 
     names = [name.strip() for name in modalities.split(",") if name.strip()]
     labeler_commands.label(images, names, _pairs(weights, "--weights"), accepted, folder)
@@ -204,7 +204,7 @@ def demo(
     output: Annotated[Path, typer.Option("--output", help="Folder of all that the demo makes.")] = Path("demo-output"),
 ) -> None:
     """Make a dataset of 22 photographs with every labeler whose weights are at hand, and a preview of it."""
-    from .demo import demo
+    from .commands.demo import demo
 
     demo(output)
 

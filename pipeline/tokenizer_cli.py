@@ -29,7 +29,7 @@ def fit(
 
     The recipe says which one, by `tokenizer: {fit: {...}}` of the modality; without, the kind's own is trained.
     """
-    from . import tokenizer_commands
+    from .commands import tokenizer as tokenizer_commands
 
     tokenizer_commands.fit(recipe, modality, target, overrides)
 
@@ -45,7 +45,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure what tokens lose: labels that the dataset keeps, against their reconstructions."""
-    from . import tokenizer_commands
+    from .commands import tokenizer as tokenizer_commands
 
     tokenizer_commands.evaluate(dataset, modality, tokenizer, limit, as_json)
 
@@ -58,6 +58,6 @@ def push(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="A folder, a URL, or a hub id: ORG/NAME.")],
 ) -> None:
     """Publish a trained tokenizer in the format of 4M's own, with a model card. On the hub it stays private."""
-    from . import tokenizer_commands
+    from .commands import publish
 
-    tokenizer_commands.push(source, target)
+    publish.push(source, target)

@@ -53,8 +53,8 @@ from tokenloom.labelers.contract.views import ViewSettings, cut_view
 from tokenloom.labelers.dinov2 import Dinov2, Dinov2Params
 from tokenloom.labelers.foreground import Foreground
 from tokenloom.labelers.rgb import Rgb
-from tokenloom.pipeline.demo import write_corpus
-from tokenloom.pipeline.demo_weights import dinov2_small
+from tokenloom.pipeline.commands.demo import write_corpus
+from tokenloom.pipeline.commands.demo_weights import dinov2_small
 from tokenloom.tokenizers.codebooks.codebook import Codebook, CodebookParams, PatchCodebook, PatchParams
 from tokenloom.tokenizers.codebooks.kmeans import kmeans
 from tokenloom.tokenizers.contract.tokenizer import Tokenizer

@@ -42,7 +42,7 @@ from tokenloom.labelers.contract.instances import InstanceSet
 from tokenloom.labelers.contract.kinds import Image, Kind
 from tokenloom.labelers.contract.views import View, ViewSettings, cut_view
 from tokenloom.labelers.plugins.registry import describe_labelers, find_labeler
-from tokenloom.pipeline.demo_weights import dinov2_small
+from tokenloom.pipeline.commands.demo_weights import dinov2_small
 from transformers.utils import logging
 
 QUICK_IMAGES = 2

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-from tokenloom.pipeline.demo import write_corpus
+from tokenloom.pipeline.commands.demo import write_corpus
 
 GCOMPRIS = {
     "categorization": r"images/(fishes|monuments|others|renewable|tools)/",

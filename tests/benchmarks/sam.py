@@ -31,7 +31,7 @@ from tokenloom.labelers.networks.hub import package_path
 from tokenloom.labelers.sam.decoder import Decoder
 from tokenloom.labelers.sam.mask_generator import MaskGeneratorParams, generate_masks
 from tokenloom.labelers.sam.models import SamMasks
-from tokenloom.pipeline.demo import CAPTIONS
+from tokenloom.pipeline.commands.demo import CAPTIONS
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared/golden/sam_amg/model.safetensors"
 PHOTOGRAPHS = (

@@ -15,7 +15,7 @@ import torch
 from tokenloom.labelers.networks.hub import quiet_transformers
 from tokenloom.labelers.networks.state_dicts import seeded
 from tokenloom.labelers.plugins.registry import find_labeler
-from tokenloom.pipeline.demo_weights import dinov2_small, minilm
+from tokenloom.pipeline.commands.demo_weights import dinov2_small, minilm
 
 TINY_DET = {"det": {"weights": "tiny", "keep": "labels"}}
 CAPTION = {"caption": {"keep": "labels"}}

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 from tokenloom.labelers.contract.labeler import Batch
 from tokenloom.labelers.contract.views import ViewSettings, cut_view
-from tokenloom.pipeline.demo_weights import dinov2_small
+from tokenloom.pipeline.commands.demo_weights import dinov2_small
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import torch
 from tokenloom.labelers.caption_embedding import CaptionEmbedding, CaptionEmbeddingParams
 from tokenloom.labelers.contract.labeler import Batch
 from tokenloom.labelers.networks.hub import CheckpointError
-from tokenloom.pipeline.demo_weights import minilm
+from tokenloom.pipeline.commands.demo_weights import minilm
 
 CAPTIONS = [
     "A tabby cat looks into the camera.",

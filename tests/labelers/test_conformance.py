@@ -14,7 +14,7 @@ from tokenloom.labelers.plugins.conformance import Report, check_labeler
 from tokenloom.labelers.plugins.difference import difference
 from tokenloom.labelers.plugins.registry import describe_labelers, find_labeler
 from tokenloom.labelers.plugins.scaffold import skeleton
-from tokenloom.pipeline.demo_weights import minilm
+from tokenloom.pipeline.commands.demo_weights import minilm
 from tokenloom.pipeline.plan.weights import localise
 
 

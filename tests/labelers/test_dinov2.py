@@ -10,7 +10,7 @@ from tokenloom.labelers.dinov2 import Dinov2, Dinov2Params
 from tokenloom.labelers.networks.hub import CheckpointError, package_path
 from tokenloom.labelers.networks.preprocessing import Preprocessing
 from tokenloom.labelers.siglip import Siglip
-from tokenloom.pipeline import demo_weights
+from tokenloom.pipeline.commands import demo_weights
 
 CPU = "cpu"
 

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 from small_fits import fit_job, pictures
 from tokenloom.labelers.dinov2 import Dinov2
-from tokenloom.pipeline.commands import _print_licences
+from tokenloom.pipeline.commands.run import _print_licences
 from tokenloom.pipeline.dataset.manifest import ModalityCard
 from tokenloom.pipeline.fitting.job import FitError
 from tokenloom.pipeline.plan.plan import make_plan

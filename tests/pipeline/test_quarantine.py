@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from small_dataset import write_dataset
 from tokenloom.pipeline.checks.quarantine import Case, cases, list_failures
 from tokenloom.pipeline.cli import app
+from tokenloom.pipeline.commands.dataset import printable
 from tokenloom.pipeline.dataset.ledger import Failure
 from tokenloom.pipeline.dataset.manifest import DatasetError
-from tokenloom.pipeline.inspect_commands import printable
 from typer.testing import CliRunner
 
 
@@ -101,7 +101,7 @@ def test_the_command_prints_json(small):
 
 
 def test_long_lists_are_cut_and_counted(small, monkeypatch):
-    from tokenloom.pipeline import inspect_commands
+    from tokenloom.pipeline.commands import dataset as inspect_commands
 
     monkeypatch.setattr(inspect_commands, "_MOST_CASES", 2)
     add(small, "dinov2", small.units[3], *((f"x/{number}", "too dark") for number in range(10)))

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_dataset import CARDS, write_dataset
-from tokenloom.pipeline import inspect_commands
 from tokenloom.pipeline.checks.status import LedgerCounts, Status, estimate_total, read_status
 from tokenloom.pipeline.cli import app
+from tokenloom.pipeline.commands import dataset as inspect_commands
 from tokenloom.pipeline.corpus.units import Unit
 from tokenloom.pipeline.dataset.finished import recent_rate
 from tokenloom.pipeline.dataset.manifest import DatasetError

@@ -15,19 +15,13 @@ from small_dataset import write_dataset
 from small_fits import PARAMS, SETTINGS, pictures
 from tokenloom.labelers.contract.kinds import Image
 from tokenloom.labelers.networks.hub import CheckpointError
+from tokenloom.pipeline.commands.progress import FitProgress
+from tokenloom.pipeline.commands.publish import is_hub_id, published_files, push
+from tokenloom.pipeline.commands.tokenizer import evaluate, fit_job, print_evaluation
 from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.fitting.evaluation import CodeFigures, Evaluation
 from tokenloom.pipeline.fitting.open_tokenizer import TokenizerError, open_tokenizer
 from tokenloom.pipeline.plan.recipe import RecipeError, parse_recipe
-from tokenloom.pipeline.progress import FitProgress
-from tokenloom.pipeline.tokenizer_commands import (
-    evaluate,
-    fit_job,
-    is_hub_id,
-    print_evaluation,
-    published_files,
-    push,
-)
 from tokenloom.tokenizers.codebooks.codebook import PatchCodebook, PatchParams
 from tokenloom.tokenizers.fitting.figures import Figures
 from tokenloom.tokenizers.fitting.settings import FitSettings

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .dataset.layout import TOKENIZERS
-from .dataset.manifest import DatasetError, ModalityCard, read_manifest
-from .storage.errors import StorageError
-from .storage.store import Store
+from ..dataset.layout import TOKENIZERS
+from ..dataset.manifest import DatasetError, ModalityCard, read_manifest
+from ..storage.errors import StorageError
+from ..storage.store import Store
 
 
 def modality_card_of(source: str) -> ModalityCard | None:

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from ..tokenizers.contract.files import CONFIG, MODEL, VOCABULARY
-from ..tokenizers.fitting.settings import FitSettings
-from ..tokenizers.measures.reconstruction import MEASURES
-from .dataset.manifest import DatasetError, ModalityCard, TokensCard, require_manifest
-from .fitting.open_tokenizer import TokenizerError, vocabulary_of
-from .plan.recipe import Recipe, RecipeError, TokenizerSettings, load_recipe
-from .plan.tokenizer_choice import perceptual_source, tokens_card
+from ...tokenizers.contract.files import CONFIG
+from ...tokenizers.fitting.settings import FitSettings
+from ...tokenizers.measures.reconstruction import MEASURES
+from ..dataset.manifest import DatasetError, ModalityCard, TokensCard, require_manifest
+from ..fitting.open_tokenizer import TokenizerError, vocabulary_of
+from ..plan.recipe import Recipe, RecipeError, TokenizerSettings, load_recipe
+from ..plan.tokenizer_choice import perceptual_source, tokens_card
+from ..storage.store import Store
 from .progress import FitProgress
-from .storage.store import Store
-from .tokenizer_card import modality_card_of, model_card
 
 if TYPE_CHECKING:
-    from .fitting.evaluation import Evaluation
-    from .fitting.ray_train import FitJob
+    from ..fitting.evaluation import Evaluation
+    from ..fitting.ray_train import FitJob
 
 _TRAINING = "training"
 """Folder of checkpoints and metrics beside a tokenizer that is being fitted."""
@@ -34,7 +31,7 @@ _TRAINING = "training"
 
 
 def evaluate(dataset: str, modality: str, tokenizer: str | None, limit: int | None, as_json: bool) -> None:
-    from .fitting.evaluation import evaluate
+    from ..fitting.evaluation import evaluate
 
     console = Console(stderr=True)
     with console.status(f"comparing labels of {modality}") as status:
@@ -71,9 +68,9 @@ def print_evaluation(console: Console, found: Evaluation) -> None:
 
 
 def fit(name: str, modality: str, target: str, overrides: Sequence[str]) -> None:
-    from .cluster.session import stop_ray
-    from .fitting.checkpoints import METRICS, remove_fit
-    from .fitting.ray_train import run_fit
+    from ..cluster.session import stop_ray
+    from ..fitting.checkpoints import METRICS, remove_fit
+    from ..fitting.ray_train import run_fit
 
     job = fit_job(load_recipe(name, overrides), modality, target)
     console = Console()
@@ -94,8 +91,8 @@ def fit_job(recipe: Recipe, modality: str, target: str) -> FitJob:
 
     Raises RecipeError, DatasetError where no labels are kept, and TokenizerError where the target holds a tokenizer.
     """
-    from .fitting.ray_train import FitJob
-    from .views.kept_labels import KeptLabels
+    from ..fitting.ray_train import FitJob
+    from ..views.kept_labels import KeptLabels
 
     if modality not in recipe.modalities:
         raise RecipeError(f"modalities: there is no {modality!r}; the recipe has {', '.join(recipe.modalities)}")
@@ -136,67 +133,3 @@ def _to_train(recipe: Recipe, modality: str, made: ModalityCard) -> TokensCard:
 
 
 # --- push -------------------------------------------------------------------------------------------------------------
-
-
-def push(source: str, target: str) -> None:
-    """Copies a tokenizer's files, once they are read and found whole, with a model card."""
-    files = published_files(source, target)
-    if is_hub_id(target):
-        where = _upload(files, target)
-    else:
-        store = Store(target)
-        for name in sorted(files, reverse=True):
-            store.replace(name, files[name])
-        where = store.url
-    size = sum(map(len, files.values())) / 2**20
-    Console().print(f"{', '.join(files)}, {size:,.1f} MiB -> {where}", highlight=False, soft_wrap=True)
-
-
-def published_files(source: str, target: str) -> dict[str, bytes]:
-    """The files of the tokenizer at a path or URL, with README.md. Raises TokenizerError for one without a network, and
-    CheckpointError for one that isn't whole."""
-    from ..tokenizers.networks.vq_checkpoint import read_files
-
-    store = Store(source)
-    files = {name: store.read(name) for name in (CONFIG, MODEL, VOCABULARY) if store.exists(name)}
-    if CONFIG not in files:
-        raise TokenizerError(f"{store.url}: there is no tokenizer (no {CONFIG}): give DATASET/tokenizers/MODALITY")
-    try:
-        config = json.loads(files[CONFIG])
-        has_network = "enc_type" in config
-    except (ValueError, TypeError) as error:
-        raise TokenizerError(f"{store.url}/{CONFIG}: it isn't a tokenizer's: {error}") from None
-    if not has_network:
-        what = config.get("tokenizer", "it") if isinstance(config, dict) else "it"
-        raise TokenizerError(f"{store.url}: {what} has no network, for which alone 4M has a format; train one")
-    read_files(files, store.url)
-    name = target if is_hub_id(target) else target.rstrip("/").rsplit("/", 1)[-1]
-    return {**files, "README.md": model_card(name, config, modality_card_of(source))}
-
-
-def is_hub_id(target: str) -> bool:
-    """Whether a target is ORG/NAME on the hub: two names, of which the first is no folder here."""
-    organisation, slash, name = target.partition("/")
-    is_path = "://" in target or target.startswith((".", "~", "/")) or "/" in name or Path(organisation).exists()
-    return bool(slash and organisation and name) and not is_path
-
-
-def _upload(files: Mapping[str, bytes], repository: str) -> str:
-    """Puts the files into a repository on the hub, which is made where there is none, not public; its address."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    api = HfApi()
-    with tempfile.TemporaryDirectory(prefix="tokenloom-push-") as folder:
-        for name, data in files.items():
-            Path(folder, name).write_bytes(data)
-        try:
-            api.create_repo(repository, private=True, exist_ok=True)
-            done = api.upload_folder(repo_id=repository, folder_path=folder, commit_message="A tokenizer")
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise TokenizerError(
-                f"{repository}: the hub didn't take it ({type(error).__name__}: {first}); `hf auth login` lets you "
-                f"write there, and a folder is written ./{repository}"
-            ) from None
-    return str(done.commit_url)

@@ -12,18 +12,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..labelers.contract.codecs import to_png
-from ..labelers.contract.images import BadImage, decode_view, read_header
-from ..labelers.contract.views import ViewSettings, cut_view
-from ..labelers.people.hmr2_converter import convert
-from ..labelers.plugins.conformance import check_labeler
-from ..labelers.plugins.registry import describe_labelers, find_labeler
-from ..labelers.plugins.scaffold import skeleton
-from .corpus.samples import Sample
-from .engine.trial import Labels, label_here
-from .plan.recipe import Recipe, RecipeError, parse_recipe
-from .plan.steps import validated
-from .plan.weights import localise
+from ...labelers.contract.codecs import to_png
+from ...labelers.contract.images import BadImage, decode_view, read_header
+from ...labelers.contract.views import ViewSettings, cut_view
+from ...labelers.people.hmr2_converter import convert
+from ...labelers.plugins.conformance import check_labeler
+from ...labelers.plugins.registry import describe_labelers, find_labeler
+from ...labelers.plugins.scaffold import skeleton
+from ..corpus.samples import Sample
+from ..engine.trial import Labels, label_here
+from ..plan.recipe import Recipe, RecipeError, parse_recipe
+from ..plan.steps import validated
+from ..plan.weights import localise
 
 
 def list_labelers(as_json: bool) -> None:

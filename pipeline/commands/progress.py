@@ -14,9 +14,9 @@ from rich.table import Table
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ..tokenizers.fitting.figures import Figures
-    from ..tokenizers.fitting.settings import FitSettings
-    from .engine.tally import Tally
+    from ...tokenizers.fitting.figures import Figures
+    from ...tokenizers.fitting.settings import FitSettings
+    from ..engine.tally import Tally
 
 _EVERY = 10.0
 """Seconds between plain lines."""

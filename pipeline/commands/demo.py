@@ -9,14 +9,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from .cluster.session import stop_ray
-from .dataset.manifest import DatasetError
+from ..cluster.session import stop_ray
+from ..dataset.manifest import DatasetError
+from ..engine.tally import Tally
+from ..plan.plan import make_plan
+from ..plan.recipe import load_recipe
+from ..run import execute
 from .demo_weights import MINILM, dinov2_small
-from .engine.tally import Tally
-from .plan.plan import make_plan
-from .plan.recipe import load_recipe
 from .progress import RunProgress, duration
-from .run import execute
 
 CAPTIONS = {
     "skimage/data/astronaut.png": "An astronaut in an orange space suit smiles before a flag and a model of a shuttle.",
@@ -47,8 +47,8 @@ CAPTIONS = {
 
 def demo(output: Path) -> None:
     """Makes corpus, weights, dataset and preview below `output`, verifies, and prints what there is to see."""
-    from .checks.verify import verify
-    from .preview.preview import write_preview
+    from ..checks.verify import verify
+    from ..preview.preview import write_preview
 
     console = Console()
     began = time.monotonic()

@@ -19,13 +19,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from .checks.quarantine import Case, cases, list_failures
-from .checks.status import LedgerCounts, ModalityStatus, Status, read_status
-from .checks.verify import Report
-from .checks.verify import verify as verify_dataset
-from .checks.verify_unit import Fault
+from ..checks.quarantine import Case, cases, list_failures
+from ..checks.status import LedgerCounts, ModalityStatus, Status, read_status
+from ..checks.verify import Report
+from ..checks.verify import verify as verify_dataset
+from ..checks.verify_unit import Fault
+from ..storage.store import Store
 from .progress import duration
-from .storage.store import Store
 
 _REFRESH = 5.0
 _QUIET = 30.0

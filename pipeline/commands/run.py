@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from ..tokenizers.fitting.perceptual import PERCEPTUAL
-from .cluster.session import cluster_size, stop_ray
-from .dataset.manifest import TokensCard
-from .engine.estimate import Estimate, calibrate
-from .engine.tally import Tally
-from .plan.plan import Plan, make_plan
-from .plan.recipe import load_recipe
-from .plan.stages import Stage, stages
+from ...tokenizers.fitting.perceptual import PERCEPTUAL
+from ..cluster.session import cluster_size, stop_ray
+from ..dataset.manifest import TokensCard
+from ..engine.estimate import Estimate, calibrate
+from ..engine.tally import Tally
+from ..plan.plan import Plan, make_plan
+from ..plan.recipe import load_recipe
+from ..plan.stages import Stage, stages
+from ..retry import retry
+from ..run import execute
 from .progress import RunProgress, duration
-from .retry import retry
-from .run import execute
 
 
 def run(
