@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     )
     from .labelers.contract.labeler import Batch, Labeler, Modality, Resources, Weights
     from .labelers.contract.views import View
-    from .pipeline.api import run
     from .pipeline.dataset.dataset import Dataset, open_dataset
+    from .pipeline.run import run
     from .tokenizers.contract.token_spec import TokenSpec
     from .tokenizers.contract.tokenizer import Tokenizer
 
@@ -52,11 +52,11 @@ _HOMES = {
         "Weights",
     ),
     ".labelers.contract.views": ("View",),
-    ".pipeline.api": ("run",),
     ".pipeline.dataset.dataset": (
         "Dataset",
         "open_dataset",
     ),
+    ".pipeline.run": ("run",),
     ".tokenizers.contract.token_spec": ("TokenSpec",),
     ".tokenizers.contract.tokenizer": ("Tokenizer",),
 }
