@@ -19,7 +19,7 @@ from .engine.tally import Tally
 from .plan.plan import Plan
 from .plan.recipe import Recipe, parse_recipe
 from .plan.stages import stages
-from .plan.steps import weave
+from .plan.steps import step_graph
 from .plan.worklist import Work
 from .storage.store import Store
 
@@ -38,18 +38,18 @@ def retry(
     store = Store(url, storage_options)
     manifest = require_manifest(store)
     recipe = recipe_of(manifest, url, storage_options or {})
-    woven = weave(recipe)
-    for name, card in woven.cards.items():
+    graph = step_graph(recipe)
+    for name, card in graph.cards.items():
         _same_labeler(name, manifest.modalities[name], card)
-    woven = replace(woven, cards={name: manifest.modalities[name] for name in woven.cards})
-    chosen = woven.downstream(modalities or list(woven.cards))
+    graph = replace(graph, cards={name: manifest.modalities[name] for name in graph.cards})
+    chosen = graph.downstream(modalities or list(graph.cards))
     shards = {shard.id: shard for shard in Corpus(recipe.corpus).shards()}
     works = _works(store, shards, chosen)
-    tally = Tally(url, woven.cards)
+    tally = Tally(url, graph.cards)
     if works:
         start_ray()
-        plan = Plan(recipe, woven, manifest, list(shards.values()), {}, works)
-        groups = stages(woven, recipe, *cluster_size())
+        plan = Plan(recipe, graph, manifest, list(shards.values()), {}, works)
+        groups = stages(graph, recipe, *cluster_size())
         reader = ReaderConfig(recipe.corpus, UnitLimits(**manifest.units), None)
         for result in stream(works, reader, stage_configs(plan, groups, amends=True)):
             tally.add(result)

@@ -52,16 +52,16 @@ def execute(
     """
     recipe = plan.recipe
     store = Store(recipe.output, recipe.storage_options)
-    _remove(store, plan.weave.downstream(replacing))
-    tally = Tally(recipe.output, plan.weave.cards)
+    _remove(store, plan.graph.downstream(replacing))
+    tally = Tally(recipe.output, plan.graph.cards)
     if plan.works:
         start_ray()
         with raylet_watched():
             plan = _published(plan, store)
-            tally.cards = plan.weave.cards
+            tally.cards = plan.graph.cards
             if plan.to_fit:
                 plan = _fit(plan, store, say, watch_fit)
-                tally.cards = plan.weave.cards
+                tally.cards = plan.graph.cards
             say("labelling")
             for result in _stream(plan, plan.works, limit=limit):
                 tally.add(result)
@@ -73,9 +73,9 @@ def execute(
 
 def _stream(plan: Plan, works: Sequence[Work], limit: int | None = None, collect: Iterable[str] = ()):
     recipe = plan.recipe
-    groups = stages(plan.weave, recipe, *cluster_size())
+    groups = stages(plan.graph, recipe, *cluster_size())
     if collect:
-        wanted = plan.weave.made_for(list(collect), kept=False)
+        wanted = plan.graph.made_for(list(collect), kept=False)
         groups = [replace(g, steps=tuple(s for s in g.steps if wanted & set(s.modalities))) for g in groups]
         groups = [group for group in groups if group.steps]
     reader = ReaderConfig(recipe.corpus, UnitLimits(recipe.units.samples, recipe.units.bytes), limit)
@@ -84,7 +84,7 @@ def _stream(plan: Plan, works: Sequence[Work], limit: int | None = None, collect
 
 def _fit(plan: Plan, store: Store, say: Callable[[str], None], watch: Callable[[Figures, FitSettings], None]) -> Plan:
     """Puts labels of a sample of the corpus aside, fits the tokenizers to them and stores them."""
-    recipe, cards = plan.recipe, dict(plan.weave.cards)
+    recipe, cards = plan.recipe, dict(plan.graph.cards)
     given = _given(plan)
     sample = sample_of(plan.shards, recipe.fit.units)
     lacks_vocabulary = needs_vocabulary(store, cards)
@@ -102,7 +102,7 @@ def _fit(plan: Plan, store: Store, say: Callable[[str], None], watch: Callable[[
         whence = perceptual_source(recipe, name)
         cards[name] = provide_tokenizer(store, name, cards[name], recipe.seed, given.get(name), watch, say, whence)
     manifest = replace(plan.manifest, modalities={**plan.manifest.modalities, **cards})
-    plan = _published(replace(plan, manifest=manifest, weave=replace(plan.weave, cards=cards)), store)
+    plan = _published(replace(plan, manifest=manifest, graph=replace(plan.graph, cards=cards)), store)
     remove_sample(store, collect)
     return plan
 
@@ -112,7 +112,7 @@ def _given(plan: Plan) -> dict[str, Tokenizer]:
     the modality's labels."""
     given = {}
     for name in plan.to_fit:
-        settings, card = plan.recipe.modalities[name].tokenizer, plan.weave.cards[name]
+        settings, card = plan.recipe.modalities[name].tokenizer, plan.graph.cards[name]
         if settings and settings.weights:
             try:
                 given[name] = given_tokenizer(name, card, localise(settings.weights, plan.recipe.storage_options))
@@ -139,7 +139,7 @@ def _published(plan: Plan, store: Store) -> Plan:
     if manifest != now:
         store.replace(PATH, manifest.to_bytes())
     return replace(
-        plan, manifest=manifest, weave=replace(plan.weave, cards={name: cards[name] for name in plan.weave.cards})
+        plan, manifest=manifest, graph=replace(plan.graph, cards={name: cards[name] for name in plan.graph.cards})
     )
 
 

@@ -57,7 +57,7 @@ def plan(
     plan = make_plan(recipe, replacing)
     print_plan(console, plan)
     cpus, gpus = cluster_size()
-    groups = stages(plan.weave, recipe, cpus, gpus)
+    groups = stages(plan.graph, recipe, cpus, gpus)
     _print_stages(console, groups)
     estimate = calibrate(plan, samples) if samples else None
     if estimate:
@@ -81,13 +81,13 @@ def retry_quarantined(url: str, modalities: Sequence[str]) -> None:
 def print_plan(console: Console, plan: Plan) -> None:
     """Modalities with what makes them and what is done, then what is left."""
     table = _table("modality", "kind", "labeler", "tokenizer", "weights", "units done")
-    for name, card in plan.weave.cards.items():
+    for name, card in plan.graph.cards.items():
         weights = card.weights.source if card.weights else "-"
         tokenizer = _describe(card.tokens) if card.tokens else "-"
-        labeler = plan.weave.step_of(name).labeler
+        labeler = plan.graph.step_of(name).labeler
         table.add_row(name, card.kind["kind"], labeler, tokenizer, weights, f"{len(plan.progress[name].units):,}")
     console.print(table)
-    again = sorted({name for work in plan.works for name in plan.weave.made_for(work.todo)} - set(plan.todo))
+    again = sorted({name for work in plan.works for name in plan.graph.made_for(work.todo)} - set(plan.todo))
     if again:
         console.print(f"\nmade again in passing, since their labels aren't kept: {', '.join(again)}", highlight=False)
     if not plan.works:
@@ -112,8 +112,8 @@ def _describe(tokens: TokensCard) -> str:
 def _print_licences(console: Console, plan: Plan) -> None:
     """Under what licences the weights are that the run is about to use."""
     used: dict[tuple[str, str], list[str]] = {}
-    for name in plan.weave.made_for(plan.todo) if plan.works else ():
-        card = plan.weave.cards[name]
+    for name in plan.graph.made_for(plan.todo) if plan.works else ():
+        card = plan.graph.cards[name]
         for weights in (card.weights, card.tokens.weights if card.tokens else None):
             if weights:
                 used.setdefault((weights.source, weights.licence), []).append(name)

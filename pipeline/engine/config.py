@@ -9,7 +9,7 @@ from typing import Any
 from ...labelers.contract.views import ViewSettings
 from ..plan.plan import Plan
 from ..plan.stages import Stage
-from ..plan.steps import Weave
+from ..plan.steps import StepGraph
 
 
 def stage_configs(
@@ -24,7 +24,7 @@ def stage_configs(
         configs.append(
             StageConfig(
                 stage=stage,
-                weave=plan.weave,
+                graph=plan.graph,
                 output=recipe.output,
                 storage_options=recipe.storage_options,
                 seed=recipe.seed,
@@ -49,7 +49,7 @@ class StageConfig:
     """
 
     stage: Stage
-    weave: Weave
+    graph: StepGraph
     output: str
     storage_options: Mapping[str, Any]
     seed: int

@@ -17,7 +17,7 @@ class Bench:
 
     def __init__(self, config: StageConfig, store: Store) -> None:
         self.config = config
-        self.cards = config.weave.cards
+        self.cards = config.graph.cards
         self._store = store
         self._device = "cuda" if config.stage.num_gpus else "cpu"
         self._runners: dict[str, Runner] = {}

@@ -34,7 +34,7 @@ class StageWorker:
 
     def __init__(self, config: StageConfig) -> None:
         self.config = config
-        self._weave = config.weave
+        self._graph = config.graph
         self._store = Store(config.output, config.storage_options)
         self._bench = Bench(config, self._store)
         threads = max(2, int(config.stage.num_cpus))
@@ -78,7 +78,7 @@ class StageWorker:
         self.make(parcel, [one for one in steps[: last + 1] if making & set(one.modalities)], poison)
 
     def _making(self, parcel: Parcel) -> set[str]:
-        return self._weave.made_for(parcel.todo, kept=not self.config.collect)
+        return self._graph.made_for(parcel.todo, kept=not self.config.collect)
 
     def make(self, parcel: Parcel, steps: Sequence[Step], poison: Poison) -> Made:
         """Labels and tokenises a unit by some of the stage's steps, and writes nothing."""
@@ -100,7 +100,7 @@ class StageWorker:
         for name in dict.fromkeys(need for step in steps for need in step.needs):
             if name in here:
                 continue
-            card = self._weave.cards[name]
+            card = self._graph.cards[name]
             encoded, failures = (
                 (parcel.labels[name], parcel.failures) if name in making else self._kept_labels(parcel, name)
             )
@@ -118,7 +118,7 @@ class StageWorker:
         """The stored labels of the parcel's samples, which may be fewer than the unit's, and the unit's failures."""
         shard = read_labels(self._store.read(label_path(name, parcel.unit)))
         by_row = dict(zip(zip(shard.rows.keys, shard.rows.views, strict=True), shard.labels, strict=True))
-        views = self.config.views.count if self._weave.cards[name].on == "view" else 1
+        views = self.config.views.count if self._graph.cards[name].on == "view" else 1
         labels = [by_row[sample.key, view] for sample in parcel.samples for view in range(views)]
         ledger = self._store.read(ledger_path(name, parcel.unit)) if shard.meta.ledger else b""
         return labels, [Failure.from_line(line) for line in ledger.splitlines()]
@@ -128,15 +128,15 @@ class StageWorker:
         views = self.config.views.count
         if self.config.collect:
             for name in self.config.collect & set(todo):
-                meta = ShardMeta(parcel.unit.name, name, self._weave.cards[name].fingerprint)
+                meta = ShardMeta(parcel.unit.name, name, self._graph.cards[name].fingerprint)
                 sample = made.of(name).sample
                 rows = Rows([str(index) for index in range(len(sample))], [0] * len(sample))
-                data = write_labels(rows, sample, self._weave.cards[name].label_kind.extension, meta)
+                data = write_labels(rows, sample, self._graph.cards[name].label_kind.extension, meta)
                 self._store.create(f"{FIT}/{name}/{parcel.unit.name}.tar", data)
             return
         if self.config.amends:
             for name in todo:
-                card = self._weave.cards[name]
+                card = self._graph.cards[name]
                 amend_result(self._store, parcel.unit, name, card, keys, views, made.of(name))
             return
         rejected = write_rejections(self._store, parcel.unit, parcel.rejected)
@@ -146,7 +146,7 @@ class StageWorker:
                 self._store,
                 parcel.unit,
                 name,
-                self._weave.cards[name],
+                self._graph.cards[name],
                 keys,
                 views,
                 made.of(name),

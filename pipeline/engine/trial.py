@@ -14,7 +14,7 @@ from ..corpus.units import Unit
 from ..dataset.ledger import Failure
 from ..plan.recipe import Recipe
 from ..plan.stages import Stage
-from ..plan.steps import weave
+from ..plan.steps import step_graph
 from .config import StageConfig
 from .payload import Parcel
 from .stage import StageWorker
@@ -43,17 +43,17 @@ class Trial:
 def label_here(recipe: Recipe, samples: Sequence[Sample]) -> Trial:
     """The recipe's labels of `samples`. Nothing is tokenised or written."""
     began = perf_counter()
-    woven = weave(recipe)
-    stage = Stage("here", woven.steps, 1.0, 0.0, 1, 1)
+    graph = step_graph(recipe)
+    stage = Stage("here", graph.steps, 1.0, 0.0, 1, 1)
     views = ViewSettings(**{**recipe.views.model_dump(), "count": 1})
-    config = StageConfig(stage, woven, recipe.output, {}, recipe.seed, views, collect=frozenset(woven.cards))
+    config = StageConfig(stage, graph, recipe.output, {}, recipe.seed, views, collect=frozenset(graph.cards))
     worker = StageWorker(config)
     worker.load()
     loading = perf_counter() - began
     unit = UnitSamples(Unit("here-000000000000", 0, None, len(samples)), list(samples))
-    made = worker.make(Parcel.of(unit, tuple(woven.cards)), woven.steps, {})
+    made = worker.make(Parcel.of(unit, tuple(graph.cards)), graph.steps, {})
     labels = {}
-    for name, card in woven.cards.items():
+    for name, card in graph.cards.items():
         kind, result = card.label_kind, made.of(name)
         decoded = [None if label is None else kind.decode(label) for label in result.labels]
         labels[name] = Labels(kind, card.on, decoded, {failure.key: failure for failure in result.failures})

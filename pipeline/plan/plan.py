@@ -12,7 +12,7 @@ from ..dataset.manifest import PATH, CorpusCard, DatasetError, Manifest, Modalit
 from ..storage.errors import without_credentials
 from ..storage.store import Store
 from .recipe import Recipe
-from .steps import Weave, weave
+from .steps import StepGraph, step_graph
 from .worklist import Work, worklist
 
 
@@ -21,7 +21,7 @@ class Plan:
     """All that is known before anything runs."""
 
     recipe: Recipe
-    weave: Weave
+    graph: StepGraph
     manifest: Manifest
     shards: list[Shard]
     progress: dict[str, Progress]
@@ -37,7 +37,7 @@ class Plan:
     def todo(self) -> list[str]:
         """Modalities that any unit lacks."""
         lacking = {name for work in self.works for name in work.todo}
-        return [name for name in self.weave.cards if name in lacking]
+        return [name for name in self.graph.cards if name in lacking]
 
     @property
     def to_fit(self) -> list[str]:
@@ -51,28 +51,28 @@ def make_plan(recipe: Recipe, replacing: Sequence[str] = ()) -> Plan:
 
     replacing: modalities that may be made anew though their fingerprints differ from the output's.
     """
-    woven = weave(recipe)
+    graph = step_graph(recipe)
     corpus = Corpus(recipe.corpus)
     shards = corpus.shards()
     corpus.check(shards)
     store = Store(recipe.output, recipe.storage_options)
     old = read_manifest(store)
-    manifest = _reconcile(old, _manifest(recipe, woven, shards), recipe, woven, replacing)
-    woven = replace(woven, cards={name: manifest.modalities[name] for name in woven.cards})
-    progress = list_progress(store, woven.cards)
+    manifest = _reconcile(old, _manifest(recipe, graph, shards), recipe, graph, replacing)
+    graph = replace(graph, cards={name: manifest.modalities[name] for name in graph.cards})
+    progress = list_progress(store, graph.cards)
     if old is None and any(found.units for found in progress.values()):
         raise DatasetError(
             f"{store.url}: there are shards, but no {PATH} that says what they are; put it back from a copy, or use "
             f"another output"
         )
-    for name in woven.downstream(replacing):
+    for name in graph.downstream(replacing):
         progress[name] = Progress(frozenset())
     done = {name: found.units for name, found in progress.items()}
-    works = worklist(shards, done, list(woven.cards))
-    return Plan(recipe, woven, manifest, shards, progress, works)
+    works = worklist(shards, done, list(graph.cards))
+    return Plan(recipe, graph, manifest, shards, progress, works)
 
 
-def _manifest(recipe: Recipe, woven: Weave, shards: Sequence[Shard]) -> Manifest:
+def _manifest(recipe: Recipe, graph: StepGraph, shards: Sequence[Shard]) -> Manifest:
     urls = recipe.corpus.url if isinstance(recipe.corpus.url, list) else [recipe.corpus.url]
     digest = hashlib.sha256("\n".join(sorted(shard.id for shard in shards)).encode()).hexdigest()
     return Manifest(
@@ -86,15 +86,17 @@ def _manifest(recipe: Recipe, woven: Weave, shards: Sequence[Shard]) -> Manifest
         seed=recipe.seed,
         views=recipe.views.model_dump(),
         units=recipe.units.model_dump(),
-        modalities=woven.cards,
+        modalities=graph.cards,
     )
 
 
-def _reconcile(old: Manifest | None, new: Manifest, recipe: Recipe, woven: Weave, replacing: Sequence[str]) -> Manifest:
+def _reconcile(
+    old: Manifest | None, new: Manifest, recipe: Recipe, graph: StepGraph, replacing: Sequence[str]
+) -> Manifest:
     """The manifest that the run will leave. Raises DatasetError where the output was made otherwise."""
-    unknown = [name for name in replacing if name not in woven.cards]
+    unknown = [name for name in replacing if name not in graph.cards]
     if unknown:
-        raise DatasetError(f"--replace {unknown[0]}: the recipe has {', '.join(woven.cards)}")
+        raise DatasetError(f"--replace {unknown[0]}: the recipe has {', '.join(graph.cards)}")
     if old is None:
         return new
     where = without_credentials(recipe.output)
@@ -104,17 +106,17 @@ def _reconcile(old: Manifest | None, new: Manifest, recipe: Recipe, woven: Weave
                 f"{where}: was made with {name} = {getattr(old, name)}, and the recipe says {getattr(new, name)}; "
                 f"go back to the former, or use another output"
             )
-    anew = set(woven.downstream(replacing))
+    anew = set(graph.downstream(replacing))
     modalities = {}
     for name, card in new.modalities.items():
         before = old.modalities.get(name)
-        modalities[name] = card if before is None or name in anew else _kept(where, name, before, card, woven)
+        modalities[name] = card if before is None or name in anew else _kept(where, name, before, card, graph)
     return replace(new, modalities=modalities | {n: c for n, c in old.modalities.items() if n not in modalities})
 
 
-def _kept(where: str, name: str, old: ModalityCard, new: ModalityCard, woven: Weave) -> ModalityCard:
+def _kept(where: str, name: str, old: ModalityCard, new: ModalityCard, graph: StepGraph) -> ModalityCard:
     if old.fingerprint != new.fingerprint:
-        stale = ", ".join(woven.downstream([name]))
+        stale = ", ".join(graph.downstream([name]))
         raise DatasetError(
             f"{where}: {name} was made differently:\n  "
             + "\n  ".join(changes(old, new))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .recipe import Recipe, RecipeError, StageSettings
-from .steps import Step, Weave
+from .steps import Step, StepGraph
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Stage:
         return tuple(name for step in self.steps for name in step.modalities)
 
 
-def stages(weave: Weave, recipe: Recipe, cpus: int, gpus: float) -> list[Stage]:
+def stages(graph: StepGraph, recipe: Recipe, cpus: int, gpus: float) -> list[Stage]:
     """Groups the steps into actor pools, for a cluster of so many CPUs and GPUs.
 
     As the recipe's `resources.stages` says; without it one fused stage, and on GPUs a pool of its own per heavy step.
@@ -34,15 +34,15 @@ def stages(weave: Weave, recipe: Recipe, cpus: int, gpus: float) -> list[Stage]:
     light stage.
     """
     wishes = recipe.resources.stages
-    unknown = sorted({name for wish in wishes for name in wish.modalities} - set(weave.cards))
+    unknown = sorted({name for wish in wishes for name in wish.modalities} - set(graph.cards))
     if unknown:
         raise RecipeError(f"resources.stages: {', '.join(unknown)} aren't among the recipe's modalities")
     pools: dict[str, str] = {}
     levels: dict[str, int] = {}
     grouped: dict[tuple[int, str], list[Step]] = {}
-    for step in weave.steps:
+    for step in graph.steps:
         pool = _pool(step, wishes, gpus)
-        before = [weave.step_of(need).name for need in step.needs]
+        before = [graph.step_of(need).name for need in step.needs]
         level = max((levels[name] + (pools[name] != pool) for name in before), default=0)
         pools[step.name], levels[step.name] = pool, level
         grouped.setdefault((level, pool), []).append(step)

@@ -42,7 +42,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Weave:
+class StepGraph:
     """What a recipe comes to: steps in an order that satisfies what they need, and a card per modality."""
 
     steps: tuple[Step, ...]
@@ -69,7 +69,7 @@ class Weave:
         return making
 
 
-def weave(recipe: Recipe) -> Weave:
+def step_graph(recipe: Recipe) -> StepGraph:
     """Finds every labeler and tokenizer, checks parameters and needs, and hashes weights. Loads no model.
 
     Raises RecipeError, RegistryError or WeightsError naming the modality.
@@ -84,7 +84,7 @@ def weave(recipe: Recipe) -> Weave:
         for name in step.modalities:
             cards[name] = _card(recipe, name, group, step, cards)
         steps.append(step)
-    return Weave(tuple(steps), cards)
+    return StepGraph(tuple(steps), cards)
 
 
 @dataclass

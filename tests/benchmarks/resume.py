@@ -154,7 +154,7 @@ def _create(folder: Path, units: int) -> None:
             tar.truncate(UNITS_PER_SHARD * UNIT_BYTES)
     plan = make_plan(_recipe(folder))
     names = [name for shard in plan.shards for name in _unit_names(shard.id)]
-    for modality, card in plan.weave.cards.items():
+    for modality, card in plan.graph.cards.items():
         (folder / "dataset" / modality).mkdir(parents=True)
         for name in names:
             (folder / "dataset" / modality / f"{name}.{'parquet' if card.keeps_tokens else 'tar'}").touch()

@@ -19,7 +19,7 @@ from tokenloom.pipeline.dataset.manifest import ModalityCard
 from tokenloom.pipeline.fitting.job import FitError
 from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.plan.recipe import RecipeError
-from tokenloom.pipeline.plan.steps import weave
+from tokenloom.pipeline.plan.steps import step_graph
 from tokenloom.pipeline.plan.tokenizer_choice import perceptual_source
 from tokenloom.pipeline.plan.weights import WeightsError, WeightsSource, hash_files, localise
 from tokenloom.pipeline.storage.store import Store
@@ -38,7 +38,7 @@ def chosen(weights: Path | str, params: dict[str, Any] | None = None, **perceptu
 
 
 def card(settings: dict[str, Any], modality: str = "rgb", **more: Any) -> ModalityCard:
-    return weave(recipe("photos", "out", {modality: settings}, **more)).cards[modality]
+    return step_graph(recipe("photos", "out", {modality: settings}, **more)).cards[modality]
 
 
 def test_the_card_tells_the_weights_by_their_content(weights, tmp_path):
@@ -71,7 +71,7 @@ def test_weights_at_a_url_are_fetched_and_credentials_are_not_written_down(weigh
     memory, place = fsspec.url_to_fs(url)
     memory.put(str(weights), place, recursive=True)
     one = recipe("photos", "out", {"rgb": chosen(url)}, storage_options={"anon": False})
-    tokens = weave(one).cards["rgb"].tokens
+    tokens = step_graph(one).cards["rgb"].tokens
     assert tokens is not None
     assert tokens.fit is not None
     assert tokens.fit["perceptual"]["weights"] == "memory://bucket/dinov2"

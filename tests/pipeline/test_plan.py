@@ -6,25 +6,25 @@ import pytest
 from tokenloom.labelers.plugins.registry import RegistryError
 from tokenloom.pipeline.plan.recipe import RecipeError
 from tokenloom.pipeline.plan.stages import stages
-from tokenloom.pipeline.plan.steps import weave
+from tokenloom.pipeline.plan.steps import step_graph
 from tokenloom.pipeline.plan.weights import WeightsError, hash_files, localise
 from tokenloom.pipeline.storage.errors import without_credentials
 from weaving import odd, recipe
 
 
-def woven(modalities, **more):
-    return weave(recipe("photos", "out", modalities, **more))
+def graph_of(modalities, **more):
+    return step_graph(recipe("photos", "out", modalities, **more))
 
 
 def test_steps_come_after_what_they_need():
-    plan = woven({"metadata": {}, "doubled": odd("Doubled"), "mean_colour": odd("MeanColour"), "caption": {}})
+    plan = graph_of({"metadata": {}, "doubled": odd("Doubled"), "mean_colour": odd("MeanColour"), "caption": {}})
     assert [step.name for step in plan.steps] == ["mean_colour", "doubled", "caption", "metadata"]
     assert plan.step_of("metadata").wants == ("caption",)
 
 
 def test_a_fingerprint_covers_parameters_views_and_what_a_label_is_made_from():
     def prints(**more):
-        return {n: card.fingerprint for n, card in woven(BASE | more.pop("modalities", {}), **more).cards.items()}
+        return {n: card.fingerprint for n, card in graph_of(BASE | more.pop("modalities", {}), **more).cards.items()}
 
     BASE = {"caption": {}, "canny_edge": {}, "metadata": {}}  # noqa: N806
     base = prints()
@@ -38,29 +38,29 @@ def test_a_fingerprint_covers_parameters_views_and_what_a_label_is_made_from():
 
 def test_what_is_stale_and_what_is_made_in_passing():
     modalities = {"mean_colour": {**odd("MeanColour"), "keep": "tokens"}, "doubled": odd("Doubled")}
-    plan = woven(modalities)
+    plan = graph_of(modalities)
     assert plan.downstream(["mean_colour"]) == ["mean_colour", "doubled"]
     assert plan.made_for(["doubled"]) == {"doubled", "mean_colour"}
     modalities["mean_colour"]["keep"] = "both"
-    assert woven(modalities).made_for(["doubled"]) == {"doubled"}
+    assert graph_of(modalities).made_for(["doubled"]) == {"doubled"}
 
 
 def test_stages_fuse_on_a_laptop_and_split_where_asked():
     modalities = {"mean_colour": odd("MeanColour"), "doubled": odd("Doubled"), "canny_edge": {}}
     made = recipe("photos", "out", modalities)
-    (stage,) = stages(weave(made), made, cpus=2, gpus=0)
+    (stage,) = stages(step_graph(made), made, cpus=2, gpus=0)
     assert (stage.modalities, stage.max_workers) == (("mean_colour", "doubled", "canny_edge"), 2)
     wish = {"stages": [{"modalities": ["mean_colour"], "num_cpus": 2, "max_workers": 3}]}
     made = recipe("photos", "out", modalities, resources=wish)
-    names = [[step.name for step in stage.steps] for stage in stages(weave(made), made, cpus=8, gpus=0)]
+    names = [[step.name for step in stage.steps] for stage in stages(step_graph(made), made, cpus=8, gpus=0)]
     assert names == [["mean_colour"], ["canny_edge"], ["doubled"]]
-    assert sum(stage.num_cpus for stage in stages(weave(made), made, cpus=2, gpus=0)) <= 2
+    assert sum(stage.num_cpus for stage in stages(step_graph(made), made, cpus=2, gpus=0)) <= 2
     wishes = [{"modalities": [name], "num_gpus": 0.75} for name in ("mean_colour", "canny_edge")]
     made = recipe("photos", "out", modalities, resources={"stages": wishes})
-    assert [stage.num_gpus for stage in stages(weave(made), made, cpus=8, gpus=1)] == [0.5, 0.5, 0.0]
+    assert [stage.num_gpus for stage in stages(step_graph(made), made, cpus=8, gpus=1)] == [0.5, 0.5, 0.0]
     made = recipe("photos", "out", modalities, resources={"stages": [{"modalities": ["depth"]}]})
     with pytest.raises(RecipeError, match="depth"):
-        stages(weave(made), made, cpus=8, gpus=0)
+        stages(step_graph(made), made, cpus=8, gpus=0)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_stages_fuse_on_a_laptop_and_split_where_asked():
 )
 def test_what_cannot_be_made_says_why(modalities, error, message):
     with pytest.raises(error, match=message):
-        woven(modalities)
+        graph_of(modalities)
 
 
 def test_a_hub_that_cannot_be_reached_says_how_to_give_a_path():

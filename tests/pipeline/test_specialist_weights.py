@@ -9,7 +9,7 @@ import pytest
 from tokenloom.labelers.contract.licences import NONE
 from tokenloom.labelers.plugins.registry import describe_labelers, find_labeler
 from tokenloom.pipeline.plan.recipe import RecipeError
-from tokenloom.pipeline.plan.steps import weave
+from tokenloom.pipeline.plan.steps import step_graph
 from tokenloom.pipeline.plan.weights import WeightsError, hash_files, localise, resolve
 from weaving import odd, recipe
 
@@ -22,8 +22,8 @@ LARGEST = 25e6
 """Bytes that tiny weights may have."""
 
 
-def woven(modalities, **more):
-    return weave(recipe("photos", "out", modalities, **more))
+def graph_of(modalities, **more):
+    return step_graph(recipe("photos", "out", modalities, **more))
 
 
 @pytest.mark.parametrize("name", WITH_WEIGHTS)
@@ -46,26 +46,26 @@ def test_tiny_weights_are_reproducible_and_small_and_load_from_s3(name, s3_url, 
 
 def test_noncommercial_weights_need_the_recipes_word_before_they_are_fetched():
     with pytest.raises(RecipeError, match=r"modalities\.imagebind: .*CC-BY-NC-SA-4\.0.*accept_license: CC-BY-NC-SA"):
-        woven({"imagebind": {}})
+        graph_of({"imagebind": {}})
     with pytest.raises(WeightsError, match=r"imagebind_huge\.pth: can't be fetched"):
-        woven({"imagebind": {}}, accept_license="CC-BY-NC-SA-4.0")
+        graph_of({"imagebind": {}}, accept_license="CC-BY-NC-SA-4.0")
 
 
 def test_all_weights_that_need_a_word_are_named_at_once():
     modalities = {"imagebind": {}, "imagebind_global": {}, "depth": {"weights": "apple/DepthPro-hf"}, "human_poses": {}}
     with pytest.raises(RecipeError) as caught:
-        woven(modalities, accept_license=["MIT"])
+        graph_of(modalities, accept_license=["MIT"])
     named = [line.split(":")[0] for line in str(caught.value).splitlines()]
     assert sorted(named) == ["modalities.depth", "modalities.human_poses", "modalities.imagebind"]
 
 
 def test_weights_without_a_default_say_where_to_get_them():
     with pytest.raises(RecipeError, match=r"human_poses has no default weights; get them from https://github\.com"):
-        woven({"human_poses": {}, "det": {"weights": "tiny"}})
+        graph_of({"human_poses": {}, "det": {"weights": "tiny"}})
 
 
 def test_tiny_weights_need_no_licence_and_say_what_they_are():
-    cards = woven({"imagebind": {}, "dinov2": {"weights": "facebook/dinov2-large"}, "ocr": {}}, weights="tiny").cards
+    cards = graph_of({"imagebind": {}, "dinov2": {"weights": "facebook/dinov2-large"}, "ocr": {}}, weights="tiny").cards
     for name in ("imagebind", "dinov2"):
         weights = cards[name].weights
         assert weights is not None
@@ -76,4 +76,4 @@ def test_tiny_weights_need_no_licence_and_say_what_they_are():
 
 def test_a_labeler_without_tiny_weights_says_so():
     with pytest.raises(WeightsError, match="Weighty has no tiny weights"):
-        woven({"weighty": odd("Weighty")}, weights="tiny")
+        graph_of({"weighty": odd("Weighty")}, weights="tiny")
