@@ -18,7 +18,7 @@ from ..dataset.ledger import Failure
 from ..plan.steps import Step
 from .chunks import Chunk
 from .commit import Result
-from .loaded_models import Bench
+from .loaded_models import LoadedModels
 from .runner import Fault, Outcome, Poison
 
 
@@ -38,7 +38,7 @@ class Made:
 class ChunkLabeling:
     """One chunk going through a stage's steps."""
 
-    bench: Bench
+    models: LoadedModels
     unit: Unit
     chunk: Chunk
     steps: Sequence[Step]
@@ -63,13 +63,13 @@ class ChunkLabeling:
 
     @property
     def _views(self) -> int:
-        return self.bench.config.views.count
+        return self.models.config.views.count
 
     def _on(self, name: str) -> str:
-        return self.bench.cards[name].on
+        return self.models.cards[name].on
 
     def _kind(self, name: str) -> Kind:
-        return self.bench.cards[name].label_kind
+        return self.models.cards[name].label_kind
 
     def _step(self, step: Step, labels: Mapping[str, list[Outcome]]) -> dict[str, list[Outcome]]:
         """The step's outcomes for all items of the chunk; an item is a sample, or a sample's view."""
@@ -85,7 +85,7 @@ class ChunkLabeling:
                 given[place] = hindrance
         outcomes = {name: [given.get(place) for place in range(len(items))] for name in step.modalities}
         if ready:
-            found = self.bench.runner(step).run(self._batch(step, items, ready, needs))
+            found = self.models.runner(step).run(self._batch(step, items, ready, needs))
             for name in step.modalities:
                 for place, outcome in zip(ready, found[name], strict=True):
                     outcomes[name][place] = outcome
@@ -148,17 +148,17 @@ class ChunkLabeling:
 
     def _keep(self, name: str, outcomes: list[Outcome]) -> None:
         """Tokens, encoded labels and failures of one modality's outcomes in this chunk."""
-        result, card = self.made.of(name), self.bench.cards[name]
+        result, card = self.made.of(name), self.models.cards[name]
         rows = self._in_frame(name, outcomes, "view")
         tokens: list[np.ndarray | Fault | None] = []
-        if card.keeps_tokens and not self.bench.config.collect:
-            tokens = _tokenise(self.bench.tokenizer(name), rows)
+        if card.keeps_tokens and not self.models.config.collect:
+            tokens = _tokenise(self.models.tokenizer(name), rows)
             result.tokens += [None if isinstance(ids, Fault) else ids for ids in tokens]
-        if self.bench.keeps_encoded(name):
+        if self.models.keeps_encoded(name):
             kind = card.label_kind
             encoded = _encoded(kind, outcomes)
             result.labels += encoded
-            if name in self.bench.config.collect:
+            if name in self.models.config.collect:
                 result.sample += _encoded(kind, rows) if kind.spatial and rows is not outcomes else encoded
         result.failures += self._failures(name, outcomes, tokens)
 

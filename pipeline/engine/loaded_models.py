@@ -12,7 +12,7 @@ from .config import StageConfig
 from .runner import Runner
 
 
-class Bench:
+class LoadedModels:
     """The stage's labelers and tokenizers, each loaded when it is first needed."""
 
     def __init__(self, config: StageConfig, store: Store) -> None:

@@ -18,7 +18,7 @@ from .chunks import Decoder, Wanted
 from .commit import amend_result, write_rejections, write_result
 from .config import StageConfig
 from .labeling import ChunkLabeling, Made, Poison
-from .loaded_models import Bench
+from .loaded_models import LoadedModels
 from .payload import Parcel
 from .runner import Fault, Outcome
 from .unit_labeler import _item_rows
@@ -36,7 +36,7 @@ class StageWorker:
         self.config = config
         self._graph = config.graph
         self._store = Store(config.output, config.storage_options)
-        self._bench = Bench(config, self._store)
+        self._models = LoadedModels(config, self._store)
         threads = max(2, int(config.stage.num_cpus))
         self._decoder = Decoder(config.views, config.seed, threads)
         self._metrics: UnitMetrics | None = None
@@ -68,7 +68,7 @@ class StageWorker:
     def load(self) -> None:
         """Loads all labelers of the stage; otherwise each is loaded when it is first needed."""
         for step in self.config.stage.steps:
-            self._bench.runner(step)
+            self._models.runner(step)
 
     def try_out(self, parcel: Parcel, step: str, poison: Poison) -> None:
         """Labels and tokenises by the steps up to `step`, and writes nothing."""
@@ -90,7 +90,7 @@ class StageWorker:
         wanted = Wanted(any(step.on == "view" for step in steps), any(step.on == "image" for step in steps))
         for chunk in self._decoder.chunks(parcel.samples, parcel.chunks, wanted):
             made.decodes += chunk.decodes
-            ChunkLabeling(self._bench, parcel.unit, chunk, steps, known, poison, made).run(making)
+            ChunkLabeling(self._models, parcel.unit, chunk, steps, known, poison, made).run(making)
         return made
 
     def _known_labels(self, parcel: Parcel, steps: Sequence[Step], making: set[str]) -> dict[str, list[Outcome]]:
