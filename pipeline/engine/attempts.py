@@ -15,7 +15,7 @@ from typing import Any
 from ..dataset.layout import ATTEMPTS
 from ..storage.store import Store
 from .config import StageConfig
-from .payload import Parcel
+from .payload import UnitPayload
 from .runner import Fault, Poison
 
 SUSPICIOUS = 3
@@ -45,7 +45,7 @@ class Attempts:
             self._store.delete(f"{self._folder}/{entry.name}")
 
 
-def find_poison(worker_class: type, config: StageConfig, parcel: Parcel) -> Poison:
+def find_poison(worker_class: type, config: StageConfig, payload: UnitPayload) -> Poison:
     """The samples and steps that kill their process, found by sending each sample alone through a process of its own.
 
     worker_class: of which each process makes one, from `config`, to call its `try_out`. Nothing is written meanwhile.
@@ -57,8 +57,8 @@ def find_poison(worker_class: type, config: StageConfig, parcel: Parcel) -> Pois
     poison: dict[tuple[int, str], Fault] = {}
     probe = probe_class.remote(worker_class, config)
     steps = [step.name for step in config.stage.steps]
-    for index in range(len(parcel.samples)):
-        block = _alone(parcel, index).to_table()
+    for index in range(len(payload.samples)):
+        block = _alone(payload, index).to_table()
         for step in steps:
             deadly = [name for at, name in poison if at == index]
             deaths: list[ActorDiedError] = []
@@ -82,17 +82,17 @@ class Probe:
         self._worker = worker_class(config)
 
     def try_step(self, block, step: str, deadly: list[str]) -> None:
-        """Labels the only sample of the parcel in `block` by the steps up to `step`, less the deadly ones."""
-        parcel = next(iter(Parcel.from_table(block)))
-        self._worker.try_out(parcel, step, {(0, name): Fault("killed its process", "ProcessDied") for name in deadly})
+        """Labels the only sample of the payload in `block` by the steps up to `step`, less the deadly ones."""
+        payload = next(iter(UnitPayload.from_table(block)))
+        self._worker.try_out(payload, step, {(0, name): Fault("killed its process", "ProcessDied") for name in deadly})
 
 
-def _alone(parcel: Parcel, index: int) -> Parcel:
+def _alone(payload: UnitPayload, index: int) -> UnitPayload:
     return replace(
-        parcel,
-        samples=[parcel.samples[index]],
+        payload,
+        samples=[payload.samples[index]],
         chunks=[(0, 1)],
-        labels={name: _own(labels, len(parcel.samples), index) for name, labels in parcel.labels.items()},
+        labels={name: _own(labels, len(payload.samples), index) for name, labels in payload.labels.items()},
     )
 
 

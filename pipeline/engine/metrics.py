@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ray.util.metrics import Counter
 
-from .payload import Parcel
+from .payload import UnitPayload
 
 
 class UnitMetrics:
@@ -16,9 +16,9 @@ class UnitMetrics:
         self._units = Counter("tokenloom_units", "Units that a stage has finished.", tag_keys=("stage",))
         self._seconds = Counter("tokenloom_seconds", "Seconds that a stage has worked.", tag_keys=("stage",))
 
-    def add(self, stage: str, parcel: Parcel, modalities: tuple[str, ...]) -> None:
-        """Adds what the stage came to: its modalities' entries in `parcel.done`."""
-        mine = {name: result for name, result in parcel.done.items() if name in modalities}
+    def add(self, stage: str, payload: UnitPayload, modalities: tuple[str, ...]) -> None:
+        """Adds what the stage came to: its modalities' entries in `payload.done`."""
+        mine = {name: result for name, result in payload.done.items() if name in modalities}
         for name, (rows, failed, _) in mine.items():
             self._labels.inc(rows, {"modality": name})
             if failed:

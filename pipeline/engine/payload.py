@@ -1,4 +1,4 @@
-"""Parcel: one unit on its way through the stages, as a row of a Ray Data block."""
+"""UnitPayload: one unit on its way through the stages, as a row of a Ray Data block."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Parcel:
+class UnitPayload:
     """A unit's samples with what the stages so far made of them.
 
     todo: the modalities that the output lacks for this unit. samples: images are None once no later stage looks at
@@ -39,7 +39,7 @@ class Parcel:
     decodes: int = 0
 
     @classmethod
-    def of(cls, samples: UnitSamples, todo: tuple[str, ...]) -> Parcel:
+    def of(cls, samples: UnitSamples, todo: tuple[str, ...]) -> UnitPayload:
         size = sum(len(sample.image or b"") for sample in samples.samples)
         return cls(samples.unit, todo, samples.samples, samples.rejected, chunk_bounds(samples.samples), bytes=size)
 
@@ -69,8 +69,8 @@ class Parcel:
         )
 
     @classmethod
-    def from_table(cls, table: pa.Table) -> Iterator[Parcel]:
-        """The parcels in a block, one per row."""
+    def from_table(cls, table: pa.Table) -> Iterator[UnitPayload]:
+        """The payloads in a block, one per row."""
         for head_text, blobs in zip(table["head"], table["blobs"], strict=True):
             head: dict[str, Any] = json.loads(head_text.as_py())
             images, *labels = blobs.as_py()

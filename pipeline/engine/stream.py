@@ -14,7 +14,7 @@ from ..corpus.corpus import Corpus, CorpusSettings, Shard, UnitLimits
 from ..corpus.units import Unit
 from ..plan.worklist import Work
 from .config import StageConfig
-from .payload import Parcel
+from .payload import UnitPayload
 from .stage import StageWorker
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageCo
     # No CPUs are set aside for reading: it waits for the disk or the network, and differs in that from the stages, so
     # that Ray doesn't fuse it into their actors.
     dataset = dataset.map_batches(
-        read_parcels,  # type: ignore[arg-type] - Ray wants a type variable that pyarrow.Table can't bind
+        read_units,  # type: ignore[arg-type] - Ray wants a type variable that pyarrow.Table can't bind
         fn_args=(reader,),
         batch_format="pyarrow",
         num_cpus=0,
@@ -89,8 +89,8 @@ def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageCo
         raise EngineError(_cause(error)) from None
 
 
-def read_parcels(block: pa.Table, reader: ReaderConfig) -> Iterator[pa.Table]:
-    """A reading task: the parcels of the pieces of work in `block`, one table each."""
+def read_units(block: pa.Table, reader: ReaderConfig) -> Iterator[pa.Table]:
+    """A reading task: the payloads of the pieces of work in `block`, one table each."""
     corpus = Corpus(reader.corpus)
     left = reader.limit if reader.limit is not None else sys.maxsize
     for text in block["work"]:
@@ -99,7 +99,7 @@ def read_parcels(block: pa.Table, reader: ReaderConfig) -> Iterator[pa.Table]:
             for unit in islice(corpus.read(shard, raw["start"], raw["stop"], reader.limits), raw["units"]):
                 if raw["keys"] is not None:
                     unit.samples = [sample for sample in unit.samples if sample.key in raw["keys"]]
-                yield Parcel.of(unit, tuple(raw["todo"])).to_table()
+                yield UnitPayload.of(unit, tuple(raw["todo"])).to_table()
                 left -= unit.unit.count
                 if left <= 0:
                     return

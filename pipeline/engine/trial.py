@@ -16,7 +16,7 @@ from ..plan.recipe import Recipe
 from ..plan.stages import Stage
 from ..plan.steps import step_graph
 from .config import StageConfig
-from .payload import Parcel
+from .payload import UnitPayload
 from .stage import StageWorker
 
 
@@ -51,7 +51,7 @@ def label_here(recipe: Recipe, samples: Sequence[Sample]) -> Trial:
     worker.load()
     loading = perf_counter() - began
     unit = UnitSamples(Unit("here-000000000000", 0, None, len(samples)), list(samples))
-    made = worker.make(Parcel.of(unit, tuple(graph.cards)), graph.steps, {})
+    made = worker.make(UnitPayload.of(unit, tuple(graph.cards)), graph.steps, {})
     labels = {}
     for name, card in graph.cards.items():
         kind, result = card.label_kind, made.of(name)

@@ -37,7 +37,7 @@ from tokenloom.labelers.plugins.registry import find_labeler
 from tokenloom.pipeline.corpus.corpus import Corpus, UnitLimits
 from tokenloom.pipeline.dataset.manifest import PATH
 from tokenloom.pipeline.engine.config import stage_configs
-from tokenloom.pipeline.engine.payload import Parcel
+from tokenloom.pipeline.engine.payload import UnitPayload
 from tokenloom.pipeline.engine.stage import StageWorker
 from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.plan.recipe import parse_recipe
@@ -92,18 +92,18 @@ def measure(name: str, folder: Path, images: int, rounds: int) -> Figures:
     weights = network.write(folder / "weights")
     _weave(folder, tar, network.needs)
     settings = {name: {**network.settings, "weights": str(weights), "keep": "labels"}}
-    worker, parcel = _worker(folder, tar, {**network.needs, **settings}, name)
+    worker, payload = _worker(folder, tar, {**network.needs, **settings}, name)
     worker.load()
     (runner,) = worker._bench._runners.values()
     with recorded(runner.labeler) as first:
-        _, failed, _ = worker.process(parcel).done[name]
+        _, failed, _ = worker.process(payload).done[name]
     if failed or not first.calls:
         raise SystemExit(f"{name}: {failed} labels failed, {len(first.calls)} calls of its network were seen")
     stage, bare, shares = [], [], []
     for _ in range(rounds):
         _forget(folder, name)
         with recorded(runner.labeler) as record:
-            stage.append(_timed(lambda: worker.process(parcel)))
+            stage.append(_timed(lambda: worker.process(payload)))
         shares.append(record.seconds / stage[-1])
         bare.append(_timed(lambda: replay(first.calls)))
     ratios = median(one / other for one, other in zip(bare, stage, strict=True))
@@ -170,11 +170,11 @@ def _timed(action: Callable[[], Any]) -> float:
 def _weave(folder: Path, tar: Path, modalities: Mapping[str, Any]) -> None:
     """Makes what the labeler needs, so that its own stage finds it in the dataset."""
     for name in modalities:
-        worker, parcel = _worker(folder, tar, modalities, name)
-        worker.process(parcel)
+        worker, payload = _worker(folder, tar, modalities, name)
+        worker.process(payload)
 
 
-def _worker(folder: Path, tar: Path, modalities: Mapping[str, Any], name: str) -> tuple[StageWorker, Parcel]:
+def _worker(folder: Path, tar: Path, modalities: Mapping[str, Any], name: str) -> tuple[StageWorker, UnitPayload]:
     """A worker for the step that makes `name` alone, and the corpus as one unit."""
     recipe = parse_recipe(
         {
@@ -190,7 +190,7 @@ def _worker(folder: Path, tar: Path, modalities: Mapping[str, Any], name: str) -
     (config,) = stage_configs(plan, [Stage(name, (step,), 2.0, 0.0, 1, 1)])
     (work,) = plan.works
     (unit,) = Corpus(recipe.corpus).read(work.shard, work.start, work.stop, UnitLimits(10_000, 2**40))
-    return StageWorker(config), Parcel.of(unit, (name,))
+    return StageWorker(config), UnitPayload.of(unit, (name,))
 
 
 def _forget(folder: Path, name: str) -> None:

@@ -143,13 +143,13 @@ def test_tars_of_horrors(photos, odd_images, bad_images, tmp_path):
     (tmp_path / "corpus" / "b.tar").write_bytes(second[: len(second) * 2 // 3])
     (tmp_path / "corpus" / "c.tar").write_bytes(tar_bytes([]))
     (tmp_path / "corpus" / "d.tar").write_bytes(b"no tar at all" * 100)
-    parcels = weave(f"{tmp_path}/corpus/*.tar", tmp_path / "out")
+    payloads = weave(f"{tmp_path}/corpus/*.tar", tmp_path / "out")
     keys = {key for key, _ in labels_of(tmp_path / "out", "rgb")}
     survivors = {key for key in keys if key.startswith("second/")}
     assert 0 < len(survivors) < len(photos)
     good = {*photos, *survivors, *(stem(name) for name in odd_images)}
     check(tmp_path / "out", good, {stem(name): words for name, (_, words) in bad_images.items()})
-    reasons = " | ".join(f"{one.key}: {one.reason}" for parcel in parcels for one in parcel.rejected)
+    reasons = " | ".join(f"{one.key}: {one.reason}" for payload in payloads for one in payload.rejected)
     for words in ("..", "absolute", "link", "same key", "b.tar", "d.tar"):
         assert words in reasons, reasons
 
@@ -160,9 +160,9 @@ def test_parquet_of_horrors(photos, odd_images, bad_images, tmp_path):
     data = [photos["rocket"], *images.values(), *[photos["rocket"]] * 3, None]
     captions = [str(HOSTILE_CAPTIONS.get(key, key)).encode("utf-8", "replace").decode() for key in keys]
     (tmp_path / "corpus.parquet").write_bytes(parquet_bytes({"key": keys, "jpg": data, "caption": captions}))
-    parcels = weave(tmp_path / "corpus.parquet", tmp_path / "out")
+    payloads = weave(tmp_path / "corpus.parquet", tmp_path / "out")
     check(tmp_path / "out", {*photos, *odd_images, "a.b.c/d"}, {name: words for name, (_, words) in bad_images.items()})
-    rejected = {one.error for parcel in parcels for one in parcel.rejected}
+    rejected = {one.error for payload in payloads for one in payload.rejected}
     assert {"UnsafeKey", "NoImage", "DuplicateKey"} <= rejected
 
 

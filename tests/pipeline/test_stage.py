@@ -114,15 +114,15 @@ def test_the_bytes_do_not_depend_on_how_steps_are_grouped(corpus_folder, tmp_pat
 def test_an_added_modality_reads_kept_labels_instead_of_images(corpus_folder, tmp_path):
     weave_here(recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("MeanColour")}))
     both = recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("MeanColour"), "doubled": odd("Doubled")})
-    (parcel,) = weave_here(both)
-    assert parcel.decodes == 0
-    assert list(parcel.done) == ["doubled"]
+    (payload,) = weave_here(both)
+    assert payload.decodes == 0
+    assert list(payload.done) == ["doubled"]
 
 
 def test_eight_light_labelers_cost_one_decode(corpus_folder, tmp_path):
     modalities = {"rgb": {"keep": "labels"}, "canny_edge": {"keep": "labels"}, "metadata": {"keep": "labels"}}
-    (parcel,) = weave_here(recipe(corpus_folder, tmp_path / "out", {**modalities, "mean_colour": odd("MeanColour")}))
-    assert parcel.decodes == len(KEYS)
+    (payload,) = weave_here(recipe(corpus_folder, tmp_path / "out", {**modalities, "mean_colour": odd("MeanColour")}))
+    assert payload.decodes == len(KEYS)
 
 
 def test_views_are_crops_of_the_sample(corpus_folder, tmp_path):

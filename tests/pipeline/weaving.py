@@ -10,7 +10,7 @@ from typing import Any
 from tokenloom.pipeline.corpus.corpus import Corpus, UnitLimits
 from tokenloom.pipeline.dataset.manifest import PATH
 from tokenloom.pipeline.engine.config import StageConfig, stage_configs
-from tokenloom.pipeline.engine.payload import Parcel
+from tokenloom.pipeline.engine.payload import UnitPayload
 from tokenloom.pipeline.engine.stage import StageWorker
 from tokenloom.pipeline.plan.plan import Plan, make_plan
 from tokenloom.pipeline.plan.recipe import Recipe, parse_recipe
@@ -27,7 +27,7 @@ def odd(name: str, **more: Any) -> dict[str, Any]:
     return {"labeler": f"odd_labelers:{name}", "keep": "labels", **more}
 
 
-def weave_here(recipe: Recipe, split: bool = False) -> list[Parcel]:
+def weave_here(recipe: Recipe, split: bool = False) -> list[UnitPayload]:
     """Runs what the output lacks through stage workers in this process; labels only, so that nothing is fitted.
 
     split: every step a stage of its own, instead of one stage of all.
@@ -40,10 +40,10 @@ def weave_here(recipe: Recipe, split: bool = False) -> list[Parcel]:
     for work in plan.works:
         limits = UnitLimits(recipe.units.samples, recipe.units.bytes)
         for unit in corpus.read(work.shard, work.start, work.stop, limits):
-            parcel = Parcel.of(unit, work.todo)
+            payload = UnitPayload.of(unit, work.todo)
             for worker in workers:
-                parcel = next(Parcel.from_table(worker.process(parcel).to_table()))
-            done.append(parcel)
+                payload = next(UnitPayload.from_table(worker.process(payload).to_table()))
+            done.append(payload)
     return done
 
 
