@@ -20,7 +20,7 @@ from ...labelers.plugins.conformance import check_labeler
 from ...labelers.plugins.registry import describe_labelers, find_labeler
 from ...labelers.plugins.scaffold import skeleton
 from ..corpus.samples import Sample
-from ..engine.trial import Labels, label_here
+from ..engine.trial import Labels, label_in_process
 from ..plan.recipe import Recipe, RecipeError, parse_recipe
 from ..plan.steps import validated
 from ..plan.weights import localise
@@ -110,7 +110,7 @@ def label(
     """
     recipe = _recipe(modalities, weights, accepted)
     samples = [_sample(path) for path in images]
-    trial = label_here(recipe, samples)
+    trial = label_in_process(recipe, samples)
     folder.mkdir(parents=True, exist_ok=True)
     for index, sample in enumerate(samples):
         print(sample.key)

@@ -8,7 +8,7 @@ from itertools import islice
 
 from ..corpus.corpus import Corpus, UnitLimits
 from ..plan.plan import Plan
-from .trial import label_here
+from .trial import label_in_process
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ def calibrate(plan: Plan, count: int) -> Estimate | None:
     samples = [sample for unit in islice(units, 1) for sample in unit.samples]
     if not samples:
         return None
-    label_here(plan.recipe, samples[:1])  # loads what is loaded once: libraries, weights into the page cache
+    label_in_process(plan.recipe, samples[:1])  # loads what is loaded once: libraries, weights into the page cache
     began = time.perf_counter()
-    trial = label_here(plan.recipe, samples)
+    trial = label_in_process(plan.recipe, samples)
     spent = time.perf_counter() - began - trial.loading
     overhead = max(0.0, spent - sum(trial.seconds.values()))
     return Estimate(len(samples), sum(len(s.image or b"") for s in samples), trial.seconds, overhead)

@@ -40,7 +40,7 @@ class Trial:
     loading: float
 
 
-def label_here(recipe: Recipe, samples: Sequence[Sample]) -> Trial:
+def label_in_process(recipe: Recipe, samples: Sequence[Sample]) -> Trial:
     """The recipe's labels of `samples`. Nothing is tokenised or written."""
     began = perf_counter()
     graph = step_graph(recipe)
