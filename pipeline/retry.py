@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .cluster.session import cluster_size, start_ray
-from .corpus.corpus import Corpus, Shard, UnitLimits
+from .cluster.session import start_ray
+from .corpus.corpus import Corpus, Shard
 from .corpus.units import Unit
-from .dataset.layout import CORPUS, QUARANTINE
-from .dataset.ledger import Failure
+from .dataset.layout import LEDGER, MANIFEST, ledger_folder
 from .dataset.manifest import DatasetError, Manifest, ModalityCard, require_manifest
-from .engine.config import stage_configs
-from .engine.stream import ReaderConfig, stream
+from .dataset.reader import ColumnReader
+from .engine.config import Mode
 from .engine.tally import Tally
 from .plan.plan import Plan
 from .plan.recipe import Recipe, parse_recipe
-from .plan.stages import stages
 from .plan.steps import step_graph
 from .plan.worklist import Work
+from .run import RunListener, label_units
 from .storage.store import Store
 
 
@@ -28,14 +27,14 @@ def retry(
     url: str,
     modalities: Sequence[str] = (),
     storage_options: Mapping[str, Any] | None = None,
-    watch: Callable[[Tally], None] = lambda tally: None,
+    listener: RunListener | None = None,
 ) -> Tally:
     """Labels the quarantined samples again and puts what they come to into the shards; what fails again stays listed.
 
     modalities: only these, and what is made from them; by default all. Samples that the corpus reader refused aren't
     tried: the corpus is as it is. Raises DatasetError where the corpus or a labeler has changed since.
     """
-    store = Store(url, storage_options)
+    store, listener = Store(url, storage_options), listener or RunListener()
     manifest = require_manifest(store)
     recipe = recipe_of(manifest, url, storage_options or {})
     graph = step_graph(recipe)
@@ -44,16 +43,14 @@ def retry(
     graph = replace(graph, cards={name: manifest.modalities[name] for name in graph.cards})
     chosen = graph.downstream(modalities or list(graph.cards))
     shards = {shard.id: shard for shard in Corpus(recipe.corpus).shards()}
-    works = _works(store, shards, chosen)
+    works = _works(ColumnReader(store, graph.cards, manifest.views["count"]), shards, chosen)
     tally = Tally(url, graph.cards)
     if works:
         start_ray()
         plan = Plan(recipe, graph, manifest, list(shards.values()), {}, works)
-        groups = stages(graph, recipe, *cluster_size())
-        reader = ReaderConfig(recipe.corpus, UnitLimits(**manifest.units), None)
-        for result in stream(works, reader, stage_configs(plan, groups, amends=True)):
+        for result in label_units(plan, works, Mode.REPAIR):
             tally.add(result)
-            watch(tally)
+            listener.labelled(tally)
     return tally
 
 
@@ -69,7 +66,7 @@ def recipe_of(manifest: Manifest, url: str, storage_options: Mapping[str, Any]) 
             "modalities": {name: _settings(card) for name, card in manifest.modalities.items()},
             "storage_options": dict(storage_options),
         },
-        f"{url}/dataset.json",
+        f"{url}/{MANIFEST}",
     )
 
 
@@ -99,16 +96,14 @@ def _same_labeler(name: str, old: ModalityCard, new: ModalityCard) -> None:
             )
 
 
-def _works(store: Store, shards: Mapping[str, Shard], modalities: Sequence[str]) -> list[Work]:
+def _works(reader: ColumnReader, shards: Mapping[str, Shard], modalities: Sequence[str]) -> list[Work]:
     """One piece per unit with failures: the modalities that have some, and the samples."""
     todo: dict[Unit, dict[str, set[str]]] = defaultdict(dict)
     for name in modalities:
-        for entry in store.list(f"{QUARANTINE}/{name}"):
-            unit = Unit.parse(entry.name.removesuffix(".jsonl"))
-            if unit is None or name == CORPUS:
-                continue
-            lines = store.read(f"{QUARANTINE}/{name}/{entry.name}").splitlines()
-            todo[unit][name] = {Failure.from_line(line).key for line in lines}
+        for entry in reader.store.list(ledger_folder(name)):
+            unit = Unit.parse(entry.name.removesuffix(f".{LEDGER}"))
+            if unit is not None:
+                todo[unit][name] = {failure.key for failure in reader.failures(unit, name)}
     works = []
     for unit, failed in sorted(todo.items()):
         if unit.shard not in shards:

@@ -2,55 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 from ..tokenizers.contract.tokenizer import Tokenizer
 from .cluster.raylet import raylet_watched
 from .cluster.session import cluster_size, start_ray
 from .corpus.corpus import UnitLimits
-from .dataset.layout import ATTEMPTS, QUARANTINE, TOKENIZERS
-from .dataset.manifest import PATH, ModalityCard, read_manifest
-from .engine.config import stage_configs
-from .engine.stream import ReaderConfig, stream
+from .dataset.dataset import Dataset, open_dataset
+from .dataset.layout import ATTEMPTS, MANIFEST, ledger_folder, tokenizer_folder
+from .dataset.manifest import ModalityCard, read_manifest
+from .engine.config import Mode, stage_configs
+from .engine.stream import ReaderConfig, UnitResult, stream
 from .engine.tally import Tally
 from .fitting.fit import provide_tokenizer, vocabulary_for
+from .fitting.listener import FitListener
 from .fitting.sample import given_tokenizer, needs_vocabulary, remove_sample, store_vocabulary, to_collect
-from .plan.plan import Plan
-from .plan.recipe import RecipeError
+from .plan.plan import Plan, make_plan
+from .plan.recipe import Recipe, RecipeError, load_recipe, parse_recipe
 from .plan.stages import stages
 from .plan.tokenizer_choice import perceptual_source
 from .plan.weights import localise
 from .plan.worklist import Work, sample_of
 from .storage.store import Store
 
-if TYPE_CHECKING:
-    from ..tokenizers.fitting.figures import Figures
-    from ..tokenizers.fitting.settings import FitSettings
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-from .dataset.dataset import Dataset, open_dataset
-from .plan.plan import make_plan
-from .plan.recipe import Recipe, load_recipe, parse_recipe
+def run(recipe: str | Path | Mapping[str, Any] | Recipe, *, limit: int | None = None) -> Dataset:
+    """Makes what the recipe describes and the output lacks, and opens the dataset.
+
+    recipe: a file, the name of a shipped recipe, its content as a dict, or a Recipe. limit: stop after the unit that
+    holds the limit-th sample. Ray is started where it isn't running, and left running.
+
+    Raises RecipeError for a mistake in the recipe, DatasetError where the output was made otherwise,
+    TooManyFailuresError past `max_failures`, EngineError and StorageError where the run can't go on.
+    """
+    if isinstance(recipe, Mapping):
+        recipe = parse_recipe(recipe)
+    elif not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe)
+    execute(make_plan(recipe), limit=limit)
+    return open_dataset(recipe.output, recipe.storage_options)
+
+
+class RunListener(FitListener):
+    """Told what a run does, while it does it."""
+
+    def labelled(self, tally: Tally) -> None:
+        """One more unit is done."""
 
 
 def execute(
-    plan: Plan,
-    replacing: Sequence[str] = (),
-    limit: int | None = None,
-    watch: Callable[[Tally], None] = lambda tally: None,
-    say: Callable[[str], None] = lambda text: None,
-    watch_fit: Callable[[Figures, FitSettings], None] = lambda figures, settings: None,
+    plan: Plan, replacing: Sequence[str] = (), limit: int | None = None, listener: RunListener | None = None
 ) -> Tally:
-    """Makes what the plan lists. `watch` is called after every unit, `say` with what begins, `watch_fit` with the
-    figures of a network's training.
+    """Makes what the plan lists.
 
     Raises TooManyFailuresError, EngineError, StorageError; whatever is committed by then stays and isn't made again.
     """
-    recipe = plan.recipe
+    recipe, listener = plan.recipe, listener or RunListener()
     store = Store(recipe.output, recipe.storage_options)
     _remove(store, plan.graph.downstream(replacing))
     tally = Tally(recipe.output, plan.graph.cards)
@@ -58,31 +68,31 @@ def execute(
         start_ray()
         with raylet_watched():
             plan = _published(plan, store)
-            tally.cards = plan.graph.cards
             if plan.to_fit:
-                plan = _fit(plan, store, say, watch_fit)
-                tally.cards = plan.graph.cards
-            say("labelling")
-            for result in _stream(plan, plan.works, limit=limit):
+                plan = _fit(plan, store, listener)
+            tally.cards = plan.graph.cards
+            listener.say("labelling")
+            for result in label_units(plan, plan.works, Mode.COMMIT, limit):
                 tally.add(result)
-                watch(tally)
+                listener.labelled(tally)
                 tally.check(recipe.max_failures)
     _finish(plan, store)
     return tally
 
 
-def _stream(plan: Plan, works: Sequence[Work], limit: int | None = None, collect: Iterable[str] = ()):
+def label_units(plan: Plan, works: Sequence[Work], mode: Mode, limit: int | None = None) -> Iterator[UnitResult]:
+    """Streams the units of `works`, at least `limit` samples of them, through the stages that they need."""
     recipe = plan.recipe
     groups = stages(plan.graph, recipe, *cluster_size())
-    if collect:
-        wanted = plan.graph.made_for(list(collect), kept=False)
+    if mode is Mode.SAMPLE:
+        wanted = plan.graph.made_for(works[0].todo, kept=False)
         groups = [replace(g, steps=tuple(s for s in g.steps if wanted & set(s.modalities))) for g in groups]
         groups = [group for group in groups if group.steps]
     reader = ReaderConfig(recipe.corpus, UnitLimits(recipe.units.samples, recipe.units.bytes), limit)
-    return stream(works, reader, stage_configs(plan, groups, collect))
+    return stream(works, reader, stage_configs(plan, groups, mode))
 
 
-def _fit(plan: Plan, store: Store, say: Callable[[str], None], watch: Callable[[Figures, FitSettings], None]) -> Plan:
+def _fit(plan: Plan, store: Store, listener: RunListener) -> Plan:
     """Puts labels of a sample of the corpus aside, fits the tokenizers to them and stores them."""
     recipe, cards = plan.recipe, dict(plan.graph.cards)
     given = _given(plan)
@@ -90,17 +100,17 @@ def _fit(plan: Plan, store: Store, say: Callable[[str], None], watch: Callable[[
     lacks_vocabulary = needs_vocabulary(store, cards)
     collect = to_collect(cards, train_vocabulary=lacks_vocabulary and recipe.vocabulary is None)
     if collect:
-        say(f"labelling a sample to fit tokenizers to ({', '.join(collect)})")
-        for _ in _stream(plan, [replace(work, todo=tuple(collect)) for work in sample], collect=collect):
+        listener.say(f"labelling a sample to fit tokenizers to ({', '.join(collect)})")
+        for _ in label_units(plan, [replace(work, todo=tuple(collect)) for work in sample], Mode.SAMPLE):
             pass
     if lacks_vocabulary:
-        say("making the text vocabulary")
+        listener.say("making the text vocabulary")
         store_vocabulary(store, vocabulary_for(recipe, store, cards, sample))
     for name in plan.to_fit:
         if name in collect:
-            say(f"fitting the tokenizer of {name}")
+            listener.say(f"fitting the tokenizer of {name}")
         whence = perceptual_source(recipe, name)
-        cards[name] = provide_tokenizer(store, name, cards[name], recipe.seed, given.get(name), watch, say, whence)
+        cards[name] = provide_tokenizer(store, name, cards[name], recipe.seed, given.get(name), listener, whence)
     manifest = replace(plan.manifest, modalities={**plan.manifest.modalities, **cards})
     plan = _published(replace(plan, manifest=manifest, graph=replace(plan.graph, cards=cards)), store)
     remove_sample(store, collect)
@@ -123,9 +133,9 @@ def _given(plan: Plan) -> dict[str, Tokenizer]:
 
 def _remove(store: Store, modalities: Sequence[str]) -> None:
     for name in modalities:
-        for prefix in (name, f"{QUARANTINE}/{name}", f"{TOKENIZERS}/{name}"):
-            for entry in store.list(prefix):
-                store.delete(f"{prefix}/{entry.name}")
+        for folder in (name, ledger_folder(name), tokenizer_folder(name)):
+            for entry in store.list(folder):
+                store.delete(f"{folder}/{entry.name}")
     remove_sample(store, modalities)
 
 
@@ -137,7 +147,7 @@ def _published(plan: Plan, store: Store) -> Plan:
     cards = {name: _fitted(card, theirs.get(name)) for name, card in plan.manifest.modalities.items()}
     manifest = replace(plan.manifest, modalities=cards | {n: c for n, c in theirs.items() if n not in cards})
     if manifest != now:
-        store.replace(PATH, manifest.to_bytes())
+        store.replace(MANIFEST, manifest.to_bytes())
     return replace(
         plan, manifest=manifest, graph=replace(plan.graph, cards={name: cards[name] for name in plan.graph.cards})
     )
@@ -158,20 +168,3 @@ def _finish(plan: Plan, store: Store) -> None:
     cards = _published(plan, store).manifest.modalities
     if all(card.tokens is None or card.tokens.spec is not None for card in cards.values()):  # no driver is fitting
         remove_sample(store, list(cards))
-
-
-def run(recipe: str | Path | Mapping[str, Any] | Recipe, *, limit: int | None = None) -> Dataset:
-    """Makes what the recipe describes and the output lacks, and opens the dataset.
-
-    recipe: a file, the name of a shipped recipe, its content as a dict, or a Recipe. limit: stop after the unit that
-    holds the limit-th sample. Ray is started where it isn't running, and left running.
-
-    Raises RecipeError for a mistake in the recipe, DatasetError where the output was made otherwise,
-    TooManyFailuresError past `max_failures`, EngineError and StorageError where the run can't go on.
-    """
-    if isinstance(recipe, Mapping):
-        recipe = parse_recipe(recipe)
-    elif not isinstance(recipe, Recipe):
-        recipe = load_recipe(recipe)
-    execute(make_plan(recipe), limit=limit)
-    return open_dataset(recipe.output, recipe.storage_options)

@@ -28,11 +28,11 @@ def from_png(data: bytes) -> np.ndarray:
     return array if array.ndim == 2 else np.ascontiguousarray(array[..., ::-1])
 
 
-def _to_npy(array: np.ndarray) -> bytes:
+def to_npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
 
 
-def _from_npy(data: bytes) -> np.ndarray:
+def from_npy(data: bytes) -> np.ndarray:
     return np.load(io.BytesIO(data), allow_pickle=False)

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 
 from . import codecs, crops, drawing
-from .codecs import _from_npy, _to_npy
 from .instances import InstanceSet
 from .poses import ATTRIBUTES, Pose, crop_pose
 from .views import View
@@ -60,6 +59,10 @@ class Kind(ABC):
         """The part of a whole image's label that `view` sees, mirrored and scaled as the view is."""
         return label
 
+    def seen_by(self, view: View, label: Any, on: str) -> Any:
+        """A label as `view` sees it, cropped where it is a whole image's. on: what it was made on ("view", "image")."""
+        return self.crop(label, view) if self.spatial and on != "view" else label
+
     def describe(self) -> dict[str, Any]:
         """The spec as JSON; `kind_from` reads it."""
         return {"kind": self.name, **asdict(self)}
@@ -101,10 +104,10 @@ class Image(Kind):
         return label
 
     def encode(self, label: np.ndarray) -> bytes:
-        return _to_npy(label) if self.dtype == "float32" else codecs.to_png(label)
+        return codecs.to_npy(label) if self.dtype == "float32" else codecs.to_png(label)
 
     def decode(self, data: bytes) -> np.ndarray:
-        return _from_npy(data) if self.dtype == "float32" else codecs.from_png(data)
+        return codecs.from_npy(data) if self.dtype == "float32" else codecs.from_png(data)
 
     def crop(self, label: np.ndarray, view: View) -> np.ndarray:
         cut = crops.crop_map(label, view, nearest=self.content == "classes")
@@ -134,10 +137,10 @@ class FeatureMap(Kind):
         return _shaped(label, "float16", (self.channels, self.height, self.width), "feature map")
 
     def encode(self, label: np.ndarray) -> bytes:
-        return _to_npy(label)
+        return codecs.to_npy(label)
 
     def decode(self, data: bytes) -> np.ndarray:
-        return _from_npy(data)
+        return codecs.from_npy(data)
 
     def show(self, label: np.ndarray, image: np.ndarray) -> Shown:
         return drawing.pca_colours(label)
@@ -157,10 +160,10 @@ class Vector(Kind):
         return _shaped(label, "float32", (self.dim,), "vector")
 
     def encode(self, label: np.ndarray) -> bytes:
-        return _to_npy(label)
+        return codecs.to_npy(label)
 
     def decode(self, data: bytes) -> np.ndarray:
-        return _from_npy(data)
+        return codecs.from_npy(data)
 
     def show(self, label: np.ndarray, image: np.ndarray) -> Shown:
         return drawing.draw_bars(label)
@@ -266,10 +269,10 @@ class Embeddings(Kind):
         return label
 
     def encode(self, label: np.ndarray) -> bytes:
-        return _to_npy(label)
+        return codecs.to_npy(label)
 
     def decode(self, data: bytes) -> np.ndarray:
-        return _from_npy(data)
+        return codecs.from_npy(data)
 
     def show(self, label: np.ndarray, image: np.ndarray) -> Shown:
         return drawing.draw_heatmap(label)

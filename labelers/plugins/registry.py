@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 from ..contract.labeler import Labeler
 from ..networks.extras import what_to_install
 
-LABELERS = "tokenloom.labelers"
-TOKENIZERS = "tokenloom.tokenizers"
+LABELER_GROUP = "tokenloom.labelers"
+TOKENIZER_GROUP = "tokenloom.tokenizers"
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ def find(group: str, reference: str, base: type[T]) -> type[T]:
 
 def find_labeler(reference: str) -> type[Labeler]:
     """`find` among the labelers; a modality's name finds the labeler that makes it."""
-    return find(LABELERS, reference, Labeler)
+    return find(LABELER_GROUP, reference, Labeler)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class LabelerRow:
 def describe_labelers() -> list[LabelerRow]:
     """One row per registered labeler class, in the order of their names. Loads no weights."""
     references: dict[str, str] = {}
-    for entry in sorted(metadata.entry_points(group=LABELERS), key=lambda entry: entry.name):
+    for entry in sorted(metadata.entry_points(group=LABELER_GROUP), key=lambda entry: entry.name):
         references.setdefault(entry.value, entry.name)
     return [_describe(name) for name in references.values()]
 

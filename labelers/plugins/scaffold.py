@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import keyword
 
-from .registry import LABELERS, names
+from .registry import LABELER_GROUP, names
 
 LABELER = '''"""{title}: the average colour of the view. Replace it by your own."""
 
@@ -54,7 +54,7 @@ def skeleton(name: str) -> dict[str, str]:
     """
     if not name.isascii() or not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
         raise ValueError(f"{name!r} can't name a labeler: use lower-case letters, digits and _, a letter first")
-    if name in names(LABELERS):
+    if name in names(LABELER_GROUP):
         raise ValueError(f"there is a labeler {name!r} already; choose another name")
     if importlib.util.find_spec(name) is not None:
         raise ValueError(f"there is a module {name!r} already, which would hide the labeler; choose another name")

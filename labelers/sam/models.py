@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ..contract.labeler import Weights
 from ..networks.extras import naming_extras
 from ..networks.hub import CheckpointError, load_model, load_processor, read_config
 from ..networks.state_dicts import read_tensors
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .decoder import Decoder, Seen
-from ..contract.labeler import Weights
+
 
 SAM_WEIGHTS = Weights(
     "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from ..dataset.layout import CORPUS, QUARANTINE
-from ..dataset.ledger import Failure
+from ..dataset.ledger import BrokenLedgerError, Failure, read_ledger
 from ..dataset.manifest import DatasetError, require_manifest
 from ..storage.read_ahead import in_order
 from ..storage.store import Store
@@ -49,11 +49,9 @@ def list_failures(store: Store, modalities: Collection[str] | None = None) -> It
 
 def _read(store: Store, path: str) -> list[Failure]:
     try:
-        return [Failure.from_line(line) for line in store.read(path).splitlines()]
-    except (ValueError, TypeError) as error:
-        raise DatasetError(
-            f"{store.url}/{path}: can't be read ({error}); `tokenloom verify` tells what is broken"
-        ) from None
+        return list(read_ledger(store.read(path)))
+    except BrokenLedgerError as error:
+        raise DatasetError(f"{store.url}/{path}: {error}; `tokenloom verify` tells what else is broken") from None
 
 
 def cases(failures: Iterable[Failure]) -> Iterator[Case]:

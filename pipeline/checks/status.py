@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..corpus.units import Unit
-from ..dataset.finished import Progress, is_complete, list_progress
+from ..dataset.finished import Finished, is_complete, list_finished
 from ..dataset.layout import CORPUS, QUARANTINE
 from ..dataset.manifest import require_manifest
 from ..storage.read_ahead import in_order
@@ -79,7 +79,7 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
     Raises DatasetError where there is no dataset.
     """
     manifest = require_manifest(store)
-    progress = list_progress(store, manifest.modalities)
+    progress = list_finished(store, manifest.modalities)
     failed = (ledgers or LedgerCounts()).read(store)
     units = frozenset().union(*(found.units for found in progress.values()))
     complete, total = estimate_total(units, manifest.corpus.shards)
@@ -114,7 +114,7 @@ def estimate_total(units: frozenset[Unit], shards: int) -> tuple[int, int | None
 
 
 def _modality(
-    name: str, progress: Progress, quarantined: int, total: int | None, finished: bool, now: float
+    name: str, progress: Finished, quarantined: int, total: int | None, finished: bool, now: float
 ) -> ModalityStatus:
     samples = progress.samples
     running = not finished and now - progress.last < _IDLE

@@ -17,11 +17,23 @@ from functools import partial
 
 import numpy as np
 
-from ...tokenizers.contract.files import VOCABULARY
+from ...tokenizers.contract.files import VOCABULARY_FILE
 from ..corpus.units import Unit, UnitNames
 from ..dataset.finished import extensions
-from ..dataset.layout import ATTEMPTS, CORPUS, FIT, QUARANTINE, TOKENIZERS
-from ..dataset.manifest import PATH, DatasetError, Manifest, read_manifest
+from ..dataset.layout import (
+    ATTEMPTS,
+    CORPUS,
+    FIT,
+    LEDGER,
+    MANIFEST,
+    QUARANTINE,
+    TOKENIZERS,
+    VOCABULARY,
+    shard_path,
+    tokenizer_folder,
+)
+from ..dataset.manifest import DatasetError, Manifest, read_manifest
+from ..storage.local import TEMPORARY
 from ..storage.read_ahead import in_order
 from ..storage.store import Entry, Store
 from .verify_unit import Fault, Findings, Holding, check_unit, key_hashes
@@ -29,8 +41,6 @@ from .verify_unit import Fault, Findings, Holding, check_unit, key_hashes
 _MANY = 20
 """Findings of one sort about one modality or folder that are listed one by one; the rest is a number."""
 
-SHARED_VOCABULARY = f"{TOKENIZERS}/vocabulary.json"
-_TEMPORARY = ".tmp-"
 _GO_ON = "run the recipe again, which goes on from there"
 _OWN_KEYS = "give each sample its own key in the corpus, and use another output"
 _NOT_OURS = "move it elsewhere, or delete it"
@@ -110,19 +120,21 @@ def verify(
 def _read_manifest(store: Store, report: Report) -> Manifest | None:
     try:
         manifest = read_manifest(store)
-        data = store.read(PATH) if manifest else b""
+        data = store.read(MANIFEST) if manifest else b""
     except DatasetError as error:
-        what = str(error).removeprefix(f"{store.url}/{PATH}: ")
-        report.faults.append(Fault("damaged", PATH, what, "put back a copy of it; nothing can be checked without it"))
+        what = str(error).removeprefix(f"{store.url}/{MANIFEST}: ")
+        report.faults.append(
+            Fault("damaged", MANIFEST, what, "put back a copy of it; nothing can be checked without it")
+        )
         return None
     if manifest is None:
         if not store.children():
             raise DatasetError(f"{store.url}: there is nothing here; a dataset is what `tokenloom run` writes")
         what = "there is none: no dataset of tokenloom, or it was deleted"
-        report.faults.append(Fault("missing", PATH, what, "put back a copy of it, or correct the URL"))
+        report.faults.append(Fault("missing", MANIFEST, what, "put back a copy of it, or correct the URL"))
     elif (json.dumps(json.loads(data), indent=2, ensure_ascii=False) + "\n").encode() != data:
         what = "it says the same in other bytes: changed by hand, or flipped bits"
-        report.faults.append(Fault("damaged", PATH, what, "put back a copy of it"))
+        report.faults.append(Fault("damaged", MANIFEST, what, "put back a copy of it"))
     return manifest
 
 
@@ -135,7 +147,7 @@ def _take_inventory(store: Store, manifest: Manifest, report: Report) -> _Invent
     inventory = _Inventory(shards, {name: set() for name in (*manifest.modalities, CORPUS)})
     for child in store.children():
         folder = child.rstrip("/")
-        if child in (f"{TOKENIZERS}/", f"{QUARANTINE}/", PATH) or child.startswith(_TEMPORARY):
+        if child in (f"{TOKENIZERS}/", f"{QUARANTINE}/", MANIFEST) or child.startswith(TEMPORARY):
             continue
         if not child.endswith("/"):
             report.faults.append(_foreign(child))
@@ -162,7 +174,8 @@ def _sort_ledgers(entries: Iterable[Entry], inventory: _Inventory) -> Iterator[F
     units = set().union(*inventory.shards.values())
     for entry in entries:
         modality, _, name = entry.name.partition("/")
-        unit = inventory.names[name.removesuffix(".jsonl")] if name.endswith(".jsonl") else None
+        stem, _, extension = name.rpartition(".")
+        unit = inventory.names[stem] if extension == LEDGER else None
         if unit is None or modality not in inventory.ledgers:
             yield _foreign(f"{QUARANTINE}/{entry.name}")
         elif unit not in units:
@@ -180,13 +193,13 @@ def _temporaries(store: Store, folder: str, depth: int) -> Iterator[str]:
         path = f"{folder}/{child}".lstrip("/")
         if child.endswith("/") and depth:
             yield from _temporaries(store, path.rstrip("/"), depth - 1)
-        elif child.startswith(_TEMPORARY):
+        elif child.startswith(TEMPORARY):
             yield path
 
 
 def _foreign(path: str) -> Fault:
     top = path.split("/")[0]
-    if path.rsplit("/", 1)[-1].startswith(_TEMPORARY):
+    if path.rsplit("/", 1)[-1].startswith(TEMPORARY):
         return Fault("foreign", path, "what a writer that died left behind, or one that is at work", _GO_ON)
     if top in (FIT, ATTEMPTS):
         return Fault("unfinished", path, "what a run needs until it ends", _GO_ON)
@@ -208,17 +221,17 @@ def _few(faults: Iterable[Fault], where: str) -> Iterator[Fault]:
 def _check_tokenizers(store: Store, manifest: Manifest, report: Report) -> None:
     """The tokenizers' files against the digests in dataset.json, and nothing beside them but the shared vocabulary."""
     expected = {
-        f"{TOKENIZERS}/{name}/{file}": digest
+        f"{tokenizer_folder(name)}/{file}": digest
         for name, card in manifest.modalities.items()
         for file, digest in (card.tokens.files if card.tokens else {}).items()
     }
     found = {f"{TOKENIZERS}/{entry.name}" for entry in store.list(TOKENIZERS)}
-    texts = sorted(path for path in expected if path.endswith(f"/{VOCABULARY}"))
+    texts = sorted(path for path in expected if path.endswith(f"/{VOCABULARY_FILE}"))
     if texts:
-        expected[SHARED_VOCABULARY] = expected[texts[0]]
+        expected[VOCABULARY] = expected[texts[0]]
     for path in sorted(expected.keys() | found):
         way_out = f"put back a copy of it, or make the modality anew with --replace {path.split('/')[1]}"
-        if path == SHARED_VOCABULARY and texts:
+        if path == VOCABULARY and texts:
             way_out = f"copy {texts[0]} there"
         if path not in found:
             report.faults.append(Fault("missing", path, "the tokens can't be decoded without it", way_out))
@@ -229,7 +242,7 @@ def _check_tokenizers(store: Store, manifest: Manifest, report: Report) -> None:
             report.faults.append(Fault("damaged", path, what, way_out))
     unfitted = [n for n, card in manifest.modalities.items() if card.tokens and card.tokens.spec is None]
     for name in unfitted:
-        report.faults.append(Fault("unfinished", f"{TOKENIZERS}/{name}", "it isn't fitted yet", _GO_ON))
+        report.faults.append(Fault("unfinished", tokenizer_folder(name), "it isn't fitted yet", _GO_ON))
 
 
 def _fitting_units(inventory: _Inventory, report: Report) -> dict[str, list[Unit]]:
@@ -249,7 +262,7 @@ def _fitting_units(inventory: _Inventory, report: Report) -> dict[str, list[Unit
                 continue
             for name, extension in inventory.holding(unit).shards:
                 what = f"it overlaps with the unit {other.name}: renamed, or cut by other `units` settings"
-                report.faults.append(Fault("misplaced", f"{name}/{unit.name}.{extension}", what, _NOT_OURS))
+                report.faults.append(Fault("misplaced", shard_path(name, unit, extension), what, _NOT_OURS))
         fitting[shard] = kept
     return fitting
 
@@ -270,7 +283,7 @@ def _check_completeness(
             report.faults.append(Fault("unfinished", f"{name}/*.{extension}", what, _GO_ON))
         else:
             what = "other modalities have this unit"
-            missing = (Fault("missing", f"{name}/{unit.name}.{extension}", what, _GO_ON) for unit in lacking)
+            missing = (Fault("missing", shard_path(name, unit, extension), what, _GO_ON) for unit in lacking)
             report.faults += _few(missing, f"{name}/*.{extension}")
     report.faults += _few((gap for units in fitting.values() for gap in _gaps(units)), "corpus shards")
     digest = hashlib.sha256("\n".join(sorted(fitting)).encode()).hexdigest()

@@ -13,18 +13,17 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import numpy as np
 
 from ..corpus.units import Unit
-from ..dataset.layout import CORPUS, label_path, ledger_path, token_path
-from ..dataset.ledger import Failure
+from ..dataset.layout import CORPUS, TOKENS, ledger_path, shard_path
+from ..dataset.ledger import BrokenLedgerError, Failure, read_ledger
 from ..dataset.manifest import Manifest, ModalityCard
 from ..dataset.shards import (
     BrokenShardError,
     LabelShard,
+    RowKeys,
     TokenShard,
-    label_rows,
     read_labels,
     read_tokens,
     rows_digest,
-    token_rows,
     verify_checksum,
 )
 from ..storage.store import Store
@@ -74,6 +73,7 @@ class _Read:
     path: str
     shard: TokenShard | LabelShard
     keys: tuple[str, ...]
+    per_sample: int
 
 
 def check_unit(store: Store, manifest: Manifest, holding: Holding, deep: bool) -> Findings:
@@ -82,13 +82,13 @@ def check_unit(store: Store, manifest: Manifest, holding: Holding, deep: bool) -
     views = manifest.views["count"]
     good: list[_Read] = []
     for name, extension in holding.shards:
-        path = token_path(name, holding.unit) if extension == "parquet" else label_path(name, holding.unit)
+        path = shard_path(name, holding.unit, extension)
         card = manifest.modalities[name]
         try:
             data = store.read(path)
             found.bytes += len(data)
             verify_checksum(data)
-            shard = (read_tokens if extension == "parquet" else read_labels)(data)
+            shard = (read_tokens if extension == TOKENS else read_labels)(data)
         except FileNotFoundError:
             found.faults.append(Fault("missing", path, "it was listed and is gone", "run the recipe again"))
             continue
@@ -96,10 +96,10 @@ def check_unit(store: Store, manifest: Manifest, holding: Holding, deep: bool) -
             found.faults.append(Fault("damaged", path, str(error), MAKE_ANEW))
             continue
         found.shards += 1
-        keys = tuple(shard.rows.keys[:: views if extension == "parquet" or card.on == "view" else 1])
-        read = _Read(name, path, shard, keys)
+        per_sample = views if extension == TOKENS else card.labels_per_sample(views)
+        read = _Read(name, path, shard, tuple(shard.rows.keys[::per_sample]), per_sample)
         faults = list(_misplaced(read, card, holding.unit, extension))
-        faults = faults or list(_contents(read, card, _carried_rows(data), views, deep))
+        faults = faults or list(_contents(read, card, _carried_rows(data), deep))
         found.faults += faults
         if not faults:
             good.append(read)
@@ -119,14 +119,14 @@ def _misplaced(read: _Read, card: ModalityCard, unit: Unit, extension: str) -> I
         yield Fault("misplaced", read.path, what, f"make the modality anew with --replace {read.name}")
 
 
-def _contents(read: _Read, card: ModalityCard, carried: str, views: int, deep: bool) -> Iterator[Fault]:
+def _contents(read: _Read, card: ModalityCard, carried: str, deep: bool) -> Iterator[Fault]:
     shard = read.shard
-    wanted = token_rows if isinstance(shard, TokenShard) else lambda k, v: label_rows(k, v, card)
     if rows_digest(shard.rows.keys, shard.rows.views) != carried:
         what = "its rows aren't those that it was sealed with: reordered or edited"
         yield Fault("contradiction", read.path, what, MAKE_ANEW)
-    elif shard.rows != wanted(read.keys, views):
-        yield Fault("contradiction", read.path, f"its rows aren't the {views} views of each sample", MAKE_ANEW)
+    elif shard.rows != RowKeys.of(read.keys, read.per_sample):
+        what = f"its rows aren't the {read.per_sample} views of each sample"
+        yield Fault("contradiction", read.path, what, MAKE_ANEW)
     elif isinstance(shard, TokenShard):
         yield from _token_faults(read.path, shard, card)
     elif deep:
@@ -257,16 +257,14 @@ def _read_ledger(
     if hashlib.sha256(data).hexdigest() != digest:
         yield Fault("damaged", path, f"its bytes aren't those that {shard} refers to", _anew(path, shard))
         return
-    for number, line in enumerate(data.splitlines(keepends=True), 1):
-        try:
-            failure = Failure.from_line(line)
-            problem = "" if (failure.modality, failure.unit) == (name, unit.name) else "it is about another unit"
-        except (ValueError, TypeError) as error:
-            problem, failure = f"it can't be read ({error})", None
-        if failure is None or problem:
-            yield Fault("contradiction", path, f"line {number}: {problem}", _anew(path, shard))
-            return
-        yield failure
+    try:
+        for number, failure in enumerate(read_ledger(data), 1):
+            if (failure.modality, failure.unit) != (name, unit.name):
+                yield Fault("contradiction", path, f"line {number}: it is about another unit", _anew(path, shard))
+                return
+            yield failure
+    except BrokenLedgerError as error:
+        yield Fault("contradiction", path, str(error), _anew(path, shard))
 
 
 def _anew(*paths: str) -> str:

@@ -66,7 +66,7 @@ def demo(output: Path) -> None:
     plan = make_plan(recipe)
     try:
         with RunProgress(console, plan.bytes) as progress:
-            tally = execute(plan, watch=progress.update_tally, say=progress.say)
+            tally = execute(plan, listener=progress)
     finally:
         stop_ray()
     report = verify(str(dataset))

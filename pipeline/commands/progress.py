@@ -11,6 +11,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from ..fitting.listener import FitListener
+from ..run import RunListener
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -53,14 +56,14 @@ class Shown:
             self._console.print(line(), highlight=False)
 
 
-class FitProgress(Shown):
+class FitProgress(Shown, FitListener):
     """The training of a tokenizer's network: its loss, the codes that it uses, its speed."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._skipped = 0
 
-    def update(self, figures: Figures, settings: FitSettings) -> None:
+    def trained(self, figures: Figures, settings: FitSettings) -> None:
         self._skipped += figures.skipped
         said = self._said(figures, settings)
         self.show(
@@ -83,7 +86,7 @@ class FitProgress(Shown):
         return said | ({"not finite": str(self._skipped)} if self._skipped else {})
 
 
-class RunProgress(FitProgress):
+class RunProgress(FitProgress, RunListener):
     """Shows a tally as it grows: per modality labels made, per second, failed, and how long the rest will take."""
 
     def __init__(self, console: Console, total_bytes: int) -> None:
@@ -96,7 +99,7 @@ class RunProgress(FitProgress):
         super().say(text)
         self._began = time.monotonic()
 
-    def update_tally(self, tally: Tally) -> None:
+    def labelled(self, tally: Tally) -> None:
         self.show(lambda: self.table(tally), lambda: self._line(tally))
 
     def table(self, tally: Tally) -> Table:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ...tokenizers.contract.files import CONFIG, MODEL, VOCABULARY
+from ...tokenizers.contract.files import CONFIG, MODEL, VOCABULARY_FILE
 from ..fitting.open_tokenizer import TokenizerError
 from ..storage.store import Store
 from .model_card import modality_card_of, model_card
@@ -35,7 +35,7 @@ def published_files(source: str, target: str) -> dict[str, bytes]:
     from ...tokenizers.networks.vq_checkpoint import read_files
 
     store = Store(source)
-    files = {name: store.read(name) for name in (CONFIG, MODEL, VOCABULARY) if store.exists(name)}
+    files = {name: store.read(name) for name in (CONFIG, MODEL, VOCABULARY_FILE) if store.exists(name)}
     if CONFIG not in files:
         raise TokenizerError(f"{store.url}: there is no tokenizer (no {CONFIG}): give DATASET/tokenizers/MODALITY")
     try:

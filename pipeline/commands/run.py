@@ -38,7 +38,7 @@ def run(
     _print_licences(console, plan)
     try:
         with RunProgress(console, plan.bytes) as progress:
-            tally = execute(plan, replacing, limit, progress.update_tally, progress.say, progress.update)
+            tally = execute(plan, replacing, limit, progress)
     finally:
         stop_ray()
     _print_summary(console, plan, tally)
@@ -69,7 +69,7 @@ def retry_quarantined(url: str, modalities: Sequence[str]) -> None:
     try:
         with RunProgress(console, 0) as progress:
             progress.say("labelling quarantined samples again")
-            tally = retry(url, modalities, watch=progress.update_tally)
+            tally = retry(url, modalities, listener=progress)
     finally:
         stop_ray()
     failed = sum(tally.failed.values())
@@ -85,7 +85,7 @@ def print_plan(console: Console, plan: Plan) -> None:
         weights = card.weights.source if card.weights else "-"
         tokenizer = _describe(card.tokens) if card.tokens else "-"
         labeler = plan.graph.step_of(name).labeler
-        table.add_row(name, card.kind["kind"], labeler, tokenizer, weights, f"{len(plan.progress[name].units):,}")
+        table.add_row(name, card.kind["kind"], labeler, tokenizer, weights, f"{len(plan.finished[name].units):,}")
     console.print(table)
     again = sorted({name for work in plan.works for name in plan.graph.made_for(work.todo)} - set(plan.todo))
     if again:

@@ -76,7 +76,7 @@ def fit(name: str, modality: str, target: str, overrides: Sequence[str]) -> None
     console = Console()
     try:
         with FitProgress(console) as progress:
-            files = run_fit(job, lambda figures: progress.update(figures, job.settings), progress.say)
+            files = run_fit(job, progress)
     finally:
         stop_ray()
     job.store.replace(METRICS, job.store.read(f"{job.prefix}/{METRICS}"))

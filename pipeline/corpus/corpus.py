@@ -13,7 +13,7 @@ from ..storage.store import Store
 from .folder import folder_identity, pictures, read_folder
 from .listing import Shard, find_shards, folder_shard_id
 from .parquet import find_columns, open_parquet, read_parquet
-from .samples import CorpusError, Item, Rejection, Sample, UnitLimits, UnitSamples, cut
+from .samples import CorpusError, Item, Rejection, Sample, Selection, Stretch, UnitLimits, UnitSamples, cut
 from .tar import read_tar
 
 __all__ = ["Corpus", "CorpusError", "CorpusSettings", "Rejection", "Sample", "Shard", "UnitLimits", "UnitSamples"]
@@ -71,14 +71,14 @@ class Corpus:
             return
         import pyarrow as pa
 
-        shard, settings = shards[0], self.settings
+        shard = shards[0]
         try:
             schema = open_parquet(self._store(shard.root), shard.path, shard.size).schema_arrow
         except (StorageError, FileNotFoundError):
             raise
         except (pa.ArrowException, OSError):
             return  # a broken shard costs itself, when it is read
-        find_columns(schema, shard.url, settings.image, settings.key, settings.fields)
+        find_columns(schema, shard.url, self._selection)
 
     def read(
         self, shard: Shard, start: int = 0, stop: int | None = None, limits: UnitLimits | None = None
@@ -89,21 +89,22 @@ class Corpus:
         their unit's `rejected`, broken shards end with a rejection. Raises FileNotFoundError for a shard that is gone,
         StorageError when the storage fails, CorpusError for a folder that changed after it was listed.
         """
-        items = self._items(shard, start, stop)
-        return cut(items, shard.id, start, stop, limits or UnitLimits())
+        stretch = Stretch(self._store(shard.root), shard.path, shard.size, start, stop)
+        return cut(self._items(shard, stretch), shard.id, start, stop, limits or UnitLimits())
 
-    def _items(self, shard: Shard, start: int, stop: int | None) -> Iterator[Item]:
-        store, settings = self._store(shard.root), self.settings
+    def _items(self, shard: Shard, stretch: Stretch) -> Iterator[Item]:
         if shard.format == "tar":
-            return read_tar(store, shard.path, shard.size, start, stop, settings.image, settings.fields)
+            return read_tar(stretch, self._selection)
         if shard.format == "parquet":
-            return read_parquet(
-                store, shard.path, shard.size, start, stop, settings.image, settings.key, settings.fields
-            )
-        found = pictures(store.list(shard.path, recursive=False), settings.image)
+            return read_parquet(stretch, self._selection)
+        found = pictures(stretch.store.list(shard.path, recursive=False), self.settings.image)
         if folder_shard_id(shard.path, *folder_identity(found)) != shard.id:
             raise CorpusError(f"the images in {shard.url} changed while the run was under way: start it again")
-        return read_folder(store, shard.path, found, start, stop, settings.fields)
+        return read_folder(stretch, found, self._selection)
+
+    @property
+    def _selection(self) -> Selection:
+        return Selection(self.settings.image, self.settings.key, self.settings.fields)
 
     def _store(self, root: str) -> Store:
         if root not in self._stores:

@@ -18,6 +18,8 @@ from .samples import (
     BadSample,
     Item,
     Sample,
+    Selection,
+    Stretch,
     check_key,
     check_size,
     clean_key,
@@ -69,10 +71,9 @@ def folder_identity(found: Iterable[Picture]) -> tuple[str, int]:
     return digest.hexdigest()[:16], total
 
 
-def read_folder(
-    store: Store, folder: str, found: list[Picture], start: int, stop: int | None, wanted: Collection[str] | None
-) -> Iterator[Item]:
-    """The samples `start` to `stop` of the images `found` in `folder`. Their keys are paths without the extension."""
+def read_folder(stretch: Stretch, found: list[Picture], selection: Selection) -> Iterator[Item]:
+    """The samples of a stretch of the images `found` in a folder. Their keys are paths without the extension."""
+    store, folder = stretch.store, stretch.path
     first = {picture.stem: index for index, picture in reversed(list(enumerate(found)))}
 
     def load(index: int) -> Item:
@@ -84,12 +85,13 @@ def read_folder(
             if first[picture.stem] != index:
                 other = found[first[picture.stem]].image.name
                 raise BadSample("DuplicateKey", f"{picture.image.name} has the key of {other}")
-            sample = Sample(key, *_contents(store, folder, picture, wanted))
+            sample = Sample(key, *_contents(store, folder, picture, selection.fields))
         except BadSample as error:
             return Item(index, picture.size, rejection(key, error))
         return Item(index, picture.size, sample)
 
-    indices = range(start, len(found) if stop is None else min(stop, len(found)))
+    stop = len(found) if stretch.stop is None else min(stretch.stop, len(found))
+    indices = range(stretch.start, stop)
     return map(load, indices) if store.is_local else in_order(load, indices, _READERS)
 
 

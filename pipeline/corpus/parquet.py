@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ from .samples import (
     Item,
     Rejection,
     Sample,
+    Selection,
+    Stretch,
     check_key,
     check_size,
     jsonable,
@@ -50,13 +52,12 @@ def open_parquet(store: Store, path: str, size: int) -> pq.ParquetFile:
     return pq.ParquetFile(store.open(path, size), buffer_size=_READ_SIZE, pre_buffer=False)
 
 
-def find_columns(
-    schema: pa.Schema, url: str, image: str | None, key: str | None, wanted: Collection[str] | None
-) -> Columns:
+def find_columns(schema: pa.Schema, url: str, selection: Selection) -> Columns:
     """The columns to read of the file at `url`. Raises CorpusError where the recipe names others than there are."""
+    key, wanted = selection.key, selection.fields
     has = f"{url} has the columns {', '.join(f'{column.name} ({column.type})' for column in schema) or 'none'}"
     readable = {column.name: _image_path(column) for column in schema}
-    chosen = image or next((name for name in _IMAGE_COLUMNS if readable.get(name)), None)
+    chosen = selection.image or next((name for name in _IMAGE_COLUMNS if readable.get(name)), None)
     if chosen is None:
         raise CorpusError(f"no column looks like the image: {has}. Write `image: COLUMN` under `corpus` in the recipe")
     if not readable.get(chosen):
@@ -80,27 +81,18 @@ def find_columns(
     return Columns(chosen, readable[chosen] or chosen, key, fields)
 
 
-def read_parquet(
-    store: Store,
-    path: str,
-    size: int,
-    start: int,
-    stop: int | None,
-    image: str | None,
-    key: str | None,
-    wanted: Collection[str] | None,
-) -> Iterator[Item]:
-    """The rows `start` to `stop` of the Parquet file at `path`, without a look at the row groups before or behind.
+def read_parquet(stretch: Stretch, selection: Selection) -> Iterator[Item]:
+    """The rows of a stretch of a Parquet file, without a look at the row groups before or behind.
 
     What can't be decoded is lost to the end of its row group: a rejection with an empty key.
     """
     import pyarrow as pa
 
-    url = f"{store.url}/{path}"
-    stop = sys.maxsize if stop is None else stop
+    url, start = stretch.url, stretch.start
+    stop = sys.maxsize if stretch.stop is None else stretch.stop
     try:
-        file = open_parquet(store, path, size)
-        columns = find_columns(file.schema_arrow, url, image, key, wanted)
+        file = open_parquet(stretch.store, stretch.path, stretch.size)
+        columns = find_columns(file.schema_arrow, url, selection)
     except (StorageError, FileNotFoundError):
         raise
     except CorpusError as error:
@@ -113,12 +105,12 @@ def read_parquet(
     for group in range(file.num_row_groups):
         end = first + file.metadata.row_group(group).num_rows
         if start < end and first < stop:
-            yield from _read_group(file, group, first, max(start, first), min(end, stop), columns, path, url)
+            yield from _read_group(file, group, first, max(start, first), min(end, stop), columns, stretch)
         first = end
 
 
 def _read_group(
-    file: pq.ParquetFile, group: int, first: int, start: int, stop: int, columns: Columns, path: str, url: str
+    file: pq.ParquetFile, group: int, first: int, start: int, stop: int, columns: Columns, stretch: Stretch
 ) -> Iterator[Item]:
     """The rows [start, stop) of a row group whose first row is `first`. Batches begin there, wherever `start` is."""
     import pyarrow as pa
@@ -128,14 +120,14 @@ def _read_group(
     try:
         for batch in file.iter_batches(_ROWS, [group], names, use_threads=False):
             for index in range(max(0, start - row), min(batch.num_rows, stop - row)):
-                yield _item(batch, index, row + index, columns, path)
+                yield _item(batch, index, row + index, columns, stretch.path)
             row += batch.num_rows
             if row >= stop:
                 return
     except (StorageError, FileNotFoundError):
         raise
     except (pa.ArrowException, OSError) as error:
-        reason = f"{url}: row group {group} is broken, and its rows from {row} on can't be read: {error}"
+        reason = f"{stretch.url}: row group {group} is broken, and its rows from {row} on can't be read: {error}"
         yield Item(max(row, start), 0, Rejection("", reason, "BrokenShard"))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..storage.store import Store
 from .units import Unit
 
 IMAGE_EXTENSIONS = frozenset(
@@ -73,6 +74,31 @@ class UnitLimits:
     def __post_init__(self) -> None:
         if not 1 <= self.samples <= 99_999 or self.bytes < 1:
             raise ValueError(f"a unit holds 1 to 99,999 samples and at least 1 byte, not {self}")
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of one corpus shard: its path in `store` and its bytes; from which position to which, None for its end."""
+
+    store: Store
+    path: str
+    size: int
+    start: int
+    stop: int | None
+
+    @property
+    def url(self) -> str:
+        return f"{self.store.url}/{self.path}"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to take of a sample. image: the column or extension that holds it; key: the column that does; fields: of
+    what lies beside the image. None: what is found, by the conventions of the format."""
+
+    image: str | None = None
+    key: str | None = None
+    fields: Collection[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from ..storage.errors import StorageError
-from ..storage.store import Store
 from .samples import (
     LARGEST_IMAGE,
     LARGEST_TEXT,
@@ -21,6 +20,8 @@ from .samples import (
     Item,
     Rejection,
     Sample,
+    Selection,
+    Stretch,
     check_key,
     check_size,
     clean_key,
@@ -44,39 +45,36 @@ _SPECIAL = {
 }
 
 
-def read_tar(
-    store: Store, path: str, size: int, start: int, stop: int | None, image: str | None, wanted: Collection[str] | None
-) -> Iterator[Item]:
-    """The samples of the tar at `path`, `size` bytes long, from byte `start` to byte `stop` (None: its end).
+def read_tar(stretch: Stretch, selection: Selection) -> Iterator[Item]:
+    """The samples of a stretch of a tar. Reads forward, and nothing behind the stretch.
 
-    image: the image's extension, or None for any that images have. Reads forward, and nothing behind `stop`. A sample
-    that a damage cut in two, and all behind it, is lost: that is the last item, a rejection with an empty key.
+    A sample that a damage cut in two, and all behind it, is lost: that is the last item, a rejection with an empty key.
     """
-    end = size if stop is None else min(stop, size)
-    file: BinaryIO = io.BufferedReader(store.open(path, end), _READ_SIZE)
+    end = stretch.size if stretch.stop is None else min(stretch.stop, stretch.size)
+    file: BinaryIO = io.BufferedReader(stretch.store.open(stretch.path, end), _READ_SIZE)
     group: _Group | None = None
     damage: _Damage | None = None
     try:
-        for member in _members(file, start, end, whole=stop is None):
+        for member in _members(file, stretch.start, end, whole=stretch.stop is None):
             key, extension = _split(member.name)
             problem = _problem(key, member)
             if member.type == tarfile.DIRTYPE or (extension is None and problem is None and member.complete):
                 continue  # a README or the like: no part of a sample
             if group is None or key != group.key or extension in group.extensions:
                 if group is not None:
-                    yield group.finished(wanted)
+                    yield group.finished(selection)
                 group = _Group(key, member.start)
             if not member.complete:
                 damage = _Damage(group.start, f"its member {clean_key(member.name)} is cut off")
                 group = None
                 break
-            group.add(member, extension, problem, file, image, wanted)
+            group.add(member, extension, problem, file, selection)
     except _Damage as error:
         damage = error
     if group is not None:
-        yield group.finished(wanted)
+        yield group.finished(selection)
     if damage is not None:
-        reason = f"{store.url}/{path} is broken at byte {damage.byte}, and nothing behind that can be read: {damage}"
+        reason = f"{stretch.url} is broken at byte {damage.byte}, and nothing behind that can be read: {damage}"
         yield Item(damage.byte, 0, Rejection("", reason, "BrokenShard"))
 
 
@@ -114,13 +112,7 @@ class _Group:
     problem: BadSample | None = None
 
     def add(
-        self,
-        member: _Member,
-        extension: str | None,
-        problem: BadSample | None,
-        file: BinaryIO,
-        chosen: str | None,
-        wanted: Collection[str] | None,
+        self, member: _Member, extension: str | None, problem: BadSample | None, file: BinaryIO, selection: Selection
     ) -> None:
         """Read the member if the sample needs it. `seg.png` is the image only where there is no plain `jpg` or such."""
         self.extensions.add(extension)
@@ -129,22 +121,22 @@ class _Group:
         if self.problem is not None or extension is None:
             return
         try:
-            if is_image(extension, chosen):
+            if is_image(extension, selection.image):
                 if self.image is None or ("." in self.image_extension and "." not in extension):
                     self.image, self.image_extension = _content(file, member, LARGEST_IMAGE), extension
-            elif is_text(extension, member.size, wanted):
+            elif is_text(extension, member.size, selection.fields):
                 self.texts[extension.lower()] = _content(file, member, LARGEST_TEXT)
         except BadSample as error:
             self.problem = error
 
-    def finished(self, wanted: Collection[str] | None) -> Item:
+    def finished(self, selection: Selection) -> Item:
         try:
             if self.problem is not None:
                 raise self.problem
             if self.image is None:
                 found = ", ".join(sorted(extension or "nothing" for extension in self.extensions))
                 raise BadSample("NoImage", f"the sample has no image, only {found}")
-            sample = Sample(self.key, self.image, fields_from(self.texts, wanted))
+            sample = Sample(self.key, self.image, fields_from(self.texts, selection.fields))
         except BadSample as error:
             return Item(self.start, self.size, rejection(self.key, error))
         return Item(self.start, self.size, sample)

@@ -17,7 +17,9 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _NAME = re.compile(r"(?P<shard>[\w-]+-[0-9a-f]{12})-(?P<start>\d{12})-(?P<stop>\d{12}|end)-(?P<count>\d{5})", re.ASCII)
 
@@ -70,14 +72,7 @@ def shard_id(path: str, size: int) -> str:
     return f"{stem}-{digest[:12]}"
 
 
-def _spread(units: list[Unit], most: int | None) -> list[Unit]:
-    """At most `most` of the units, at even distances."""
-    count = len(units) if most is None else min(most, len(units))
-    return [units[index * len(units) // count] for index in range(count)]
-
-
-def spread(items: Sequence[Any], count: int) -> list[Any]:
-    """`count` of the items, evenly spread and in order; all where there are no more."""
-    if count >= len(items):
-        return list(items)
-    return [items[(2 * place + 1) * len(items) // (2 * count)] for place in range(count)]
+def spread(items: Sequence[T], count: int | None) -> list[T]:
+    """`count` of the items at even distances, in order, the first among them; all where `count` is None or larger."""
+    count = len(items) if count is None else min(count, len(items))
+    return [items[index * len(items) // count] for index in range(count)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,14 +12,10 @@ import numpy as np
 from ...labelers.contract.kinds import Kind
 from ...tokenizers.contract.tokenizer import Tokenizer
 from ..corpus.units import Unit
-from ..storage.read_ahead import in_order
 from ..storage.store import Store
-from .finished import list_progress
 from .key_index import KeyIndex
-from .layout import label_path, token_path
 from .manifest import DatasetError, Manifest, ModalityCard, WeightsCard, require_manifest
-from .reader import Row, _aligned, _Column, _values
-from .shards import BrokenShardError, read_labels, read_tokens
+from .reader import Column, DatasetReader, Row, aligned
 from .tokenizers import load_tokenizer
 
 if TYPE_CHECKING:
@@ -90,10 +86,10 @@ class Dataset:
         self.modalities: dict[str, ModalityInfo] = {
             name: _info(name, card, self._tokenizer) for name, card in self.manifest.modalities.items()
         }
-        self._finished: dict[str, frozenset[Unit]] | None = None
+        self.reader = DatasetReader(store, self.manifest)
         self._tokenizers: dict[str, Tokenizer] = {}
         self._index: KeyIndex | None = None
-        self._recent: dict[tuple[Unit, str, bool], _Column] = {}
+        self._recent: dict[tuple[Unit, str, bool], Column] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_tokenizers": {}, "_index": None, "_recent": {}}
@@ -108,19 +104,11 @@ class Dataset:
     @property
     def views(self) -> int:
         """How many views each sample has."""
-        return self.manifest.views["count"]
+        return self.reader.views
 
     def units(self, *modalities: str) -> list[Unit]:
         """The units that all of these modalities have (by default, that all have), in order."""
-        finished = self._finished_units()
-        sets = [finished[name] for name in self._chosen(modalities or None)]
-        return sorted(frozenset.intersection(*sets)) if sets else []
-
-    def _finished_units(self) -> dict[str, frozenset[Unit]]:
-        if self._finished is None:
-            found = list_progress(self.store, self.manifest.modalities)
-            self._finished = {name: progress.units for name, progress in found.items()}
-        return self._finished
+        return self.reader.units(modalities or None)
 
     def iterate(
         self,
@@ -137,26 +125,7 @@ class Dataset:
         Raises DatasetError where shards of one unit don't hold the same samples, or a shard can't be read.
         """
         names, as_labels = self._wanted(modalities, labels)
-        yield from self.iterate_units(self.units(*names), names, views, as_labels)
-
-    def iterate_units(
-        self,
-        units: Iterable[Unit],
-        modalities: Sequence[str],
-        views: Collection[int] | None = None,
-        labels: Collection[str] = (),
-    ) -> Iterator[Row]:
-        """`iterate` over some units alone."""
-        units = list(units)
-        tasks = ((unit, name, name in labels) for unit in units for name in modalities)
-        columns = in_order(lambda task: self._read_column(*task), tasks)
-        for _ in units:
-            joined = _aligned({name: next(columns) for name in modalities}, self.store.url)
-            keys = next(iter(joined.values())).keys if joined else []
-            for at in range(len(keys) * self.views):
-                if views is None or at % self.views in views:
-                    values = {name: column.values[at] for name, column in joined.items()}
-                    yield Row(keys[at // self.views], at % self.views, values)
+        yield from self.reader.rows(self.reader.units(names), names, views, as_labels)
 
     def __getitem__(self, key: str) -> Row:
         """View 0 of a sample, with the tokens of all modalities. Raises UnknownKeyError, a KeyError."""
@@ -189,19 +158,18 @@ class Dataset:
         if place is None:
             raise UnknownKeyError(f"{self.store.url}: no finished sample has the key {key!r}")
         unit, index = place
-        lacking = [name for name in names if unit not in self._finished_units()[name]]
+        lacking = [name for name in names if unit not in self.reader.finished[name]]
         if lacking:
             raise DatasetError(
                 f"{self.store.url}: {lacking[0]} isn't made yet for {key!r} (unit {unit.name}); run the recipe again, "
                 f"or name the modalities that you need"
             )
-        joined = _aligned({name: self._recent_column(unit, name, name in as_labels) for name in names}, self.store.url)
-        at = index * self.views + view
-        return Row(key, view, {name: column.values[at] for name, column in joined.items()})
+        joined = aligned({name: self._recent_column(unit, name, name in as_labels) for name in names}, self.store.url)
+        return Row(key, view, {name: column.value(index, view) for name, column in joined.items()})
 
     def decode(self, modality: str, tokens: Any) -> Any:
         """The label that tokens (1-d, array or CPU tensor) stand for, up to the tokenizer's stated loss."""
-        self._chosen([modality])
+        self.reader.chosen([modality])
         dtype = self.modalities[modality].dtype
         return self._tokenizer(modality).decode([np.asarray(tokens).astype(dtype, copy=False)])[0]
 
@@ -224,14 +192,14 @@ class Dataset:
         """
         from .torch_rows import TorchRows
 
-        return TorchRows(self, self._wanted(modalities, False)[0], views, rank, world_size)
+        return TorchRows(self.reader, self._wanted(modalities, False)[0], views, rank, world_size)
 
     def ray(self, modalities: Collection[str] | None = None, views: Collection[int] | None = None) -> ray.data.Dataset:
         """The rows as a ray.data.Dataset, read lazily by one task a unit: columns key, view, and one list of token ids
         per modality, null where the sample lacks it."""
         from .ray_rows import ray_rows
 
-        return ray_rows(self, self._wanted(modalities, False)[0], views)
+        return ray_rows(self.reader, self._wanted(modalities, False)[0], views)
 
     def _tokenizer(self, modality: str) -> Tokenizer:
         if modality not in self._tokenizers:
@@ -241,17 +209,6 @@ class Dataset:
             self._tokenizers[modality] = load_tokenizer(self.store, modality, card)
         return self._tokenizers[modality]
 
-    def _chosen(self, modalities: Collection[str] | None) -> list[str]:
-        if isinstance(modalities, str):
-            modalities = [modalities]
-        names = list(self.modalities if modalities is None else modalities)
-        for name in names:
-            if name not in self.modalities:
-                raise DatasetError(
-                    f"{self.store.url}: there is no modality {name!r}; it has {', '.join(self.modalities)}"
-                )
-        return names
-
     def _wanted(
         self, modalities: Collection[str] | None, labels: bool | Collection[str]
     ) -> tuple[list[str], frozenset[str]]:
@@ -259,12 +216,14 @@ class Dataset:
         named = [labels] if isinstance(labels, str) else labels
         if modalities is None:
             chosen = [n for n, i in self.modalities.items() if (i.has_labels if labels is True else i.has_tokens)]
-            chosen += [n for n in self._chosen([] if isinstance(named, bool) else named) if n not in chosen]
+            chosen += [n for n in self.reader.chosen([] if isinstance(named, bool) else named) if n not in chosen]
         else:
-            chosen = self._chosen(modalities)
+            chosen = self.reader.chosen(modalities)
         if not chosen:
             raise DatasetError(f"{self.store.url}: no modality to read; labels=True reads those that keep labels")
-        as_labels = frozenset(chosen if labels is True else () if isinstance(named, bool) else self._chosen(named))
+        as_labels = frozenset(
+            chosen if labels is True else () if isinstance(named, bool) else self.reader.chosen(named)
+        )
         for name in chosen:
             info, what = self.modalities[name], "labels" if name in as_labels else "tokens"
             if not (info.has_labels if name in as_labels else info.has_tokens):
@@ -272,52 +231,25 @@ class Dataset:
                 raise DatasetError(f"{self.store.url}: no {what} of {name} are kept; {other}, or change the recipe")
         return chosen, as_labels
 
-    def _read_column(self, unit: Unit, name: str, labels: bool) -> _Column:
-        """Reads and, for labels, decodes one shard; whole-image labels are repeated for every view."""
-        path = label_path(name, unit) if labels else token_path(name, unit)
-        info, where = self.modalities[name], f"{self.store.url}/{path}"
-        try:
-            shard = (read_labels if labels else read_tokens)(self.store.read(path))
-        except BrokenShardError as error:
-            raise DatasetError(f"{where}: {error}; `tokenloom verify` tells what else is broken") from None
-        if (shard.meta.unit, shard.meta.modality, shard.meta.fingerprint) != (unit.name, name, info.fingerprint):
-            raise DatasetError(
-                f"{where}: holds {shard.meta.modality} of {shard.meta.unit}, made by {shard.meta.fingerprint[:12]}: "
-                f"not what its name and dataset.json say"
-            )
-        values, rows = _values(shard, info.kind), shard.rows
-        if labels and info.on != "view":
-            values = [value for value in values for _ in range(self.views)]
-            return _Column(path, rows.keys, values)
-        if rows.views != list(range(self.views)) * (len(rows) // self.views):
-            raise DatasetError(f"{where}: its rows aren't {self.views} views of each sample")
-        return _Column(path, rows.keys[:: self.views], values)
-
-    def _recent_column(self, unit: Unit, name: str, labels: bool) -> _Column:
+    def _recent_column(self, unit: Unit, name: str, labels: bool) -> Column:
         place = (unit, name, labels)
         if place not in self._recent:
             if len(self._recent) >= _RECENT_COLUMNS:
                 del self._recent[next(iter(self._recent))]
-            self._recent[place] = self._read_column(unit, name, labels)
+            self._recent[place] = self.reader.column(unit, name, labels)
         return self._recent[place]
 
     def _places(self) -> KeyIndex:
         if self._index is None:
-            finished = self._finished_units()
-            units = sorted(frozenset().union(*finished.values()))
-            self._index = KeyIndex(units, lambda unit: self._read_keys(unit, finished))
+            units = sorted(frozenset().union(*self.reader.finished.values()))
+            self._index = KeyIndex(units, self._read_keys)
         return self._index
 
-    def _read_keys(self, unit: Unit, finished: Mapping[str, frozenset[Unit]]) -> list[str]:
-        """The keys of a unit: from the key column of a token shard, or from labels where no tokens are kept."""
-        holders = [self.modalities[name] for name, units in finished.items() if unit in units]
-        info = next((info for info in holders if info.has_tokens), holders[0])
-        if not info.has_tokens:
-            return self._read_column(unit, info.name, True).keys
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(self.store.open(token_path(info.name, unit))) as file:
-            return file.read(columns=["key"])["key"].to_pylist()[:: self.views]
+    def _read_keys(self, unit: Unit) -> list[str]:
+        """The keys of a unit, from a token shard where one is kept: of that one column is enough."""
+        holders = [name for name, units in self.reader.finished.items() if unit in units]
+        holder = next((name for name in holders if self.modalities[name].has_tokens), holders[0])
+        return self.reader.columns.keys(unit, holder)
 
 
 def _info(name: str, card: ModalityCard, load: Callable[[str], Tokenizer]) -> ModalityInfo:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..corpus.units import Unit, UnitNames
 from ..storage.store import Store
+from .layout import LABELS, TOKENS
 from .manifest import ModalityCard
 
 _LISTINGS = 4
@@ -19,7 +20,7 @@ _WINDOW = 600.0
 
 
 @dataclass(frozen=True)
-class Progress:
+class Finished:
     """What one modality has: its finished units, and when the latest was written (unix seconds).
 
     rate: samples per second over the last ten minutes that something was written in; None when that can't be told.
@@ -34,14 +35,14 @@ class Progress:
         return sum(unit.count for unit in self.units)
 
 
-def list_progress(store: Store, cards: Mapping[str, ModalityCard]) -> dict[str, Progress]:
+def list_finished(store: Store, cards: Mapping[str, ModalityCard]) -> dict[str, Finished]:
     """The finished units of every modality, by one listing of each prefix, side by side."""
     names = UnitNames()
     with ThreadPoolExecutor(_LISTINGS) as pool:
-        return dict(zip(cards, pool.map(lambda name: _progress(store, name, cards[name], names), cards), strict=True))
+        return dict(zip(cards, pool.map(lambda name: _finished(store, name, cards[name], names), cards), strict=True))
 
 
-def _progress(store: Store, name: str, card: ModalityCard, names: UnitNames) -> Progress:
+def _finished(store: Store, name: str, card: ModalityCard, names: UnitNames) -> Finished:
     """A unit is finished when all the shards that the card promises are there."""
     found: dict[str, set[Unit]] = {extension: set() for extension in extensions(card)}
     last_written = extensions(card)[0]
@@ -54,7 +55,7 @@ def _progress(store: Store, name: str, card: ModalityCard, names: UnitNames) -> 
                 times.append(entry.modified)
                 counts.append(unit.count)
     units = frozenset(set.intersection(*found.values()))
-    return Progress(units, max(times, default=0.0), recent_rate(np.array(times), np.array(counts)))
+    return Finished(units, max(times, default=0.0), recent_rate(np.array(times), np.array(counts)))
 
 
 def recent_rate(times: np.ndarray, counts: np.ndarray) -> float | None:
@@ -70,8 +71,8 @@ def recent_rate(times: np.ndarray, counts: np.ndarray) -> float | None:
 
 
 def extensions(card: ModalityCard) -> tuple[str, ...]:
-    """The shards that a unit of this modality has: parquet for tokens, tar for labels. The first is written last."""
-    return ("parquet",) * card.keeps_tokens + ("tar",) * card.keeps_labels
+    """The extensions of a unit's shards, for tokens and for labels. The first is written last."""
+    return (TOKENS,) * card.keeps_tokens + (LABELS,) * card.keeps_labels
 
 
 def is_complete(units: Iterable[Unit]) -> bool:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+
+
+class BrokenLedgerError(ValueError):
+    """A ledger with a line that isn't what was written; the message says which."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One line of the quarantine: which sample failed to get which modality, and why."""
+    """One line of the quarantine: which sample failed to get which modality, and why.
+
+    view: of the sample; None for all of it.
+    """
 
     key: str
     modality: str
@@ -17,9 +25,17 @@ class Failure:
     unit: str
     view: int | None = None
 
-    def to_line(self) -> bytes:
-        return json.dumps(asdict(self), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
-    @classmethod
-    def from_line(cls, line: bytes | str) -> Failure:
-        return cls(**json.loads(line))
+def write_ledger(failures: Iterable[Failure]) -> bytes:
+    """A ledger's bytes; none where nothing failed."""
+    lines = (json.dumps(asdict(failure), ensure_ascii=False) for failure in failures)
+    return b"".join(line.encode("utf-8", "backslashreplace") + b"\n" for line in lines)
+
+
+def read_ledger(data: bytes) -> Iterator[Failure]:
+    """The failures in a ledger's bytes. Raises BrokenLedgerError at a line that can't be read."""
+    for number, line in enumerate(data.splitlines(), 1):
+        try:
+            yield Failure(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise BrokenLedgerError(f"line {number}: it can't be read ({error})") from None

@@ -6,15 +6,17 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ...labelers.contract.kinds import Kind, kind_from
 from ...labelers.contract.licences import RANDOM, TINY
 from ...tokenizers.contract.token_spec import TokenSpec
 from ..storage.store import Store
+from .layout import MANIFEST
+
+if TYPE_CHECKING:
+    from ...labelers.contract.kinds import Kind
 
 FORMAT_VERSION = 1
-PATH = "dataset.json"
 
 
 class DatasetError(ValueError):
@@ -84,7 +86,13 @@ class ModalityCard:
 
     @property
     def label_kind(self) -> Kind:
+        from ...labelers.contract.kinds import kind_from  # which reading tokens doesn't need
+
         return kind_from(self.kind)
+
+    def labels_per_sample(self, views: int) -> int:
+        """How many labels a sample of so many views has: a labeler that doesn't work on views makes one."""
+        return views if self.on == "view" else 1
 
     def parts(self) -> dict[str, Any]:
         """What determines the modality's content, by name: the parts of its fingerprint."""
@@ -146,17 +154,17 @@ class Manifest:
 def read_manifest(store: Store) -> Manifest | None:
     """The manifest of the dataset in `store`, or None where there is none yet."""
     try:
-        data = store.read(PATH)
+        data = store.read(MANIFEST)
     except FileNotFoundError:
         return None
-    return Manifest.from_bytes(data, f"{store.url}/{PATH}")
+    return Manifest.from_bytes(data, f"{store.url}/{MANIFEST}")
 
 
 def require_manifest(store: Store) -> Manifest:
     """The manifest; DatasetError where the URL holds no dataset."""
     manifest = read_manifest(store)
     if manifest is None:
-        raise DatasetError(f"{store.url}: no dataset here (no {PATH}); a dataset is what `tokenloom run` writes")
+        raise DatasetError(f"{store.url}: no dataset here (no {MANIFEST}); a dataset is what `tokenloom run` writes")
     return manifest
 
 

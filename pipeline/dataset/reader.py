@@ -1,13 +1,27 @@
-"""Reading a dataset: one modality of one unit at a time, and rows joined from them."""
+"""Reading a dataset: one modality of one unit at a time, checked against what it should be, and rows joined from them.
+
+A training job needs no more than this to read tokens: neither Ray nor torch, nor the labelers.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from ...labelers.contract.kinds import Kind
-from .manifest import DatasetError
-from .shards import LabelShard, TokenShard
+import numpy as np
+
+from ..corpus.units import Unit
+from ..storage.read_ahead import in_order
+from ..storage.store import Store
+from .finished import list_finished
+from .layout import label_path, ledger_path, token_path
+from .ledger import BrokenLedgerError, Failure, read_ledger
+from .manifest import DatasetError, Manifest, ModalityCard
+from .shards import BrokenShardError, ShardMeta, read_labels, read_token_table, token_arrays
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -21,26 +35,164 @@ class Row:
 
 
 @dataclass(frozen=True)
-class _Column:
-    """One modality of one unit: a value per row. `shard`: the path of what it was read from."""
+class Column:
+    """One modality of one unit. path: of its shard; meta: what that says of itself; keys: of the samples, in order.
 
-    shard: str
+    values: tokens (1-d) or labels, `per_sample` of them for each sample: one for each view, or a single one for labels
+    of whole images. None where the sample lacks the modality.
+    """
+
+    path: str
+    meta: ShardMeta
     keys: list[str]
+    per_sample: int
     values: list[Any]
 
-
-def _values(shard: TokenShard | LabelShard, kind: Kind) -> list[Any]:
-    if isinstance(shard, TokenShard):
-        return list(shard.tokens)
-    return [None if label is None else kind.decode(label) for label in shard.labels]
+    def value(self, sample: int, view: int) -> Any:
+        """What a view of the sample at that index has."""
+        return self.values[sample * self.per_sample + view % self.per_sample]
 
 
-def _aligned(columns: dict[str, _Column], url: str) -> dict[str, _Column]:
+class ColumnReader:
+    """The one reader of shards for all that use a dataset. cards: what the modalities are. views: of each sample.
+
+    Raises DatasetError for a shard that can't be read or isn't what its name and its card say, FileNotFoundError for a
+    missing one. Flipped bits are for `verify` to find.
+    """
+
+    def __init__(self, store: Store, cards: Mapping[str, ModalityCard], views: int) -> None:
+        self.store, self.cards, self.views = store, cards, views
+
+    def tokens(self, unit: Unit, modality: str) -> Column:
+        meta, table = self._tokens(unit, modality)
+        keys = table["key"].to_pylist()[:: self.views]
+        return Column(token_path(modality, unit), meta, keys, self.views, token_arrays(table))
+
+    def token_table(self, unit: Unit, modality: str) -> pa.Table:
+        """The rows as Arrow has them: key, view, tokens."""
+        return self._tokens(unit, modality)[1]
+
+    def labels(self, unit: Unit, modality: str) -> Column:
+        """Labels as they are stored; the `label_kind` of the modality's card decodes them."""
+        path = label_path(modality, unit)
+        per_sample = self.cards[modality].labels_per_sample(self.views)
+        try:
+            shard = read_labels(self.store.read(path))
+        except BrokenShardError as error:
+            raise self._broken(path, error) from None
+        self._check(path, unit, modality, shard.meta, np.array(shard.rows.views, int), per_sample)
+        return Column(path, shard.meta, shard.rows.keys[::per_sample], per_sample, shard.labels)
+
+    def keys(self, unit: Unit, modality: str) -> list[str]:
+        """The keys of the unit's samples, read from the key column alone where the modality keeps tokens."""
+        if not self.cards[modality].keeps_tokens:
+            return self.labels(unit, modality).keys
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.store.open(token_path(modality, unit))) as file:
+            return file.read(columns=["key"])["key"].to_pylist()[:: self.views]
+
+    def failures(self, unit: Unit, modality: str) -> list[Failure]:
+        """What the quarantine lists of a modality, or of `corpus`, in a unit; [] where there is no ledger."""
+        path = ledger_path(modality, unit)
+        try:
+            return list(read_ledger(self.store.read(path)))
+        except FileNotFoundError:
+            return []
+        except BrokenLedgerError as error:
+            raise self._broken(path, error) from None
+
+    def _tokens(self, unit: Unit, modality: str) -> tuple[ShardMeta, pa.Table]:
+        path = token_path(modality, unit)
+        try:
+            meta, table = read_token_table(self.store.read(path))
+        except BrokenShardError as error:
+            raise self._broken(path, error) from None
+        self._check(path, unit, modality, meta, table["view"].to_numpy(), self.views)
+        return meta, table
+
+    def _check(self, path: str, unit: Unit, modality: str, meta: ShardMeta, views: np.ndarray, per_sample: int) -> None:
+        """Whether a shard is what its name and its card say. views: of its rows."""
+        where = f"{self.store.url}/{path}"
+        if (meta.unit, meta.modality, meta.fingerprint) != (unit.name, modality, self.cards[modality].fingerprint):
+            raise DatasetError(
+                f"{where}: holds {meta.modality} of {meta.unit}, made by {meta.fingerprint[:12]}: not what its name "
+                f"and dataset.json say"
+            )
+        if len(views) % per_sample or not np.array_equal(views, np.arange(len(views)) % per_sample):
+            raise DatasetError(f"{where}: its rows aren't {per_sample} views of each sample")
+
+    def _broken(self, path: str, error: Exception) -> DatasetError:
+        return DatasetError(f"{self.store.url}/{path}: {error}; `tokenloom verify` tells what else is broken")
+
+
+class DatasetReader:
+    """The units of a dataset, and its rows joined from the modalities' columns. May be pickled."""
+
+    def __init__(self, store: Store, manifest: Manifest) -> None:
+        self.store, self.cards, self.views = store, manifest.modalities, int(manifest.views["count"])
+        self.columns = ColumnReader(store, self.cards, self.views)
+        self._finished: dict[str, frozenset[Unit]] | None = None
+
+    @property
+    def finished(self) -> dict[str, frozenset[Unit]]:
+        """The units that each modality has, as they are listed when this is first asked for."""
+        if self._finished is None:
+            found = list_finished(self.store, self.cards)
+            self._finished = {name: finished.units for name, finished in found.items()}
+        return self._finished
+
+    def units(self, modalities: Collection[str] | None = None) -> list[Unit]:
+        """The units that all of these modalities have (by default, that all have), in order."""
+        sets = [self.finished[name] for name in self.chosen(modalities)]
+        return sorted(frozenset.intersection(*sets)) if sets else []
+
+    def chosen(self, modalities: Collection[str] | None) -> list[str]:
+        """These modalities; None: all. Raises DatasetError for one that the dataset hasn't."""
+        if isinstance(modalities, str):
+            modalities = [modalities]
+        names = list(self.cards if modalities is None else modalities)
+        for name in names:
+            if name not in self.cards:
+                raise DatasetError(f"{self.store.url}: there is no modality {name!r}; it has {', '.join(self.cards)}")
+        return names
+
+    def column(self, unit: Unit, modality: str, label: bool) -> Column:
+        """Tokens, or decoded labels."""
+        if not label:
+            return self.columns.tokens(unit, modality)
+        column, kind = self.columns.labels(unit, modality), self.cards[modality].label_kind
+        return replace(column, values=[None if value is None else kind.decode(value) for value in column.values])
+
+    def rows(
+        self,
+        units: Iterable[Unit],
+        modalities: Sequence[str],
+        views: Collection[int] | None = None,
+        labels: Collection[str] = (),
+    ) -> Iterator[Row]:
+        """The rows of some units, sample by sample and view by view. labels: of which modalities labels are wanted.
+
+        Raises DatasetError where shards of one unit don't hold the same samples, and what ColumnReader raises.
+        """
+        units = list(units)
+        tasks = ((unit, name, name in labels) for unit in units for name in modalities)
+        columns = in_order(lambda task: self.column(*task), tasks)
+        chosen = [view for view in range(self.views) if views is None or view in views]
+        for _ in units:
+            joined = aligned({name: next(columns) for name in modalities}, self.store.url)
+            keys = next(iter(joined.values())).keys if joined else []
+            for sample, key in enumerate(keys):
+                for view in chosen:
+                    yield Row(key, view, {name: column.value(sample, view) for name, column in joined.items()})
+
+
+def aligned(columns: dict[str, Column], url: str) -> dict[str, Column]:
     """The columns, if they are of the same samples in the same order. Raises DatasetError naming two that aren't."""
     first = next(iter(columns.values()), None)
     for column in columns.values():
         if first is not None and column.keys != first.keys:
-            raise misaligned(url, column.shard, first.shard)
+            raise misaligned(url, column.path, first.path)
     return columns
 
 

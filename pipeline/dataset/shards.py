@@ -12,11 +12,14 @@ import io
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...tokenizers.contract.token_spec import TokenSpec
-from .manifest import ModalityCard
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _CHECKSUM = "tokenloom.sha256"
 _BLANK = b"0" * 64
@@ -63,11 +66,16 @@ class ShardMeta:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowKeys:
     """What every modality's shard of a unit has in common: one row per sample and view, in the corpus' order."""
 
     keys: list[str]
     views: list[int]
+
+    @classmethod
+    def of(cls, keys: Sequence[str], per_sample: int) -> RowKeys:
+        """The rows of samples that have so many each: their views, or 1 for labels of whole images."""
+        return cls([key for key in keys for _ in range(per_sample)], list(range(per_sample)) * len(keys))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -78,7 +86,7 @@ class TokenShard:
     """tokens: one array per row (dtype of the shard), None where the sample lacks the modality."""
 
     meta: ShardMeta
-    rows: Rows
+    rows: RowKeys
     tokens: list[np.ndarray | None]
 
 
@@ -87,7 +95,7 @@ class LabelShard:
     """labels: encoded by the modality's kind, one per row, None where the sample lacks the modality."""
 
     meta: ShardMeta
-    rows: Rows
+    rows: RowKeys
     labels: list[bytes | None]
 
 
@@ -99,7 +107,7 @@ def rows_digest(keys: Sequence[str], views: Sequence[int]) -> str:
     return digest.hexdigest()
 
 
-def write_tokens(rows: Rows, tokens: Sequence[np.ndarray | None], spec: TokenSpec, meta: ShardMeta) -> bytes:
+def write_tokens(rows: RowKeys, tokens: Sequence[np.ndarray | None], spec: TokenSpec, meta: ShardMeta) -> bytes:
     """A Parquet file: key (string), view (uint8), tokens (list of uint16 or uint32; of fixed size when it is fixed)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -119,7 +127,7 @@ def write_tokens(rows: Rows, tokens: Sequence[np.ndarray | None], spec: TokenSpe
     return _seal(buffer.getvalue())
 
 
-def _token_array(tokens, values, spec: TokenSpec):
+def _token_array(tokens: Sequence[np.ndarray | None], values: pa.DataType, spec: TokenSpec) -> pa.Array:
     import pyarrow as pa
 
     lengths = [0 if ids is None else len(ids) for ids in tokens]
@@ -139,6 +147,12 @@ def _token_array(tokens, values, spec: TokenSpec):
 
 def read_tokens(data: bytes) -> TokenShard:
     """The rows of a token shard. Raises BrokenShardError; flipped bits are for `verify_checksum`."""
+    meta, table = read_token_table(data)
+    return TokenShard(meta, RowKeys(table["key"].to_pylist(), table["view"].to_pylist()), token_arrays(table))
+
+
+def read_token_table(data: bytes) -> tuple[ShardMeta, pa.Table]:
+    """A token shard as Arrow has it: key, view, tokens. Raises BrokenShardError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -150,20 +164,20 @@ def read_tokens(data: bytes) -> TokenShard:
         raise BrokenShardError(f"it isn't a readable Parquet file: {error}") from None
     if table.column_names != ["key", "view", "tokens"]:
         raise BrokenShardError(f"its columns are {table.column_names}, not key, view and tokens")
-    meta = ShardMeta.from_pairs(pairs)
-    rows = Rows(table["key"].to_pylist(), table["view"].to_pylist())
-    return TokenShard(meta, rows, _token_lists(table["tokens"].combine_chunks()))
+    return ShardMeta.from_pairs(pairs), table
 
 
-def _token_lists(column) -> list[np.ndarray | None]:
+def token_arrays(table: pa.Table) -> list[np.ndarray | None]:
+    """The tokens of each row of a token shard, None where there are none."""
     import pyarrow as pa
 
+    column = table["tokens"].combine_chunks()
     if isinstance(column, pa.ChunkedArray):
         column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
     return [None if not item.is_valid else item.values.to_numpy(zero_copy_only=False) for item in column]
 
 
-def write_labels(rows: Rows, labels: Sequence[bytes | None], extension: str, meta: ShardMeta) -> bytes:
+def write_labels(rows: RowKeys, labels: Sequence[bytes | None], extension: str, meta: ShardMeta) -> bytes:
     """A WebDataset tar: `<key>.<extension>` for view 0, `<key>.v1.<extension>` for further views.
 
     A missing label is an empty member `<key>.null`, so that every modality's tar has the same keys in the same order.
@@ -198,7 +212,7 @@ def read_labels(data: bytes) -> LabelShard:
                 labels.append(None if extension == _NULL or member is None else member.read())
     except (tarfile.TarError, ValueError, EOFError) as error:
         raise BrokenShardError(f"it isn't a readable tar: {error}") from None
-    return LabelShard(ShardMeta.from_pairs(pairs), Rows(keys, views), labels)
+    return LabelShard(ShardMeta.from_pairs(pairs), RowKeys(keys, views), labels)
 
 
 def member_name(key: str, view: int, extension: str) -> str:
@@ -252,13 +266,3 @@ def _checksum_at(data: bytes) -> int:
     if at < 0 or start + 64 > len(data):
         raise BrokenShardError("it carries no checksum: cut off, or not a shard of tokenloom")
     return start
-
-
-def token_rows(keys: Sequence[str], views: int) -> Rows:
-    """The rows of a token shard: every view of every sample."""
-    return Rows([key for key in keys for _ in range(views)], [view for _ in keys for view in range(views)])
-
-
-def label_rows(keys: Sequence[str], views: int, card: ModalityCard) -> Rows:
-    """The rows of a label shard: a labeler that doesn't work on views has one label per sample."""
-    return token_rows(keys, views if card.on == "view" else 1)

@@ -7,18 +7,17 @@ import hashlib
 from ...tokenizers.contract.registry import tokenizer_for
 from ...tokenizers.contract.tokenizer import Tokenizer
 from ..storage.store import Store
-from .layout import TOKENIZERS
+from .layout import tokenizer_folder
 from .manifest import DatasetError, ModalityCard
 
 
 def load_tokenizer(store: Store, modality: str, card: ModalityCard) -> Tokenizer:
     """The dataset's own tokenizer of a modality. DatasetError where its files are missing or changed."""
     assert card.tokens is not None
-    files = {name: store.read(f"{TOKENIZERS}/{modality}/{name}") for name in card.tokens.files}
+    folder = tokenizer_folder(modality)
+    files = {name: store.read(f"{folder}/{name}") for name in card.tokens.files}
     for name, data in files.items():
         if hashlib.sha256(data).hexdigest() != card.tokens.files[name]:
-            raise DatasetError(
-                f"{store.url}/{TOKENIZERS}/{modality}/{name}: changed since the tokens were made with it"
-            )
+            raise DatasetError(f"{store.url}/{folder}/{name}: changed since the tokens were made with it")
     kind = card.label_kind
     return tokenizer_for(card.tokens.tokenizer, kind, modality).from_files(kind, files)

@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..dataset.layout import ATTEMPTS
+from ..corpus.units import Unit
+from ..dataset.layout import attempts_folder
 from ..storage.store import Store
 from .config import StageConfig
 from .payload import UnitPayload
-from .runner import Fault, Poison
+from .runner import Failed, Poison
+from .unit_labeler import UnitLabeler
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SUSPICIOUS = 3
 """Attempts after which a unit is taken apart. Machines die for other reasons, too; a search that finds nothing only
@@ -29,9 +34,9 @@ _DEATHS = 2
 class Attempts:
     """The marks of one unit in one stage."""
 
-    def __init__(self, store: Store, unit: str, stage: str) -> None:
+    def __init__(self, store: Store, unit: Unit, stage: str) -> None:
         self._store = store
-        self._folder = f"{ATTEMPTS}/{unit}/{stage}"
+        self._folder = attempts_folder(unit, stage)
 
     def begin(self) -> int:
         """Leaves a mark; how many there were before."""
@@ -45,17 +50,15 @@ class Attempts:
             self._store.delete(f"{self._folder}/{entry.name}")
 
 
-def find_poison(worker_class: type, config: StageConfig, payload: UnitPayload) -> Poison:
-    """The samples and steps that kill their process, found by sending each sample alone through a process of its own.
-
-    worker_class: of which each process makes one, from `config`, to call its `try_out`. Nothing is written meanwhile.
-    """
+def find_poison(config: StageConfig, payload: UnitPayload) -> Poison:
+    """The samples and steps that kill their process, found by sending each sample alone through a process that labels
+    it and writes nothing."""
     import ray
     from ray.exceptions import ActorDiedError
 
     probe_class: Any = ray.remote(Probe).options(num_cpus=0, max_restarts=0, max_task_retries=0)
-    poison: dict[tuple[int, str], Fault] = {}
-    probe = probe_class.remote(worker_class, config)
+    poison: dict[tuple[int, str], Failed] = {}
+    probe = probe_class.remote(config)
     steps = [step.name for step in config.stage.steps]
     for index in range(len(payload.samples)):
         block = _alone(payload, index).to_table()
@@ -68,9 +71,9 @@ def find_poison(worker_class: type, config: StageConfig, payload: UnitPayload) -
                     break
                 except ActorDiedError as error:
                     deaths.append(error)
-                    probe = probe_class.remote(worker_class, config)
+                    probe = probe_class.remote(config)
             else:
-                poison[index, step] = Fault(f"killed its process: {_how(deaths[-1])}", "ProcessDied")
+                poison[index, step] = Failed(f"killed its process: {_how(deaths[-1])}", "ProcessDied")
     ray.kill(probe)
     return poison
 
@@ -78,13 +81,13 @@ def find_poison(worker_class: type, config: StageConfig, payload: UnitPayload) -
 class Probe:
     """The process that may die: labels one sample up to one step."""
 
-    def __init__(self, worker_class: type, config: StageConfig) -> None:
-        self._worker = worker_class(config)
+    def __init__(self, config: StageConfig) -> None:
+        self._labeler = UnitLabeler(config, Store(config.output, config.storage_options))
 
-    def try_step(self, block, step: str, deadly: list[str]) -> None:
+    def try_step(self, block: pa.Table, step: str, deadly: list[str]) -> None:
         """Labels the only sample of the payload in `block` by the steps up to `step`, less the deadly ones."""
         payload = next(iter(UnitPayload.from_table(block)))
-        self._worker.try_out(payload, step, {(0, name): Fault("killed its process", "ProcessDied") for name in deadly})
+        self._labeler.label(payload, {(0, name): Failed("killed its process", "ProcessDied") for name in deadly}, step)
 
 
 def _alone(payload: UnitPayload, index: int) -> UnitPayload:

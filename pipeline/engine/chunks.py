@@ -11,7 +11,7 @@ import numpy as np
 from ...labelers.contract.images import BadImage, decode_image, decode_view, read_header
 from ...labelers.contract.views import View, ViewSettings, cut_view
 from ..corpus.corpus import Sample
-from .runner import Fault
+from .runner import Failed
 
 CHUNK_SAMPLES = 64
 """Samples decoded together. A constant, since batches are cut from chunks and floats depend on the batch's shape: the
@@ -33,13 +33,13 @@ class Wanted:
 class Chunk:
     """Neighbouring samples of a unit, decoded as far as wanted.
 
-    faults: why a sample's image can't be used, by its index in the chunk. views: one list per sample, empty for the
-    faulty. view_pixels: uint8 (samples x views, size, size, 3), zeros for the faulty. images: whole, None likewise.
+    failed: why a sample's image can't be used, by its index in the chunk. views: one list per sample, empty for the
+    failed. view_pixels: uint8 (samples x views, size, size, 3), zeros for the failed. images: whole, None likewise.
     """
 
     start: int
     samples: Sequence[Sample]
-    faults: dict[int, Fault]
+    failed: dict[int, Failed]
     views: list[list[View]]
     view_pixels: np.ndarray | None
     images: list[np.ndarray | None]
@@ -70,10 +70,10 @@ class Decoder:
 
     def _submit(
         self, samples: Sequence[Sample], bounds: tuple[int, int], wanted: Wanted
-    ) -> list[Future[_Decoded | Fault]]:
+    ) -> list[Future[_Decoded | Failed]]:
         return [self._pool.submit(self._decode, sample, wanted) for sample in samples[slice(*bounds)]]
 
-    def _decode(self, sample: Sample, wanted: Wanted) -> _Decoded | Fault:
+    def _decode(self, sample: Sample, wanted: Wanted) -> _Decoded | Failed:
         if not (wanted.views or wanted.images):
             return _Decoded([], [], None)
         try:
@@ -86,18 +86,18 @@ class Decoder:
             pixels = [decode_view(data, view) for view in views] if wanted.views else []
             return _Decoded(views, pixels, decode_image(data) if wanted.images else None)
         except BadImage as error:
-            return Fault.of(error)
+            return Failed.of(error)
 
     def _gather(
-        self, start: int, samples: Sequence[Sample], futures: Sequence[Future[_Decoded | Fault]], wanted: Wanted
+        self, start: int, samples: Sequence[Sample], futures: Sequence[Future[_Decoded | Failed]], wanted: Wanted
     ) -> Chunk:
         count, size = self._settings.count, self._settings.size
         pixels = np.zeros((len(samples) * count, size, size, 3), np.uint8) if wanted.views else None
         chunk = Chunk(start, samples, {}, [[] for _ in samples], pixels, [None for _ in samples], 0)
         for index, future in enumerate(futures):
             decoded = future.result()
-            if isinstance(decoded, Fault):
-                chunk.faults[index] = decoded
+            if isinstance(decoded, Failed):
+                chunk.failed[index] = decoded
                 continue
             chunk.views[index], chunk.images[index] = decoded.views, decoded.image
             chunk.decodes += len(decoded.view_pixels) + (decoded.image is not None)

@@ -1,118 +1,105 @@
-"""Commit: writing what one unit of one modality came to, so that a shard that can be seen is complete."""
+"""Commit: writing what one unit came to, so that a shard that can be seen is complete."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import numpy as np
-
-from ..corpus.corpus import Rejection
+from ...tokenizers.contract.token_spec import TokenSpec
+from ..corpus.samples import Rejection
 from ..corpus.units import Unit
-from ..dataset.layout import CORPUS, label_path, ledger_path, token_path
-from ..dataset.ledger import Failure
+from ..dataset.layout import CORPUS, label_path, ledger_path, sample_path, token_path
+from ..dataset.ledger import Failure, write_ledger
 from ..dataset.manifest import ModalityCard
-from ..dataset.shards import (
-    Rows,
-    ShardMeta,
-    label_rows,
-    read_labels,
-    read_tokens,
-    token_rows,
-    write_labels,
-    write_tokens,
-)
+from ..dataset.reader import Column, ColumnReader
+from ..dataset.shards import RowKeys, ShardMeta, write_labels, write_tokens
 from ..storage.store import Store
+from .labeling import Result
 
 T = TypeVar("T")
 
 
-@dataclass
-class Result:
-    """One modality of one unit. tokens: per row (sample and view). labels: encoded, per row or, for labelers that
-    don't work on views, per sample. sample: encoded as a tokenizer gets them, cut by the views; for fitting alone."""
+@dataclass(frozen=True)
+class UnitWriter:
+    """Writes what the samples `keys` of a unit, with so many views each, came to, modality by modality."""
 
-    tokens: list[np.ndarray | None] = field(default_factory=list)
-    labels: list[bytes | None] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    sample: list[bytes | None] = field(default_factory=list)
+    store: Store
+    unit: Unit
+    keys: Sequence[str]
+    views: int
 
+    def reject(self, rejected: Sequence[Rejection]) -> str:
+        """Lists in the quarantine what the corpus reader refused; the ledger's SHA-256, "" when there is nothing."""
+        failures = [Failure(one.key, CORPUS, one.reason, one.error, self.unit.name) for one in rejected]
+        data = write_ledger(failures)
+        if data:
+            self.store.create(ledger_path(CORPUS, self.unit), data)
+        return _digest(data)
 
-def write_rejections(store: Store, unit: Unit, rejected: Sequence[Rejection]) -> str:
-    """Writes what the corpus reader refused into the quarantine; its SHA-256, "" when there is nothing."""
-    failures = [Failure(r.key, CORPUS, r.reason, r.error, unit.name) for r in rejected]
-    return _write_ledger(store, unit, CORPUS, failures)
+    def commit(self, name: str, card: ModalityCard, result: Result, rejected: str = "") -> None:
+        """Writes the ledger, then the shards: labels, and last the tokens, by which the unit is known to be done.
 
+        rejected: as `reject` returned it. Whatever is there already stays: it was made of the same input.
+        """
+        ledger = write_ledger(result.failures)
+        if ledger:
+            self.store.create(ledger_path(name, self.unit), ledger)
+        meta = ShardMeta(self.unit.name, name, card.fingerprint, _digest(ledger), rejected)
+        if card.keeps_labels:
+            rows = RowKeys.of(self.keys, card.labels_per_sample(self.views))
+            data = write_labels(rows, result.labels, card.label_kind.extension, meta)
+            self.store.create(label_path(name, self.unit), data)
+        if card.keeps_tokens:
+            data = write_tokens(RowKeys.of(self.keys, self.views), result.tokens, _spec(card), meta)
+            self.store.create(token_path(name, self.unit), data)
 
-def write_result(
-    store: Store,
-    unit: Unit,
-    name: str,
-    card: ModalityCard,
-    keys: Sequence[str],
-    views: int,
-    result: Result,
-    rejected: str,
-) -> None:
-    """Writes ledger, labels and tokens, in this order: the ledger is there before the shard that refers to it.
+    def put_aside(self, name: str, card: ModalityCard, result: Result) -> None:
+        """Writes the labels as the views see them, for a tokenizer to be fitted to."""
+        rows = RowKeys.of([str(index) for index in range(len(result.sample))], 1)
+        meta = ShardMeta(self.unit.name, name, card.fingerprint)
+        data = write_labels(rows, result.sample, card.label_kind.extension, meta)
+        self.store.create(sample_path(name, self.unit), data)
 
-    Shards that exist already are left as they are: their bytes are a function of the same input.
-    """
-    ledger = _write_ledger(store, unit, name, result.failures)
-    meta = ShardMeta(unit.name, name, card.fingerprint, ledger, rejected)
-    if card.keeps_labels:
-        extension = card.label_kind.extension
-        store.create(
-            label_path(name, unit), write_labels(label_rows(keys, views, card), result.labels, extension, meta)
-        )
-    if card.keeps_tokens:
-        assert card.tokens is not None
-        assert card.tokens.spec is not None
-        store.create(
-            token_path(name, unit), write_tokens(token_rows(keys, views), result.tokens, card.tokens.spec, meta)
-        )
+    def repair(self, name: str, card: ModalityCard, result: Result) -> None:
+        """Puts the outcomes of the samples, which failed before, in the places that they have in the unit's shards.
 
+        The ledger comes last: until it is written, the unit counts as one to try again.
+        """
+        reader, ledger = ColumnReader(self.store, {name: card}, self.views), write_ledger(result.failures)
+        if card.keeps_labels:
+            old = reader.labels(self.unit, name)
+            rows, labels = RowKeys.of(old.keys, old.per_sample), self._filled(old, result.labels)
+            meta = replace(old.meta, ledger=_digest(ledger))
+            self.store.replace(old.path, write_labels(rows, labels, card.label_kind.extension, meta))
+        if card.keeps_tokens:
+            old = reader.tokens(self.unit, name)
+            rows, tokens = RowKeys.of(old.keys, old.per_sample), self._filled(old, result.tokens)
+            meta = replace(old.meta, ledger=_digest(ledger))
+            self.store.replace(old.path, write_tokens(rows, tokens, _spec(card), meta))
+        if ledger:
+            self.store.replace(ledger_path(name, self.unit), ledger)
+        else:
+            self.store.delete(ledger_path(name, self.unit))
 
-def amend_result(
-    store: Store, unit: Unit, name: str, card: ModalityCard, keys: Sequence[str], views: int, result: Result
-) -> None:
-    """Puts the outcomes of the samples `keys`, which failed before, in the places that they have in the unit's shards.
-
-    The ledger comes last: until it is written, the unit counts as one to try again.
-    """
-    data = b"".join(failure.to_line() for failure in result.failures)
-    ledger = hashlib.sha256(data).hexdigest() if data else ""
-    if card.keeps_labels:
-        old = read_labels(store.read(label_path(name, unit)))
-        labels = _amended(old.rows, old.labels, label_rows(keys, views, card), result.labels)
-        extension = card.label_kind.extension
-        meta = replace(old.meta, ledger=ledger)
-        store.replace(label_path(name, unit), write_labels(old.rows, labels, extension, meta))
-    if card.keeps_tokens:
-        assert card.tokens is not None
-        assert card.tokens.spec is not None
-        old = read_tokens(store.read(token_path(name, unit)))
-        tokens = _amended(old.rows, old.tokens, token_rows(keys, views), result.tokens)
-        meta = replace(old.meta, ledger=ledger)
-        store.replace(token_path(name, unit), write_tokens(old.rows, tokens, card.tokens.spec, meta))
-    if data:
-        store.replace(ledger_path(name, unit), data)
-    else:
-        store.delete(ledger_path(name, unit))
-
-
-def _amended(rows: Rows, old: Sequence[T | None], new_rows: Rows, new: Sequence[T | None]) -> list[T | None]:
-    """`old`, with what `new` has where it has nothing."""
-    found = dict(zip(zip(new_rows.keys, new_rows.views, strict=True), new, strict=True))
-    places = zip(rows.keys, rows.views, old, strict=True)
-    return [found.get((key, view)) if value is None else value for key, view, value in places]
+    def _filled(self, old: Column, new: Sequence[T | None]) -> list[T | None]:
+        """The column's values, with what `new` has of the samples `keys` where it has nothing."""
+        found = {
+            (key, view): new[sample * old.per_sample + view]
+            for sample, key in enumerate(self.keys)
+            for view in range(old.per_sample)
+        }
+        places = [(key, view) for key in old.keys for view in range(old.per_sample)]
+        return [found.get(place) if value is None else value for place, value in zip(places, old.values, strict=True)]
 
 
-def _write_ledger(store: Store, unit: Unit, modality: str, failures: Sequence[Failure]) -> str:
-    if not failures:
-        return ""
-    data = b"".join(failure.to_line() for failure in failures)
-    store.create(ledger_path(modality, unit), data)
-    return hashlib.sha256(data).hexdigest()
+def _digest(ledger: bytes) -> str:
+    """The SHA-256 by which shards refer to their ledger; "" where there is none."""
+    return hashlib.sha256(ledger).hexdigest() if ledger else ""
+
+
+def _spec(card: ModalityCard) -> TokenSpec:
+    assert card.tokens is not None
+    assert card.tokens.spec is not None
+    return card.tokens.spec

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from ...labelers.contract.views import ViewSettings
@@ -12,9 +13,34 @@ from ..plan.stages import Stage
 from ..plan.steps import StepGraph
 
 
-def stage_configs(
-    plan: Plan, groups: Sequence[Stage], collect: Iterable[str] = (), amends: bool = False
-) -> list[StageConfig]:
+class Mode(Enum):
+    """What becomes of the labels that a stage makes."""
+
+    COMMIT = "tokens and labels become shards of the dataset"
+    SAMPLE = "labels are put aside, as the views see them, for tokenizers to be fitted to"
+    REPAIR = "tokens and labels take the places of failures in shards that there are"
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """What an actor of a stage has to know.
+
+    carries: modalities whose labels later stages need. pixels_later: whether later stages look at images.
+    """
+
+    stage: Stage
+    graph: StepGraph
+    output: str
+    storage_options: Mapping[str, Any]
+    seed: int
+    views: ViewSettings
+    mode: Mode = Mode.COMMIT
+    carries: frozenset[str] = frozenset()
+    pixels_later: bool = False
+    last: bool = True
+
+
+def stage_configs(plan: Plan, groups: Sequence[Stage], mode: Mode = Mode.COMMIT) -> list[StageConfig]:
     """What the actors of each stage have to know, in the stages' order."""
     recipe = plan.recipe
     configs = []
@@ -29,33 +55,10 @@ def stage_configs(
                 storage_options=recipe.storage_options,
                 seed=recipe.seed,
                 views=ViewSettings(**recipe.views.model_dump()),
+                mode=mode,
                 carries=frozenset(need for step in later for need in step.needs if need in made),
                 pixels_later=any(step.on != "nothing" for step in later),
                 last=index == len(groups) - 1,
-                collect=frozenset(collect),
-                amends=amends,
             )
         )
     return configs
-
-
-@dataclass(frozen=True)
-class StageConfig:
-    """What an actor of a stage has to know.
-
-    carries: modalities whose labels later stages need. pixels_later: whether later stages look at images. collect:
-    set in the pass before fitting, where the labels of these modalities are put aside and nothing else is written.
-    amends: set when quarantined samples are tried again, and their outcomes go into the shards that there are.
-    """
-
-    stage: Stage
-    graph: StepGraph
-    output: str
-    storage_options: Mapping[str, Any]
-    seed: int
-    views: ViewSettings
-    carries: frozenset[str] = frozenset()
-    pixels_later: bool = False
-    collect: frozenset[str] = frozenset()
-    last: bool = True
-    amends: bool = False

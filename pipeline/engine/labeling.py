@@ -13,13 +13,24 @@ from ...labelers.contract.kinds import Kind
 from ...labelers.contract.labeler import Batch
 from ...labelers.contract.views import View
 from ...tokenizers.contract.tokenizer import Tokenizer
-from ..corpus.units import Unit
 from ..dataset.ledger import Failure
 from ..plan.steps import Step
 from .chunks import Chunk
-from .commit import Result
+from .config import Mode
 from .loaded_models import LoadedModels
-from .runner import Fault, Outcome, Poison
+from .payload import UnitPayload
+from .runner import Failed, Outcome, Poison
+
+
+@dataclass
+class Result:
+    """One modality of one unit. tokens: per row (sample and view). labels: encoded, per row or, for labelers that
+    don't work on views, per sample. sample: encoded as a tokenizer gets them, cut by the views; for fitting alone."""
+
+    tokens: list[np.ndarray | None] = field(default_factory=list)
+    labels: list[bytes | None] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    sample: list[bytes | None] = field(default_factory=list)
 
 
 @dataclass
@@ -39,7 +50,7 @@ class ChunkLabeling:
     """One chunk going through a stage's steps."""
 
     models: LoadedModels
-    unit: Unit
+    payload: UnitPayload
     chunk: Chunk
     steps: Sequence[Step]
     known: Mapping[str, list[Outcome]]
@@ -57,7 +68,7 @@ class ChunkLabeling:
             self.made.seconds[step.name] = self.made.seconds.get(step.name, 0.0) + perf_counter() - began
 
     def _of_chunk(self, name: str, labels: list[Outcome]) -> list[Outcome]:
-        per_sample = self._views if self._on(name) == "view" else 1
+        per_sample = self.models.cards[name].labels_per_sample(self._views)
         start = self.chunk.start * per_sample
         return labels[start : start + len(self.chunk.samples) * per_sample]
 
@@ -92,15 +103,15 @@ class ChunkLabeling:
         return outcomes
 
     def _hindrance(self, step: Step, index: int, required: Mapping[str, Outcome]) -> Any:
-        """Why the step can't label a sample: a Fault; None when it lacks something that it may lack; else _READY."""
+        """Why the step can't label a sample: a Failed; None when it lacks something that it may lack; else _READY."""
         deadly = self.poison.get((self.chunk.start + index, step.name))
         if deadly is not None:
             return deadly
-        if step.on != "nothing" and index in self.chunk.faults:
-            return self.chunk.faults[index]
+        if step.on != "nothing" and index in self.chunk.failed:
+            return self.chunk.failed[index]
         for need, label in required.items():
-            if isinstance(label, Fault):
-                return Fault(f"needs {need}, which failed: {label.reason}", label.error)
+            if isinstance(label, Failed):
+                return Failed(f"needs {need}, which failed: {label.reason}", label.error)
         return None if any(label is None for label in required.values()) else _READY
 
     def _batch(
@@ -120,7 +131,7 @@ class ChunkLabeling:
             views=[chunk.views[index][view] for index, view in chosen] if step.on != "nothing" else [],
             fields=[chunk.samples[index].fields for index, _ in chosen],
             labels={
-                need: [None if isinstance(labels[place], Fault) else labels[place] for place in ready]
+                need: [None if isinstance(labels[place], Failed) else labels[place] for place in ready]
                 for need, labels in needs.items()
             },
         )
@@ -136,73 +147,73 @@ class ChunkLabeling:
         return self._cropped(name, labels)
 
     def _cropped(self, name: str, labels: list[Outcome]) -> list[Outcome]:
-        kind = self._kind(name)
+        """A row per view. Views are known only where an image was decoded, and only needed for what lies in it."""
+        kind, on = self._kind(name), self._on(name)
         rows: list[Outcome] = []
         for index, label in enumerate(labels):
-            for view in range(self._views):
-                if not kind.spatial or label is None or isinstance(label, Fault):
-                    rows.append(label)
-                else:
-                    rows.append(_crop(kind, label, self.chunk.views[index][view]))
+            if not kind.spatial or label is None or isinstance(label, Failed):
+                rows += [label] * self._views
+            else:
+                rows += [_seen_by(kind, view, label, on) for view in self.chunk.views[index]]
         return rows
 
     def _keep(self, name: str, outcomes: list[Outcome]) -> None:
         """Tokens, encoded labels and failures of one modality's outcomes in this chunk."""
-        result, card = self.made.of(name), self.models.cards[name]
+        config, card, result = self.models.config, self.models.cards[name], self.made.of(name)
+        sampled, kind = config.mode is Mode.SAMPLE and name in self.payload.todo, card.label_kind
         rows = self._in_frame(name, outcomes, "view")
-        tokens: list[np.ndarray | Fault | None] = []
-        if card.keeps_tokens and not self.models.config.collect:
+        tokens: list[np.ndarray | Failed | None] = []
+        if card.keeps_tokens and config.mode is not Mode.SAMPLE:
             tokens = _tokenise(self.models.tokenizer(name), rows)
-            result.tokens += [None if isinstance(ids, Fault) else ids for ids in tokens]
-        if self.models.keeps_encoded(name):
-            kind = card.label_kind
+            result.tokens += [None if isinstance(ids, Failed) else ids for ids in tokens]
+        if sampled or card.keeps_labels or name in config.carries:
             encoded = _encoded(kind, outcomes)
             result.labels += encoded
-            if name in self.models.config.collect:
+            if sampled:
                 result.sample += _encoded(kind, rows) if kind.spatial and rows is not outcomes else encoded
         result.failures += self._failures(name, outcomes, tokens)
 
     def _failures(
-        self, name: str, outcomes: Sequence[Outcome], tokens: Sequence[np.ndarray | Fault | None]
+        self, name: str, outcomes: Sequence[Outcome], tokens: Sequence[np.ndarray | Failed | None]
     ) -> Iterator[Failure]:
-        """One line per failed item; a fault of a row's crop or tokens alone is that view's."""
-        per_sample = self._views if self._on(name) == "view" else 1
+        """One line per failed item; what failed in a row's crop or tokens alone is that view's."""
+        per_sample = self.models.cards[name].labels_per_sample(self._views)
         for place, outcome in enumerate(outcomes):
             index, view = divmod(place, per_sample)
-            if isinstance(outcome, Fault):
+            if isinstance(outcome, Failed):
                 yield self._failure(name, index, view if per_sample > 1 else None, outcome)
                 continue
             first = index * self._views + view
             for row in range(first, first + (self._views if per_sample == 1 else 1)):
-                fault = tokens[row] if tokens else None
-                if isinstance(fault, Fault):
-                    yield self._failure(name, index, row % self._views if self._views > 1 else None, fault)
+                failed = tokens[row] if tokens else None
+                if isinstance(failed, Failed):
+                    yield self._failure(name, index, row % self._views if self._views > 1 else None, failed)
 
-    def _failure(self, name: str, index: int, view: int | None, fault: Fault) -> Failure:
-        key, unit = self.chunk.samples[index].key, self.unit.name
-        return Failure(key, name, fault.reason, fault.error, unit, view)
+    def _failure(self, name: str, index: int, view: int | None, failed: Failed) -> Failure:
+        key, unit = self.chunk.samples[index].key, self.payload.unit.name
+        return Failure(key, name, failed.reason, failed.error, unit, view)
 
 
 _READY = object()
 
 
-def _crop(kind: Kind, label: Any, view: View) -> Outcome:
+def _seen_by(kind: Kind, view: View, label: Any, on: str) -> Outcome:
     try:
-        return kind.crop(label, view)
+        return kind.seen_by(view, label, on)
     except Exception as error:  # a plugin's kind may raise anything
-        return Fault.of(error)
+        return Failed.of(error)
 
 
 def _encoded(kind: Kind, outcomes: Sequence[Outcome]) -> list[bytes | None]:
-    return [None if label is None or isinstance(label, Fault) else kind.encode(label) for label in outcomes]
+    return [None if label is None or isinstance(label, Failed) else kind.encode(label) for label in outcomes]
 
 
-def _tokenise(tokenizer: Tokenizer, rows: Sequence[Outcome]) -> list[np.ndarray | Fault | None]:
+def _tokenise(tokenizer: Tokenizer, rows: Sequence[Outcome]) -> list[np.ndarray | Failed | None]:
     """Tokens per row; where the batch as a whole can't be tokenised, row by row, so that one bad label costs itself."""
-    places = [place for place, label in enumerate(rows) if label is not None and not isinstance(label, Fault)]
-    tokens: list[np.ndarray | Fault | None] = [label if isinstance(label, Fault) else None for label in rows]
+    places = [place for place, label in enumerate(rows) if label is not None and not isinstance(label, Failed)]
+    tokens: list[np.ndarray | Failed | None] = [label if isinstance(label, Failed) else None for label in rows]
     try:
-        encoded: Sequence[np.ndarray | Fault] = tokenizer.encode([rows[place] for place in places]) if places else []
+        encoded: Sequence[np.ndarray | Failed] = tokenizer.encode([rows[place] for place in places]) if places else []
     except Exception:  # of one label, which the next line finds out
         encoded = [_tokenise_one(tokenizer, rows[place]) for place in places]
     for place, ids in zip(places, encoded, strict=True):
@@ -210,8 +221,8 @@ def _tokenise(tokenizer: Tokenizer, rows: Sequence[Outcome]) -> list[np.ndarray 
     return tokens
 
 
-def _tokenise_one(tokenizer: Tokenizer, label: Any) -> np.ndarray | Fault:
+def _tokenise_one(tokenizer: Tokenizer, label: Any) -> np.ndarray | Failed:
     try:
         return tokenizer.encode([label])[0]
     except Exception as error:
-        return Fault.of(error)
+        return Failed.of(error)

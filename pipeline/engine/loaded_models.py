@@ -1,4 +1,4 @@
-"""The bench: what an actor of a stage is told, and the labelers and tokenizers that it holds."""
+"""The labelers and tokenizers that an actor of a stage holds."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class LoadedModels:
         self.cards = config.graph.cards
         self._store = store
         self._device = "cuda" if config.stage.num_gpus else "cpu"
-        self._runners: dict[str, Runner] = {}
+        self.runners: dict[str, Runner] = {}
         self._tokenizers: dict[str, Tokenizer] = {}
 
     def runner(self, step: Step) -> Runner:
         """The step's labeler, loaded on first use."""
-        if step.name not in self._runners:
+        if step.name not in self.runners:
             labeler_class = find_labeler(step.labeler)
             options = self.config.storage_options
             path = localise(step.weights, options, labeler_class) if step.weights else None
             labeler = labeler_class(labeler_class.Params.model_validate(step.params), path)
-            self._runners[step.name] = Runner(labeler, step.modalities, step.batch_size, self._device)
-        return self._runners[step.name]
+            self.runners[step.name] = Runner(labeler, step.modalities, step.batch_size, self._device)
+        return self.runners[step.name]
 
     def tokenizer(self, modality: str) -> Tokenizer:
         if modality not in self._tokenizers:
@@ -39,7 +39,3 @@ class LoadedModels:
             tokenizer.use_device(self._device)
             self._tokenizers[modality] = tokenizer
         return self._tokenizers[modality]
-
-    def keeps_encoded(self, modality: str) -> bool:
-        """Whether the encoded labels outlive their chunk."""
-        return self.cards[modality].keeps_labels or modality in self.config.carries or modality in self.config.collect

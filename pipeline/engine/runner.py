@@ -14,22 +14,22 @@ from ...labelers.contract.labeler import Batch, Labeler
 
 
 @dataclass(frozen=True)
-class Fault:
+class Failed:
     """Why one sample failed: what the quarantine will say."""
 
     reason: str
     error: str
 
     @classmethod
-    def of(cls, error: BaseException) -> Fault:
+    def of(cls, error: BaseException) -> Failed:
         return cls(str(error).strip()[:2000] or type(error).__name__, type(error).__name__)
 
 
-Outcome: TypeAlias = "Any | Fault | None"
-"""A checked label, None where the sample has no such label, or a Fault."""
+Outcome: TypeAlias = "Any | Failed | None"
+"""A checked label, None where the sample has no such label, or a Failed."""
 
 
-Poison: TypeAlias = Mapping[tuple[int, str], Fault]
+Poison: TypeAlias = Mapping[tuple[int, str], Failed]
 """Samples (index in the unit) and steps that are known to kill the process."""
 
 
@@ -88,7 +88,7 @@ class Runner:
     def _bisect(self, batch: Batch, error: Exception) -> dict[str, list[Outcome]]:
         """Labels halves until the samples that raise are alone."""
         if len(batch) == 1:
-            return {name: [Fault.of(error)] for name in self.kinds}
+            return {name: [Failed.of(error)] for name in self.kinds}
         middle = len(batch) // 2
         outcomes: dict[str, list[Outcome]] = {name: [] for name in self.kinds}
         for half in (range(middle), range(middle, len(batch))):
@@ -133,7 +133,7 @@ def _checked(kind: Kind, label: Any) -> Outcome:
     try:
         return kind.check(label)
     except Exception as error:
-        return Fault.of(error)
+        return Failed.of(error)
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -15,9 +15,10 @@ from ..dataset.ledger import Failure
 from ..plan.recipe import Recipe
 from ..plan.stages import Stage
 from ..plan.steps import step_graph
-from .config import StageConfig
+from ..storage.store import Store
+from .config import Mode, StageConfig
 from .payload import UnitPayload
-from .stage import StageWorker
+from .unit_labeler import UnitLabeler
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,12 @@ def label_in_process(recipe: Recipe, samples: Sequence[Sample]) -> Trial:
     graph = step_graph(recipe)
     stage = Stage("here", graph.steps, 1.0, 0.0, 1, 1)
     views = ViewSettings(**{**recipe.views.model_dump(), "count": 1})
-    config = StageConfig(stage, graph, recipe.output, {}, recipe.seed, views, collect=frozenset(graph.cards))
-    worker = StageWorker(config)
-    worker.load()
+    config = StageConfig(stage, graph, recipe.output, {}, recipe.seed, views, Mode.SAMPLE)
+    labeler = UnitLabeler(config, Store(recipe.output))
+    labeler.load()
     loading = perf_counter() - began
     unit = UnitSamples(Unit("here-000000000000", 0, None, len(samples)), list(samples))
-    made = worker.make(UnitPayload.of(unit, tuple(graph.cards)), graph.steps, {})
+    made = labeler.label(UnitPayload.of(unit, tuple(graph.cards)), {})
     labels = {}
     for name, card in graph.cards.items():
         kind, result = card.label_kind, made.of(name)

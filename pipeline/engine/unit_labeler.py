@@ -1,14 +1,88 @@
-"""Labelling one unit by a stage's steps; nothing is written."""
+"""Labelling one unit by the steps of a stage. Nothing is written: that is the stage's affair."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..corpus.corpus import Sample
+from ..dataset.ledger import Failure
+from ..dataset.reader import ColumnReader
+from ..plan.steps import Step
+from ..storage.store import Store
+from .chunks import Decoder, Wanted
+from .config import Mode, StageConfig
+from .labeling import ChunkLabeling, Made
+from .loaded_models import LoadedModels
+from .payload import UnitPayload
+from .runner import Failed, Outcome
 
 
-def _item_rows(samples: Sequence[Sample], views: int, on: str) -> list[tuple[str, int | None]]:
+class UnitLabeler:
+    """Takes units through a stage's labelers and tokenizers."""
+
+    def __init__(self, config: StageConfig, store: Store) -> None:
+        self.config = config
+        self.models = LoadedModels(config, store)
+        self._decoder = Decoder(config.views, config.seed, threads=max(2, int(config.stage.num_cpus)))
+        self._reader = ColumnReader(store, config.graph.cards, config.views.count)
+
+    def load(self) -> None:
+        """Loads all labelers of the stage; otherwise each is loaded when it is first needed."""
+        for step in self.config.stage.steps:
+            self.models.runner(step)
+
+    def making(self, payload: UnitPayload) -> set[str]:
+        """The modalities that the unit lacks, and those that must be made again in passing for them."""
+        return self.config.graph.made_for(payload.todo, kept=self.config.mode is not Mode.SAMPLE)
+
+    def label(self, payload: UnitPayload, poison: Mapping[tuple[int, str], Failed], last: str | None = None) -> Made:
+        """What the stage's steps, as far as the unit needs them, make of it. last: the name of the step to end with."""
+        making, made = self.making(payload), Made()
+        steps = [step for step in self._up_to(last) if making & set(step.modalities)]
+        if not steps:
+            return made
+        known = self._known_labels(payload, steps, making)
+        wanted = Wanted(any(step.on == "view" for step in steps), any(step.on == "image" for step in steps))
+        for chunk in self._decoder.chunks(payload.samples, payload.chunks, wanted):
+            made.decodes += chunk.decodes
+            ChunkLabeling(self.models, payload, chunk, steps, known, poison, made).run(making)
+        return made
+
+    def _up_to(self, last: str | None) -> Sequence[Step]:
+        steps = self.config.stage.steps
+        return steps[: next((place for place, step in enumerate(steps, 1) if step.name == last), len(steps))]
+
+    def _known_labels(self, payload: UnitPayload, steps: Sequence[Step], making: set[str]) -> dict[str, list[Outcome]]:
+        """Labels that the steps need and don't make here: from earlier stages, or kept in the dataset."""
+        here = {name for step in steps for name in step.modalities}
+        known: dict[str, list[Outcome]] = {}
+        for name in dict.fromkeys(need for step in steps for need in step.needs):
+            if name in here:
+                continue
+            card = self.config.graph.cards[name]
+            if name in making:
+                encoded, failures = payload.labels[name], payload.failures
+            else:
+                encoded, failures = self._kept_labels(payload, name)
+            failed = {(f.key, f.view): Failed(f.reason, f.error) for f in failures if f.modality == name}
+            rows = _item_rows(payload.samples, card.labels_per_sample(self.config.views.count))
+            known[name] = [
+                failed.get(row) if label is None else card.label_kind.decode(label)
+                for row, label in zip(rows, encoded, strict=True)
+            ]
+        return known
+
+    def _kept_labels(self, payload: UnitPayload, name: str) -> tuple[list[bytes | None], list[Failure]]:
+        """The stored labels of the payload's samples, which may be fewer than the unit's, and the unit's failures."""
+        column = self._reader.labels(payload.unit, name)
+        places = {key: place for place, key in enumerate(column.keys)}
+        samples = [places[sample.key] for sample in payload.samples]
+        labels = [column.value(sample, view) for sample in samples for view in range(column.per_sample)]
+        return labels, self._reader.failures(payload.unit, name) if column.meta.ledger else []
+
+
+def _item_rows(samples: Sequence[Sample], per_sample: int) -> list[tuple[str, int | None]]:
     """(key, view) of every item, as the quarantine names them: no view where a sample has only one."""
-    if on != "view" or views == 1:
+    if per_sample == 1:
         return [(sample.key, None) for sample in samples]
-    return [(sample.key, view) for sample in samples for view in range(views)]
+    return [(sample.key, view) for sample in samples for view in range(per_sample)]

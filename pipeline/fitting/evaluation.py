@@ -16,12 +16,13 @@ from ...tokenizers.measures.code_usage import usage_of
 from ...tokenizers.measures.reconstruction import ErrorSum
 from ...tokenizers.vq.base import TrainedTokenizer
 from ..corpus.units import Unit, spread
-from ..dataset.finished import list_progress
+from ..dataset.finished import list_finished
 from ..dataset.manifest import DatasetError, Manifest, ModalityCard, require_manifest
 from ..dataset.tokenizers import load_tokenizer
 from ..storage.store import Store
+from ..views.content import ContentReader
 from ..views.kept_labels import KeptLabels
-from ..views.view_pixels import RGB, UnitReader, ViewFinder
+from ..views.view_pixels import RGB, ViewFinder
 from .open_tokenizer import open_tokenizer, vocabulary_of
 
 BATCH = 32
@@ -109,7 +110,7 @@ def labels_at_hand(store: Store, manifest: Manifest, modality: str, limit: int |
             f"{store.url}: no labels of {modality} are kept, so there is nothing to compare reconstructions with; "
             f"write `keep: both` for {modality} in the recipe"
         )
-    units = sorted(list_progress(store, {modality: card})[modality].units)
+    units = sorted(list_finished(store, {modality: card})[modality].units)
     if limit is not None and units:
         per_unit = sum(unit.count for unit in units) * manifest.views["count"] / len(units)
         units = spread(units, max(1, math.ceil(limit / max(1, per_unit))))
@@ -121,7 +122,7 @@ def labels_at_hand(store: Store, manifest: Manifest, modality: str, limit: int |
 def _views(store: Store, manifest: Manifest, units: Sequence[Unit]) -> Iterator[np.ndarray]:
     """The views of some units, uint8 (size, size, 3), cut from the corpus; less those whose images are broken."""
     finished = {name: set(units) if name == RGB else set() for name in manifest.modalities}
-    reader, finder = UnitReader(store, manifest, finished), ViewFinder(manifest, {})
+    reader, finder = ContentReader(store, manifest, finished), ViewFinder(manifest, {})
     for unit in units:
         keys = reader.keys(unit)
         seen = [one for one in finder.find(unit, keys, range(len(keys)), reader).values() if one.is_label]

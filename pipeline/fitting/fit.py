@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -16,18 +16,19 @@ from ...tokenizers.contract.vocabulary import Vocabulary
 from ...tokenizers.fitting.settings import FitSettings
 from ...tokenizers.vq.base import TrainedTokenizer
 from ..corpus.corpus import Corpus, UnitLimits
-from ..dataset.layout import FIT, TOKENIZERS, VOCABULARY, training_of
+from ..dataset.layout import VOCABULARY, sample_folder, tokenizer_folder, training_folder
 from ..dataset.manifest import ModalityCard, read_manifest
 from ..plan.recipe import Recipe
 from ..plan.weights import WeightsSource, localise
 from ..plan.worklist import Work
 from ..storage.store import Store
 from .job import FitJob
+from .listener import FitListener
 from .ray_train import run_fit
 from .sample import SampleLabels, new_tokenizer, sample_labels, texts_among
 
 if TYPE_CHECKING:
-    from ...tokenizers.fitting.figures import Figures
+    pass
 
 
 def vocabulary_for(
@@ -58,21 +59,20 @@ def provide_tokenizer(
     card: ModalityCard,
     seed: int,
     given: Tokenizer | None = None,
-    watch: Callable[[Figures, FitSettings], None] = lambda figures, settings: None,
-    say: Callable[[str], None] = lambda text: None,
+    listener: FitListener | None = None,
     perceptual: WeightsSource | None = None,
 ) -> ModalityCard:
     """Fits and stores the modality's tokenizer unless it is stored already; its card, with spec and files.
 
-    given: the tokenizer, where there is nothing to fit. watch: called with the figures of a network's training; say:
-    with what begins of it. perceptual: as of FitJob.
+    given: the tokenizer, where there is nothing to fit. listener: told of a network's training. perceptual: as of
+    FitJob.
     """
     tokenizer, problem = given or new_tokenizer(modality, card), None
     if tokenizer.uses_vocabulary:
         tokenizer.use_vocabulary(Vocabulary.from_bytes(store.read(VOCABULARY)))
     if tokenizer.needs_fit:
         try:
-            tokenizer = _fitted(store, modality, card, tokenizer, seed, watch, say, perceptual)
+            tokenizer = _fitted(store, modality, card, tokenizer, seed, listener, perceptual)
         except (ValueError, FileNotFoundError) as error:
             problem = error
     # Another driver that was first may have cleared the sample away, from under us even: then its tokenizer holds.
@@ -83,7 +83,7 @@ def provide_tokenizer(
     assert card.tokens is not None
     files = tokenizer.to_files()
     for name, data in files.items():
-        store.replace(f"{TOKENIZERS}/{modality}/{name}", data)
+        store.replace(f"{tokenizer_folder(modality)}/{name}", data)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     return replace(card, tokens=replace(card.tokens, spec=tokenizer.spec, files=digests))
 
@@ -94,12 +94,11 @@ def _fitted(
     card: ModalityCard,
     tokenizer: Tokenizer,
     seed: int,
-    watch: Callable[[Figures, FitSettings], None],
-    say: Callable[[str], None],
+    listener: FitListener | None,
     perceptual: WeightsSource | None,
 ) -> Tokenizer:
     """The tokenizer, fitted to the labels that were put aside."""
-    sample = SampleLabels(store, f"{FIT}/{modality}")
+    sample = SampleLabels(store, sample_folder(modality))
     if not isinstance(tokenizer, TrainedTokenizer):
         tokenizer.fit(sample.read(card.label_kind), seed)
         return tokenizer
@@ -112,11 +111,11 @@ def _fitted(
         seed=seed,
         labels=sample,
         store=store,
-        prefix=training_of(modality),
+        prefix=training_folder(modality),
         vocabulary=store.read(VOCABULARY) if tokenizer.uses_vocabulary else None,
         perceptual=perceptual,
     )
-    return type(tokenizer).from_files(card.label_kind, run_fit(job, lambda figures: watch(figures, job.settings), say))
+    return type(tokenizer).from_files(card.label_kind, run_fit(job, listener))
 
 
 def _fitted_by_another(store: Store, modality: str, card: ModalityCard) -> ModalityCard | None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ...labelers.contract.kinds import kind_from
 from ...labelers.dinov2 import Dinov2
-from ...labelers.plugins.registry import TOKENIZERS, find
+from ...labelers.plugins.registry import TOKENIZER_GROUP, find
 from ...tokenizers.contract.tokenizer import Tokenizer
 from ...tokenizers.contract.vocabulary import Vocabulary
 from ...tokenizers.fitting.settings import FitSettings
@@ -51,7 +51,7 @@ class FitJob:
     def new_tokenizer(self) -> TrainedTokenizer:
         """The tokenizer, not yet fitted. Raises FitError for one without a network, and for wrong parameters and
         settings."""
-        tokenizer_class = find(TOKENIZERS, self.tokenizer, Tokenizer)
+        tokenizer_class = find(TOKENIZER_GROUP, self.tokenizer, Tokenizer)
         if not issubclass(tokenizer_class, TrainedTokenizer):
             raise FitError(f"{self.tokenizer} has no network to be trained")
         try:

@@ -11,14 +11,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ...labelers.contract.kinds import Kind
-from ...labelers.plugins.registry import TOKENIZERS
+from ...labelers.plugins.registry import TOKENIZER_GROUP
 from ...tokenizers.contract.files import CONFIG
 from ...tokenizers.contract.registry import tokenizer_for
 from ...tokenizers.contract.tokenizer import Tokenizer
 from ...tokenizers.contract.vocabulary import Vocabulary
 from ...tokenizers.text.base import VocabularyTokenizer
 from ...tokenizers.vq.base import TrainedTokenizer
-from ..dataset.layout import TOKENIZERS as FOLDER
+from ..dataset.layout import VOCABULARY
 from ..plan.weights import localise
 from ..storage.errors import without_credentials
 from ..storage.store import Store
@@ -98,7 +98,7 @@ def _published(kind: Kind, folder: Path, source: str, vocabulary: Callable[[], b
 
 def _reference(class_name: str, source: str) -> str:
     """The registered name of a tokenizer's class."""
-    for entry in metadata.entry_points(group=TOKENIZERS):
+    for entry in metadata.entry_points(group=TOKENIZER_GROUP):
         if entry.value.partition(":")[2] == class_name:
             return entry.name
     raise TokenizerError(f"{source}: no installed package registers a tokenizer {class_name!r}, which it was made by")
@@ -106,5 +106,4 @@ def _reference(class_name: str, source: str) -> str:
 
 def vocabulary_of(dataset: Store) -> bytes | None:
     """The text vocabulary of a dataset, as its tokenizers hold it; None where it has none."""
-    path = f"{FOLDER}/vocabulary.json"
-    return dataset.read(path) if dataset.exists(path) else None
+    return dataset.read(VOCABULARY) if dataset.exists(VOCABULARY) else None

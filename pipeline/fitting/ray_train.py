@@ -6,16 +6,13 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..cluster.session import start_ray
 from .job import FitError, FitJob
+from .listener import FitListener
 from .worker import Board, train_worker
-
-if TYPE_CHECKING:
-    from ...tokenizers.fitting.figures import Figures
 
 __all__ = ["FitError", "FitJob", "run_fit"]
 
@@ -33,16 +30,12 @@ _RAY_TRAIN = {
 }
 
 
-def run_fit(
-    job: FitJob,
-    watch: Callable[[Figures], None] = lambda figures: None,
-    say: Callable[[str], None] = lambda text: None,
-) -> dict[str, bytes]:
+def run_fit(job: FitJob, listener: FitListener | None = None) -> dict[str, bytes]:
     """The fitted tokenizer's files, as `from_files` takes them; byte for byte the same however often it was broken off.
 
-    watch: called in this process with figures, every `report_every` steps; say: with what begins. Where the store holds
-    a checkpoint of the same job, it goes on from there; checkpoints stay, for `remove_fit` to remove. Bit-exactness
-    holds on one sort of machine: other processors and other numbers of threads round differently.
+    listener: told in this process, every `report_every` steps. Where the store holds a checkpoint of the same job, it
+    goes on from there; checkpoints stay, for `remove_fit` to remove. Bit-exactness holds on one sort of machine: other
+    processors and other numbers of threads round differently.
 
     Raises FitError with the reason alone.
     """
@@ -67,7 +60,7 @@ def run_fit(
         trainer.start()
         while trainer.is_alive():
             trainer.join(_LOOK)
-            _pass_on(board, watch, say)
+            _pass_on(board, job, listener or FitListener())
         files, reason = ray.get([board.files.remote(), board.reason.remote()])
     except RayError as error:
         raise FitError(f"Ray went down under the training ({error}); the same command goes on from there") from None
@@ -104,14 +97,14 @@ def _train(job: FitJob, board: Any, gpus: bool, ended: list[Exception]) -> None:
         ended.append(error)
 
 
-def _pass_on(board: Any, watch: Callable[[Figures], None], say: Callable[[str], None]) -> None:
+def _pass_on(board: Any, job: FitJob, listener: FitListener) -> None:
     import ray
 
     for news in ray.get(board.take.remote()):
         if isinstance(news, str):
-            say(news)
+            listener.say(news)
         else:
-            watch(news)
+            listener.trained(news, job.settings)
 
 
 def _check_cluster(job: FitJob) -> bool:

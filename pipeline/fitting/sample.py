@@ -7,26 +7,21 @@ where it was under fit/_MODALITY: no modality's name begins so.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ...labelers.contract.kinds import Text
+from ...labelers.contract.kinds import Kind, Text
 from ...tokenizers.contract.registry import tokenizer_for
 from ...tokenizers.contract.tokenizer import Tokenizer
 from ...tokenizers.contract.vocabulary import Vocabulary
 from ...tokenizers.vq.base import TrainedTokenizer
-from ..dataset.layout import FIT, VOCABULARY, training_of
+from ..dataset.layout import VOCABULARY, sample_folder, training_folder
 from ..dataset.manifest import ModalityCard
+from ..dataset.shards import read_labels
 from ..plan.recipe import validated
 from ..storage.store import Store
 from .checkpoints import remove_fit
-
-if TYPE_CHECKING:
-    pass
-from dataclasses import dataclass
-
-from ...labelers.contract.kinds import Kind
-from ..dataset.shards import read_labels
 
 
 def new_tokenizer(modality: str, card: ModalityCard) -> Tokenizer:
@@ -83,15 +78,16 @@ def _use_vocabulary(tokenizers: Mapping[str, Tokenizer]) -> bool:
 
 def sample_labels(store: Store, modality: str, card: ModalityCard) -> Iterator[Any]:
     """The labels that were put aside for a modality, in the order of their units' names."""
-    return SampleLabels(store, f"{FIT}/{modality}").read(card.label_kind)
+    return SampleLabels(store, sample_folder(modality)).read(card.label_kind)
 
 
 def remove_sample(store: Store, modalities: Sequence[str]) -> None:
     """Removes what was put aside for fitting, and what trainings left."""
     for modality in modalities:
-        for entry in store.list(f"{FIT}/{modality}"):
-            store.delete(f"{FIT}/{modality}/{entry.name}")
-        remove_fit(store, training_of(modality))
+        folder = sample_folder(modality)
+        for entry in store.list(folder):
+            store.delete(f"{folder}/{entry.name}")
+        remove_fit(store, training_folder(modality))
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..corpus.corpus import Corpus, Shard
-from ..dataset.finished import Progress, list_progress
-from ..dataset.manifest import PATH, CorpusCard, DatasetError, Manifest, ModalityCard, changes, read_manifest
+from ..dataset.finished import Finished, list_finished
+from ..dataset.layout import MANIFEST
+from ..dataset.manifest import CorpusCard, DatasetError, Manifest, ModalityCard, changes, read_manifest
 from ..storage.errors import without_credentials
 from ..storage.store import Store
 from .recipe import Recipe
@@ -24,7 +25,7 @@ class Plan:
     graph: StepGraph
     manifest: Manifest
     shards: list[Shard]
-    progress: dict[str, Progress]
+    finished: dict[str, Finished]
     works: list[Work]
 
     @property
@@ -59,17 +60,17 @@ def make_plan(recipe: Recipe, replacing: Sequence[str] = ()) -> Plan:
     old = read_manifest(store)
     manifest = _reconcile(old, _manifest(recipe, graph, shards), recipe, graph, replacing)
     graph = replace(graph, cards={name: manifest.modalities[name] for name in graph.cards})
-    progress = list_progress(store, graph.cards)
-    if old is None and any(found.units for found in progress.values()):
+    finished = list_finished(store, graph.cards)
+    if old is None and any(found.units for found in finished.values()):
         raise DatasetError(
-            f"{store.url}: there are shards, but no {PATH} that says what they are; put it back from a copy, or use "
-            f"another output"
+            f"{store.url}: there are shards, but no {MANIFEST} that says what they are; put it back from a copy, or "
+            f"use another output"
         )
     for name in graph.downstream(replacing):
-        progress[name] = Progress(frozenset())
-    done = {name: found.units for name, found in progress.items()}
+        finished[name] = Finished(frozenset())
+    done = {name: found.units for name, found in finished.items()}
     works = worklist(shards, done, list(graph.cards))
-    return Plan(recipe, graph, manifest, shards, progress, works)
+    return Plan(recipe, graph, manifest, shards, finished, works)
 
 
 def _manifest(recipe: Recipe, graph: StepGraph, shards: Sequence[Shard]) -> Manifest:

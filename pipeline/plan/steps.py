@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...labelers.contract.labeler import Labeler, Modality
-from ...labelers.contract.licences import is_noncommercial
 from ...labelers.plugins.registry import find_labeler
 from ..dataset.manifest import ModalityCard, WeightsCard
 from ..storage.errors import without_credentials
+from .licences import licence_refusal
 from .recipe import ModalitySettings, Recipe, RecipeError, validated
 from .tokenizer_choice import tokens_card
 from .weights import PACKAGE, LocalWeights, resolve, weights_of
@@ -196,14 +196,8 @@ def _refusal(recipe: Recipe, name: str, labeler_class: type[Labeler]) -> list[st
             f"modalities.{name}: {reference} has no default weights; get them from {weights.source} and give their "
             f"path with `weights:`"
         ]
-    licence = weights.licence_of(source)
-    if is_noncommercial(licence) and licence not in recipe.accept_license:
-        return [
-            f"modalities.{name}: the weights {without_credentials(source)} are under the licence {licence}, which "
-            f"forbids commercial use ({weights.source}); to accept it, write `accept_license: {licence}` into the "
-            f"recipe (--accept-license where there is none), or leave the modality out"
-        ]
-    return []
+    refusal = licence_refusal(recipe, f"modalities.{name}", source, weights, "leave the modality out")
+    return [refusal] if refusal else []
 
 
 def _source_of_weights(recipe: Recipe, settings: ModalitySettings, labeler_class: type[Labeler]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...labelers.contract.kinds import Kind
-from ...labelers.contract.licences import is_noncommercial
+from ...labelers.contract.labeler import Weights
 from ...labelers.dinov2 import Dinov2
 from ...labelers.networks.hub import CheckpointError
 from ...tokenizers.contract.registry import tokenizer_for
@@ -14,6 +14,7 @@ from ...tokenizers.fitting.settings import FitSettings, PerceptualSettings
 from ...tokenizers.vq.base import TrainedTokenizer
 from ..dataset.manifest import TokensCard, WeightsCard
 from ..storage.errors import without_credentials
+from .licences import licence_refusal
 from .recipe import Recipe, RecipeError, TokenizerSettings, validated
 from .weights import WeightsSource, resolve, weights_of
 
@@ -49,11 +50,18 @@ def tokens_card(recipe: Recipe, name: str, kind: Kind, default: str | None = Non
             pinned = _pinned(recipe, name, settings.perceptual, f"{where}.fit.perceptual")
             settings = settings.model_copy(update={"perceptual": pinned})
         return replace(card, fit=settings.model_dump(mode="json", exclude_none=True))
+    _check_licence(recipe, where, chosen.weights, tokenizer_class.weights)
     with weights_of(f"{where}.weights"):
         found = resolve(chosen.weights, recipe.storage_options)
     source = without_credentials(chosen.weights)
     weights = WeightsCard(source, found.sha256, tokenizer_class.weights.licence_of(source))
     return replace(card, params=params.model_dump(mode="json", exclude_unset=True), weights=weights)
+
+
+def _check_licence(recipe: Recipe, where: str, source: str, declared: Weights) -> None:
+    refusal = licence_refusal(recipe, where, source, declared, "take other weights")
+    if refusal:
+        raise RecipeError(refusal)
 
 
 def perceptual_source(recipe: Recipe, name: str) -> WeightsSource | None:
@@ -70,12 +78,7 @@ def _pinned(recipe: Recipe, name: str, wanted: PerceptualSettings, where: str) -
     given = perceptual_source(recipe, name)
     assert given is not None
     source = without_credentials(given.source)
-    licence = PERCEPTUAL.licence_of(source)
-    if is_noncommercial(licence) and licence not in recipe.accept_license:
-        raise RecipeError(
-            f"{where}: the weights {source} are under the licence {licence}, which forbids commercial use; to accept "
-            f"it, write `accept_license: {licence}` into the recipe, or take other weights"
-        )
+    _check_licence(recipe, where, given.source, PERCEPTUAL)
     with weights_of(f"{where}.weights"):
         found = resolve(given.source, given.options, Dinov2)
     if recipe.weights is None and wanted.sha256 not in (None, found.sha256):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..corpus.corpus import Shard
-from ..corpus.units import Unit
+from ..corpus.units import Unit, spread
 from ..dataset.manifest import DatasetError
 
 
@@ -80,5 +80,4 @@ def _refuse_strangers(by_shard: Mapping[str, object], shards: Sequence[Shard]) -
 def sample_of(shards: Sequence[Shard], units: int) -> list[Work]:
     """About `units` units: the first ones of shards that are spread evenly over the corpus."""
     each = math.ceil(units / len(shards))
-    count = min(units, len(shards))
-    return [Work(shards[index * len(shards) // count], 0, None, (), units=each) for index in range(count)]
+    return [Work(shard, 0, None, (), units=each) for shard in spread(shards, units)]

@@ -18,7 +18,8 @@ from ...tokenizers.contract.tokenizer import Tokenizer
 from ...tokenizers.measures.reconstruction import MEASURES, ErrorSum
 from ...tokenizers.text.base import VocabularyTokenizer
 from ..dataset.manifest import Manifest
-from ..views.view_pixels import GREY, RGB, Column, Seen, label_seen
+from ..views.content import Content
+from ..views.view_pixels import GREY, RGB, Seen, label_seen
 
 Json: TypeAlias = "dict[str, Any]"
 
@@ -96,18 +97,18 @@ class CellMaker:
         self.errors = {name: ErrorSum(card.label_kind) for name, card in self._cards.items()}
 
     def cells(
-        self, name: str, column: Column, seen: Mapping[tuple[int, int], Seen], cards: Sequence[int]
+        self, name: str, content: Content, seen: Mapping[tuple[int, int], Seen], cards: Sequence[int]
     ) -> Iterator[Json]:
         """The cells of one modality for the views in `seen`, in that order. cards: the number of each one's card."""
-        tokens = [column.tokens[s * self._views + v] if column.tokens is not None else None for s, v in seen]
+        tokens = [content.tokens[s * self._views + v] if content.tokens is not None else None for s, v in seen]
         decoded = self._decode(name, tokens)
         for (sample, view), ids, label, card in zip(seen, tokens, decoded, cards, strict=True):
-            if column.problem:
-                yield {"state": "unread", "note": readable(column.problem, LONGEST_TEXT)}
+            if content.problem:
+                yield {"state": "unread", "note": readable(content.problem, LONGEST_TEXT)}
                 continue
             cell: Json = {}
             image, stem = seen[sample, view], f"{self._numbers[name]}"
-            kept, whole = self._label(name, column, sample, view, image)
+            kept, whole = self._label(name, content, sample, view, image)
             if kept is not None:
                 cell["label"] = self._show_label(name, kept, whole, image, (card, f"{stem}-label"))
             if ids is not None:
@@ -115,19 +116,19 @@ class CellMaker:
                 cell["decoded"] = self._show(kind, label, image.pixels, (card, f"{stem}-decoded"))
                 cell |= {} if kept is None or whole else self._compare(name, kept, label)
                 cell["tokens"] = self._tokens(name, ids)
-            failure = column.failure(column.keys[sample], view)
+            failure = content.failure(content.keys[sample], view)
             if failure:
                 cell |= {"state": "failed", "error": failure.error, "note": readable(failure.reason, LONGEST_TEXT)}
             yield cell or {"state": "missing"}
 
-    def _label(self, name: str, column: Column, sample: int, view: int, seen: Seen) -> tuple[Any, bool]:
+    def _label(self, name: str, content: Content, sample: int, view: int, seen: Seen) -> tuple[Any, bool]:
         """The label, if it is at hand, and whether it is of the whole image, since the view's crop isn't known."""
         card = self._cards[name]
         if name == RGB and seen.is_label:
             return seen.pixels, False
-        if column.labels is None:
+        if content.labels is None:
             return None, False
-        encoded = column.labels[sample * self._views + view if card.on == "view" else sample]
+        encoded = content.labels[sample * self._views + view if card.on == "view" else sample]
         if encoded is None:
             return None, False
         found = _try(lambda: label_seen(card, encoded, seen))

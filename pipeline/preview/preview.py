@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from ..corpus.units import Unit, spread
-from ..dataset.finished import list_progress
+from ..dataset.finished import list_finished
 from ..dataset.manifest import DatasetError, Manifest, require_manifest
 from ..dataset.tokenizers import load_tokenizer
 from ..storage.store import Store
-from ..views.view_pixels import Seen, UnitReader, ViewFinder
+from ..views.content import ContentReader
+from ..views.view_pixels import Seen, ViewFinder
 from .cells import PAGE, VIEW, CellMaker, Pictures, readable
 from .survey import Survey
 
@@ -64,7 +65,7 @@ def write_preview(
     store = Store(dataset)
     manifest = require_manifest(store)
     target = _target(store, output)
-    finished = {name: progress.units for name, progress in list_progress(store, manifest.modalities).items()}
+    finished = {name: progress.units for name, progress in list_finished(store, manifest.modalities).items()}
     units = sorted(set().union(*finished.values()))
     views = manifest.views["count"]
     picks = pick_samples(units, None if limit is None else max(1, limit // views))
@@ -79,7 +80,7 @@ def write_preview(
         finder = ViewFinder(manifest, tokenizers)
         pages = _Pages(folder)
         maker = CellMaker(manifest, tokenizers, pages.pictures)
-        reader = UnitReader(store, manifest, finished)
+        reader = ContentReader(store, manifest, finished)
         for done, unit in enumerate(surveyed):
             watch(done, len(surveyed))
             _survey_unit(reader, unit, picks.get(unit, ()), survey, finder, maker, pages)
@@ -116,7 +117,7 @@ def pick_samples(units: Sequence[Unit], limit: int | None) -> dict[Unit, list[in
 
 
 def _survey_unit(
-    reader: UnitReader,
+    reader: ContentReader,
     unit: Unit,
     samples: Sequence[int],
     survey: Survey,
@@ -130,9 +131,9 @@ def _survey_unit(
     seen = finder.find(unit, keys, samples, reader) if keys else {}
     numbers = [pages.add_card(keys[sample], view, unit, seen[sample, view]) for sample, view in seen]
     for name in reader.modalities:
-        column = reader.column(unit, name, labels=bool(seen))
-        survey.add(name, column)
-        for number, cell in zip(numbers, maker.cells(name, column, seen, numbers), strict=True):
+        content = reader.content(unit, name, labels=bool(seen))
+        survey.add(name, content)
+        for number, cell in zip(numbers, maker.cells(name, content, seen, numbers), strict=True):
             pages.add_cell(number, cell)
     pages.write_full()
 

@@ -22,7 +22,7 @@ from ...tokenizers.text.base import VocabularyTokenizer
 from ..corpus.units import Unit
 from ..dataset.ledger import Failure
 from ..dataset.manifest import Manifest, ModalityCard
-from ..views.view_pixels import Column
+from ..views.content import Content
 from .cells import readable, said
 
 LISTED_FAILURES = 1000
@@ -42,19 +42,19 @@ class ModalitySurvey:
     counts: np.ndarray | None = None
     lengths: Counter[int] = field(default_factory=Counter)
 
-    def add(self, column: Column) -> None:
-        self.failed += len(column.failures)
-        rows = column.tokens if column.tokens is not None else column.labels
+    def add(self, content: Content) -> None:
+        self.failed += len(content.failures)
+        rows = content.tokens if content.tokens is not None else content.labels
         if rows is None:
             return
         self.units += 1
         absent = [place for place, row in enumerate(rows) if row is None]
-        views = len(rows) // max(1, len(column.keys))
+        views = len(rows) // max(1, len(content.keys))
         self.made += len(rows) - len(absent)
-        self.missing += sum(column.failure(column.keys[place // views], place % views) is None for place in absent)
-        if column.tokens is None or self.counts is None:
+        self.missing += sum(content.failure(content.keys[place // views], place % views) is None for place in absent)
+        if content.tokens is None or self.counts is None:
             return
-        present = [ids for ids in column.tokens if ids is not None]
+        present = [ids for ids in content.tokens if ids is not None]
         self.lengths.update(len(ids) for ids in present)
         if present:
             self.counts += np.bincount(np.concatenate(present).astype(np.int64), minlength=len(self.counts))
@@ -105,9 +105,9 @@ class Survey:
         self._failures: list[Failure] = []
         self._reasons: Counter[tuple[str, str]] = Counter()
 
-    def add(self, name: str, column: Column) -> None:
-        self._found[name].add(column)
-        self.add_failures(list(column.failures.values()))
+    def add(self, name: str, content: Content) -> None:
+        self._found[name].add(content)
+        self.add_failures(list(content.failures.values()))
 
     def add_failures(self, failures: Sequence[Failure]) -> None:
         self._reasons.update((failure.modality, failure.error) for failure in failures)

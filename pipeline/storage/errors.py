@@ -30,7 +30,7 @@ def redact(url: str) -> str:
     return _SIGNED_QUERY.sub(r"\1=***", _USER_PASSWORD.sub("***@", url))
 
 
-def _without_secrets(text: str, options: Mapping[str, Any]) -> str:
+def without_secrets(text: str, options: Mapping[str, Any]) -> str:
     """A file system's message, redacted, and also without the values of options and of AWS's variables."""
     secrets = {os.environ.get(name, "") for name in _CREDENTIAL_VARIABLES} | set(_secret_values(options))
     for secret in sorted(secrets, key=len, reverse=True):

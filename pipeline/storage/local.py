@@ -13,7 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-_TEMPORARY = ".tmp-"
+TEMPORARY = ".tmp-"
+"""How the names of files begin that are still being written."""
+
 _DAY = 86_400.0
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 _TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENETRESET}
@@ -44,7 +46,7 @@ class LocalFiles:
             folder = folders.pop()
             with suppress(FileNotFoundError, NotADirectoryError), os.scandir(os.path.join(top, folder)) as entries:  # noqa: PTH118
                 for entry in entries:
-                    if entry.name.startswith(_TEMPORARY):
+                    if entry.name.startswith(TEMPORARY):
                         continue
                     with suppress(FileNotFoundError):  # gone since, or a link to nothing
                         if not entry.is_dir():
@@ -114,7 +116,7 @@ class LocalFiles:
         """Remove the temporary files of dead processes on this host, and those of any host that are a day old."""
         for folder, _, names in os.walk(self.root):
             for name in names:
-                if name.startswith(_TEMPORARY) and _is_stale(path := Path(folder, name)):
+                if name.startswith(TEMPORARY) and _is_stale(path := Path(folder, name)):
                     path.unlink(missing_ok=True)
 
     def is_transient(self, error: BaseException) -> bool:
@@ -154,7 +156,7 @@ def _host() -> str:
 
 def _write_temporary(folder: Path, data: bytes) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{_TEMPORARY}{_host()}-{os.getpid()}-{secrets.token_hex(8)}"
+    temporary = folder / f"{TEMPORARY}{_host()}-{os.getpid()}-{secrets.token_hex(8)}"
     try:
         with open(temporary, "xb") as file:
             file.write(data)
@@ -178,7 +180,7 @@ def _sync_folder(folder: Path) -> None:
 
 def _is_stale(path: Path) -> bool:
     try:
-        host, pid, _ = path.name[len(_TEMPORARY) :].rsplit("-", 2)
+        host, pid, _ = path.name[len(TEMPORARY) :].rsplit("-", 2)
         if time.time() - path.stat().st_mtime > _DAY:
             return True
         if host != _host():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .errors import StorageError, _without_secrets, redact
+from .errors import StorageError, redact, without_secrets
 from .local import Entry
 
 _LARGEST_PUT = 5 * 2**30
@@ -27,7 +27,7 @@ class ObjectFiles:
             raise StorageError(f"no file system for {protocol}:// is installed", redact(url), package) from None
         except ValueError as error:
             known = ", ".join(sorted(fsspec.available_protocols()))
-            what = _without_secrets(str(error), options)
+            what = without_secrets(str(error), options)
             raise StorageError(what, redact(url), f"fsspec knows {known}") from None
         self.is_s3 = "s3" in _protocols(self.fs)
 

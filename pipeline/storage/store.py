@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import StorageError, _without_secrets, redact
+from .errors import StorageError, redact, without_secrets
 from .local import Entry, LocalFiles
 from .objects import ObjectFiles
 
@@ -129,7 +129,7 @@ class Store:
         if isinstance(error, FileNotFoundError) and not way_out:
             return FileNotFoundError(f"{url} does not exist")
         user = self._address.partition("://")[2].partition("/")[0].rpartition("@")[0]
-        said = _without_secrets(str(error), {**self._options, "user:password": user})
+        said = without_secrets(str(error), {**self._options, "user:password": user})
         return StorageError(f"could not {action} it ({type(error).__name__}: {said})", url, way_out)
 
 

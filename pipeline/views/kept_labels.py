@@ -11,11 +11,10 @@ from ...labelers.contract.images import BadImage, read_header
 from ...labelers.contract.kinds import Kind
 from ...labelers.contract.views import ViewSettings, cut_view
 from ..corpus.corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits
-from ..corpus.units import Unit, _spread
-from ..dataset.finished import list_progress
-from ..dataset.layout import label_path
+from ..corpus.units import Unit, spread
+from ..dataset.finished import list_finished
 from ..dataset.manifest import DatasetError, require_manifest
-from ..dataset.shards import read_labels
+from ..dataset.reader import ColumnReader
 from ..storage.store import Store
 
 
@@ -41,25 +40,27 @@ class KeptLabels:
                 f"{self.store.url}: the dataset keeps no labels of {self.modality!r}; have the recipe say `keep: both` "
                 f"and run it again"
             )
-        units = sorted(list_progress(self.store, {self.modality: card})[self.modality].units)
+        units = sorted(list_finished(self.store, {self.modality: card})[self.modality].units)
         whole = card.on != "view" and kind.spatial
         settings = CorpusSettings.model_validate(
             {"url": manifest.corpus.url, "storage_options": dict(self.corpus_options), **manifest.corpus.reading}
         )
         sizes = _ImageSizes(settings, UnitLimits(**manifest.units)) if whole else None
         views = ViewSettings(**manifest.views)
-        for unit in _spread(units, self.units):
-            shard = read_labels(self.store.read(label_path(self.modality, unit)))
+        columns = ColumnReader(self.store, manifest.modalities, views.count)
+        for unit in spread(units, self.units):
+            column = columns.labels(unit, self.modality)
             known = sizes.of(unit) if sizes else {}
-            for key, encoded in zip(shard.rows.keys, shard.labels, strict=True):
+            for place, encoded in enumerate(column.values):
                 if encoded is None:
                     continue
-                label = kind.decode(encoded)
+                label, key = kind.decode(encoded), column.keys[place // column.per_sample]
                 if sizes is None:
                     yield label
                     continue
                 for index in range(views.count):
-                    yield kind.crop(label, cut_view(manifest.seed, key, index, *known[key], views))
+                    view = cut_view(manifest.seed, key, index, *known[key], views)
+                    yield kind.seen_by(view, label, card.on)
 
 
 class _ImageSizes:

@@ -1,11 +1,10 @@
-"""What preview and evaluation read: the dataset unit by unit, its views' pixels, and labels as views see them."""
+"""The pixels of views, from wherever they can be had, and labels as these views see them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,73 +15,14 @@ from ...labelers.contract.views import View, ViewSettings, cut_view
 from ...tokenizers.contract.tokenizer import Tokenizer
 from ..corpus.corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits
 from ..corpus.units import Unit
-from ..dataset.layout import CORPUS, label_path, ledger_path, token_path
-from ..dataset.ledger import Failure
 from ..dataset.manifest import Manifest, ModalityCard
-from ..dataset.shards import BrokenShardError, read_labels, read_tokens
-from ..storage.store import Store
+from .content import Content, ContentReader
 
 RGB = "rgb"
 """The modality whose labels are the views themselves."""
 
 GREY = 160
 """Of pixels that can't be had."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """One modality of one unit. tokens, labels: per view, or per sample for labels of whole images; None where they
-    aren't kept or weren't asked for. problem: why the dataset can't give them, "" when it can."""
-
-    keys: Sequence[str] = ()
-    tokens: Sequence[np.ndarray | None] | None = None
-    labels: Sequence[bytes | None] | None = None
-    failures: Mapping[tuple[str, int | None], Failure] = field(default_factory=dict)
-    problem: str = ""
-
-    def failure(self, key: str, view: int) -> Failure | None:
-        return self.failures.get((key, view)) or self.failures.get((key, None))
-
-
-class UnitReader:
-    """Reads a dataset's shards, as far as they are finished."""
-
-    def __init__(self, store: Store, manifest: Manifest, finished: Mapping[str, AbstractSet[Unit]]) -> None:
-        self.modalities = list(manifest.modalities)
-        self._store, self._finished = store, finished
-        self._cards, self._views = manifest.modalities, manifest.views["count"]
-
-    def keys(self, unit: Unit) -> list[str]:
-        """The keys of the unit's samples, from the first modality that can be read; [] when none can."""
-        columns = (self.column(unit, name, labels=not self._cards[name].keeps_tokens) for name in self.modalities)
-        return next((list(column.keys) for column in columns if column.keys), [])
-
-    def column(self, unit: Unit, name: str, labels: bool) -> Column:
-        """One modality of a unit; with `labels` the labels too, where they are kept."""
-        if unit not in self._finished[name]:
-            return Column(problem="not made yet")
-        card, keys, tokens, encoded = self._cards[name], [], None, None
-        try:
-            if card.keeps_tokens:
-                shard = read_tokens(self._store.read(token_path(name, unit)))
-                keys, tokens = shard.rows.keys[:: self._views], shard.tokens
-            if card.keeps_labels and labels:
-                shard = read_labels(self._store.read(label_path(name, unit)))
-                keys, encoded = shard.rows.keys[:: self._views if card.on == "view" else 1], shard.labels
-        except (BrokenShardError, FileNotFoundError) as error:
-            return Column(problem=f"{name}/{unit.name} can't be read: {error}; `tokenloom verify` tells more")
-        failures = {(failure.key, failure.view): failure for failure in self._ledger(name, unit)}
-        return Column(keys, tokens, encoded, failures)
-
-    def rejections(self, unit: Unit) -> list[Failure]:
-        """What the corpus reader refused in this unit."""
-        return self._ledger(CORPUS, unit)
-
-    def _ledger(self, name: str, unit: Unit) -> list[Failure]:
-        try:
-            return [Failure.from_line(line) for line in self._store.read(ledger_path(name, unit)).splitlines()]
-        except FileNotFoundError:
-            return []
 
 
 @dataclass(frozen=True)
@@ -107,9 +47,9 @@ def label_seen(card: ModalityCard, encoded: bytes, seen: Seen) -> tuple[Any, boo
     False."""
     kind = card.label_kind
     label = kind.decode(encoded)
-    if card.on == "view" or not kind.spatial:
-        return label, True
-    return (label, False) if seen.view is None else (kind.crop(label, seen.view), True)
+    if seen.view is None:
+        return label, card.on == "view" or not kind.spatial
+    return kind.seen_by(seen.view, label, card.on), True
 
 
 class ViewFinder:
@@ -128,11 +68,11 @@ class ViewFinder:
         self._unseen = Seen(np.full((self._settings.size, self._settings.size, 3), GREY, np.uint8), "", None)
 
     def find(
-        self, unit: Unit, keys: Sequence[str], samples: Sequence[int], reader: UnitReader
+        self, unit: Unit, keys: Sequence[str], samples: Sequence[int], reader: ContentReader
     ) -> dict[tuple[int, int], Seen]:
         """All views of some samples of a unit (indices into its keys), by (sample, view)."""
         wanted = {keys[sample]: sample for sample in samples}
-        rgb = reader.column(unit, RGB, labels=True) if self._rgb else Column()
+        rgb = reader.content(unit, RGB, labels=True) if self._rgb else Content()
         labels = rgb.labels
         crops = {} if labels and not self._needs_crops() else self._from_corpus(unit, wanted)
         count = self._settings.count
@@ -192,7 +132,7 @@ class ViewFinder:
         except BadImage:
             return []
 
-    def _from_tokens(self, rgb: Column, samples: Sequence[int]) -> dict[tuple[int, int], np.ndarray]:
+    def _from_tokens(self, rgb: Content, samples: Sequence[int]) -> dict[tuple[int, int], np.ndarray]:
         if self._tokenizer is None or rgb.tokens is None:
             return {}
         count = self._settings.count

@@ -27,8 +27,8 @@ from tokenloom.labelers.caption import Caption
 from tokenloom.labelers.contract.images import decode_view, read_header
 from tokenloom.labelers.contract.views import ViewSettings, cut_view
 from tokenloom.labelers.metadata import Metadata
-from tokenloom.pipeline.dataset.layout import TOKENIZERS
-from tokenloom.pipeline.dataset.manifest import PATH, read_manifest
+from tokenloom.pipeline.dataset.layout import MANIFEST, TOKENIZERS
+from tokenloom.pipeline.dataset.manifest import read_manifest
 from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
 from tokenloom.pipeline.engine.tally import Tally
 from tokenloom.pipeline.plan.plan import make_plan
@@ -71,7 +71,7 @@ def prepare(fitted: str, output: str, tars: Sequence[str]) -> None:
 
 def tokenloom(fitted: str, output: str, tars: Sequence[str]) -> None:
     Path(output).mkdir(parents=True)
-    shutil.copy(Path(fitted) / PATH, output)
+    shutil.copy(Path(fitted) / MANIFEST, output)
     shutil.copytree(Path(fitted) / TOKENIZERS, Path(output) / TOKENIZERS)
     _execute(output, tars, MODALITIES)
 

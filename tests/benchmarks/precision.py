@@ -79,7 +79,7 @@ def main() -> None:
     logging.set_verbosity_error()
     found: dict[str, Error] = {}
     with tempfile.TemporaryDirectory(prefix="tokenloom-precision-") as folder:
-        bench = LoadedModels(Path(folder), options.device)
+        bench = Bench(Path(folder), options.device)
         samples = photographs(Path(folder), QUICK_IMAGES if options.quick else options.images)
         print(f"{'labeler':<16} {'modality':<18} {'mean':>8} {'largest':>8} {'changed':>8}")
         for name in options.only or [row.reference for row in describe_labelers() if row.weights_licence]:
@@ -107,7 +107,7 @@ def main() -> None:
     )
 
 
-class LoadedModels:
+class Bench:
     """Labelers by name, with tiny weights, loaded once."""
 
     def __init__(self, folder: Path, device: str) -> None:

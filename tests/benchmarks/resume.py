@@ -145,7 +145,7 @@ def _count_reads() -> list[str]:
 
 def _create(folder: Path, units: int) -> None:
     """Corpus and dataset: sparse tars of the right length, dataset.json, and empty shards."""
-    from tokenloom.pipeline.dataset.manifest import PATH
+    from tokenloom.pipeline.dataset.layout import MANIFEST
     from tokenloom.pipeline.plan.plan import make_plan
 
     (folder / "corpus").mkdir()
@@ -158,7 +158,7 @@ def _create(folder: Path, units: int) -> None:
         (folder / "dataset" / modality).mkdir(parents=True)
         for name in names:
             (folder / "dataset" / modality / f"{name}.{'parquet' if card.keeps_tokens else 'tar'}").touch()
-    (folder / "dataset" / PATH).write_bytes(plan.manifest.to_bytes())
+    (folder / "dataset" / MANIFEST).write_bytes(plan.manifest.to_bytes())
 
 
 def _unit_names(shard: str) -> Iterator[str]:

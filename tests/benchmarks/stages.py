@@ -35,7 +35,7 @@ from photographs import write_tars
 from stage_networks import NETWORKS
 from tokenloom.labelers.plugins.registry import find_labeler
 from tokenloom.pipeline.corpus.corpus import Corpus, UnitLimits
-from tokenloom.pipeline.dataset.manifest import PATH
+from tokenloom.pipeline.dataset.layout import MANIFEST
 from tokenloom.pipeline.engine.config import stage_configs
 from tokenloom.pipeline.engine.payload import UnitPayload
 from tokenloom.pipeline.engine.stage import StageWorker
@@ -93,8 +93,8 @@ def measure(name: str, folder: Path, images: int, rounds: int) -> Figures:
     _weave(folder, tar, network.needs)
     settings = {name: {**network.settings, "weights": str(weights), "keep": "labels"}}
     worker, payload = _worker(folder, tar, {**network.needs, **settings}, name)
-    worker.load()
-    (runner,) = worker._bench._runners.values()
+    worker.labeler.load()
+    (runner,) = worker.labeler.models.runners.values()
     with recorded(runner.labeler) as first:
         _, failed, _ = worker.process(payload).done[name]
     if failed or not first.calls:
@@ -185,7 +185,7 @@ def _worker(folder: Path, tar: Path, modalities: Mapping[str, Any], name: str) -
         }
     )
     plan = make_plan(recipe)
-    Store(recipe.output).replace(PATH, plan.manifest.to_bytes())
+    Store(recipe.output).replace(MANIFEST, plan.manifest.to_bytes())
     step = plan.graph.step_of(name)
     (config,) = stage_configs(plan, [Stage(name, (step,), 2.0, 0.0, 1, 1)])
     (work,) = plan.works

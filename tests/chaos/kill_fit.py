@@ -43,10 +43,16 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from small_fits import fit_job
 from tokenloom.pipeline.storage.store import Store
+from tokenloom.pipeline.fitting.listener import FitListener
 from tokenloom.pipeline.fitting.ray_train import run_fit
+
+class Printing(FitListener):
+    def say(self, what):
+        print(what, flush=True)
+
 store = Store(sys.argv[2])
 job = fit_job(store, steps=int(sys.argv[3]), checkpoint_every=20, report_every=5)
-for name, data in run_fit(job, say=lambda text: print(text, flush=True)).items():
+for name, data in run_fit(job, Printing()).items():
     store.replace(f"tokenizer/{name}", data)
 """
 

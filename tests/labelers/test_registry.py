@@ -6,8 +6,8 @@ import pytest
 from tokenloom.labelers.contract.labeler import Labeler
 from tokenloom.labelers.networks.extras import naming_extras
 from tokenloom.labelers.plugins.registry import (
-    LABELERS,
-    TOKENIZERS,
+    LABELER_GROUP,
+    TOKENIZER_GROUP,
     RegistryError,
     describe_labelers,
     find,
@@ -38,8 +38,8 @@ def working_directory(tmp_path, monkeypatch):
 
 
 def test_every_registered_labeler_is_a_labeler_that_makes_its_name():
-    assert set(names(LABELERS)) >= {"rgb", "caption", "dinov2", "foreground", "ocr", "caption_embedding"}
-    for name in names(LABELERS):
+    assert set(names(LABELER_GROUP)) >= {"rgb", "caption", "dinov2", "foreground", "ocr", "caption_embedding"}
+    for name in names(LABELER_GROUP):
         assert issubclass(find_labeler(name), Labeler)
 
 
@@ -48,7 +48,7 @@ def test_two_modalities_of_one_labeler_find_the_same_class():
 
 
 def test_names_of_tokenizers_are_listed_without_importing_them():
-    assert "wordpiece" in names(TOKENIZERS)
+    assert "wordpiece" in names(TOKENIZER_GROUP)
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_the_way_to_an_own_class():
@@ -108,10 +108,10 @@ def test_optional_packages_name_their_extra(monkeypatch):
 
 
 def test_two_packages_that_register_one_name_are_told_apart(monkeypatch):
-    entries = [metadata.EntryPoint("depth", f"{module}:Depth", LABELERS) for module in ("one", "two")]
+    entries = [metadata.EntryPoint("depth", f"{module}:Depth", LABELER_GROUP) for module in ("one", "two")]
     monkeypatch.setattr(metadata, "entry_points", lambda **_: metadata.EntryPoints(entries))
     with pytest.raises(RegistryError, match="write one:Depth or two:Depth"):
-        find(LABELERS, "depth", Labeler)
+        find(LABELER_GROUP, "depth", Labeler)
 
 
 def test_finding_one_labeler_imports_no_other_and_nothing_heavy():
@@ -135,8 +135,8 @@ def test_the_listing_says_what_each_labeler_makes_and_under_which_licence():
 
 def test_a_broken_plugin_does_not_hide_the_others(monkeypatch):
     entries = [
-        metadata.EntryPoint("broken", "no_such_module:Broken", LABELERS),
-        metadata.EntryPoint("ocr", "tokenloom.labelers.ocr:Ocr", LABELERS),
+        metadata.EntryPoint("broken", "no_such_module:Broken", LABELER_GROUP),
+        metadata.EntryPoint("ocr", "tokenloom.labelers.ocr:Ocr", LABELER_GROUP),
     ]
 
     def entry_points(group, name=None):

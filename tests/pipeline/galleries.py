@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from small_dataset import SmallDataset
-from tokenloom.pipeline.dataset.manifest import PATH
+from tokenloom.pipeline.dataset.layout import MANIFEST
 from weaving import recipe, weave_here
 
 HOSTILE = (
@@ -67,5 +67,5 @@ def without_corpus(small: SmallDataset, folder: Path) -> SmallDataset:
     """The dataset with a corpus that is no longer there."""
     corpus = replace(small.manifest.corpus, url=[str(folder / "gone")])
     manifest = replace(small.manifest, corpus=corpus)
-    small.store.replace(PATH, manifest.to_bytes())
+    small.store.replace(MANIFEST, manifest.to_bytes())
     return replace(small, manifest=manifest)

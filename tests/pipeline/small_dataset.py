@@ -10,12 +10,13 @@ import numpy as np
 from tokenloom.labelers.contract.kinds import FeatureMap, Image, Record, Text
 from tokenloom.pipeline.corpus.samples import Rejection
 from tokenloom.pipeline.corpus.units import Unit, shard_id
-from tokenloom.pipeline.dataset.layout import FIT, token_path
+from tokenloom.pipeline.dataset.layout import MANIFEST, sample_path, token_path
 from tokenloom.pipeline.dataset.ledger import Failure
-from tokenloom.pipeline.dataset.manifest import PATH, CorpusCard, Manifest, ModalityCard, TokensCard, WeightsCard
-from tokenloom.pipeline.dataset.shards import Rows, ShardMeta, read_tokens, token_rows, write_labels, write_tokens
+from tokenloom.pipeline.dataset.manifest import CorpusCard, Manifest, ModalityCard, TokensCard, WeightsCard
+from tokenloom.pipeline.dataset.shards import RowKeys, ShardMeta, read_tokens, write_labels, write_tokens
 from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
-from tokenloom.pipeline.engine.commit import Result, write_rejections, write_result
+from tokenloom.pipeline.engine.commit import UnitWriter
+from tokenloom.pipeline.engine.labeling import Result
 from tokenloom.pipeline.fitting.fit import provide_tokenizer
 from tokenloom.pipeline.fitting.sample import remove_sample, sample_labels, store_vocabulary, to_collect
 from tokenloom.pipeline.storage.store import Store
@@ -95,7 +96,7 @@ def write_dataset(url, options=None, shards: int = 2, units: int = 2, samples: i
     views = {"size": 224, "count": VIEWS, "min_scale": 0.8}
     cards = _fitted(store, all_units[0])
     manifest = Manifest(corpus, 0, views, {"samples": samples, "bytes": 2**26}, cards)
-    store.replace(PATH, manifest.to_bytes())
+    store.replace(MANIFEST, manifest.to_bytes())
     written = SmallDataset(store, manifest, all_units, keys, {name: {} for name in cards})
     for unit in all_units:
         write_unit(written, unit, failing=unit == all_units[0] and samples > 0)
@@ -106,7 +107,8 @@ def write_unit(dataset: SmallDataset, unit: Unit, failing: bool = False, modalit
     """All modalities of one unit."""
     keys = dataset.keys[unit]
     rejected = [Rejection("broken\x1b[31m.jpg", "the JPEG is truncated", "BadImage")] if failing else []
-    digest = write_rejections(dataset.store, unit, rejected)
+    writer = UnitWriter(dataset.store, unit, keys, VIEWS)
+    digest = writer.reject(rejected)
     for name in modalities:
         card = dataset.manifest.modalities[name]
         rows = [(key, view) for key in keys for view in range(VIEWS if card.on == "view" else 1)]
@@ -117,7 +119,7 @@ def write_unit(dataset: SmallDataset, unit: Unit, failing: bool = False, modalit
             failures = [Failure(keys[0], name, "the palette is empty", "ValueError", unit.name, 1)]
         dataset.labels[name].update(labels)
         result = _result(dataset.store, name, card, keys, labels, failures)
-        write_result(dataset.store, unit, name, card, keys, VIEWS, result, digest)
+        writer.commit(name, card, result, digest)
 
 
 def _result(store, name, card, keys, labels, failures) -> Result:
@@ -141,8 +143,8 @@ def _fitted(store: Store, unit: Unit) -> dict[str, ModalityCard]:
         labels = [label_of(name, key, 0) for key in keys]
         encoded = [None if label is None else kind.encode(label) for label in labels]
         meta = ShardMeta(unit.name, name, CARDS[name].fingerprint)
-        rows = Rows([str(index) for index in range(len(keys))], [0] * len(keys))
-        store.create(f"{FIT}/{name}/{unit.name}.tar", write_labels(rows, encoded, kind.extension, meta))
+        rows = RowKeys([str(index) for index in range(len(keys))], [0] * len(keys))
+        store.create(sample_path(name, unit), write_labels(rows, encoded, kind.extension, meta))
     store_vocabulary(store, Vocabulary.train(sample_labels(store, "caption", CARDS["caption"])))
     cards = {
         name: provide_tokenizer(store, name, card, 0) if card.tokens else replace(card) for name, card in CARDS.items()
@@ -168,5 +170,5 @@ def rewrite_tokens(small: SmallDataset, name: str, unit: Unit, order=None, chang
     card = small.manifest.modalities[name].tokens
     assert card is not None
     assert card.spec is not None
-    data = write_tokens(token_rows(keys, VIEWS), tokens, spec or card.spec, replace(shard.meta, **meta))
+    data = write_tokens(RowKeys.of(keys, VIEWS), tokens, spec or card.spec, replace(shard.meta, **meta))
     small.store.replace(path, data)

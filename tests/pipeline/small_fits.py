@@ -6,16 +6,32 @@ from typing import Any
 
 import numpy as np
 from tokenloom.labelers.contract.kinds import Image
-from tokenloom.pipeline.dataset.shards import Rows, ShardMeta, write_labels
+from tokenloom.pipeline.dataset.shards import RowKeys, ShardMeta, write_labels
+from tokenloom.pipeline.fitting.listener import FitListener
 from tokenloom.pipeline.fitting.ray_train import FitJob
 from tokenloom.pipeline.fitting.sample import SampleLabels
 from tokenloom.pipeline.storage.store import Store
+from tokenloom.tokenizers.fitting.figures import Figures
 from tokenloom.tokenizers.fitting.settings import FitSettings
 
 KIND = Image()
 PREFIX = "fit/_rgb"
 PARAMS = {"encoder": "vit_xt_enc", "decoder": "vit_xt_dec", "codes": 16, "patch_size": 4}
 SETTINGS = {"steps": 12, "batch_size": 8, "checkpoint_every": 4, "report_every": 2}
+
+
+class Heard(FitListener):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.figures: list[Figures] = []
+
+    def say(self, what: str) -> None:
+        self.said.append(what)
+
+    def trained(self, figures: Figures, settings: FitSettings) -> None:
+        self.figures.append(figures)
 
 
 def pictures(count: int, seed: int = 0) -> list[np.ndarray]:
@@ -31,7 +47,7 @@ def put_aside(store: Store, count: int = 24, seed: int = 0) -> SampleLabels:
     labels: list[bytes | None] = [KIND.encode(picture) for picture in pictures(count, seed)]
     labels[1] = None
     for unit, part in enumerate((labels[: count // 2], labels[count // 2 :])):
-        rows = Rows([f"{unit}/{index}" for index in range(len(part))], [0] * len(part))
+        rows = RowKeys([f"{unit}/{index}" for index in range(len(part))], [0] * len(part))
         data = write_labels(rows, part, KIND.extension, ShardMeta(f"unit-{unit}", "rgb", "0" * 32))
         store.replace(f"fit/rgb/unit-{unit}.tar", data)
     return SampleLabels(store, "fit/rgb")

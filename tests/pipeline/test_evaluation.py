@@ -14,12 +14,13 @@ from small_dataset import SmallDataset, write_dataset
 from tokenloom.labelers.contract.images import read_header
 from tokenloom.labelers.contract.kinds import Image
 from tokenloom.labelers.contract.views import ViewSettings, cut_view
-from tokenloom.pipeline.dataset.finished import list_progress
-from tokenloom.pipeline.dataset.layout import label_path
-from tokenloom.pipeline.dataset.manifest import PATH, DatasetError, TokensCard, require_manifest
-from tokenloom.pipeline.dataset.shards import read_labels
+from tokenloom.pipeline.dataset.finished import list_finished
+from tokenloom.pipeline.dataset.layout import MANIFEST, label_path
+from tokenloom.pipeline.dataset.manifest import DatasetError, TokensCard, require_manifest
+from tokenloom.pipeline.dataset.shards import read_labels, write_labels
 from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
-from tokenloom.pipeline.engine.commit import Result, write_result
+from tokenloom.pipeline.engine.commit import UnitWriter
+from tokenloom.pipeline.engine.labeling import Result
 from tokenloom.pipeline.fitting.evaluation import evaluate, labels_at_hand
 from tokenloom.pipeline.fitting.open_tokenizer import TokenizerError, open_tokenizer
 from tokenloom.pipeline.plan.weights import WeightsError
@@ -144,9 +145,13 @@ def test_labels_of_whole_images_are_cropped_to_the_views(photo_dataset, photos, 
     shutil.copytree(photo_dataset, moved)
     store, kind = Store(moved), Image(1, content="intensity")
     manifest = require_manifest(store)
-    cards = manifest.modalities
-    cards = {**cards, "canny_edge": replace(cards["canny_edge"], on="image")}
-    store.replace(PATH, replace(manifest, modalities=cards).to_bytes())
+    card = replace(manifest.modalities["canny_edge"], on="image")
+    store.replace(MANIFEST, replace(manifest, modalities={**manifest.modalities, "canny_edge": card}).to_bytes())
+    for unit in list_finished(store, {"canny_edge": card})["canny_edge"].units:
+        shard = read_labels(store.read(label_path("canny_edge", unit)))
+        meta = replace(shard.meta, fingerprint=card.fingerprint)
+        data = write_labels(shard.rows, shard.labels, kind.extension, meta)
+        store.replace(label_path("canny_edge", unit), data)
     found = list(labels_at_hand(store, require_manifest(store), "canny_edge"))
     kept = {key: label for key, label in all_labels(store, "canny_edge").items() if label is not None}
     assert len(found) == len(kept) == len(photos) + 1
@@ -160,7 +165,7 @@ def all_labels(store: Store, modality: str) -> dict[str, bytes | None]:
     """The kept labels by key, in order."""
     card = require_manifest(store).modalities[modality]
     labels = {}
-    for unit in sorted(list_progress(store, {modality: card})[modality].units):
+    for unit in sorted(list_finished(store, {modality: card})[modality].units):
         shard = read_labels(store.read(label_path(modality, unit)))
         labels |= dict(zip(shard.rows.keys, shard.labels, strict=True))
     return labels
@@ -185,12 +190,12 @@ def without_labels(photo_dataset: Path, views: list[np.ndarray], folder: Path, s
         keeps_labels=False,
     )
     store, kept = Store(folder), Store(photo_dataset)
-    store.replace(PATH, replace(whole, modalities={"rgb": card}).to_bytes())
-    for unit in list_progress(kept, {"rgb": whole.modalities["rgb"]})["rgb"].units:
+    store.replace(MANIFEST, replace(whole, modalities={"rgb": card}).to_bytes())
+    for unit in list_finished(kept, {"rgb": whole.modalities["rgb"]})["rgb"].units:
         found = read_labels(kept.read(label_path("rgb", unit)))
         keys = [key if same_keys else f"other/{key}" for key in found.rows.keys]
         tokens = [None if label is None else tokenizer.encode([Image(3).decode(label)])[0] for label in found.labels]
-        write_result(store, unit, "rgb", card, keys, 1, Result(tokens), "")
+        UnitWriter(store, unit, keys, 1).commit("rgb", card, Result(tokens))
     return store
 
 

@@ -15,14 +15,16 @@ from hypothesis import strategies as st
 from small_dataset import SmallDataset, label_of, write_dataset
 from tokenloom.labelers.contract.kinds import Image
 from tokenloom.pipeline.corpus.units import Unit, spread
-from tokenloom.pipeline.dataset.layout import token_path
-from tokenloom.pipeline.dataset.manifest import PATH, DatasetError
+from tokenloom.pipeline.dataset.layout import MANIFEST, token_path
+from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
-from tokenloom.pipeline.engine.commit import Result, write_result
+from tokenloom.pipeline.engine.commit import UnitWriter
+from tokenloom.pipeline.engine.labeling import Result
 from tokenloom.pipeline.preview.cells import PAGE, CellMaker, Pictures, readable, said, to_webp
 from tokenloom.pipeline.preview.preview import GALLERY, pick_samples, write_preview
 from tokenloom.pipeline.preview.survey import made_randomly
-from tokenloom.pipeline.views.view_pixels import Column, Seen, UnitReader, ViewFinder
+from tokenloom.pipeline.views.content import Content, ContentReader
+from tokenloom.pipeline.views.view_pixels import Seen, ViewFinder
 from tokenloom.tokenizers.codebooks.codebook import PatchCodebook, PatchParams
 from tokenloom.tokenizers.measures.reconstruction import ErrorSum
 
@@ -139,9 +141,9 @@ def test_views_are_decoded_from_the_tokens_of_rgb_at_last(small, tmp_path):
     manifest = replace(small.manifest, modalities={**small.manifest.modalities, "rgb": card})
     unit = small.units[0]
     keys = small.keys[unit]
-    write_result(small.store, unit, "rgb", card, keys, 2, Result([*tokenizer.encode(labels)]), "")
+    UnitWriter(small.store, unit, keys, 2).commit("rgb", card, Result([*tokenizer.encode(labels)]))
     finder = ViewFinder(manifest, {"rgb": tokenizer})
-    seen = finder.find(unit, keys, [1, 3], UnitReader(small.store, manifest, {"rgb": {unit}}))
+    seen = finder.find(unit, keys, [1, 3], ContentReader(small.store, manifest, {"rgb": {unit}}))
     assert list(seen) == [(1, 0), (1, 1), (3, 0), (3, 1)]
     assert {one.origin for one in seen.values()} == {"tokens"}
     for place, one in zip((2, 3, 6, 7), seen.values(), strict=True):
@@ -182,7 +184,7 @@ def rgb_cells(
     maker = CellMaker(manifest, {"rgb": tokenizer}, Pictures(tmp_path / "gallery"))
     pixels = [np.full((224, 224, 3), grey, np.uint8) for grey in (40, 210)]
     seen = {(0, view): Seen(pixels[view], origin, None) for view in (0, 1)}
-    return maker, list(maker.cells("rgb", Column(["a"], tokenizer.encode(labels)), seen, [0, 1]))
+    return maker, list(maker.cells("rgb", Content(["a"], tokenizer.encode(labels)), seen, [0, 1]))
 
 
 def test_the_views_pixels_are_the_label_of_rgb(small, tmp_path):
@@ -380,7 +382,7 @@ def write_texts(small: SmallDataset, samples: int, per_unit: int) -> None:
     names = ("caption", "color_palette")
     cards = {name: small.manifest.modalities[name] for name in names}
     manifest = replace(small.manifest, modalities=cards, views={**small.manifest.views, "count": 1})
-    small.store.replace(PATH, manifest.to_bytes())
+    small.store.replace(MANIFEST, manifest.to_bytes())
     units = units_of(*[per_unit] * (samples // per_unit))
     for name, card in cards.items():
         shutil.rmtree(Path(small.store.url, name))
@@ -391,7 +393,7 @@ def write_texts(small: SmallDataset, samples: int, per_unit: int) -> None:
             keys = [f"folder-{number:03d}/photograph-{index:05d}" for index in range(per_unit)]
             result = Result([tokens[index % 10] for index in range(per_unit)])
             result.labels += [labels[index % 10] for index in range(per_unit)]
-            write_result(small.store, unit, name, card, keys, 1, result, "")
+            UnitWriter(small.store, unit, keys, 1).commit(name, card, result)
 
 
 def test_ten_thousand_samples_make_light_pages(small, tmp_path):

@@ -11,7 +11,7 @@ from small_dataset import write_dataset
 from tokenloom.pipeline.checks.quarantine import Case, cases, list_failures
 from tokenloom.pipeline.cli import app
 from tokenloom.pipeline.commands.dataset import printable
-from tokenloom.pipeline.dataset.ledger import Failure
+from tokenloom.pipeline.dataset.ledger import Failure, write_ledger
 from tokenloom.pipeline.dataset.manifest import DatasetError
 from typer.testing import CliRunner
 
@@ -24,7 +24,7 @@ def small(tmp_path):
 
 def add(small, modality: str, unit, *failures: tuple[str, str]) -> None:
     lines = [Failure(key, modality, reason, "ValueError", unit.name) for key, reason in failures]
-    small.store.create(f"quarantine/{modality}/{unit.name}.jsonl", b"".join(line.to_line() for line in lines))
+    small.store.create(f"quarantine/{modality}/{unit.name}.jsonl", write_ledger(lines))
 
 
 def test_failures_come_by_unit_then_modality(small):
@@ -53,7 +53,7 @@ def test_a_modality_that_is_not_there_is_a_mistake(small):
 def test_a_ledger_that_cannot_be_read_is_named(small):
     path = f"quarantine/dinov2/{small.units[0].name}.jsonl"
     small.store.create(path, b"{}\n")
-    with pytest.raises(DatasetError, match=f"{path}: can't be read"):
+    with pytest.raises(DatasetError, match=f"{path}: line 1: it can't be read"):
         list(list_failures(small.store))
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odd_labelers import MeanColour
 from tokenloom import Batch, View
-from tokenloom.pipeline.engine.runner import Fault, Runner, take
+from tokenloom.pipeline.engine.runner import Failed, Runner, take
 
 
 def batch_of(count: int) -> Batch:
@@ -42,7 +42,7 @@ def test_exactly_the_samples_that_raise_fail(count, bad, size):
     assert len(outcomes) == count
     for index, outcome in enumerate(outcomes):
         if index in bad:
-            assert outcome == Fault(f"no: ['{index}']", "ValueError")
+            assert outcome == Failed(f"no: ['{index}']", "ValueError")
         else:
             assert isinstance(outcome, np.ndarray)
             assert np.allclose(outcome, index / 255)
@@ -58,7 +58,7 @@ def test_memory_that_runs_out_halves_the_batch_for_good():
     labeler = Recording(room=5)
     runner = Runner(labeler, ["mean_colour"], 16, "cpu")
     outcomes = runner.run(batch_of(16))["mean_colour"]
-    assert not any(isinstance(outcome, Fault) for outcome in outcomes)
+    assert not any(isinstance(outcome, Failed) for outcome in outcomes)
     assert labeler.sizes == [16, 8, 4, 4, 4, 4]
     runner.run(batch_of(8))
     assert labeler.sizes[6:] == [4, 4]
@@ -67,7 +67,7 @@ def test_memory_that_runs_out_halves_the_batch_for_good():
 def test_a_sample_too_large_by_itself_fails():
     labeler = Recording(room=0)
     outcomes = Runner(labeler, ["mean_colour"], 4, "cpu").run(batch_of(2))["mean_colour"]
-    assert [isinstance(outcome, Fault) and outcome.error for outcome in outcomes] == ["OutOfMemoryError"] * 2
+    assert [isinstance(outcome, Failed) and outcome.error for outcome in outcomes] == ["OutOfMemoryError"] * 2
 
 
 @pytest.mark.parametrize("indices", [range(1, 3), [2, 0], []])

@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from tokenloom.pipeline.dataset.ledger import Failure
+from tokenloom.pipeline.dataset.ledger import Failure, read_ledger
 from tokenloom.pipeline.dataset.shards import read_labels
 from tokenloom.pipeline.storage.store import Store
 from weaving import digests, odd, recipe, weave_here
@@ -27,7 +27,7 @@ def labels_of(output, modality: str) -> dict[tuple[str, int], bytes | None]:
 def failures_of(output, modality: str) -> list[Failure]:
     store = Store(str(output))
     ledgers = [store.read(f"quarantine/{modality}/{entry.name}") for entry in store.list(f"quarantine/{modality}")]
-    return [Failure.from_line(line) for ledger in ledgers for line in ledger.splitlines()]
+    return [failure for ledger in ledgers for failure in read_ledger(ledger)]
 
 
 def missing(output, modality: str) -> set[str]:

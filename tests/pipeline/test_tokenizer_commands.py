@@ -212,7 +212,7 @@ def test_progress_in_plain_lines():
         with FitProgress(console) as progress:
             progress.say("designing the network")
             for step in (50, 51, 100):  # the second comes too soon
-                progress.update(Figures(step, *list(figures.__dict__.values())[1:]), settings)
+                progress.trained(Figures(step, *list(figures.__dict__.values())[1:]), settings)
 
     designing, middle, end = printed(show).splitlines()
     assert designing == "designing the network ..."

@@ -10,7 +10,7 @@ import pytest
 import torch
 from mortal_tokenizers import MortalVQ
 from small_dataset import CARDS, write_dataset
-from small_fits import KIND, PREFIX, fit_job, pictures, put_aside
+from small_fits import KIND, PREFIX, Heard, fit_job, pictures, put_aside
 from tokenloom.labelers.contract.images import read_header
 from tokenloom.labelers.contract.kinds import Image
 from tokenloom.labelers.contract.views import ViewSettings, cut_view
@@ -59,18 +59,18 @@ def steps_of_checkpoints(store: Store) -> list[int]:
 def test_a_fit_whose_worker_dies_gives_what_one_in_this_process_gives(tmp_path):
     store = Store(tmp_path)
     put_aside(store)
-    grave, seen, said = tmp_path / "grave", [], []
+    grave, heard = tmp_path / "grave", Heard()
     job = replace(fit_job(store, {"grave": str(grave)}), tokenizer="mortal_tokenizers:MortalVQ")
-    files = run_fit(job, watch=seen.append, say=said.append)
+    files = run_fit(job, heard)
     assert grave.exists()
     begin = "training for 12 steps on 23 examples"
-    assert said == [
+    assert heard.said == [
         "reading the labels",
         begin,
         "reading the labels",
         "going on from step 4 of 12 steps on 23 examples",
     ]
-    assert [figures.step for figures in seen] == [2, 4, 6, 6, 8, 10, 12]
+    assert [figures.step for figures in heard.figures] == [2, 4, 6, 6, 8, 10, 12]
     assert steps_in_metrics(store) == [2, 4, 6, 8, 10, 12]
     assert steps_of_checkpoints(store) == [8, 12]
     assert files == fitted_here(job)
@@ -81,15 +81,15 @@ def test_a_fit_whose_worker_dies_gives_what_one_in_this_process_gives(tmp_path):
 def test_two_workers_train_one_network(tmp_path, capfd):
     store = Store(tmp_path)
     put_aside(store)
-    seen, said = [], []
-    files = run_fit(fit_job(store, workers=2), watch=seen.append)
+    heard = Heard()
+    files = run_fit(fit_job(store, workers=2), heard)
     assert len(VQTokenizer.from_files(KIND, files).encode(pictures(2))) == 2
-    assert seen[-1].loss < seen[0].loss
+    assert heard.figures[-1].loss < heard.figures[0].loss
     assert steps_in_metrics(store) == [2, 4, 6, 8, 10, 12]
     # Other settings are another fit. This one's gradients aren't finite, and the user is told why, and nothing more.
     with pytest.raises(FitError, match=r"^training stopped at step \d+ of 12, after 5 steps in a row.*learning_rate"):
-        run_fit(fit_job(store, workers=2, learning_rate=1e30), say=said.append)
-    assert "checkpoints of another fit were in its place, and are removed" in said
+        run_fit(fit_job(store, workers=2, learning_rate=1e30), heard)
+    assert "checkpoints of another fit were in its place, and are removed" in heard.said
     assert capfd.readouterr() == ("", "")
 
 

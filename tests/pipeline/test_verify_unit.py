@@ -11,8 +11,8 @@ import pytest
 from small_dataset import SmallDataset, path_of, rewrite_tokens, write_dataset
 from tokenloom.pipeline.checks.verify import verify
 from tokenloom.pipeline.dataset.layout import label_path, ledger_path, token_path
-from tokenloom.pipeline.dataset.ledger import Failure
-from tokenloom.pipeline.dataset.shards import Rows, ShardMeta, read_labels, write_labels
+from tokenloom.pipeline.dataset.ledger import Failure, read_ledger, write_ledger
+from tokenloom.pipeline.dataset.shards import RowKeys, ShardMeta, read_labels, write_labels
 from tokenloom.pipeline.storage.store import Store
 
 
@@ -56,7 +56,7 @@ def test_rows_that_are_not_those_of_the_seal_are_found(small):
 
     keys = ["someone/else", *shard.rows.keys[1:]]
     meta = Forged(**vars(shard.meta))
-    small.store.replace(path, write_labels(Rows(keys, shard.rows.views), shard.labels, "txt", meta))
+    small.store.replace(path, write_labels(RowKeys(keys, shard.rows.views), shard.labels, "txt", meta))
     (fault,) = verify(small.store).faults
     assert (fault.problem, fault.object) == ("contradiction", path)
     assert "sealed" in fault.what
@@ -112,7 +112,7 @@ def test_labels_are_decoded_only_when_asked(small):
 def relabel_ledger(small: SmallDataset, failures: list[Failure]) -> str:
     """Gives the first unit's palette another ledger, and shards that refer to it."""
     unit, name = small.units[0], "color_palette"
-    data = b"".join(failure.to_line() for failure in failures)
+    data = write_ledger(failures)
     small.store.replace(ledger_path(name, unit), data)
     digest = hashlib.sha256(data).hexdigest()
     rewrite_tokens(small, name, unit, ledger=digest)
@@ -124,7 +124,7 @@ def relabel_ledger(small: SmallDataset, failures: list[Failure]) -> str:
 
 def test_the_ledger_of_the_sound_dataset_says_why_a_row_is_null(small):
     unit = small.units[0]
-    (failure,) = map(Failure.from_line, small.store.read(ledger_path("color_palette", unit)).splitlines())
+    (failure,) = read_ledger(small.store.read(ledger_path("color_palette", unit)))
     assert (failure.key, failure.view) == (small.keys[unit][0], 1)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from small_dataset import CARDS, write_dataset
 from tokenloom.pipeline.corpus.corpus import Shard
 from tokenloom.pipeline.corpus.units import Unit, UnitNames
-from tokenloom.pipeline.dataset.finished import is_complete, list_progress
+from tokenloom.pipeline.dataset.finished import is_complete, list_finished
 from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.plan.worklist import Work, worklist
 
@@ -94,7 +94,7 @@ def test_units_of_another_corpus_are_refused():
 
 def test_listings_tell_what_is_finished(tmp_path):
     small = write_dataset(tmp_path)
-    assert {name: found.units for name, found in list_progress(small.store, small.manifest.modalities).items()} == {
+    assert {name: found.units for name, found in list_finished(small.store, small.manifest.modalities).items()} == {
         name: frozenset(small.units) for name in CARDS
     }
     first, second = small.units[:2]
@@ -103,13 +103,13 @@ def test_listings_tell_what_is_finished(tmp_path):
     stranger = replace(first, shard="other-0123456789ab")
     for name in (f"caption/{stranger.name}.png", f"caption/below/{stranger.name}.parquet", "caption/notes.parquet"):
         small.store.create(name, b"")
-    assert list_progress(small.store, CARDS)["caption"].units == frozenset(small.units[2:])
+    assert list_finished(small.store, CARDS)["caption"].units == frozenset(small.units[2:])
 
 
 def test_modalities_share_their_units(tmp_path):
     """A million shards of ten modalities are a hundred thousand units."""
     small = write_dataset(tmp_path)
-    progress = list_progress(small.store, CARDS)
+    progress = list_finished(small.store, CARDS)
     assert len({id(unit) for found in progress.values() for unit in found.units}) == len(small.units)
 
 

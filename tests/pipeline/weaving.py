@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenloom.pipeline.corpus.corpus import Corpus, UnitLimits
-from tokenloom.pipeline.dataset.manifest import PATH
+from tokenloom.pipeline.dataset.layout import MANIFEST
 from tokenloom.pipeline.engine.config import StageConfig, stage_configs
 from tokenloom.pipeline.engine.payload import UnitPayload
 from tokenloom.pipeline.engine.stage import StageWorker
@@ -34,7 +34,7 @@ def weave_here(recipe: Recipe, split: bool = False) -> list[UnitPayload]:
     """
     plan = make_plan(recipe)
     store = Store(recipe.output)
-    store.replace(PATH, plan.manifest.to_bytes())
+    store.replace(MANIFEST, plan.manifest.to_bytes())
     workers = [StageWorker(config) for config in _configs(plan, split)]
     corpus, done = Corpus(recipe.corpus), []
     for work in plan.works:

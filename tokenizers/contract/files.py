@@ -11,7 +11,7 @@ import numpy as np
 from ...labelers.contract.kinds import Kind
 from .tokenizer import Tokenizer
 
-CONFIG, MODEL, VOCABULARY = "config.json", "model.safetensors", "tokenizer.json"
+CONFIG, MODEL, VOCABULARY_FILE = "config.json", "model.safetensors", "tokenizer.json"
 
 
 def config_file(tokenizer: Tokenizer, **facts: Any) -> dict[str, bytes]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ...labelers.contract.kinds import Kind
-from ...labelers.plugins.registry import TOKENIZERS, RegistryError, find
+from ...labelers.plugins.registry import TOKENIZER_GROUP, RegistryError, find
 from .tokenizer import Tokenizer
 
 
 def tokenizer_for(reference: str, kind: Kind, where: str) -> type[Tokenizer]:
     """The tokenizer class called `reference`. RegistryError where it doesn't take labels of this kind."""
-    tokenizer_class: type[Tokenizer] = find(TOKENIZERS, reference, Tokenizer)
+    tokenizer_class: type[Tokenizer] = find(TOKENIZER_GROUP, reference, Tokenizer)
     if not isinstance(kind, tokenizer_class.kinds):
         takes = ", ".join(taken.name for taken in tokenizer_class.kinds)
         raise RegistryError(f"{where}: {reference} takes labels of the kind {takes}, not {kind.name}")

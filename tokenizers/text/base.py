@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...labelers.contract.kinds import Kind
-from ..contract.files import VOCABULARY, config_file, read, read_config
+from ..contract.files import VOCABULARY_FILE, config_file, read, read_config
 from ..contract.token_spec import TokenSpec
 from ..contract.tokenizer import Tokenizer
 from ..contract.vocabulary import Coordinate, Vocabulary
@@ -53,13 +53,13 @@ class VocabularyTokenizer(Tokenizer):
         return TokenSpec("text", self.vocabulary.size, None, self.max_length)
 
     def to_files(self) -> dict[str, bytes]:
-        return {**config_file(self), VOCABULARY: self.vocabulary.to_bytes()}
+        return {**config_file(self), VOCABULARY_FILE: self.vocabulary.to_bytes()}
 
     @classmethod
     def from_files(cls, kind: Kind, files: Mapping[str, bytes]) -> VocabularyTokenizer:
         config = read_config(cls, kind, files)
         tokenizer = cls(kind, cls.Params.model_validate(config["params"]))
-        tokenizer.use_vocabulary(Vocabulary.from_bytes(read(files, VOCABULARY)))
+        tokenizer.use_vocabulary(Vocabulary.from_bytes(read(files, VOCABULARY_FILE)))
         return tokenizer
 
     def _words(self, ids: Sequence[int | Coordinate], faults: list[str]) -> str:

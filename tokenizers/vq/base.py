@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -13,14 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...labelers.contract.kinds import Image, Kind
 from ...labelers.contract.labeler import Weights
-from ..contract.files import CONFIG, MODEL, VOCABULARY, config_of, read, read_config
+from ..contract.files import CONFIG, MODEL, VOCABULARY_FILE, config_of, read, read_config
 from ..contract.token_spec import TokenSpec
 from ..contract.tokenizer import Tokenizer
 from ..contract.vocabulary import Vocabulary
+from ..fitting.figures import Figures
 from ..fitting.settings import FitSettings
 from ..networks.vq_config import VQConfig
 from ..text.base import StructuredTokenizer
-from .input_contract import OBJECTIVES, InputContract
+from .input_contract import OBJECTIVE_OF, InputContract
 from .published import PUBLISHED, check_modality
 
 if TYPE_CHECKING:
@@ -28,9 +29,7 @@ if TYPE_CHECKING:
 
     from ..fitting.perceptual import PerceptualLoss
     from ..networks.vq_network import VQ
-from collections.abc import Callable
 
-from ..fitting.figures import Figures
 
 ENCODED_AT_ONCE, DECODED_AT_ONCE = 128, 32
 """How many examples go through the network together."""
@@ -107,7 +106,7 @@ class TrainedTokenizer(Tokenizer):
     @property
     def objective(self) -> str:
         """The name of the loss (see `losses`) that training makes small."""
-        return OBJECTIVES[self.contract.form]
+        return OBJECTIVE_OF[self.contract.form]
 
     def check_settings(self) -> None:
         """Raises ValueError where `settings` ask for what can't be had with these labels and parameters."""
@@ -311,12 +310,12 @@ class TrainedTextTokenizer(TrainedTokenizer, StructuredTokenizer):
         return super().spec
 
     def to_files(self) -> dict[str, bytes]:
-        return {**super().to_files(), VOCABULARY: self.vocabulary.to_bytes()}
+        return {**super().to_files(), VOCABULARY_FILE: self.vocabulary.to_bytes()}
 
     @classmethod
     def from_files(cls, kind: Kind, files: Mapping[str, bytes]) -> TrainedTextTokenizer:
         tokenizer = cast(TrainedTextTokenizer, super().from_files(kind, files))
-        tokenizer.use_vocabulary(Vocabulary.from_bytes(read(files, VOCABULARY)))
+        tokenizer.use_vocabulary(Vocabulary.from_bytes(read(files, VOCABULARY_FILE)))
         return tokenizer
 
 

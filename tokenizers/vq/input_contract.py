@@ -22,7 +22,7 @@ MASK_SIDE = 64
 JOINTS = 23
 """Rotations in a body's pose (see `labelers.poses`)."""
 
-OBJECTIVES: dict[Form, str] = {
+OBJECTIVE_OF: dict[Form, str] = {
     "colour": "mse",
     "intensity": "smooth_l1",
     "depth": "smooth_l1",

@@ -1,0 +1,67 @@
+"""What a dataset holds of one unit, for those who show or measure it: as far as it is there and can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..corpus.units import Unit
+from ..dataset.layout import CORPUS
+from ..dataset.ledger import Failure
+from ..dataset.manifest import DatasetError, Manifest
+from ..dataset.reader import ColumnReader
+from ..storage.store import Store
+
+
+@dataclass(frozen=True)
+class Content:
+    """One modality of one unit. tokens, labels: per view, or per sample for labels of whole images; None where they
+    aren't kept or weren't asked for. problem: why the dataset can't give them, "" when it can."""
+
+    keys: Sequence[str] = ()
+    tokens: Sequence[np.ndarray | None] | None = None
+    labels: Sequence[bytes | None] | None = None
+    failures: Mapping[tuple[str, int | None], Failure] = field(default_factory=dict)
+    problem: str = ""
+
+    def failure(self, key: str, view: int) -> Failure | None:
+        return self.failures.get((key, view)) or self.failures.get((key, None))
+
+
+class ContentReader:
+    """Reads what is finished. finished: the units of each modality."""
+
+    def __init__(self, store: Store, manifest: Manifest, finished: Mapping[str, AbstractSet[Unit]]) -> None:
+        self.modalities = list(manifest.modalities)
+        self._cards, self._finished = manifest.modalities, finished
+        self._columns = ColumnReader(store, manifest.modalities, manifest.views["count"])
+
+    def keys(self, unit: Unit) -> list[str]:
+        """The keys of the unit's samples, from the first modality that can be read; [] when none can."""
+        contents = (self.content(unit, name, labels=not self._cards[name].keeps_tokens) for name in self.modalities)
+        return next((list(content.keys) for content in contents if content.keys), [])
+
+    def content(self, unit: Unit, name: str, labels: bool) -> Content:
+        """One modality of a unit; with `labels` the labels too, where they are kept."""
+        if unit not in self._finished[name]:
+            return Content(problem="not made yet")
+        card = self._cards[name]
+        try:
+            tokens = self._columns.tokens(unit, name) if card.keeps_tokens else None
+            encoded = self._columns.labels(unit, name) if card.keeps_labels and labels else None
+            failures = self._columns.failures(unit, name)
+        except (DatasetError, FileNotFoundError) as error:
+            return Content(problem=str(error))
+        return Content(
+            keys=next((column.keys for column in (encoded, tokens) if column), []),
+            tokens=tokens and tokens.values,
+            labels=encoded and encoded.values,
+            failures={(failure.key, failure.view): failure for failure in failures},
+        )
+
+    def rejections(self, unit: Unit) -> list[Failure]:
+        """What the corpus reader refused in this unit."""
+        return self._columns.failures(unit, CORPUS)
