@@ -6,14 +6,38 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("labelers", "tokenizers", "pipeline", "training")  # lowest first
+WINGS = {  # of each room, floor by floor, lowest first; ".": the files that lie in the room itself
+    "labelers": (("contract",), ("networks",), ("plugins", "people", "sam"), (".",)),
+    "tokenizers": (("contract", "measures"), ("text", "codebooks", "networks"), ("fitting",), ("vq",), ("instances",)),
+    "pipeline": (
+        ("storage", "cluster"),
+        ("corpus",),
+        ("dataset",),
+        ("checks", "views", "plan"),
+        ("engine", "fitting", "preview"),
+        ("run.py",),
+        ("retry.py",),
+        ("commands",),
+        ("cli.py",),
+    ),
+}
 HEAVY = ("cv2", "datasets", "onnxruntime", "pyarrow", "ray", "rapidocr", "scipy", "skimage", "torch", "transformers")
-MAX_LINES = 450
+MAX_LINES = 400
+COMMAND_LINE = ROOT / "tests" / "command_line.txt"
 
 SOURCES = [ROOT / "__init__.py", *(path for room in FLOORS for path in sorted((ROOT / room).rglob("*.py")))]
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
@@ -43,18 +67,107 @@ def imports(path: Path) -> Iterator[tuple[int, int, str]]:
                     yield node.lineno, node.level, alias.name
 
 
-def room_imported(path: Path, level: int, module: str) -> str | None:
-    """The room that a relative import leads to; None for an absolute one."""
-    if level == 0:
-        return None
+def files_imported(path: Path, level: int, module: str, names: tuple[str, ...] = ()) -> set[Path]:
+    """The files of this package that a relative import reads, as paths below the root."""
     package = path.relative_to(ROOT).parent.parts
-    base = package[: len(package) - (level - 1)]
-    return (*base, *module.split("."))[0]
+    base = Path(*package[: len(package) - (level - 1)], *module.split("."))
+    return {
+        file
+        for file in (base.with_suffix(".py"), *((base / name).with_suffix(".py") for name in names))
+        if (ROOT / file).is_file()
+    }
+
+
+def wing_of(file: Path) -> tuple[int, int, str]:
+    """The floors of a file's room and of its wing, and the wing. KeyError for a place that WINGS doesn't list."""
+    room, name = file.parts[0], file.parts[1]
+    places = [(floor, wing) for floor, wings in enumerate(WINGS[room]) for wing in wings]
+    for floor, wing in places:
+        if wing == name or (wing == "." and len(file.parts) == 2):
+            return FLOORS.index(room), floor, f"{room}/{wing}"
+    raise KeyError(f"{file} is in no wing: name its folder in WINGS")
+
+
+def may_import(importer: Path, imported: Path) -> bool:
+    """Whether an import stays within its wing or goes down. Wings of one floor don't know each other."""
+    room, floor, wing = wing_of(importer)
+    other_room, other_floor, other_wing = wing_of(imported)
+    return wing == other_wing or (other_room, other_floor) < (room, floor)
+
+
+def arrows() -> dict[Path, set[Path]]:
+    """Which files each file of the rooms imports, at any depth of the code, for type checkers alone too."""
+    found: dict[Path, set[Path]] = {}
+    for path in SOURCES:
+        if not room_of(path):
+            continue
+        found[path.relative_to(ROOT)] = reached = set()
+        for node in ast.walk(ast.parse(path.read_text(), str(path))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                names = tuple(alias.name for alias in node.names)
+                reached |= files_imported(path, node.level, node.module or "", names)
+    return found
+
+
+def test_no_import_runs_up():
+    above = [
+        f"{importer} imports {imported}"
+        for importer, reached in arrows().items()
+        for imported in sorted(reached)
+        if not may_import(importer, imported)
+    ]
+    assert above == []
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported"),
+    [
+        ("labelers/contract/kinds.py", "labelers/networks/hub.py"),
+        ("labelers/sam/models.py", "labelers/det.py"),
+        ("labelers/sam/models.py", "labelers/people/crops.py"),
+        ("tokenizers/vq/vq.py", "tokenizers/instances/instances.py"),
+        ("tokenizers/vq/vq.py", "pipeline/storage/store.py"),
+        ("pipeline/plan/plan.py", "pipeline/engine/stage.py"),
+        ("pipeline/engine/stage.py", "pipeline/fitting/fit.py"),
+        ("pipeline/run.py", "pipeline/retry.py"),
+        ("pipeline/commands/run.py", "pipeline/cli.py"),
+    ],
+)
+def test_an_import_that_runs_up_or_aside_is_found(importer, imported):
+    assert (ROOT / importer).is_file()
+    assert (ROOT / imported).is_file()
+    assert not may_import(Path(importer), Path(imported))
+    assert may_import(Path(importer), Path(importer))
+
+
+def test_no_files_import_each_other_in_a_circle():
+    TopologicalSorter(arrows()).prepare()  # raises CycleError, which names the circle
+
+
+def test_arrows_are_seen():
+    """Without which the two tests above would be passed by anything."""
+    found = arrows()
+    assert Path("pipeline/run.py") in found[Path("pipeline/retry.py")]
+    assert Path("labelers/contract/codecs.py") in found[Path("labelers/contract/kinds.py")]  # from . import codecs
+    assert Path("pipeline/commands/run.py") in found[Path("pipeline/cli.py")]  # within a function
+    assert Path("labelers/contract/kinds.py") in found[Path("pipeline/dataset/manifest.py")]  # for type checkers
 
 
 def test_rooms_have_no_init():
     """With one, `tokenizers/` would shadow Hugging Face's package wherever this folder is the working directory."""
-    assert [room for room in FLOORS if (ROOT / room / "__init__.py").exists()] == []
+    assert [source_id(path) for room in FLOORS for path in (ROOT / room).rglob("__init__.py")] == []
+
+
+def test_every_folder_is_installed():
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {path.parent.relative_to(ROOT).parts for path in SOURCES}
+    assert sorted(packages) == sorted(".".join(("tokenloom", *parts)) for parts in folders)
+
+
+def test_the_flat_files_of_labelers_are_the_registered_labelers():
+    registered = {entry.value.partition(":")[0] for entry in entry_points(group="tokenloom.labelers")}
+    ours = {name.rpartition(".")[2] for name in registered if name.startswith("tokenloom.labelers.")}
+    assert {path.stem for path in (ROOT / "labelers").glob("*.py")} == ours
 
 
 def test_tokenizers_is_hugging_faces_from_the_root():
@@ -73,17 +186,6 @@ def test_imports_between_rooms_are_relative(path):
         if level == 0 and module.split(".")[0] == "tokenloom"
     ]
     assert absolute == []
-
-
-@pytest.mark.parametrize("path", [path for path in SOURCES if room_of(path)], ids=source_id)
-def test_no_room_imports_from_a_floor_above(path):
-    floor = FLOORS.index(room_of(path))
-    above = [
-        f"{source_id(path)}:{line} imports {room}, which is above {FLOORS[floor]}"
-        for line, level, module in imports(path)
-        if (room := room_imported(path, level, module)) in FLOORS and FLOORS.index(room) > floor
-    ]
-    assert above == []
 
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if room_of(path) in FLOORS[:2]], ids=source_id)
@@ -109,6 +211,19 @@ def test_help_imports_nothing_heavy():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[-1].split() == ["heavy:"]
+
+
+def test_reading_tokens_imports_neither_ray_nor_labelers():
+    code = (
+        "import sys\n"
+        "import tokenloom.pipeline.dataset.reader\n"
+        "heavy = {'ray', 'torch', 'PIL', 'cv2', 'pydantic', 'yaml'} & set(sys.modules)\n"
+        "files = {name for name, module in sys.modules.items() if getattr(module, '__file__', None)}\n"
+        "print('heavy:', *sorted(heavy))\n"
+        "print('labelers:', *sorted(name for name in files if name.startswith('tokenloom.labelers')))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines() == ["heavy:", "labelers: tokenloom.labelers.contract.licences"]
 
 
 def test_heavy_packages_are_installed():
@@ -181,3 +296,35 @@ def test_an_unsafe_read_is_found(code):
 def test_files_are_short_enough_to_read(path):
     lines = len(path.read_text().splitlines())
     assert lines <= MAX_LINES, f"{source_id(path)} has {lines} lines; one file, one idea, {MAX_LINES} lines at most"
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def command_line() -> str:
+    """Every command with its help, arguments and options, as text."""
+    from tokenloom.pipeline.cli import app
+    from typer.main import get_command
+
+    return "\n".join(described("tokenloom", get_command(app))) + "\n"
+
+
+def described(name: str, command: Any) -> Iterator[str]:
+    yield f"{name}: {' '.join((command.help or '').split())}"
+    for option in command.params:
+        names = " ".join([*option.opts, *option.secondary_opts]) if option.param_type_name == "option" else ""
+        default = f" [{option.default}]" if option.default else ""
+        metavar = option.metavar or option.name.upper()
+        words = f"{names} {metavar}".strip() if not getattr(option, "is_flag", False) else names
+        yield f"    {words}{default}: {' '.join((option.help or '').split())}"
+    for child, one in getattr(command, "commands", {}).items():
+        yield from described(f"{name} {child}", one)
+
+
+def test_the_command_line_is_as_it_was_written_down():
+    """A change of commands, options, defaults or help has to show in a diff: `python tests/test_house.py` writes it."""
+    assert command_line() == COMMAND_LINE.read_text()
+
+
+if __name__ == "__main__":
+    COMMAND_LINE.write_text(command_line())
