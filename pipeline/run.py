@@ -19,7 +19,7 @@ from .engine.stream import ReaderConfig, UnitResult, stream
 from .engine.tally import Tally
 from .fitting.fit import provide_tokenizer, vocabulary_for
 from .fitting.listener import FitListener
-from .fitting.sample import given_tokenizer, needs_vocabulary, remove_sample, store_vocabulary, to_collect
+from .fitting.sample import given_tokenizer, needs_vocabulary, remove_sample, store_vocabulary, to_put_aside
 from .plan.plan import Plan, make_plan
 from .plan.recipe import Recipe, RecipeError, load_recipe, parse_recipe
 from .plan.stages import stages
@@ -98,22 +98,22 @@ def _fit(plan: Plan, store: Store, listener: RunListener) -> Plan:
     given = _given(plan)
     sample = sample_of(plan.shards, recipe.fit.units)
     lacks_vocabulary = needs_vocabulary(store, cards)
-    collect = to_collect(cards, train_vocabulary=lacks_vocabulary and recipe.vocabulary is None)
-    if collect:
-        listener.say(f"labelling a sample to fit tokenizers to ({', '.join(collect)})")
-        for _ in label_units(plan, [replace(work, todo=tuple(collect)) for work in sample], Mode.SAMPLE):
+    aside = to_put_aside(cards, train_vocabulary=lacks_vocabulary and recipe.vocabulary is None)
+    if aside:
+        listener.say(f"labelling a sample to fit tokenizers to ({', '.join(aside)})")
+        for _ in label_units(plan, [replace(work, todo=tuple(aside)) for work in sample], Mode.SAMPLE):
             pass
     if lacks_vocabulary:
         listener.say("making the text vocabulary")
         store_vocabulary(store, vocabulary_for(recipe, store, cards, sample))
     for name in plan.to_fit:
-        if name in collect:
+        if name in aside:
             listener.say(f"fitting the tokenizer of {name}")
         whence = perceptual_source(recipe, name)
         cards[name] = provide_tokenizer(store, name, cards[name], recipe.seed, given.get(name), listener, whence)
     manifest = replace(plan.manifest, modalities={**plan.manifest.modalities, **cards})
     plan = _published(replace(plan, manifest=manifest, graph=replace(plan.graph, cards=cards)), store)
-    remove_sample(store, collect)
+    remove_sample(store, aside)
     return plan
 
 

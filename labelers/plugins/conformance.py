@@ -217,8 +217,8 @@ class _Bench:
     def check_preview(self) -> str:
         forms = []
         for modality, sample, label in self._labels():
-            on_image = self.labeler.on == "image" and modality.kind.spatial
-            shown = modality.kind.show(modality.kind.crop(label, sample.view) if on_image else label, _pixels(sample))
+            seen = modality.kind.seen_by(sample.view, label, self.labeler.on)
+            shown = modality.kind.show(seen, _pixels(sample))
             forms.append(_form(shown, modality.name))
         return ", ".join(dict.fromkeys(forms))
 
@@ -262,8 +262,8 @@ class _Bench:
                 self.refusal = f"; {name} raised {type(error).__name__}: {error}"
         if label is None and name in labeler.requires:
             return []
-        if label is not None and maker.on == "image" and labeler.on == "view":
-            label = kind.crop(label, sample.view)
+        if label is not None and labeler.on == "view":
+            label = kind.seen_by(sample.view, label, maker.on)
         return [replace(sample, labels={**sample.labels, name: label})]
 
     def _load(self, maker: Labeler) -> None:

@@ -36,7 +36,7 @@ SAM_WEIGHTS = Weights(
 class MaskModel(Protocol):
     """A network that makes masks from points. Everything but `encode` is float32.
 
-    decoder: see sam_decoder. device: of its weights. images_at_once: how many to encode, None for any number.
+    decoder: see decoder.py. device: of its weights. images_at_once: how many to encode, None for any number.
     prompts_at_once: how many to give to `decoder.look`.
     """
 

@@ -158,10 +158,10 @@ def _shown(labels: Labels, index: int, sample: Sample, picture: np.ndarray, targ
     value = labels.labels[index]
     if value is None:
         return "none"
-    if labels.on == "image" and labels.kind.spatial:
-        header = read_header(sample.image or b"")
-        settings = ViewSettings(size=picture.shape[0])
-        value = labels.kind.crop(value, cut_view(0, sample.key, 0, header.height, header.width, settings))
+    if labels.kind.spatial:
+        header, settings = read_header(sample.image or b""), ViewSettings(size=picture.shape[0])
+        view = cut_view(0, sample.key, 0, header.height, header.width, settings)
+        value = labels.kind.seen_by(view, value, labels.on)
     shown = labels.kind.show(value, picture)
     if isinstance(shown, np.ndarray):
         target.write_bytes(to_png(shown))

@@ -41,12 +41,12 @@ def given_tokenizer(modality: str, card: ModalityCard, folder: str) -> Tokenizer
     return unfitted.from_weights(card.label_kind, unfitted.params, Path(folder), card.tokens.weights.source)
 
 
-def to_collect(cards: Mapping[str, ModalityCard], train_vocabulary: bool) -> list[str]:
+def to_put_aside(cards: Mapping[str, ModalityCard], train_vocabulary: bool) -> list[str]:
     """The modalities whose labels have to be put aside for fitting; texts too where a vocabulary is to be trained."""
     waiting = _waiting(cards)
-    collect = [name for name, tokenizer in waiting.items() if tokenizer.needs_fit and not _is_given(cards[name])]
+    aside = [name for name, tokenizer in waiting.items() if tokenizer.needs_fit and not _is_given(cards[name])]
     texts = texts_among(cards) if train_vocabulary and _use_vocabulary(waiting) else []
-    return collect + [name for name in texts if name not in collect]
+    return aside + [name for name in texts if name not in aside]
 
 
 def needs_vocabulary(store: Store, cards: Mapping[str, ModalityCard]) -> bool:

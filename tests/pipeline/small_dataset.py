@@ -18,7 +18,7 @@ from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
 from tokenloom.pipeline.engine.commit import UnitWriter
 from tokenloom.pipeline.engine.labeling import Result
 from tokenloom.pipeline.fitting.fit import provide_tokenizer
-from tokenloom.pipeline.fitting.sample import remove_sample, sample_labels, store_vocabulary, to_collect
+from tokenloom.pipeline.fitting.sample import remove_sample, sample_labels, store_vocabulary, to_put_aside
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.tokenizers.contract.vocabulary import Vocabulary
 
@@ -136,9 +136,9 @@ def _result(store, name, card, keys, labels, failures) -> Result:
 def _fitted(store: Store, unit: Unit) -> dict[str, ModalityCard]:
     """The cards with tokenizers that were fitted to a sample of eight and stored."""
     keys = [f"sample/{index}" for index in range(8)]
-    collect = to_collect(CARDS, train_vocabulary=True)
-    assert sorted(collect) == ["caption", "dinov2"]
-    for name in collect:
+    aside = to_put_aside(CARDS, train_vocabulary=True)
+    assert sorted(aside) == ["caption", "dinov2"]
+    for name in aside:
         kind = CARDS[name].label_kind
         labels = [label_of(name, key, 0) for key in keys]
         encoded = [None if label is None else kind.encode(label) for label in labels]
@@ -149,7 +149,7 @@ def _fitted(store: Store, unit: Unit) -> dict[str, ModalityCard]:
     cards = {
         name: provide_tokenizer(store, name, card, 0) if card.tokens else replace(card) for name, card in CARDS.items()
     }
-    remove_sample(store, collect)
+    remove_sample(store, aside)
     return cards
 
 
