@@ -166,7 +166,7 @@ def ray_session() -> Iterator[None]:
         include_dashboard=False,
         logging_level=logging.ERROR,
         log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT / "tests" / "pipeline")}},  # for plugins that tests bring
+        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT / "tests/helpers")}},  # for plugins that tests bring
     )
     yield
     ray.shutdown()

@@ -25,10 +25,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "pipeline"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 
 from processes import Process, adopt_orphans, clear, descendants
-from small_fits import PREFIX, put_aside  # pyright: ignore[reportMissingImports] - on the path since the line above
+from small_fits import PREFIX, put_aside
 from tokenloom.pipeline.storage.store import Store
 
 TARGETS = ("driver", "worker")
@@ -75,9 +75,9 @@ class Fit:
             "OMP_NUM_THREADS": "1",
         }
         environment.pop("RAY_ADDRESS", None)
-        tests = Path(__file__).resolve().parents[1] / "pipeline"
+        helpers = Path(__file__).resolve().parents[1] / "helpers"
         with open(self.log, "wb") as log:
-            command = [sys.executable, "-c", _DRIVER, str(tests), url, str(STEPS)]
+            command = [sys.executable, "-c", _DRIVER, str(helpers), url, str(STEPS)]
             self.driver = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
     @property

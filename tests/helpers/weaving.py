@@ -1,4 +1,4 @@
-"""Running recipes in tests: in this process, without Ray, or as `tokenloom run` does."""
+"""Running recipes in tests, in this process and without Ray, and what a run left."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 from tokenloom.pipeline.corpus.corpus import Corpus, UnitLimits
 from tokenloom.pipeline.dataset.layout import MANIFEST
+from tokenloom.pipeline.dataset.ledger import Failure, read_ledger
+from tokenloom.pipeline.dataset.shards import read_labels
 from tokenloom.pipeline.engine.config import StageConfig, stage_configs
 from tokenloom.pipeline.engine.payload import UnitPayload
 from tokenloom.pipeline.engine.stage import StageWorker
@@ -58,3 +60,22 @@ def digests(url: Path | str) -> dict[str, str]:
     """SHA-256 of every object of a dataset, by path."""
     store = Store(str(url))
     return {entry.name: hashlib.sha256(store.read(entry.name)).hexdigest() for entry in store.list()}
+
+
+def labels_of(output, modality: str) -> dict[tuple[str, int], bytes | None]:
+    store, found = Store(str(output)), {}
+    for entry in store.list(modality):
+        shard = read_labels(store.read(f"{modality}/{entry.name}"))
+        rows = zip(shard.rows.keys, shard.rows.views, strict=True)
+        found |= dict(zip(rows, shard.labels, strict=True))
+    return found
+
+
+def failures_of(output, modality: str) -> list[Failure]:
+    store = Store(str(output))
+    ledgers = [store.read(f"quarantine/{modality}/{entry.name}") for entry in store.list(f"quarantine/{modality}")]
+    return [failure for ledger in ledgers for failure in read_ledger(ledger)]
+
+
+def missing(output, modality: str) -> set[str]:
+    return {key for (key, _), label in labels_of(output, modality).items() if label is None}

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from corpus_files import parquet_bytes, tar_bytes
 from PIL import Image
-from test_stage import failures_of, labels_of, missing
 from tokenloom.pipeline.checks.verify import verify
 from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.storage.store import Store
-from weaving import recipe, weave_here
+from weaving import failures_of, labels_of, missing, recipe, weave_here
 
 MODALITIES = ("rgb", "caption", "canny_edge", "color_palette", "metadata")
 SECRET = "swordfish-9137"

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import tokenloom
 import yaml
-from test_stage import failures_of, missing
 from tokenloom.labelers.contract.kinds import Image
 from tokenloom.pipeline.checks.verify import verify
 from tokenloom.pipeline.cluster.session import EngineError
@@ -25,7 +24,7 @@ from tokenloom.pipeline.plan.recipe import RecipeError
 from tokenloom.pipeline.retry import retry
 from tokenloom.pipeline.run import execute
 from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
-from weaving import digests, odd, recipe
+from weaving import digests, failures_of, missing, odd, recipe
 
 LIGHT = {
     "rgb": {"tokenizer": {"name": "patch_codebook", "params": {"size": 64}}},

@@ -7,31 +7,9 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from tokenloom.pipeline.dataset.ledger import Failure, read_ledger
-from tokenloom.pipeline.dataset.shards import read_labels
-from tokenloom.pipeline.storage.store import Store
-from weaving import digests, odd, recipe, weave_here
+from weaving import digests, failures_of, labels_of, missing, odd, recipe, weave_here
 
 KEYS = ["astronaut", "chelsea", "china", "coffee", "flower", "rocket"]
-
-
-def labels_of(output, modality: str) -> dict[tuple[str, int], bytes | None]:
-    store, found = Store(str(output)), {}
-    for entry in store.list(modality):
-        shard = read_labels(store.read(f"{modality}/{entry.name}"))
-        rows = zip(shard.rows.keys, shard.rows.views, strict=True)
-        found |= dict(zip(rows, shard.labels, strict=True))
-    return found
-
-
-def failures_of(output, modality: str) -> list[Failure]:
-    store = Store(str(output))
-    ledgers = [store.read(f"quarantine/{modality}/{entry.name}") for entry in store.list(f"quarantine/{modality}")]
-    return [failure for ledger in ledgers for failure in read_ledger(ledger)]
-
-
-def missing(output, modality: str) -> set[str]:
-    return {key for (key, _), label in labels_of(output, modality).items() if label is None}
 
 
 @pytest.mark.parametrize("units", [2, 6])

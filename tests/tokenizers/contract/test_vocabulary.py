@@ -23,7 +23,7 @@ from tokenloom.tokenizers.contract.vocabulary import (
     Vocabulary,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PUBLIC = ROOT.parent / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"
 CAPTIONS = [f"photo {n}: a {thing} beside a {other}, naïve café" for n, thing in enumerate(COCO_NAMES[:20])
             for other in ("cat", "brick wall", "lighthouse")]  # fmt: skip

@@ -19,7 +19,7 @@ from tokenloom.tokenizers.instances.human_poses import HumanPosesTokenizer, Huma
 from tokenloom.tokenizers.instances.pose_text import HumanPosesParams, PosesText, Scale
 from tokenloom.tokenizers.measures.measures import rotation_angles
 
-PUBLIC = Path(__file__).parents[3] / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"
+PUBLIC = Path(__file__).parents[4] / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"
 VOCABULARY = Vocabulary.train(["people"])
 KIND = Instances(scores=True, attributes=ATTRIBUTES["smpl"], pose="smpl")
 TINY: dict[str, Any] = {"encoder": "BottleneckMLP/B_1-Wi_32", "decoder": "BottleneckMLP/B_1-Wi_32", "codes": 600}

@@ -21,7 +21,7 @@ from tokenloom.tokenizers.instances.instances import InstancesTokenizer, Instanc
 from tokenloom.tokenizers.instances.mask_codes import mask_square, paint_mask, patch_squares, square_patches
 from tokenloom.tokenizers.networks.vit import ConvNeXtBlock
 
-PUBLIC = Path(__file__).parents[3] / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"
+PUBLIC = Path(__file__).parents[4] / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"
 VOCABULARY = Vocabulary.train(["a stop at the harbour cafe"])
 
 

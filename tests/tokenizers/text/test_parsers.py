@@ -32,7 +32,7 @@ from tokenloom.tokenizers.text.records import (
 )
 from tokenloom.tokenizers.text.wordpiece import WordPiece
 
-PUBLIC = Path(__file__).parents[3] / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"
+PUBLIC = Path(__file__).parents[4] / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"
 OURS = Vocabulary.train(["a photo of a lighthouse beside the sea, not far from the harbour"])
 POSES = Instances(attributes=ATTRIBUTES["smpl"], pose="smpl")
 EXAMPLES = 25

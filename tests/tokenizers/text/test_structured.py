@@ -23,7 +23,7 @@ from tokenloom.tokenizers.text.records import (
 )
 from tokenloom.tokenizers.text.wordpiece import WordPiece
 
-PUBLIC = Path(__file__).parents[3] / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"
+PUBLIC = Path(__file__).parents[4] / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"
 VOCABULARY = Vocabulary.train(["a photo of a lighthouse beside the sea"] * 3)
 PALETTE_KIND = Record(tuple("1234567"))
 METADATA_KIND = Record(tuple(METADATA))
