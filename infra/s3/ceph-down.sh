@@ -11,19 +11,20 @@ folder=$(cd "$1" && pwd)
 runs() { [[ -r /proc/$1/cmdline ]] && grep -qzF "$folder/ceph.conf" "/proc/$1/cmdline"; }
 
 stop() {
-    local pid
+    local pid signal
     [[ -f $1 ]] || return 0
     pid=$(<"$1")
     runs "$pid" || return 0
-    kill -TERM "$pid" 2>/dev/null || return 0
-    for _ in $(seq "$2"); do
-        runs "$pid" || return 0
-        sleep 0.1
+    for signal in TERM KILL; do
+        kill "-$signal" "$pid" 2>/dev/null || return 0
+        for _ in $(seq 50); do
+            runs "$pid" || return 0
+            sleep 0.1
+        done
     done
-    kill -KILL "$pid" 2>/dev/null || true
 }
 
-stop "$folder/run/client.gateway.pid" 50
-stop "$folder/run/osd.0.pid" 50
-stop "$folder/run/mon.a.pid" 50
+stop "$folder/run/client.gateway.pid"
+stop "$folder/run/osd.0.pid"
+stop "$folder/run/mon.a.pid"
 rm -rf "$folder"/{mon,osd,run,ceph.conf,keyring,monmap}

@@ -24,13 +24,13 @@ answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 # Below the ports that the kernel gives to clients, so that none of them takes it before the server does.
 free_port() {
     local port
-    while port=$((20000 + RANDOM % 10000)); answers "$port"; do :; done
+    while port=$((25000 + RANDOM % 5000)); answers "$port" || [[ $port == "${1:-}" ]]; do :; done
     echo "$port"
 }
 
 port=${2:-$(free_port)}
 if answers "$port"; then die "port $port is taken; name another, or none for a free one"; fi
-monitor=v1:127.0.0.1:$(free_port)
+monitor=v1:127.0.0.1:$(free_port "$port")
 access_key=tokenloom
 secret_key=tokenloom-secret
 
@@ -94,20 +94,27 @@ monmaptool --create --addv a "[$monitor]" --fsid "$fsid" "$folder/monmap"
 ceph-mon "${conf[@]}" --id a --mkfs --monmap "$folder/monmap" --keyring "$folder/keyring"
 server ceph-mon "${conf[@]}" --id a
 
+# The servers answer when they are ready: within a second or two, on a busy machine much later. Until then a request may
+# wait or fail, in many ways ("problem getting command descriptions from mon"), so it is made again.
+deadline=$((SECONDS + 180))
+ready() {
+    until timeout 30 "$@"; do
+        ((SECONDS < deadline)) || { echo "gave up after 180 s: $*"; return 1; }
+        sleep 0.5
+    done
+}
+
 osd=$(cat /proc/sys/kernel/random/uuid)
-timeout 60 ceph "${conf[@]}" osd new "$osd"
-timeout 60 ceph "${conf[@]}" osd crush add osd.0 1 root=default host=localhost
+ready ceph "${conf[@]}" osd new "$osd"
+ready ceph "${conf[@]}" osd crush add osd.0 1 root=default host=localhost
 ceph-osd "${conf[@]}" --id 0 --mkfs --osd-uuid "$osd"
 server ceph-osd "${conf[@]}" --id 0
 
 server radosgw "${conf[@]}" --name client.gateway --rgw-frontends="beast endpoint=127.0.0.1:$port"
-for _ in $(seq 300); do
-    if answers "$port"; then break; fi
-    sleep 0.2
-done
-answers "$port"
-timeout 60 radosgw-admin "${conf[@]}" user create --uid=dev --display-name=dev \
-    --access-key="$access_key" --secret-key="$secret_key"
+ready bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$1"' bash "$port"
+# One that was given up may have been heard, and the user be there.
+user=(--uid=dev --display-name=dev --access-key="$access_key" --secret-key="$secret_key")
+ready bash -c 'radosgw-admin "$@" user create || radosgw-admin "$@" user modify' bash "${conf[@]}" "${user[@]}"
 
 cat >&4 <<ENV
 export AWS_ENDPOINT_URL=http://127.0.0.1:$port

@@ -60,9 +60,9 @@ def test_every_test_has_a_prefix_of_its_own(s3_url):
 needs_ceph = pytest.mark.skipif(shutil.which("radosgw") is None, reason="Ceph isn't installed")
 
 
-def ceph(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def ceph(script: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [str(ROOT / "infra/s3" / script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=600)
 
 
 def processes_of(folder: Path) -> list[int]:
@@ -78,6 +78,7 @@ def processes_of(folder: Path) -> list[int]:
 
 
 @needs_ceph
+@pytest.mark.s3
 def test_ceph_starts_and_stops_without_leftovers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ceph")
     up = ceph("ceph-up.sh", folder)
@@ -102,6 +103,27 @@ def test_ceph_starts_and_stops_without_leftovers(tmp_path_factory):
     assert all(path.suffix == ".log" for path in folder.iterdir())
 
 
+@needs_ceph
+@pytest.mark.s3
+def test_a_monitor_that_is_not_ready_is_asked_again(tmp_path_factory):
+    folder, programs = tmp_path_factory.mktemp("ceph"), tmp_path_factory.mktemp("programs")
+    (programs / "ceph").write_text(
+        "#!/bin/bash\n"
+        f'[[ -e {programs}/asked ]] && exec {shutil.which("ceph")} "$@"\n'
+        f"touch {programs}/asked\n"
+        "echo problem getting command descriptions from mon >&2\n"
+        "exit 22\n"
+    )
+    (programs / "ceph").chmod(0o755)
+    try:
+        up = ceph("ceph-up.sh", folder, PATH=f"{programs}:{os.environ['PATH']}")
+        assert up.returncode == 0, up.stderr
+        assert "problem getting" in (folder / "start.log").read_text()
+    finally:
+        ceph("ceph-down.sh", folder)
+
+
+@pytest.mark.s3
 def test_the_server_ends_with_its_pytest(tmp_path):
     """Also when pytest is killed: no server keeps its port or its memory."""
     (tmp_path / "conftest.py").symlink_to(ROOT / "tests/conftest.py")
@@ -110,16 +132,16 @@ def test_the_server_ends_with_its_pytest(tmp_path):
         "import os, time\n"
         "def test_waits(s3_server):\n"
         f"    open({str(tmp_path / 'port')!r}, 'w').write(os.environ['AWS_ENDPOINT_URL'].rsplit(':', 1)[1])\n"
-        "    time.sleep(120)\n"
+        "    time.sleep(600)\n"
     )
     running = subprocess.Popen([sys.executable, "-m", "pytest", "-q", str(test)], cwd=tmp_path)
     try:
-        wait_for(lambda: (tmp_path / "port").exists() and (tmp_path / "port").read_text() != "", seconds=60)
+        wait_for(lambda: (tmp_path / "port").exists() and (tmp_path / "port").read_text() != "", seconds=300)
     finally:
         running.kill()
         running.wait()
     port = int((tmp_path / "port").read_text())
-    wait_for(lambda: not listens(port), seconds=30)
+    wait_for(lambda: not listens(port), seconds=120)
 
 
 def listens(port: int) -> bool:
