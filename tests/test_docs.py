@@ -15,22 +15,29 @@ import shlex
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import pytest
 from conftest import CAPTIONS
+from pages import (
+    PAGES,
+    PROGRAMS,
+    ROOT,
+    blocks,
+    commands,
+    help_of_tokenloom,
+    is_run,
+    name_of,
+    program_of,
+    spans,
+    without_blocks,
+)
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 IN_ORDER = ["README.md", "docs/recipes.md", "docs/labelers.md", "docs/tokenizers.md", "docs/dataset.md"]
 """Pages whose commands run, in this order: the later ones use what the earlier ones made."""
-
-PROGRAMS = ("tokenloom", "infra/dev", "python", "pip", "pytest", "duckdb")
-CHECKED = ("infra/dev", "python", "pip", "pytest")
-"""Programs whose commands take long: they aren't run."""
 
 ELSEWHERE = [
     (r"s3://bucket", "{folder}/bucket"),
@@ -56,59 +63,7 @@ SHORTER = [
 """What is added to commands that begin so, the first that fits, for them to end soon and without a download."""
 
 
-def name_of(page: Path) -> str:
-    return str(page.relative_to(ROOT))
-
-
 # --- what is in the pages ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of code. file: the name in its first line, if that is a comment that names a file."""
-
-    language: str
-    text: str
-
-    @property
-    def file(self) -> str | None:
-        named = re.match(r"# ([\w.-]+\.\w+)\n", self.text)
-        return named[1] if named else None
-
-
-def blocks(page: Path) -> list[Block]:
-    return [Block(*found) for found in re.findall(r"^```(\S*)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)]
-
-
-def without_blocks(page: Path) -> str:
-    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-
-
-def spans(page: Path) -> list[str]:
-    """Code in a line of text."""
-    return [" ".join(found.split()) for found in re.findall(r"`([^`]+)`", without_blocks(page))]
-
-
-def written_commands(text: str) -> list[str]:
-    """The commands of a block in the shell's language, without comments."""
-    lines = (line.strip() for line in text.replace("\\\n", " ").splitlines())
-    return [re.sub(r"\s+# .*", "", line) for line in lines if line and not line.startswith("#")]
-
-
-def commands(page: Path) -> list[str]:
-    """All commands of a page, in blocks and in lines of text; there the name of one alone, `tokenloom run`, is none."""
-    in_blocks = [line for block in blocks(page) if block.language == "sh" for line in written_commands(block.text)]
-    in_lines = [span for span in spans(page) if span.split()[0] in PROGRAMS and " " in span]
-    return in_blocks + [span for span in in_lines if span.removeprefix("tokenloom ") not in help_of_tokenloom()]
-
-
-def is_run(command: str) -> bool:
-    return _program(command) not in CHECKED
-
-
-def _program(command: str) -> str:
-    """The program that a command starts; of `infra/dev run PROGRAM` that one."""
-    return shlex.split(command.removeprefix("infra/dev run "))[0]
 
 
 def test_every_block_is_of_a_language_that_is_run_here():
@@ -127,7 +82,7 @@ def test_no_command_hides_in_an_indented_block():
 
 def test_every_command_is_run_or_checked():
     """Pages outside IN_ORDER have no command that would have to be run in the prepared folder."""
-    unknown = [(name_of(page), line) for page in PAGES for line in commands(page) if _program(line) not in PROGRAMS]
+    unknown = [(name_of(page), line) for page in PAGES for line in commands(page) if program_of(line) not in PROGRAMS]
     assert unknown == []
     assert {name_of(page) for page in PAGES if any(map(is_run, commands(page)))} - {"CONTRIBUTING.md"} == set(IN_ORDER)
 
@@ -329,8 +284,9 @@ for script in sys.argv[1:]:
         with contextlib.redirect_stdout(printed):
             runpy.run_path(script, run_name="__main__")
     except SystemExit as end:
-        assert not end.code, script
-    said[script] = printed.getvalue()
+        said[script] = "" if end.code else printed.getvalue()
+    except Exception as error:
+        said[script] = f"{type(error).__name__}: {error}"
 print(json.dumps(said))
 """
 
@@ -351,22 +307,6 @@ def help_of_dev() -> str:
     return subprocess.run([ROOT / "infra/dev", "help"], capture_output=True, text=True, check=True).stdout
 
 
-@cache
-def help_of_tokenloom() -> dict[str, str]:
-    """The help of every command of the command line, by its name: `run`, `tokenizer fit`."""
-    import typer
-    from tokenloom.pipeline.cli import app
-
-    def walk(command, name: str) -> Iterator[tuple[str, str]]:
-        below = getattr(command, "commands", {})
-        if not below:
-            yield name, command.get_help(typer.Context(command, info_name=name))
-        for word, one in below.items():
-            yield from walk(one, f"{name} {word}".strip())
-
-    return dict(walk(typer.main.get_command(app), ""))
-
-
 def options(words: Sequence[str]) -> list[str]:
     return [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
 
@@ -375,7 +315,8 @@ def lacking(command: str) -> list[str]:
     """What of a command that isn't run doesn't exist."""
     words = shlex.split(command.removeprefix("infra/dev run "))
     if words[0] == "python":
-        return [option for option in options(words) if option not in help_of_scripts()[words[1]]]
+        said = help_of_scripts()[words[1]]
+        return [option for option in options(words) if option not in said] if said.startswith("usage:") else [said]
     if words[0] == "infra/dev":
         return [word for word in [*words[1:2], *options(words)] if word not in help_of_dev()]
     if words[0] == "pytest":
@@ -454,4 +395,4 @@ def test_a_new_command_without_a_test_is_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("Try `python tests/new.py --quick`:\n\n```sh\nmake all   # everything\n```\n")
     assert commands(page) == ["make all", "python tests/new.py --quick"]
-    assert [_program(command) in PROGRAMS for command in commands(page)] == [False, True]
+    assert [program_of(command) in PROGRAMS for command in commands(page)] == [False, True]
