@@ -19,8 +19,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[2]
 
 # Makes "virtual environments" whose python is this program too; `pip install` fails while FAKE_PIP_FAILS is set.
-PYTHON = """#!/bin/bash
-case "$*" in
+PYTHON = """case "$*" in
     *ensurepip*) [[ -z ${FAKE_NO_VENV:-} || -e $FAKE_LOG.apt ]] ;;
     *base_prefix*) echo /usr 3.11 ;;
     *version_info*) [[ $* != *print* ]] || echo 3.11 ;;
@@ -30,11 +29,9 @@ case "$*" in
     *) echo "unexpected: $*" >&2; exit 1 ;;
 esac
 """
-APT_GET = """#!/bin/bash
-echo "$*" >>"$FAKE_LOG.apt"
-"""
+APT_GET = 'echo "$*" >>"$FAKE_LOG.apt"'
 TOOLS = ("bash", "cat", "cp", "cut", "dirname", "env", "flock", "grep", "id", "ln", "mkdir", "mktemp", "rm")
-TOOLS += ("sha256sum", "sleep", "tail", "true")
+TOOLS += ("setsid", "sha256sum", "sleep", "tail", "true")
 
 
 class Project:
@@ -52,11 +49,14 @@ class Project:
         (self.root / "constraints.txt").write_text("numpy==2.0.0\n")
         (self.root / "pyproject.toml").write_text("[project]\n")
         self.bin.mkdir()
-        for name, text in (("python3", PYTHON), ("apt-get", APT_GET), ("sudo", '#!/bin/bash\nshift; exec "$@"\n')):
-            (self.bin / name).write_text(text)
-            (self.bin / name).chmod(0o755)
+        for name, text in (("python3", PYTHON), ("apt-get", APT_GET), ("sudo", 'shift; exec "$@"')):
+            self.add_program(name, text)
         for tool in TOOLS:
             (self.bin / tool).symlink_to(shutil.which(tool) or pytest.fail(f"{tool} is missing"))
+
+    def add_program(self, name: str, text: str) -> None:
+        (self.bin / name).write_text(f"#!/bin/bash\n{text}\n")
+        (self.bin / name).chmod(0o755)
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -69,7 +69,7 @@ class Project:
 
     def run(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
         process = self.start(*arguments, **environment)
-        out, errors = process.communicate(timeout=60)
+        out, errors = process.communicate(timeout=600)
         return process.returncode, out, errors
 
     def environments(self) -> list[str]:
@@ -124,7 +124,7 @@ def test_changed_pins_make_a_new_environment_and_remove_the_old(project):
 def test_an_environment_in_use_is_not_removed(project):
     project.run("run", "true")
     (old,) = project.environments()
-    user = project.start("run", "bash", "-c", "echo inside; sleep 60")
+    user = project.start("run", "bash", "-c", "echo inside; sleep 600")
     try:
         assert user.stdout is not None
         assert user.stdout.readline() == "inside\n"
@@ -152,7 +152,7 @@ def test_two_at_once_build_once(project):
     alone = Project(project.root.parent / "alone")
     alone.run("run", "true")
     both = [project.start("run", "true") for _ in range(2)]
-    errors = "".join(process.communicate(timeout=60)[1] for process in both)
+    errors = "".join(process.communicate(timeout=600)[1] for process in both)
     assert [process.returncode for process in both] == [0, 0]
     assert errors.count("setting up") == 1
     assert project.pip_calls() == alone.pip_calls()
@@ -176,6 +176,29 @@ def test_help_sets_nothing_up(project):
     assert code == 0
     assert "infra/dev demo" in out
     assert not (project.root / ".venv").exists()
+
+
+@pytest.mark.parametrize(("failing", "code"), [("", 0), ("ruff", 1), ("pytest", 1), ("pyright", 1)])
+def test_what_any_check_complains_of_is_shown_and_fails_all(project, failing, code):
+    for name in ("ruff", "pytest", "pyright"):
+        project.add_program(name, f'echo "{name} $*"; [[ {name} != "{failing}" ]]')
+    ended, out, errors = project.run("test", "tests/infra")
+    assert ended == code, errors
+    assert "ruff check\n" in out
+    if failing != "ruff":
+        assert re.search(r"^pytest .*--durations 20 .* tests/infra$", out, re.MULTILINE)
+        assert out.endswith("pyright \n")
+
+
+def test_the_fast_tests_do_without_what_is_slow(project):
+    for name in ("ruff", "pytest", "pyright"):
+        project.add_program(name, f'echo "{name} $*"')
+    code, out, errors = project.run("test", "--fast", "-k", "some")
+    assert code == 0, errors
+    assert out.endswith("-m not (ray or s3 or browser or process or slow) -k some\n")
+    assert "ruff format --check" in out
+    assert "pyright" not in out
+    assert not Path(f"{project.log}.apt").exists()
 
 
 def pins() -> list[Requirement]:
