@@ -23,8 +23,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# How long one example takes says more about what else the machine does than about the code.
-hypothesis.settings.register_profile("tokenloom", deadline=None)
+# How long examples take says more about what else the machine does than about the code.
+hypothesis.settings.register_profile(
+    "tokenloom", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("tokenloom")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,9 +43,10 @@ CAPTIONS = {
 
 
 def _free_port() -> int:
-    """One below those that the kernel gives to clients: the server takes it only when the first test asks for it."""
+    """One below those that the kernel gives to clients, and that infra/s3/ceph-up.sh takes: the server takes it only
+    when the first test asks for it."""
     while True:
-        port = random.randrange(20_000, 30_000)
+        port = random.randrange(20_000, 25_000)
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
                 return port
@@ -63,12 +66,40 @@ os.environ.update(
     AWS_DEFAULT_REGION="us-east-1",
     AWS_EC2_METADATA_DISABLED="true",
     HF_HUB_OFFLINE="1",
+    OMP_NUM_THREADS="1",  # several processes work at once, and all shall round alike
     RAY_USAGE_STATS_ENABLED="0",
+    RAY_worker_niceness="0",  # else whatever else the machine does comes first
     TOKENIZERS_PARALLELISM="false",
     TOKENLOOM_CACHE=CACHE,
 )
 for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "RAY_ADDRESS"):
     os.environ.pop(name, None)
+
+
+# --- which tests need what --------------------------------------------------------------------------------------------
+
+MARKS = {
+    "ray_session": "ray",
+    "s3_server": "s3",
+    "chromium": "browser",
+    "command_line": "process",
+    "project": "process",
+}
+"""What a test that uses a fixture is marked with."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests by the fixtures that they use, and keeps those together that share something costly.
+
+    All tests that use Ray or S3 go to one of the workers that run at the same time, for one Ray and one server. Others
+    go by their files, since most of a file's tests share what its fixtures made.
+    """
+    for item in items:
+        for fixture in getattr(item, "fixturenames", ()):
+            if fixture in MARKS:
+                item.add_marker(MARKS[fixture])
+        shares = any(item.get_closest_marker(mark) for mark in ("ray", "s3"))
+        item.add_marker(pytest.mark.xdist_group("servers" if shares else item.path.name))
 
 
 # --- S3 ---------------------------------------------------------------------------------------------------------------
@@ -140,7 +171,7 @@ def s3_server() -> Iterator[S3Server]:
     finally:
         server.stdin.close()
         try:
-            server.wait(timeout=30)
+            server.wait(timeout=120)
         except subprocess.TimeoutExpired:
             server.kill()
         shutil.rmtree(folder, ignore_errors=True)
@@ -149,6 +180,7 @@ def s3_server() -> Iterator[S3Server]:
 @pytest.fixture
 def s3_url(s3_server: S3Server, request: pytest.FixtureRequest) -> str:
     """A fresh prefix on the S3 server, which every process started by the test reaches by its environment alone."""
+    assert request.node.get_closest_marker("s3"), "a test that asks for this by name has to be marked s3"
     return f"s3://{BUCKET}/{re.sub(r'[^a-zA-Z0-9]+', '-', request.node.name).strip('-')}-{time.monotonic_ns()}"
 
 
@@ -170,6 +202,18 @@ def ray_session() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+# --- a browser --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The program."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    pytest.skip("no Chromium is installed: apt-get install chromium")
 
 
 # --- images and corpora -----------------------------------------------------------------------------------------------
@@ -200,15 +244,21 @@ def photos() -> dict[str, bytes]:
     return photos
 
 
-@pytest.fixture
-def corpus_folder(photos: dict[str, bytes], tmp_path: Path) -> Path:
-    """A folder of the photographs, each with its caption beside it: NAME.jpg, NAME.txt."""
-    folder = tmp_path / "corpus"
-    folder.mkdir()
+@pytest.fixture(scope="session")
+def corpus(photos: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the photographs, each with its caption beside it: NAME.jpg, NAME.txt. For all tests: not to be
+    changed."""
+    folder = tmp_path_factory.mktemp("corpus")
     for name, photo in photos.items():
         (folder / f"{name}.jpg").write_bytes(photo)
         (folder / f"{name}.txt").write_text(CAPTIONS[name])
     return folder
+
+
+@pytest.fixture
+def corpus_folder(corpus: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, for one test."""
+    return Path(shutil.copytree(corpus, tmp_path / "corpus"))
 
 
 @pytest.fixture

@@ -49,6 +49,7 @@ def flatten(tree: dict, folder: str = "") -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.slow
 @given(st.dictionaries(NAMES, TREES, max_size=4), st.sampled_from([1, 2, 3]))
 def test_a_container_gives_back_its_files(tree, version):
     assert dict(resources(write_container(tree, version))) == flatten(tree)
@@ -81,6 +82,7 @@ def test_series(stem, series):
     assert series_of(stem) == series
 
 
+@pytest.mark.slow
 @given(st.lists(st.from_regex(r"[a-d]{1,2}[0-9]?", fullmatch=True), min_size=3, unique=True), st.integers(0, 4))
 def test_a_series_is_not_parted(stems, fold):
     training, held_out = part([Path(f"{stem}.jpg") for stem in stems], fold)

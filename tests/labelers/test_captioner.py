@@ -84,6 +84,7 @@ def by_the_package(weights, image, prompt, **settings):
     return processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
 
 
+@pytest.mark.slow
 def test_equals_the_packages_processor_and_model_one_image_at_a_time(checkpoint, images):
     ours = captions(captioner(checkpoint), images)
     prompt = "<CAPTION>" if "florence" in checkpoint else None
@@ -91,12 +92,14 @@ def test_equals_the_packages_processor_and_model_one_image_at_a_time(checkpoint,
     assert len(set(ours)) > 2  # else a caption of another image would pass
 
 
+@pytest.mark.slow
 def test_beams_equal_the_packages(checkpoint, images):
     prompt = "<CAPTION>" if "florence" in checkpoint else None
     ours = captions(captioner(checkpoint, num_beams=3), images[:3])
     assert ours == [by_the_package(checkpoint, image, prompt, num_beams=3) for image in images[:3]]
 
 
+@pytest.mark.slow
 def test_prompts(checkpoints, images):
     detailed = captions(captioner(checkpoints["florence"], prompt="<DETAILED_CAPTION>"), images[:2])
     assert detailed == [by_the_package(checkpoints["florence"], image, "<DETAILED_CAPTION>") for image in images[:2]]

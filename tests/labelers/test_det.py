@@ -113,6 +113,7 @@ def test_does_not_depend_on_the_batch(labeler, images, labels, batch_of):
         np.testing.assert_allclose(alone.boxes, label.boxes, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_threshold_and_number_are_kept(weights, images, batch_of):
     few = Det(DetParams(threshold=0, max_instances=3), weights)
     none = Det(DetParams(threshold=1.0), weights)

@@ -181,6 +181,7 @@ def test_licences_of_checkpoints():
     assert weights.licence_of("somebody/finetuned") == "unknown"
 
 
+@pytest.mark.slow
 def test_random_weights_must_be_asked_for_and_are_the_same_each_time():
     first, second = Dinov2(weights="random"), Dinov2(weights="random")
     for labeler in (first, second):

@@ -50,6 +50,7 @@ def test_finds_the_face_of_the_astronaut_alone(labeler, images, batch_of):
     np.testing.assert_allclose(found["astronaut"].boxes[0], [0.35, 0.12, 0.52, 0.34], atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("params", [{}, {"min_face_size": 60, "thresholds": (0.5, 0.6, 0.6), "factor": 0.8}])
 def test_equals_facenet_pytorchs_detector_one_image_at_a_time(images, crowd, batch_of, params):
     labeler = Faces(FacesParams(**params))
@@ -69,6 +70,7 @@ def test_equals_facenet_pytorchs_detector_one_image_at_a_time(images, crowd, bat
         np.testing.assert_allclose(found.scores, scores.astype(np.float32), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_faces_do_not_depend_on_the_batch(labeler, images, crowd, batch_of):
     pictures = [crowd, *images.values()]
     together = faces(labeler, batch_of(pictures))

@@ -141,12 +141,12 @@ def test_cleaned_text_can_be_stored(raw: str):
 
 
 def test_a_caption_of_1_mb():
-    start = time.perf_counter()
+    start = time.process_time()
     for text in ("word " * 200_000, "e" + "\u0301\u0323" * 500_000, "\ud800" * 10**6):
         (caption,) = captions(text)
         assert caption is not None
         assert len(caption) > 900_000
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("value", [3, b"bytes", {"caption": "x"}, [3]])

@@ -120,6 +120,7 @@ def assert_same(found, expected):
 # --- equality with segment-anything -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("photo", ["astronaut", "coffee"])
 def test_golden_masks(shared, batch_of, photo):
     """Tolerances as the reference data's README states them."""
@@ -143,6 +144,7 @@ def test_golden_masks(shared, batch_of, photo):
     assert ((masks & expected).sum((1, 2)) / (masks | expected).sum((1, 2))).min() >= 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "params",
     [
@@ -268,6 +270,7 @@ def test_encoding_several_images_at_once_changes_no_mask(weights, labels, pictur
         assert_same(found, expected)
 
 
+@pytest.mark.slow
 def test_autocast_reaches_the_image_encoder_alone(shared, pictures, batch_of):
     """What follows stays float32, so that a half precise encoder changes few masks."""
     folder = shared / "golden" / "sam_amg"

@@ -82,6 +82,7 @@ def same(label, expected):
     assert (label != expected).mean() < 1e-3
 
 
+@pytest.mark.slow
 def test_mask2former_equals_transformers_own_on_photographs(mask2former, images, batch_of):
     labeler = SemsegCoco(SemsegCocoParams(max_side=160), mask2former)
     labeler.load("cpu")

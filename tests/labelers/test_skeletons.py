@@ -109,6 +109,7 @@ def test_crops_equal_scipys_to_a_grey_level(processor, pictures):
         assert apart.mean() < 1e-3
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3))
 def test_peaks_equal_transformers(seed, people):
     """On heatmaps as networks make them, with peaks at the border and beside each other."""

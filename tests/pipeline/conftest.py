@@ -1,15 +1,25 @@
-"""What tests of the pipeline share."""
+"""What tests of the pipeline share: stores of each sort, and the command line."""
 
 from __future__ import annotations
 
+import io
+import os
+import subprocess
+import sys
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+from tokenloom.pipeline.cli import main
 from tokenloom.pipeline.storage.store import Store
 
+LONGEST = 600
+"""Seconds after which a process is taken to hang, on however busy a machine."""
 
-@pytest.fixture(params=["local", "memory", "s3"])
+
+@pytest.fixture(params=["local", "memory", pytest.param("s3", marks=pytest.mark.s3)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """An empty store of each sort."""
     if request.param == "local":
@@ -17,3 +27,65 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "memory":
         return Store(f"memory://{uuid.uuid4()}")
     return Store(request.getfixturevalue("s3_url"))
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def tokenloom(ray_session: None) -> Callable[..., str]:
+    """A function that runs the command line in this process, on the session's Ray, and gives what it prints."""
+    import ray
+
+    def run(*words: object) -> str:
+        printed = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+            patch.setattr(sys, "argv", ["tokenloom", *map(str, words)])
+            patch.setenv("COLUMNS", "200")
+            patch.setattr(ray, "shutdown", lambda: None)  # other tests go on with it
+            with pytest.raises(SystemExit) as end:
+                main()
+        assert end.value.code == 0, printed.getvalue()
+        return printed.getvalue()
+
+    return run
+
+
+class CommandLine:
+    """Runs the command line in processes of their own, each with a Ray of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(self, *words: object, **environment: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tokenloom.pipeline.cli", *map(str, words)],
+            cwd=self.folder,
+            env={**os.environ, "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1", **environment},  # where /dev/shm is small
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.started.append(process)
+        return process
+
+    def end(self, process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
+        """Waits for the process, which must end with this code: what it printed, and what it printed of errors."""
+        printed, errors = process.communicate(timeout=LONGEST)
+        assert process.returncode == code, printed + errors
+        return printed, errors
+
+    def __call__(self, *words: object) -> str:
+        return self.end(self.start(*words))[0]
+
+
+@pytest.fixture
+def command_line(tmp_path: Path) -> Iterator[CommandLine]:
+    """The command line in the test's folder. None of its processes outlives the test."""
+    command = CommandLine(tmp_path)
+    yield command
+    for process in command.started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()

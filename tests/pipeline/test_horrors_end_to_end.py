@@ -183,6 +183,7 @@ def test_credentials_are_written_nowhere(corpus_folder, tmp_path, monkeypatch):
         assert SECRET.encode() not in store.read(name)
 
 
+@pytest.mark.slow
 def test_credentials_are_in_no_message():
     made = recipe(f"s3://user:{SECRET}@nowhere-tokenloom/x.tar", "memory://out", {"caption": {}})
     with pytest.raises((OSError, ValueError)) as error:

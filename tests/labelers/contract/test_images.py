@@ -354,6 +354,7 @@ FILES = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(
     file=st.sampled_from(FILES),

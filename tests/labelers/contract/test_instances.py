@@ -154,6 +154,7 @@ def test_the_whole_square_image_changes_nothing(instances: InstanceSet):
     assert instances.crop(whole(77, 12)) == instances
 
 
+@pytest.mark.slow
 @given(instance_sets())
 def test_mirrored_twice_is_the_same(instances: InstanceSet):
     once = instances.crop(whole(77, 12, hflip=True))

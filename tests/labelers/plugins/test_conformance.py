@@ -18,6 +18,7 @@ from tokenloom.pipeline.commands.demo_weights import minilm
 from tokenloom.pipeline.plan.weights import localise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(row.reference for row in describe_labelers()))
 def test_every_labeler_of_this_package_keeps_the_contract(name, dinov2_weights):
     labeler_class = find_labeler(name)
@@ -244,6 +245,7 @@ def test_integers_texts_and_instances_must_be_equal():
     assert Instances(masks=True).check(things(2))
 
 
+@pytest.mark.slow
 def test_a_new_labelers_skeleton_passes_its_own_test(tmp_path):
     files = skeleton("mean_colour")
     assert list(files) == ["mean_colour.py", "test_mean_colour.py"]

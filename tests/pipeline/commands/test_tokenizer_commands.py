@@ -56,7 +56,7 @@ def printed(show, width: int = 120) -> str:
 
 def test_help_needs_nothing_heavy():
     """Whatever takes long to import is imported by the commands."""
-    code = "import sys, tokenloom.pipeline.tokenizer_cli; print(sorted(set(sys.modules) & {'torch', 'ray', 'numpy'}))"
+    code = "import sys, tokenloom.pipeline.cli; print(sorted(set(sys.modules) & {'torch', 'ray', 'numpy'}))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 
@@ -223,27 +223,20 @@ def test_progress_in_plain_lines():
     assert end.endswith("left 0 s")
 
 
-def test_a_tokenizer_is_fitted_evaluated_and_pushed(photos, tmp_path):
-    """By the commands, in a process of their own with Ray."""
+def test_a_tokenizer_is_fitted_evaluated_and_pushed(tokenloom, photos, tmp_path):
+    """By the commands."""
     content = fitting_recipe(photos, tmp_path, tokenizer={"params": PARAMS, "fit": SETTINGS | {"batch_size": 4}})
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(content))
-    run = "from tokenloom.pipeline.tokenizer_cli import app; app()"
-    commands = (
-        ["fit", str(path), "rgb", "--to", str(tmp_path / "fitted")],
-        ["eval", content["output"], "rgb", "--tokenizer", str(tmp_path / "fitted"), "--json"],
-        ["push", str(tmp_path / "fitted"), str(tmp_path / "public")],
+    said = tokenloom("tokenizer", "fit", path, "rgb", "--to", tmp_path / "fitted")
+    assert "step 12 of 12" in said
+    found = json.loads(
+        tokenloom("tokenizer", "eval", content["output"], "rgb", "--tokenizer", tmp_path / "fitted", "--json")
     )
-    said = []
-    for command in commands:
-        done = subprocess.run([sys.executable, "-c", run, *command], capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        said.append(done.stdout)
-    assert "step 12 of 12" in said[0]
-    found = json.loads(said[1])
     assert found["labels"] == len(photos)
     assert found["bound"]["psnr"] > 0
     assert found["codes"]["tokens"] == 64
+    tokenloom("tokenizer", "push", tmp_path / "fitted", tmp_path / "public")
     assert sorted(entry.name for entry in (tmp_path / "fitted").iterdir() if entry.is_file()) == [
         "config.json", "metrics.jsonl", "model.safetensors"]  # fmt: skip
     assert sorted(entry.name for entry in (tmp_path / "public").iterdir()) == [

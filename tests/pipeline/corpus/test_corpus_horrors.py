@@ -313,6 +313,7 @@ def test_an_empty_parquet_file_is_one_empty_unit():
     assert (unit.unit.count, unit.unit.stop, unit.rejected) == (0, None, [])
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.integers(4, 60_000), st.binary(min_size=1, max_size=40), st.integers(1, 9))
 def test_reading_restarts_at_any_unit_of_a_broken_parquet_file(at, noise, limit):

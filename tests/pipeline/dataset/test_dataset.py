@@ -170,6 +170,7 @@ def test_an_unfinished_dataset_is_read_as_far_as_it_goes(tmp_path):
         dataset[key]
 
 
+@pytest.mark.slow
 def test_shards_that_are_misaligned_are_named(tmp_path):
     small = write_dataset(tmp_path)
     other = write_dataset(tmp_path / "other", samples=4)

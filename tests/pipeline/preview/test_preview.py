@@ -396,6 +396,7 @@ def write_texts(small: SmallDataset, samples: int, per_unit: int) -> None:
             UnitWriter(small.store, unit, keys, 1).commit(name, card, result)
 
 
+@pytest.mark.slow
 def test_ten_thousand_samples_make_light_pages(small, tmp_path):
     """All of them in pages of some kilobytes, or 200 of them from a few units."""
     write_texts(small, samples=10_000, per_unit=250)

@@ -14,10 +14,6 @@ from galleries import HOSTILE_KEY, weave_photos, without_corpus
 from small_dataset import write_dataset
 from tokenloom.pipeline.preview.preview import write_preview
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
-
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -71,25 +67,30 @@ window.addEventListener("load", async () => {
 """
 
 
-def browse(gallery: Path, folder: Path, *addresses: str) -> tuple[list[dict], list[str]]:
-    """What a browser shows at each of the addresses (or after a key), and what it complains of on its console."""
-    copy = folder / "probed"
-    shutil.copytree(gallery, copy)
-    (copy / "probe.js").write_text(_PROBE.replace("ADDRESSES", json.dumps(addresses)))
-    page = (copy / "index.html").read_text()
-    (copy / "index.html").write_text(page.replace("</head>", '<script src="probe.js" defer></script></head>'))
-    assert CHROMIUM
-    command = [CHROMIUM, *_FLAGS, f"--user-data-dir={folder / 'profile'}", (copy / "index.html").as_uri()]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    complaints = [line for line in run.stderr.splitlines() if "CONSOLE" in line]
-    found = re.search(r'data-seen="([^"]*)"', run.stdout)
-    assert found, f"the probe didn't finish; the console says {complaints}"
-    return json.loads(unescape(found[1])), complaints
+@pytest.fixture
+def browse(chromium, tmp_path):
+    """A function that tells what a browser shows of a gallery at each of the addresses (or after a key), and what it
+    complains of on its console."""
+
+    def browse(gallery: Path, *addresses: str) -> tuple[list[dict], list[str]]:
+        copy = tmp_path / "probed"
+        shutil.copytree(gallery, copy)
+        (copy / "probe.js").write_text(_PROBE.replace("ADDRESSES", json.dumps(addresses)))
+        page = (copy / "index.html").read_text()
+        (copy / "index.html").write_text(page.replace("</head>", '<script src="probe.js" defer></script></head>'))
+        command = [chromium, *_FLAGS, f"--user-data-dir={tmp_path / 'profile'}", (copy / "index.html").as_uri()]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
+        complaints = [line for line in run.stderr.splitlines() if "CONSOLE" in line]
+        found = re.search(r'data-seen="([^"]*)"', run.stdout)
+        assert found, f"the probe didn't finish; the console says {complaints}"
+        return json.loads(unescape(found[1])), complaints
+
+    return browse
 
 
-def test_photographs_with_hostile_texts(photos, tmp_path):
+def test_photographs_with_hostile_texts(browse, photos, tmp_path):
     gallery = write_preview(str(weave_photos(tmp_path, photos))).parent
-    seen, complaints = browse(gallery, tmp_path, "", "q=coffee", "hide=caption,metadata", "tab=quarantine", "q=nowhere")
+    seen, complaints = browse(gallery, "", "q=coffee", "hide=caption,metadata", "tab=quarantine", "q=nowhere")
     everything, coffee, hidden, quarantine, nowhere = seen
     assert complaints == []
     assert len(everything["keys"]) == len(photos) + 2
@@ -104,10 +105,10 @@ def test_photographs_with_hostile_texts(photos, tmp_path):
         assert look["title"] == "dataset · tokenloom preview"
 
 
-def test_pages_tokens_and_statistics(tmp_path):
+def test_pages_tokens_and_statistics(browse, tmp_path):
     dataset = without_corpus(write_dataset(tmp_path / "dataset"), tmp_path)
     gallery = write_preview(dataset.store.url).parent
-    seen, complaints = browse(gallery, tmp_path, "", "press ArrowRight", "press ArrowLeft", "page=2", "tab=statistics")
+    seen, complaints = browse(gallery, "", "press ArrowRight", "press ArrowLeft", "page=2", "tab=statistics")
     first, second, back, addressed, statistics = seen
     assert complaints == []
     assert [look["page"] for look in seen[:4]] == ["1", "2", "1", "2"]

@@ -122,7 +122,9 @@ PATCH_CASES = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "convert", "peak"), PATCH_CASES, ids=str)
+@pytest.mark.parametrize(
+    ("kind", "convert", "peak"), PATCH_CASES, ids=[f"{kind.dtype}-{kind.content}" for kind, *_ in PATCH_CASES]
+)
 def test_patch_codebook_keeps_its_stated_loss(kind, convert, peak):
     labels = [convert(photograph) for photograph in photographs()]
     tokenizer = fitted(PatchCodebook(kind, PatchParams(patch_size=8)), labels)

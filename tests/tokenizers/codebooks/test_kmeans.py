@@ -94,6 +94,7 @@ print(hashlib.sha256(found).hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_same_bits_on_any_number_of_threads():
     digests = set()
     for threads in ("1", "2", "4"):

@@ -84,6 +84,7 @@ def test_state_round_trip(trained):
     assert again.encode(CAPTIONS[3]).tolist() == trained.encode(CAPTIONS[3]).tolist()
 
 
+@pytest.mark.slow
 def test_training_is_deterministic_across_processes_hash_seeds_and_threads():
     code = (
         "import random, hashlib; from tokenloom.tokenizers.contract.vocabulary import Vocabulary; r = random.Random(1);"
@@ -191,9 +192,9 @@ def test_any_text_encodes_within_bounds(trained, text, max_length):
 @pytest.mark.parametrize("text", ["the traffic light ", "中"])
 def test_a_megabyte_is_cut_before_it_is_tokenised(trained, text):
     trained.encode(text, 256)
-    start = time.perf_counter()
+    start = time.process_time()
     ids = trained.encode(text * (1_000_000 // len(text)), 256)
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1
     assert len(ids) == 256
 
 

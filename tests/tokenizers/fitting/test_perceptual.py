@@ -265,6 +265,7 @@ def test_it_goes_on_bit_by_bit_the_same(dinov2):
         training(tokenizer_for(None)).restore(load(stored))
 
 
+@pytest.mark.slow
 def test_the_loss_is_made_smaller_and_shown(dinov2):
     seen = []
     tokenizer = tokenizer_for(dinov2, weight=2.0, steps=60)

@@ -93,6 +93,7 @@ spans = st.tuples(shares, shares).map(sorted)
 things = st.lists(st.tuples(spans, spans, words), max_size=12)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(things, st.booleans())
 def test_boxes_round_trip(found, texts):
@@ -164,6 +165,7 @@ def test_masks_round_trip(masked):
     assert json.loads(masked.to_files()["config.json"])["fit"] == facts
 
 
+@pytest.mark.slow
 def test_more_than_512_codes_use_both_axes():
     tokenizer = ready(Instances(masks=True), max_length=10_000)
     noise = rng().random((400, 64, 64)) < rng(1).random((400, 1, 1))

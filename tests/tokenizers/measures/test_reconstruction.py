@@ -50,6 +50,7 @@ def test_psnr_of_a_constant_error():
     assert psnr(label, label, 255) == HIGHEST_PSNR
 
 
+@pytest.mark.slow
 @given(images, images)
 def test_psnr_is_that_of_scikit_image(first, second):
     reference = pytest.importorskip("skimage.metrics").peak_signal_noise_ratio
@@ -58,6 +59,7 @@ def test_psnr_is_that_of_scikit_image(first, second):
     assert psnr(first, second, 255) == psnr(second, first, 255)
 
 
+@pytest.mark.slow
 @given(images, images)
 def test_ssim_is_that_of_scikit_image(first, second):
     reference = pytest.importorskip("skimage.metrics").structural_similarity

@@ -83,6 +83,7 @@ def to_diffusers(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return renamed
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_unet_is_diffusers_s_on_patches() -> None:
     from diffusers.models.unets.unet_2d import UNet2DModel

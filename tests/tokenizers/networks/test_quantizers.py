@@ -272,6 +272,7 @@ def learnt(cosine: bool, kmeans: bool, part: slice, rank: int = 0) -> EMACodeboo
     return book
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns_from_the_joint_batch(tmp_path: Path) -> None:
     other = get_context("spawn").Process(target=learn_here, args=(1, str(tmp_path)))
     other.start()

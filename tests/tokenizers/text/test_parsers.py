@@ -252,6 +252,7 @@ def test_metadata_bins_have_no_bias(name):
             assert abs(bias(bins, edges[0] - width, edges[-1] + width)) < 1e-4
 
 
+@pytest.mark.slow
 def test_boxes_and_pose_numbers_have_no_bias():
     shares = np.linspace(0, 1, 200_001, dtype=np.float64)
     steps = np.array([coordinate.value for coordinate in box_coordinates(shares)[:4]])

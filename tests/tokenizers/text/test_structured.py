@@ -114,6 +114,7 @@ colour = st.lists(st.integers(0, 255), min_size=3, max_size=3)
 palette_labels = st.fixed_dictionaries({str(k): st.lists(colour, min_size=k, max_size=k) for k in range(1, 8)})
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(palette_labels, st.integers(1, 7))
 def test_palette_round_trip(label, colors):
@@ -161,6 +162,7 @@ def metadata_values(name: str) -> st.SearchStrategy:
 metadata_labels = st.fixed_dictionaries({}, optional={name: metadata_values(name) for name in METADATA})
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(metadata_labels)
 def test_metadata_decodes_to_bin_centres(label):
@@ -226,6 +228,7 @@ def rounded(value):
     return [rounded(item) for item in value] if isinstance(value, list) else value
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(json_values, json_values)
 def test_record_numbers_come_back(first, second):

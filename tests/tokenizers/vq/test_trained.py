@@ -97,6 +97,7 @@ def test_published_weights_have_their_licence():
     assert weights.licence_of("/models/mine") == "unknown"
 
 
+@pytest.mark.slow
 def test_tokenizer_classes_do_not_load_torch():
     code = (
         "import sys; import tokenloom.tokenizers.vq.vq; import tokenloom.tokenizers.instances.instances;"
