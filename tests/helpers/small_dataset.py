@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +87,19 @@ def corpus_units(shards: int, units: int, samples: int) -> tuple[list[Unit], lis
 def write_dataset(url, options=None, shards: int = 2, units: int = 2, samples: int = 4) -> SmallDataset:
     """A dataset of the four modalities in CARDS. In the first unit the corpus reader refused a sample, and the palette
     of the first sample's view 1 failed."""
+    made = _made(shards, units, samples)
     store = Store(url, options)
+    for entry in made.store.list():
+        store.replace(entry.name, made.store.read(entry.name))
+    labels = {name: dict(rows) for name, rows in made.labels.items()}
+    keys = {unit: list(names) for unit, names in made.keys.items()}
+    return SmallDataset(store, made.manifest, list(made.units), keys, labels)
+
+
+@cache
+def _made(shards: int, units: int, samples: int) -> SmallDataset:
+    """In memory, once: tests take copies."""
+    store = Store(f"memory://{uuid.uuid4()}")
     all_units, ids = corpus_units(shards, units, samples)
     keys = {
         unit: [f"photos/{at // units:05d}.{at % units}/{index}" for index in range(samples)]
