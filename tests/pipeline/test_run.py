@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import json
+import shutil
 import signal
 import subprocess
-import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tokenloom
-import yaml
 from tokenloom.labelers.contract.kinds import Image
 from tokenloom.pipeline.checks.verify import verify
 from tokenloom.pipeline.cluster.session import EngineError
@@ -32,51 +32,67 @@ LIGHT = {
     "color_palette": {"keep": "both"},
     "metadata": {},
 }
-SMALL = {"views": {"size": 64}, "units": {"samples": 2}}
+ONE, TWO = {"resources": {"workers": 1}}, {"resources": {"workers": 2}}
+SMALL = {"views": {"size": 64}, "units": {"samples": 2}, **ONE}
 
 pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def ray_address() -> str:
+    import ray
+
+    return ray.get_runtime_context().gcs_address
 
 
 def weave(recipe, **more):
     return execute(make_plan(recipe, more.get("replacing", ())), **more)
 
 
-def test_a_run_is_verified_reproducible_and_done_once(corpus_folder, corpus_tar, tmp_path):
+@dataclass(frozen=True)
+class Woven:
+    """The dataset of LIGHT, which tests don't change, and its digests."""
+
+    output: Path
+    digests: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def woven(ray_session, corpus, tmp_path_factory) -> Woven:
+    """Made once, by the Python API and one worker."""
+    output = tmp_path_factory.mktemp("woven") / "out"
+    content = {"corpus": str(corpus), "output": str(output), "modalities": LIGHT, **SMALL}
+    dataset = tokenloom.run(content)
+    assert set(dataset.modalities) == set(LIGHT)
+    assert len(dataset) == 6
+    return Woven(output, digests(output))
+
+
+def test_a_run_is_verified_reproducible_and_done_once(woven, corpus, tmp_path):
     """Two outputs of one recipe are equal to the byte, whatever the workers' number; a second run does nothing."""
-    one = recipe(corpus_folder, tmp_path / "one", LIGHT, **SMALL, resources={"workers": 1})
-    two = recipe(corpus_folder, tmp_path / "two", LIGHT, **SMALL, resources={"workers": 2})
-    tally = weave(one)
-    weave(two)
+    two = recipe(corpus, tmp_path / "two", LIGHT, **SMALL | TWO)
+    tally = weave(two)
     assert (tally.samples, tally.units, sum(tally.failed.values())) == (6, 3, 0)
-    assert verify(str(tmp_path / "one")).faults == []
-    before = digests(tmp_path / "one")
-    assert digests(tmp_path / "two") == before
-    assert weave(one).units == 0
-    assert digests(tmp_path / "one") == before
+    assert verify(str(tmp_path / "two")).faults == []
+    assert digests(tmp_path / "two") == woven.digests
+    assert weave(two).units == 0
+    assert digests(tmp_path / "two") == woven.digests
 
 
-def test_on_s3_the_same_objects_as_on_disk(corpus_folder, tmp_path, s3_url):
-    weave(recipe(corpus_folder, tmp_path / "disk", LIGHT, **SMALL))
-    weave(recipe(corpus_folder, f"{s3_url}/out", LIGHT, **SMALL))
-    assert digests(f"{s3_url}/out") == digests(tmp_path / "disk")
+def test_on_s3_the_same_objects_as_on_disk(woven, corpus, s3_url):
+    weave(recipe(corpus, f"{s3_url}/out", LIGHT, **SMALL | TWO))
+    assert digests(f"{s3_url}/out") == woven.digests
 
 
-def test_a_modality_added_later_is_all_that_runs(corpus_folder, tmp_path):
-    first = {name: LIGHT[name] for name in ("rgb", "caption", "metadata")}
-    weave(recipe(corpus_folder, tmp_path / "later", first, **SMALL))
-    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "later").rglob("*.parquet")}
-    tally = weave(recipe(corpus_folder, tmp_path / "later", LIGHT, **SMALL))
-    assert list(tally.rows) == ["color_palette"]
-    assert {path: path.stat().st_mtime_ns for path in written} == written
-    weave(recipe(corpus_folder, tmp_path / "at-once", LIGHT, **SMALL))
-    assert digests(tmp_path / "later") == digests(tmp_path / "at-once")
-
-
-def test_a_caption_added_later_has_the_vocabulary_that_it_would_have_had(corpus_folder, tmp_path):
-    for modalities in (["color_palette"], ["color_palette", "caption"]):
-        weave(recipe(corpus_folder, tmp_path / "later", dict.fromkeys(modalities), **SMALL))
-    weave(recipe(corpus_folder, tmp_path / "at-once", dict.fromkeys(modalities), **SMALL))
-    assert digests(tmp_path / "later") == digests(tmp_path / "at-once")
+def test_modalities_added_later_are_all_that_runs(woven, corpus, tmp_path):
+    """They end in what one run of all makes: captions too, whose vocabulary was made before they were asked for."""
+    weave(recipe(corpus, tmp_path / "later", {name: LIGHT[name] for name in ("rgb", "color_palette")}, **SMALL))
+    for added in ("caption", "metadata"):
+        written = {path: path.stat().st_mtime_ns for path in (tmp_path / "later").rglob("*.parquet")}
+        modalities = {name: LIGHT[name] for name in LIGHT if name == added or (tmp_path / "later" / name).exists()}
+        tally = weave(recipe(corpus, tmp_path / "later", modalities, **SMALL))
+        assert list(tally.rows) == [added]
+        assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert digests(tmp_path / "later") == woven.digests
     assert verify(str(tmp_path / "later")).faults == []
 
 
@@ -112,29 +128,29 @@ def test_tokenizers_are_fitted_to_what_they_will_tokenise(corpus_folder, tmp_pat
 
 
 def test_a_lost_manifest_is_not_guessed(corpus_folder, tmp_path):
-    made = recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("MeanColour")})
+    made = recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("MeanColour")}, **ONE)
     weave(made)
     (tmp_path / "out" / "dataset.json").unlink()
     with pytest.raises(DatasetError, match=r"no dataset\.json"):
         make_plan(made)
 
 
-def test_lost_shards_are_made_again_and_nothing_else(corpus_folder, tmp_path):
-    made = recipe(corpus_folder, tmp_path / "out", LIGHT, **SMALL)
-    weave(made)
-    before = digests(tmp_path / "out")
-    lost = sorted((tmp_path / "out" / "caption").glob("*.tar"))[1]
-    lost.unlink()
-    tally = weave(made)
+def test_lost_shards_are_made_again_and_nothing_else(woven, corpus, tmp_path):
+    output = Path(shutil.copytree(woven.output, tmp_path / "out"))
+    sorted((output / "caption").glob("*.tar"))[1].unlink()
+    tally = weave(recipe(corpus, output, LIGHT, **SMALL))
     assert (tally.units, tally.rows) == (1, {"caption": 2})
-    assert digests(tmp_path / "out") == before
+    assert digests(output) == woven.digests
 
 
 def test_a_changed_parameter_stops_the_run_and_replace_is_the_way_on(corpus_folder, tmp_path):
     modalities = {"mean_colour": odd("MeanColour"), "doubled": odd("Doubled"), "canny_edge": {"keep": "labels"}}
-    weave(recipe(corpus_folder, tmp_path / "out", modalities))
+    weave(recipe(corpus_folder, tmp_path / "out", modalities, **ONE))
     changed = recipe(
-        corpus_folder, tmp_path / "out", {**modalities, "canny_edge": {"keep": "labels", "params": {"low": 50}}}
+        corpus_folder,
+        tmp_path / "out",
+        {**modalities, "canny_edge": {"keep": "labels", "params": {"low": 50}}},
+        **ONE,
     )
     with pytest.raises(DatasetError, match=r"canny_edge was made differently:\n  params.low: 100.* -> 50") as error:
         make_plan(changed)
@@ -146,7 +162,7 @@ def test_a_changed_parameter_stops_the_run_and_replace_is_the_way_on(corpus_fold
 
 def test_a_sample_that_kills_its_process_is_quarantined_alone(corpus_folder, tmp_path):
     modalities = {"mean_colour": odd("Aborts"), "caption": {"keep": "labels"}}
-    weave(recipe(corpus_folder, tmp_path / "out", modalities, resources={"workers": 1}))
+    weave(recipe(corpus_folder, tmp_path / "out", modalities, **ONE))
     assert missing(tmp_path / "out", "mean_colour") == {"coffee"}
     assert missing(tmp_path / "out", "caption") == set()
     (failure,) = failures_of(tmp_path / "out", "mean_colour")
@@ -160,7 +176,7 @@ def test_quarantined_samples_are_tried_again_alone(corpus_folder, tmp_path):
         "doubled": odd("Doubled"),
         "caption": {},
     }
-    made = recipe(corpus_folder, tmp_path / "out", modalities)
+    made = recipe(corpus_folder, tmp_path / "out", modalities, **ONE)
     weave(made)
     assert missing(tmp_path / "out", "doubled") == {"coffee"}
     assert retry(str(tmp_path / "out")).failed == {"mean_colour": 1, "doubled": 1}
@@ -170,26 +186,26 @@ def test_quarantined_samples_are_tried_again_alone(corpus_folder, tmp_path):
     assert (tally.rows, tally.failed) == ({"mean_colour": 1, "doubled": 1}, {"mean_colour": 0, "doubled": 0})
     assert missing(tmp_path / "out", "doubled") == set()
     assert verify(str(tmp_path / "out")).faults == []
-    weave(recipe(corpus_folder, tmp_path / "fresh", modalities))
+    weave(recipe(corpus_folder, tmp_path / "fresh", modalities, **ONE))
     assert digests(tmp_path / "out") == digests(tmp_path / "fresh")
 
 
 def test_too_many_failures_stop_the_run(photos, tmp_path):
     for index in range(120):
         (tmp_path / f"{index}.jpg").write_bytes(photos["coffee"][: 2000 + index])
-    broken = recipe(tmp_path, tmp_path / "out", {"mean_colour": odd("MeanColour")}, units={"samples": 10})
+    broken = recipe(tmp_path, tmp_path / "out", {"mean_colour": odd("MeanColour")}, units={"samples": 10}, **ONE)
     with pytest.raises(TooManyFailuresError, match="mean_colour"):
         weave(broken)
 
 
 def test_limit_stops_after_the_unit_that_reaches_it(corpus_folder, tmp_path):
-    made = recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("MeanColour")}, **SMALL)
+    made = recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("MeanColour")}, **SMALL | TWO)
     assert weave(made, limit=3).samples == 4
     assert weave(made).samples == 2
 
 
 def test_a_full_disk_is_named_without_a_traceback(corpus_folder, tmp_path):
-    made = recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("MeanColour")})
+    made = recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("MeanColour")}, **ONE)
     plan = make_plan(made)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mean_colour").write_text("a file where a folder should be")
@@ -197,53 +213,33 @@ def test_a_full_disk_is_named_without_a_traceback(corpus_folder, tmp_path):
         execute(plan)
 
 
-def test_the_python_api_runs_a_dict_and_opens_the_dataset(corpus_folder, tmp_path):
-    dataset = tokenloom.run(
-        {"corpus": str(corpus_folder), "output": str(tmp_path / "out"), "modalities": LIGHT, **SMALL}
-    )
-    assert set(dataset.modalities) == set(LIGHT)
-    assert len(dataset) == 6
-
-
 # --- as processes -----------------------------------------------------------------------------------------------------
 
 
-def start(folder: Path, output: Path, modalities: dict, corpus: Path) -> subprocess.Popen[str]:
-    path = folder / f"{output.name}.yaml"
-    made = {"corpus": str(corpus), "output": str(output), "modalities": modalities, **SMALL}
-    path.write_text(yaml.safe_dump(made, sort_keys=False))
-    environment = {**os.environ, "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "tokenloom.pipeline.cli", "run", str(path)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(command_line, corpus: Path, output: Path, **environment: str) -> subprocess.Popen[str]:
+    path = output.with_suffix(".json")
+    path.write_text(json.dumps({"corpus": str(corpus), "output": str(output), "modalities": LIGHT, **SMALL | TWO}))
+    return command_line.start("run", path, **environment)
 
 
-def test_two_drivers_on_one_output_leave_one_good_dataset(corpus_folder, tmp_path):
-    drivers = [start(tmp_path, tmp_path / "out", LIGHT, corpus_folder) for _ in range(2)]
+def test_two_drivers_on_one_output_leave_one_good_dataset(command_line, woven, corpus, tmp_path):
+    drivers = [start(command_line, corpus, tmp_path / "out") for _ in range(2)]
     for driver in drivers:
-        _, errors = driver.communicate(timeout=240)
-        assert driver.returncode == 0, errors
+        command_line.end(driver)
     assert verify(str(tmp_path / "out")).faults == []
-    weave(recipe(corpus_folder, tmp_path / "alone", LIGHT, **SMALL))
-    assert digests(tmp_path / "out") == digests(tmp_path / "alone")
+    assert digests(tmp_path / "out") == woven.digests
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stopped_run_says_so_and_goes_on_later(corpus_folder, tmp_path, number, code):
-    driver = start(tmp_path, tmp_path / "out", LIGHT, corpus_folder)
-    deadline = time.monotonic() + 120
+@pytest.mark.parametrize(("number", "code", "own_ray"), [(signal.SIGTERM, 143, True), (signal.SIGINT, 130, False)])
+def test_a_stopped_run_says_so_and_goes_on_later(command_line, corpus, tmp_path, number, code, own_ray):
+    """With a Ray of its own, which ends too, and connected to a cluster, which stays."""
+    driver = start(command_line, corpus, tmp_path / "out", **({} if own_ray else {"RAY_ADDRESS": ray_address()}))
     while not (tmp_path / "out" / "dataset.json").exists():
-        assert time.monotonic() < deadline
         assert driver.poll() is None
+        time.sleep(0.02)
     driver.send_signal(number)
-    _, errors = driver.communicate(timeout=60)
-    assert driver.returncode == code
+    _, errors = command_line.end(driver, code)
     assert "goes on from there" in errors
     assert "Traceback" not in errors
-    made = recipe(corpus_folder, tmp_path / "out", LIGHT, **SMALL)
-    weave(made)
+    weave(recipe(corpus, tmp_path / "out", LIGHT, **SMALL))
     assert verify(str(tmp_path / "out")).faults == []

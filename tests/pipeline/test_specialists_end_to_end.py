@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from tokenloom.pipeline.dataset.dataset import open_dataset
@@ -13,23 +10,14 @@ from tokenloom.pipeline.dataset.manifest import read_manifest
 from tokenloom.pipeline.plan.recipe import load_recipe
 from tokenloom.pipeline.storage.store import Store
 
-FEW = ["--set", "units.samples=3", "--set", "weights=tiny", "--set", "fit.units=1"]
+FEW = ["--set", "units.samples=3", "--set", "weights=tiny", "--set", "fit.units=1", "--set", "resources.workers=1"]
 NETWORK = "{fit: {steps: 2, batch_size: 2}, params: {encoder: vit_xt_enc, decoder: vit_xt_dec, codes: 16}}"
 
 
-def tokenloom(*arguments: object) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "tokenloom.pipeline.cli", *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.mark.parametrize(("name", "of_classes"), [("4m21", NETWORK), ("4m21-open", "null")])
-def test_a_recipe_of_all_specialists_runs_and_is_verified_and_shown(name, of_classes, corpus_folder, tmp_path):
+def test_a_recipe_of_all_specialists_runs_and_is_verified_and_shown(
+    name, of_classes, tokenloom, corpus_folder, tmp_path
+):
     output = tmp_path / "dataset"
     tokenizer = ["--set", f"modalities.semseg_coco.tokenizer={of_classes}"]
     run = [name, "--corpus", corpus_folder, "--output", output, *FEW, *tokenizer]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,6 +15,7 @@ corpus: {corpus}
 output: {output}
 views: {{size: 32, count: 2}}
 units: {{samples: 3}}
+resources: {{workers: 1}}
 modalities:
   rgb:
     keep: both
@@ -26,24 +24,6 @@ modalities:
 TRAINED = """
       params: {codes: 16, encoder: vit_xt_enc, decoder: vit_xt_dec, patch_size: 8}
       fit: {steps: 40, batch_size: 4, checkpoint_every: 10, perceptual: {weights: tiny}}"""
-SECONDS = 240
-
-
-def start(*arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tokenloom.pipeline.cli", *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def tokenloom(*arguments: object) -> str:
-    process = start(*arguments)
-    printed, _ = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, printed
-    return printed
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -51,13 +31,9 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, photos) -> Path:
-    """A folder with photographs, a recipe, and the dataset that it makes."""
+def place(tmp_path_factory, corpus, tokenloom) -> Path:
+    """A folder with a recipe, and the dataset that it makes."""
     folder = tmp_path_factory.mktemp("trained")
-    corpus = folder / "photographs"
-    corpus.mkdir()
-    for name, data in photos.items():
-        (corpus / f"{name}.jpg").write_bytes(data)
     (folder / "mine.yaml").write_text(RECIPE.format(corpus=corpus, output=folder / "whole", tokenizer=TRAINED))
     printed = tokenloom("run", folder / "mine.yaml")
     assert "fitting the tokenizer of rgb" in printed
@@ -65,7 +41,7 @@ def place(tmp_path_factory, photos) -> Path:
     return folder
 
 
-def test_a_run_fits_and_tokenises(place):
+def test_a_run_fits_and_tokenises(place, tokenloom):
     assert "nothing missing" in tokenloom("verify", place / "whole", "--deep")
     assert not [name for name in files(place / "whole") if name.startswith("fit")]
     assert "nothing to do" in tokenloom("run", place / "mine.yaml")
@@ -79,28 +55,26 @@ def test_a_run_fits_and_tokenises(place):
     assert all(len(tokens) == 16 for tokens in rows)
 
 
-def test_a_run_killed_while_it_trains_ends_in_the_same_bytes(place):
+def test_a_run_killed_while_it_trains_ends_in_the_same_bytes(place, tokenloom, command_line):
     output = place / "killed"
-    process = start("run", place / "mine.yaml", "--output", output)
-    checkpoints, deadline = output / "fit" / "_rgb" / "checkpoints", time.monotonic() + SECONDS
-    while not list(checkpoints.glob("*.json")):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, "no checkpoint was written"
+    process = command_line.start("run", place / "mine.yaml", "--output", output)
+    while not list((output / "fit" / "_rgb" / "checkpoints").glob("*.json")):
+        assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    command_line.end(process, -signal.SIGKILL)
     assert not (output / "rgb").exists(), "the run was over before it could be killed"
     tokenloom("run", place / "mine.yaml", "--output", output)
     assert files(output) == files(place / "whole")
 
 
-def test_a_tokenizer_is_measured(place):
+def test_a_tokenizer_is_measured(place, tokenloom):
     measured = json.loads(tokenloom("tokenizer", "eval", place / "whole", "rgb", "--json"))
     assert measured["labels"] == 12
     assert measured["codes"]["vocabulary"] == 16
 
 
-def test_the_preview_shows_labels_beside_reconstructions_with_the_error(place):
+def test_the_preview_shows_labels_beside_reconstructions_with_the_error(place, tokenloom):
     tokenloom("preview", place / "whole", "--output", place / "preview")
     shown = "".join(path.read_text() for path in (place / "preview").rglob("*.js"))
     assert "PSNR" in shown

@@ -7,33 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from mortal_tokenizers import MortalVQ
-from small_dataset import CARDS, write_dataset
 from small_fits import KIND, PREFIX, Heard, fit_job, pictures, put_aside
-from tokenloom.labelers.contract.images import read_header
 from tokenloom.labelers.contract.kinds import Image
-from tokenloom.labelers.contract.views import ViewSettings, cut_view
-from tokenloom.pipeline.dataset.dataset import open_dataset
-from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.fitting.examples import gather
 from tokenloom.pipeline.fitting.ray_train import FitError, FitJob, run_fit
 from tokenloom.pipeline.fitting.sample import SampleLabels
 from tokenloom.pipeline.fitting.worker import Board
 from tokenloom.pipeline.storage.store import Store
-from tokenloom.pipeline.views.kept_labels import KeptLabels
 from tokenloom.tokenizers.vq.vq import VQTokenizer
-from weaving import odd, recipe, weave_here
-
-
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch):
-    """So that all processes round alike."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def fitted_here(job: FitJob) -> dict[str, bytes]:
@@ -153,41 +135,3 @@ def test_labels_that_make_no_examples_are_refused(tmp_path):
         gather(tokenizer, SampleLabels(Store(tmp_path), "fit/rgb").read(KIND))
     with pytest.raises(ValueError, match="labels of one size"):
         gather(tokenizer, [np.zeros((16, 16, 3), np.uint8), np.zeros((16, 8, 3), np.uint8)])
-
-
-def test_kept_labels_of_views(tmp_path):
-    written = write_dataset(tmp_path / "data")
-    kind = CARDS["color_palette"].label_kind
-    labels = list(KeptLabels(written.store, "color_palette").read(kind))
-    expected = [
-        row.values["color_palette"] for row in open_dataset(tmp_path / "data").iterate(["color_palette"], labels=True)
-    ]
-    assert labels == [label for label in expected if label is not None]
-    some = list(KeptLabels(written.store, "color_palette", units=2).read(kind))
-    per_unit = len(expected) // len(written.units)
-    assert some == [label for label in expected[:per_unit] + expected[2 * per_unit : 3 * per_unit] if label is not None]
-
-
-def test_kept_labels_of_whole_images_are_cut_by_the_views(corpus_tar, photos, tmp_path):
-    views = {"size": 32, "count": 2, "min_scale": 0.3}
-    weave_here(recipe(corpus_tar, tmp_path / "data", {"grey_image": odd("GreyImage")}, views=views))
-    dataset = open_dataset(tmp_path / "data")
-    kind = dataset.modalities["grey_image"].kind
-    labels = list(KeptLabels(dataset.store, "grey_image").read(kind))
-    expected = []
-    for row in dataset.iterate(["grey_image"], labels=True):
-        header = read_header(photos[row.key.rpartition("/")[2]])
-        view = cut_view(0, row.key, row.view, header.height, header.width, ViewSettings(**views))
-        expected.append(kind.crop(row.values["grey_image"], view))
-    assert len(labels) == 2 * len(photos)
-    assert all(np.array_equal(label, wanted) for label, wanted in zip(labels, expected, strict=True))
-
-
-def test_kept_labels_that_cant_be_had_are_named(corpus_tar, tmp_path):
-    weave_here(recipe(corpus_tar, tmp_path / "data", {"grey_image": odd("GreyImage")}))
-    store = Store(tmp_path / "data")
-    with pytest.raises(DatasetError, match="keeps no labels of 'depth'"):
-        list(KeptLabels(store, "depth").read(KIND))
-    corpus_tar.unlink()
-    with pytest.raises(DatasetError, match="the corpus has to be read"):
-        list(KeptLabels(store, "grey_image").read(Image(1, content="intensity")))
