@@ -68,7 +68,8 @@ os.environ.update(
     HF_HUB_OFFLINE="1",
     OMP_NUM_THREADS="1",  # several processes work at once, and all shall round alike
     RAY_USAGE_STATS_ENABLED="0",
-    RAY_worker_niceness="0",  # else whatever else the machine does comes first
+    RAY_memory_monitor_refresh_ms="0",  # else it ends processes when others take the machine's memory
+    RAY_worker_niceness="0",  # else others' work comes first
     TOKENIZERS_PARALLELISM="false",
     TOKENLOOM_CACHE=CACHE,
 )
@@ -88,18 +89,21 @@ MARKS = {
 """What a test that uses a fixture is marked with."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests by the fixtures that they use, and keeps those together that share something costly.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks tests by the fixtures that they use, and groups them for the workers that run at the same time.
 
-    All tests that use Ray or S3 go to one of the workers that run at the same time, for one Ray and one server. Others
-    go by their files, since most of a file's tests share what its fixtures made.
+    All tests that use Ray or S3 go to one worker, for one Ray and one server; as they take longest, they come first.
+    Others go by their files, since most of a file's tests share what its fixtures made.
     """
+    groups: dict[pytest.Item, str] = {}
     for item in items:
         for fixture in getattr(item, "fixturenames", ()):
             if fixture in MARKS:
                 item.add_marker(MARKS[fixture])
-        shares = any(item.get_closest_marker(mark) for mark in ("ray", "s3"))
-        item.add_marker(pytest.mark.xdist_group("servers" if shares else item.path.name))
+        groups[item] = "servers" if any(map(item.get_closest_marker, ("ray", "s3"))) else item.path.name
+        item.add_marker(pytest.mark.xdist_group(groups[item]))
+    if hasattr(config, "workerinput"):  # else a file's tests stay together
+        items.sort(key=lambda item: groups[item] != "servers")
 
 
 # --- S3 ---------------------------------------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ def test_changed_pins_make_a_new_environment_and_remove_the_old(project):
 def test_an_environment_in_use_is_not_removed(project):
     project.run("run", "true")
     (old,) = project.environments()
-    user = project.start("run", "bash", "-c", "echo inside; sleep 600")
+    user = project.start("run", "bash", "-c", "echo inside; exec sleep 600")
     try:
         assert user.stdout is not None
         assert user.stdout.readline() == "inside\n"

@@ -38,12 +38,6 @@ SMALL = {"views": {"size": 64}, "units": {"samples": 2}, **ONE}
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
-def ray_address() -> str:
-    import ray
-
-    return ray.get_runtime_context().gcs_address
-
-
 def weave(recipe, **more):
     return execute(make_plan(recipe, more.get("replacing", ())), **more)
 
@@ -223,17 +217,20 @@ def start(command_line, corpus: Path, output: Path, **environment: str) -> subpr
 
 
 def test_two_drivers_on_one_output_leave_one_good_dataset(command_line, woven, corpus, tmp_path):
-    drivers = [start(command_line, corpus, tmp_path / "out") for _ in range(2)]
+    """One with a Ray of its own, one connected to a cluster."""
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    drivers = [start(command_line, corpus, tmp_path / "out", **more) for more in ({}, {"RAY_ADDRESS": address})]
     for driver in drivers:
         command_line.end(driver)
     assert verify(str(tmp_path / "out")).faults == []
     assert digests(tmp_path / "out") == woven.digests
 
 
-@pytest.mark.parametrize(("number", "code", "own_ray"), [(signal.SIGTERM, 143, True), (signal.SIGINT, 130, False)])
-def test_a_stopped_run_says_so_and_goes_on_later(command_line, corpus, tmp_path, number, code, own_ray):
-    """With a Ray of its own, which ends too, and connected to a cluster, which stays."""
-    driver = start(command_line, corpus, tmp_path / "out", **({} if own_ray else {"RAY_ADDRESS": ray_address()}))
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_says_so_and_goes_on_later(command_line, corpus, tmp_path, number, code):
+    driver = start(command_line, corpus, tmp_path / "out")
     while not (tmp_path / "out" / "dataset.json").exists():
         assert driver.poll() is None
         time.sleep(0.02)
