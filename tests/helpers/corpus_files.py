@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import uuid
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenloom.pipeline.corpus.corpus import Corpus, CorpusSettings, Rejection, Sample, UnitLimits, UnitSamples
 from tokenloom.pipeline.storage.store import Store
+
+
+def memory_store(name: str, data: bytes) -> Store:
+    """A store in memory that holds one object."""
+    store = Store(f"memory://{uuid.uuid4()}")
+    store.create(name, data)
+    return store
 
 
 def tar_bytes(members: Iterable[tuple[str, bytes] | tarfile.TarInfo], format: int = tarfile.PAX_FORMAT) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 
 from small_dataset import SmallDataset
 from tokenloom.pipeline.dataset.layout import MANIFEST
+from tokenloom.pipeline.preview.preview import write_preview
 from weaving import recipe, weave_here
 
 HOSTILE = (
@@ -16,6 +17,10 @@ HOSTILE = (
     "&lt;b&gt; ' \" ]]> <!-- \u202eoverride مرحبا بالعالم 🚀 \u2028 ${1} \\u003c"
 )
 HOSTILE_KEY = "a <b>'\"&lt;coffee"
+
+
+def gallery_of(small: SmallDataset, folder: Path, limit: int | None = 200) -> Path:
+    return write_preview(small.store.url, folder / "gallery", limit).parent
 
 
 def write_hostile_corpus(folder: Path, photos: dict[str, bytes]) -> Path:

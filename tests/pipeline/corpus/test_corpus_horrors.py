@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import tarfile
-import uuid
 from itertools import accumulate
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
-from corpus_files import contents, corpus_of, parquet_bytes, tar_bytes, units_of
+from corpus_files import contents, corpus_of, memory_store, parquet_bytes, tar_bytes, units_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenloom.pipeline.corpus import samples as samples_module
 from tokenloom.pipeline.corpus.corpus import Rejection, Sample, UnitLimits
 from tokenloom.pipeline.storage import store as storage
 from tokenloom.pipeline.storage.errors import StorageError
-from tokenloom.pipeline.storage.store import Store
 
 GOOD = [("before.jpg", b"1"), ("before.txt", b"fine")]
 AFTER = [("zz-after.jpg", b"2"), ("zz-after.txt", b"fine")]
@@ -25,12 +22,6 @@ GOOD_SAMPLES = {
     "before": Sample("before", b"1", {"caption": "fine"}),
     "zz-after": Sample("zz-after", b"2", {"caption": "fine"}),
 }
-
-
-def memory_store(name: str, data: bytes) -> Store:
-    store = Store(f"memory://{uuid.uuid4()}")
-    store.create(name, data)
-    return store
 
 
 def assert_only(bad: list[tuple[str, bytes] | tarfile.TarInfo], *expected: tuple[str, str, str]) -> None:
@@ -247,96 +238,6 @@ def test_hostile_headers_cost_no_memory():
         samples, rejected = contents(corpus_of(memory_store("a.tar", data).url))
         assert list(samples) == ["before"]
         assert reason in rejected[0].reason
-
-
-# --- Parquet ----------------------------------------------------------------------------------------------------------
-
-
-def test_bad_rows_cost_themselves():
-    columns = {
-        "key": ["a", None, "../x", "a", "b", "c", "/d", "e\0"],
-        "jpg": [b"1", b"2", b"3", b"4", None, b"6", b"7", b"8"],
-    }
-    samples, rejected = contents(corpus_of(memory_store("a.parquet", parquet_bytes(columns)).url))
-    assert list(samples) == ["a", "c"]
-    assert [(one.key, one.error) for one in rejected] == [
-        ("", "UnsafeKey"), ("../x", "UnsafeKey"), ("a", "DuplicateKey"), ("b", "NoImage"), ("/d", "UnsafeKey"),
-        ("e\0", "UnsafeKey"),
-    ]  # fmt: skip
-    assert "null in row 4" in rejected[3].reason
-
-
-def test_null_structs_and_structs_of_null():
-    images = pa.array([None, {"bytes": None, "path": "x.jpg"}, {"bytes": b"3", "path": None}])
-    samples, rejected = contents(corpus_of(memory_store("a.parquet", parquet_bytes({"image": images})).url))
-    assert [sample.image for sample in samples.values()] == [b"3"]
-    assert [(one.key, one.error) for one in rejected] == [("a/000000000", "NoImage"), ("a/000000001", "NoImage")]
-
-
-def test_a_text_that_is_not_utf8():
-    bad = pa.Array.from_buffers(pa.string(), 2, [None, *pa.array([b"ok", b"\xff\xfe"], pa.binary()).buffers()[1:]])
-    store = memory_store("a.parquet", parquet_bytes({"jpg": [b"1", b"2"], "caption": bad}))
-    samples, rejected = contents(corpus_of(store.url))
-    assert {key: sample.fields for key, sample in samples.items()} == {"a/000000000": {"caption": "ok"}}
-    assert [(one.key, one.error) for one in rejected] == [("a/000000001", "NotText")]
-
-
-@pytest.mark.parametrize("data", [b"", b"PAR1", b"no parquet at all", parquet_bytes({"jpg": [b"1"]})[:-9]])
-def test_files_that_are_no_parquet(data):
-    store = memory_store("b.parquet", data)
-    store.create("a.parquet", parquet_bytes({"jpg": [b"1"]}))
-    good, bad = units_of(corpus_of(store.url))
-    assert [sample.key for sample in good.samples] == ["a/000000000"]
-    assert (bad.unit.start, bad.unit.stop, bad.unit.count) == (0, None, 0)
-    assert [(one.key, one.error) for one in bad.rejected] == [("", "BrokenShard")]
-    assert f"{store.url}/b.parquet is broken, or no Parquet file" in bad.rejected[0].reason
-
-
-def test_one_odd_shard_among_many_is_rejected():
-    store = memory_store("a.parquet", parquet_bytes({"jpg": [b"1"]}))
-    store.create("b.parquet", parquet_bytes({"photo": [b"1"]}))
-    good, odd = units_of(corpus_of(store.url, image="jpg"))
-    assert good.unit.count == 1
-    assert [(one.key, one.error) for one in odd.rejected] == [("", "NoColumn")]
-    assert "the image column 'jpg' is not there" in odd.rejected[0].reason
-
-
-def test_a_broken_first_shard_does_not_stop_the_check():
-    store = memory_store("a.parquet", b"junk")
-    store.create("b.parquet", parquet_bytes({"jpg": [b"1"]}))
-    assert [unit.unit.count for unit in units_of(corpus_of(store.url))] == [0, 1]
-
-
-def test_an_empty_parquet_file_is_one_empty_unit():
-    store = memory_store("a.parquet", parquet_bytes({"jpg": pa.array([], pa.binary())}))
-    (unit,) = units_of(corpus_of(store.url))
-    assert (unit.unit.count, unit.unit.stop, unit.rejected) == (0, None, [])
-
-
-@pytest.mark.slow
-@settings(deadline=None, max_examples=60)
-@given(st.integers(4, 60_000), st.binary(min_size=1, max_size=40), st.integers(1, 9))
-def test_reading_restarts_at_any_unit_of_a_broken_parquet_file(at, noise, limit):
-    images = [bytes([index]) * 1_000 for index in range(60)]
-    data = bytearray(parquet_bytes({"jpg": images}, 20, use_dictionary=False, compression="snappy"))
-    data[at : at + len(noise)] = noise
-    corpus = corpus_of(memory_store("a.parquet", bytes(data)).url)
-    (shard,) = corpus.shards()
-    units = list(corpus.read(shard, limits=UnitLimits(limit)))
-    for number, unit in enumerate(units):
-        assert list(corpus.read(shard, unit.unit.start, limits=UnitLimits(limit))) == units[number:]
-
-
-def test_a_broken_row_group_costs_itself():
-    images = [bytes([index]) * 5_000 for index in range(60)]
-    data = bytearray(parquet_bytes({"jpg": images}, 20, use_dictionary=False, compression="none"))
-    at = data.index(b"\x14" * 5_000)  # the first image of the second row group
-    data[at - 60 : at - 10] = b"\xff" * 50
-    samples, rejected = contents(corpus_of(memory_store("a.parquet", bytes(data)).url))
-    kept = [int(key.rsplit("/", 1)[-1]) for key in samples]
-    assert kept == [*range(20), *range(40, 60)]
-    assert [(one.key, one.error) for one in rejected] == [("", "BrokenShard")]
-    assert "a.parquet: row group 1 is broken, and its rows from 20 on can't be read" in rejected[0].reason
 
 
 # --- folders ----------------------------------------------------------------------------------------------------------
