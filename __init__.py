@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from .labelers.contract.labeler import Batch, Labeler, Modality, Resources, Weights
     from .labelers.contract.views import View
+    from .labelers.plugins.conformance import check_labeler
     from .pipeline.dataset.dataset import Dataset, open_dataset
     from .pipeline.run import run
     from .tokenizers.contract.token_spec import TokenSpec
@@ -29,43 +30,22 @@ if TYPE_CHECKING:
 __version__ = version("tokenloom")
 
 _HOMES = {
-    ".labelers.contract.instances": (
-        "InstanceSet",
-        "Mask",
-    ),
-    ".labelers.contract.kinds": (
-        "Embeddings",
-        "FeatureMap",
-        "Image",
-        "Instances",
-        "Kind",
-        "LabelError",
-        "Record",
-        "Text",
-        "Vector",
-    ),
-    ".labelers.contract.labeler": (
-        "Batch",
-        "Labeler",
-        "Modality",
-        "Resources",
-        "Weights",
-    ),
-    ".labelers.contract.views": ("View",),
-    ".pipeline.dataset.dataset": (
-        "Dataset",
-        "open_dataset",
-    ),
-    ".pipeline.run": ("run",),
-    ".tokenizers.contract.token_spec": ("TokenSpec",),
-    ".tokenizers.contract.tokenizer": ("Tokenizer",),
+    ".labelers.contract.instances": "InstanceSet Mask",
+    ".labelers.contract.kinds": "Embeddings FeatureMap Image Instances Kind LabelError Record Text Vector",
+    ".labelers.contract.labeler": "Batch Labeler Modality Resources Weights",
+    ".labelers.contract.views": "View",
+    ".labelers.plugins.conformance": "check_labeler",
+    ".pipeline.dataset.dataset": "Dataset open_dataset",
+    ".pipeline.run": "run",
+    ".tokenizers.contract.token_spec": "TokenSpec",
+    ".tokenizers.contract.tokenizer": "Tokenizer",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [  # noqa: RUF022 - by what one looks for first
     "run", "open_dataset", "Dataset", "Labeler", "Batch", "Modality", "Resources", "Weights", "View",
     "Kind", "Image", "FeatureMap", "Vector", "Instances", "Text", "Embeddings", "Record", "LabelError",
-    "InstanceSet", "Mask", "Tokenizer", "TokenSpec", "__version__",
+    "InstanceSet", "Mask", "Tokenizer", "TokenSpec", "check_labeler", "__version__",
 ]  # fmt: skip
 
 

@@ -154,6 +154,12 @@ def test_rooms_have_no_init():
     assert [source_id(path) for room in FLOORS for path in (ROOT / room).rglob("__init__.py")] == []
 
 
+def test_every_public_name_is_there():
+    import tokenloom
+
+    assert [name for name in tokenloom.__all__ if getattr(tokenloom, name, None) is None] == []
+
+
 def test_every_folder_is_installed():
     listed = (ROOT / "pyproject.toml").read_text().partition("\npackages = [")[2].partition("]")[0]
     packages = re.findall(r'"([\w.]+)"', listed)

@@ -30,8 +30,7 @@ class {class_name}(Labeler):
 TEST = """import numpy as np
 from {name} import {class_name}
 
-from tokenloom import Batch
-from tokenloom.labelers.plugins.conformance import check_labeler
+from tokenloom import Batch, check_labeler
 
 
 def test_keeps_the_labeler_contract():
