@@ -53,7 +53,9 @@ def _free_port() -> int:
 
 
 CACHE = tempfile.mkdtemp(prefix="tokenloom-cache-")
-atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+RAY = tempfile.mkdtemp(prefix="loom-ray-")  # short: sockets lie in it, whose paths are bounded
+for folder in (CACHE, RAY):
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 # Set before anything starts, so that every process of a test, Ray's workers among them, has the same environment, and
 # none of them can reach a real object store or hub with the credentials of whoever runs the tests.
@@ -67,6 +69,7 @@ os.environ.update(
     AWS_EC2_METADATA_DISABLED="true",
     HF_HUB_OFFLINE="1",
     OMP_NUM_THREADS="1",  # several processes work at once, and all shall round alike
+    RAY_TMPDIR=RAY,  # else it connects to a cluster that was started on this machine for something else
     RAY_USAGE_STATS_ENABLED="0",
     RAY_memory_monitor_refresh_ms="0",  # else it ends processes when others take the machine's memory
     RAY_worker_niceness="0",  # else others' work comes first
@@ -89,6 +92,7 @@ MARKS = {
 """What a test that uses a fixture is marked with."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks tests by the fixtures that they use, and groups them for the workers that run at the same time.
 

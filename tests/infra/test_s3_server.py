@@ -57,6 +57,12 @@ def test_every_test_has_a_prefix_of_its_own(s3_url):
     assert s3fs.S3FileSystem().find(s3_url) == []
 
 
+def test_workers_share_neither_the_server_nor_ray(s3_url, request):
+    """All tests that use them are in one group, which one worker gets (tests/conftest.py)."""
+    if hasattr(request.config, "workerinput"):
+        assert request.node.nodeid.endswith("@servers")
+
+
 needs_ceph = pytest.mark.skipif(shutil.which("radosgw") is None, reason="Ceph isn't installed")
 
 
