@@ -9,7 +9,8 @@ from typing import Any
 
 from ..tokenizers.contract.tokenizer import Tokenizer
 from .cluster.raylet import raylet_watched
-from .cluster.session import cluster_size, start_ray
+from .cluster.session import start_ray
+from .cluster.size import cluster_size
 from .corpus.corpus import UnitLimits
 from .dataset.dataset import Dataset, open_dataset
 from .dataset.layout import ATTEMPTS, MANIFEST, ledger_folder, tokenizer_folder
@@ -83,7 +84,7 @@ def execute(
 def label_units(plan: Plan, works: Sequence[Work], mode: Mode, limit: int | None = None) -> Iterator[UnitResult]:
     """Streams the units of `works`, at least `limit` samples of them, through the stages that they need."""
     recipe = plan.recipe
-    groups = stages(plan.graph, recipe, *cluster_size())
+    groups = stages(plan.graph, recipe, cluster_size())
     if mode is Mode.SAMPLE:
         wanted = plan.graph.made_for(works[0].todo, kept=False)
         groups = [replace(g, steps=tuple(s for s in g.steps if wanted & set(s.modalities))) for g in groups]

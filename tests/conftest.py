@@ -84,6 +84,7 @@ for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CONFIG_FILE", "AWS_SHARED_
 
 MARKS = {
     "ray_session": "ray",
+    "gpu_cluster": "ray",
     "s3_server": "s3",
     "chromium": "browser",
     "command_line": "process",

@@ -12,26 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+DEVICE = "TOKENLOOM_DEVICE"
+"""Names the device on which workers compute, as torch does, in place of what is found: `cpu` where Ray counts GPUs that
+shouldn't be used."""
+
 
 class EngineError(RuntimeError):
     """The run can't go on; the message is the cause as the worker saw it."""
-
-
-def cluster_size() -> tuple[int, float]:
-    """CPUs and GPUs of the cluster that RAY_ADDRESS names or that runs already, else of this machine."""
-    if "RAY_ADDRESS" not in os.environ and "ray" not in sys.modules:
-        return os.cpu_count() or 1, float(_gpus_here())
-    start_ray()
-    import ray
-
-    resources = ray.cluster_resources()
-    return int(resources.get("CPU", 1)), float(resources.get("GPU", 0))
-
-
-def _gpus_here() -> int:
-    import torch
-
-    return torch.cuda.device_count()
 
 
 def start_ray() -> None:
@@ -50,7 +37,7 @@ def start_ray() -> None:
                     include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
-                    runtime_env={"env_vars": {"PYTHONPATH": paths}},
+                    runtime_env={"env_vars": {"PYTHONPATH": paths, DEVICE: os.environ.get(DEVICE, "")}},
                 )
         except Exception as error:  # some of Ray's are of this very class
             raise EngineError(f"Ray could not be started or reached: {error}") from error

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ...tokenizers.fitting.perceptual import PERCEPTUAL
-from ..cluster.session import cluster_size, stop_ray
+from ..cluster.session import stop_ray
+from ..cluster.size import cluster_size
 from ..dataset.manifest import TokensCard
 from ..engine.estimate import Estimate, calibrate
 from ..engine.tally import Tally
@@ -56,8 +57,7 @@ def plan(
     console = Console()
     plan = make_plan(recipe, replacing)
     print_plan(console, plan)
-    cpus, gpus = cluster_size()
-    groups = stages(plan.graph, recipe, cpus, gpus)
+    groups = stages(plan.graph, recipe, cluster_size())
     _print_stages(console, groups)
     estimate = calibrate(plan, samples) if samples else None
     if estimate:
@@ -129,11 +129,12 @@ def _print_licences(console: Console, plan: Plan) -> None:
 
 
 def _print_stages(console: Console, groups: Sequence[Stage]) -> None:
-    table = _table("stage", "labelers", "CPUs", "GPUs", "workers")
+    table = _table("stage", "labelers", "CPUs", "GPUs", "memory", "workers")
     for index, stage in enumerate(groups, 1):
         names = ", ".join(step.name for step in stage.steps)
         workers = f"{stage.min_workers} to {stage.max_workers}"
-        table.add_row(str(index), names, f"{stage.num_cpus:g}", f"{stage.num_gpus:g}", workers)
+        memory = f"{stage.memory / 2**30:,.1f} GiB"
+        table.add_row(str(index), names, f"{stage.num_cpus:g}", f"{stage.num_gpus:.3g}", memory, workers)
     console.print()
     console.print(table)
 
@@ -158,7 +159,7 @@ def _print_estimate(console: Console, plan: Plan, groups: Sequence[Stage], estim
 def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in headings:
-        justify = "right" if heading in ("CPUs", "GPUs", "units done") else "left"
+        justify = "right" if heading in ("CPUs", "GPUs", "memory", "units done") else "left"
         table.add_column(heading, justify=justify, overflow="fold")
     return table
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -60,22 +60,35 @@ class Decoder:
         self._settings, self._seed = settings, seed
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
-    def chunks(self, samples: Sequence[Sample], bounds: Sequence[tuple[int, int]], wanted: Wanted) -> Iterator[Chunk]:
-        """The unit's chunks in order; while one is worked on, the next is being decoded."""
-        ahead = self._submit(samples, bounds[0], wanted) if bounds else []
+    def chunks(
+        self,
+        samples: Sequence[Sample],
+        bounds: Sequence[tuple[int, int]],
+        wanted: Wanted,
+        undecodable: Mapping[int, Failed],
+    ) -> Iterator[Chunk]:
+        """The unit's chunks in order; while one is worked on, the next is being decoded.
+
+        undecodable: samples whose images mustn't be touched, since that kills the process.
+        """
+
+        def submit(start: int, stop: int) -> list[Future[_Decoded | Failed]]:
+            return [
+                self._pool.submit(self._decode, samples[index], wanted, undecodable.get(index))
+                for index in range(start, stop)
+            ]
+
+        ahead = submit(*bounds[0]) if bounds else []
         for index, (start, stop) in enumerate(bounds):
             current = ahead
-            ahead = self._submit(samples, bounds[index + 1], wanted) if index + 1 < len(bounds) else []
+            ahead = submit(*bounds[index + 1]) if index + 1 < len(bounds) else []
             yield self._gather(start, samples[start:stop], current, wanted)
 
-    def _submit(
-        self, samples: Sequence[Sample], bounds: tuple[int, int], wanted: Wanted
-    ) -> list[Future[_Decoded | Failed]]:
-        return [self._pool.submit(self._decode, sample, wanted) for sample in samples[slice(*bounds)]]
-
-    def _decode(self, sample: Sample, wanted: Wanted) -> _Decoded | Failed:
+    def _decode(self, sample: Sample, wanted: Wanted, undecodable: Failed | None) -> _Decoded | Failed:
         if not (wanted.views or wanted.images):
             return _Decoded([], [], None)
+        if undecodable is not None:
+            return undecodable
         try:
             data = sample.image or b""
             header = read_header(data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -20,6 +20,9 @@ from .config import Mode
 from .loaded_models import LoadedModels
 from .payload import UnitPayload
 from .runner import Failed, Outcome, Poison
+
+DECODING = ""
+"""In the place of a step's name: what comes before all steps."""
 
 
 @dataclass
@@ -57,15 +60,17 @@ class ChunkLabeling:
     poison: Poison
     made: Made
 
-    def run(self, making: set[str]) -> None:
+    def run(self, making: set[str], began: Callable[[str], None]) -> None:
+        """Labels by all steps, and keeps what `making` names. began: told each step before it begins."""
         labels: dict[str, list[Outcome]] = {name: self._of_chunk(name, all_) for name, all_ in self.known.items()}
         for step in self.steps:
-            began = perf_counter()
+            began(step.name)
+            start = perf_counter()
             labels.update(self._step(step, labels))
             for name in step.modalities:
                 if name in making:
                     self._keep(name, labels[name])
-            self.made.seconds[step.name] = self.made.seconds.get(step.name, 0.0) + perf_counter() - began
+            self.made.seconds[step.name] = self.made.seconds.get(step.name, 0.0) + perf_counter() - start
 
     def _of_chunk(self, name: str, labels: list[Outcome]) -> list[Outcome]:
         per_sample = self.models.cards[name].labels_per_sample(self._views)

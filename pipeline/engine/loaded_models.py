@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+
 from ...labelers.plugins.registry import find_labeler
 from ...tokenizers.contract.tokenizer import Tokenizer
+from ..cluster.device import device_for
 from ..dataset.tokenizers import load_tokenizer
 from ..plan.steps import Step
 from ..plan.weights import localise
@@ -19,7 +22,7 @@ class LoadedModels:
         self.config = config
         self.cards = config.graph.cards
         self._store = store
-        self._device = "cuda" if config.stage.num_gpus else "cpu"
+        self._device = device_for(config.stage.num_gpus)
         self.runners: dict[str, Runner] = {}
         self._tokenizers: dict[str, Tokenizer] = {}
 
@@ -32,6 +35,16 @@ class LoadedModels:
             labeler = labeler_class(labeler_class.Params.model_validate(step.params), path)
             self.runners[step.name] = Runner(labeler, step.modalities, step.batch_size, self._device)
         return self.runners[step.name]
+
+    def unload(self) -> None:
+        """Gives up the memory of all of them, here and on the GPU; they are loaded again when they are needed."""
+        self.runners.clear()
+        self._tokenizers.clear()
+        gc.collect()
+        if self._device != "cpu":
+            import torch
+
+            torch.cuda.empty_cache()
 
     def tokenizer(self, modality: str) -> Tokenizer:
         if modality not in self._tokenizers:

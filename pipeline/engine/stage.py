@@ -10,11 +10,13 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from ..storage.store import Store
-from .attempts import SUSPICIOUS, Attempts, find_poison
+from .attempts import SUSPICIOUS, Attempts
 from .commit import UnitWriter
 from .config import Mode, StageConfig
 from .labeling import Made
 from .payload import UnitPayload
+from .probe import find_poison
+from .runner import Poison
 from .unit_labeler import UnitLabeler
 
 if TYPE_CHECKING:
@@ -48,7 +50,10 @@ class StageWorker:
         """Labels, tokenises and writes a unit. Returns the payload for the next stage, or with the results alone."""
         began = perf_counter()
         attempts = Attempts(self._store, payload.unit, self.config.stage.steps[0].name)
-        poison = find_poison(self.config, payload) if attempts.begin() >= SUSPICIOUS else {}
+        poison: Poison = {}
+        if attempts.begin() >= SUSPICIOUS:
+            self.labeler.models.unload()  # the probe needs their memory
+            poison = find_poison(self.config, payload)
         todo = [name for name in self.config.stage.modalities if name in payload.todo]
         made = self.labeler.label(payload, poison)
         self._write(payload, todo, made)

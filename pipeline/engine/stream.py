@@ -76,8 +76,10 @@ def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageCo
             StageWorker,
             fn_constructor_args=(config,),
             batch_format="pyarrow",
+            batch_size=1,  # a unit, as its block has it: Ray wants it said where GPUs are asked for
             num_cpus=stage.num_cpus,
             num_gpus=stage.num_gpus or None,
+            memory=stage.memory,
             compute=ActorPoolStrategy(
                 min_size=stage.min_workers, max_size=stage.max_workers, max_tasks_in_flight_per_actor=_AHEAD
             ),

@@ -45,7 +45,7 @@ def label_in_process(recipe: Recipe, samples: Sequence[Sample]) -> Trial:
     """The recipe's labels of `samples`. Nothing is tokenised or written."""
     began = perf_counter()
     graph = step_graph(recipe)
-    stage = Stage("here", graph.steps, 1.0, 0.0, 1, 1)
+    stage = Stage("here", graph.steps, 1.0, 0.0, 0, 1, 1)
     views = ViewSettings(**{**recipe.views.model_dump(), "count": 1})
     config = StageConfig(stage, graph, recipe.output, {}, recipe.seed, views, Mode.SAMPLE)
     labeler = UnitLabeler(config, Store(recipe.output))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from ..corpus.corpus import Sample
 from ..dataset.ledger import Failure
@@ -11,10 +11,10 @@ from ..plan.steps import Step
 from ..storage.store import Store
 from .chunks import Decoder, Wanted
 from .config import Mode, StageConfig
-from .labeling import ChunkLabeling, Made
+from .labeling import DECODING, ChunkLabeling, Made
 from .loaded_models import LoadedModels
 from .payload import UnitPayload
-from .runner import Failed, Outcome
+from .runner import Failed, Outcome, Poison
 
 
 class UnitLabeler:
@@ -35,22 +35,19 @@ class UnitLabeler:
         """The modalities that the unit lacks, and those that must be made again in passing for them."""
         return self.config.graph.made_for(payload.todo, kept=self.config.mode is not Mode.SAMPLE)
 
-    def label(self, payload: UnitPayload, poison: Mapping[tuple[int, str], Failed], last: str | None = None) -> Made:
-        """What the stage's steps, as far as the unit needs them, make of it. last: the name of the step to end with."""
+    def label(self, payload: UnitPayload, poison: Poison, began: Callable[[str], None] = lambda step: None) -> Made:
+        """What the stage's steps, as far as the unit needs them, make of it. began: told each step before it begins."""
         making, made = self.making(payload), Made()
-        steps = [step for step in self._up_to(last) if making & set(step.modalities)]
+        steps = [step for step in self.config.stage.steps if making & set(step.modalities)]
         if not steps:
             return made
         known = self._known_labels(payload, steps, making)
         wanted = Wanted(any(step.on == "view" for step in steps), any(step.on == "image" for step in steps))
-        for chunk in self._decoder.chunks(payload.samples, payload.chunks, wanted):
+        undecodable = {index: failed for (index, step), failed in poison.items() if step == DECODING}
+        for chunk in self._decoder.chunks(payload.samples, payload.chunks, wanted, undecodable):
             made.decodes += chunk.decodes
-            ChunkLabeling(self.models, payload, chunk, steps, known, poison, made).run(making)
+            ChunkLabeling(self.models, payload, chunk, steps, known, poison, made).run(making, began)
         return made
-
-    def _up_to(self, last: str | None) -> Sequence[Step]:
-        steps = self.config.stage.steps
-        return steps[: next((place for place, step in enumerate(steps, 1) if step.name == last), len(steps))]
 
     def _known_labels(self, payload: UnitPayload, steps: Sequence[Step], making: set[str]) -> dict[str, list[Outcome]]:
         """Labels that the steps need and don't make here: from earlier stages, or kept in the dataset."""

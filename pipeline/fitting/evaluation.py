@@ -15,6 +15,7 @@ from ...tokenizers.instances.unquantised import reconstruct_unquantised
 from ...tokenizers.measures.code_usage import usage_of
 from ...tokenizers.measures.reconstruction import ErrorSum
 from ...tokenizers.vq.base import TrainedTokenizer
+from ..cluster.device import chosen_device
 from ..corpus.units import Unit, spread
 from ..dataset.finished import list_finished
 from ..dataset.manifest import DatasetError, Manifest, ModalityCard, require_manifest
@@ -217,5 +218,5 @@ def _tokenizer(store: Store, modality: str, card: ModalityCard, url: str | None)
     if isinstance(tokenizer, TrainedTokenizer):
         import torch
 
-        tokenizer.use_device("cuda" if torch.cuda.is_available() else "cpu")
+        tokenizer.use_device(chosen_device() or ("cuda" if torch.cuda.is_available() else "cpu"))
     return tokenizer

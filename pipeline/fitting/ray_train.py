@@ -9,6 +9,7 @@ import time
 from threading import Thread
 from typing import Any
 
+from ..cluster.device import chosen_device
 from ..cluster.session import start_ray
 from .job import FitError, FitJob
 from .listener import FitListener
@@ -76,7 +77,7 @@ def run_fit(job: FitJob, listener: FitListener | None = None) -> dict[str, bytes
 def _train(job: FitJob, board: Any, gpus: bool, ended: list[Exception]) -> None:
     """Runs Ray Train until its end; an error goes into `ended`."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     threads = int(os.environ["OMP_NUM_THREADS"]) if os.environ.get("OMP_NUM_THREADS", "").isdigit() else None
@@ -85,6 +86,7 @@ def _train(job: FitJob, board: Any, gpus: bool, ended: list[Exception]) -> None:
             trainer = TorchTrainer(
                 train_worker,
                 train_loop_config={"job": job, "board": board, "threads": threads},
+                torch_config=TorchConfig("nccl" if gpus and not chosen_device() else "gloo"),
                 scaling_config=ScalingConfig(num_workers=job.settings.workers, use_gpu=gpus),
                 run_config=RunConfig(
                     name=f"fit-{time.time_ns()}",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...labelers.contract.kinds import kind_from
 from ...labelers.networks.hub import CheckpointError
+from ..cluster.device import chosen_device
 from .checkpoints import Checkpoints
 from .examples import Examples, gather
 from .job import FitError, FitJob
@@ -118,7 +119,8 @@ def _new_training(job: FitJob, tokenizer: TrainedTokenizer, examples: Examples) 
 
     from ...tokenizers.fitting.training import Training
 
-    context, device = ray.train.get_context(), get_device()
+    context = ray.train.get_context()
+    device = torch.device(chosen_device() or get_device())
     if device.type == "cuda":  # so that a resumed training is the same on a GPU, too
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...labelers.contract.labeler import Labeler, Modality
+from ...labelers.contract.labeler import Labeler, Modality, Resources
+from ...labelers.contract.licences import TINY
 from ...labelers.plugins.registry import find_labeler
 from ..dataset.manifest import ModalityCard, WeightsCard
 from ..storage.errors import without_credentials
@@ -33,6 +34,7 @@ class Step:
     modalities: tuple[str, ...]
     requires: tuple[str, ...]
     wants: tuple[str, ...]
+    cpus: float
     gpus: float
     memory: int
 
@@ -113,8 +115,10 @@ class _Group:
             modalities=tuple(self.names),
             requires=labeler.requires,
             wants=tuple(name for name in labeler.wants if name in recipe.modalities and name not in self.names),
+            cpus=labeler.resources.cpus,
             gpus=labeler.resources.gpus,
-            memory=labeler.resources.memory,
+            # What is declared is for real networks; tiny ones are there to try a recipe on a small machine.
+            memory=Resources().memory if self.source == TINY else labeler.resources.memory,
         )
 
 

@@ -187,7 +187,7 @@ def _worker(folder: Path, tar: Path, modalities: Mapping[str, Any], name: str) -
     plan = make_plan(recipe)
     Store(recipe.output).replace(MANIFEST, plan.manifest.to_bytes())
     step = plan.graph.step_of(name)
-    (config,) = stage_configs(plan, [Stage(name, (step,), 2.0, 0.0, 1, 1)])
+    (config,) = stage_configs(plan, [Stage(name, (step,), 2.0, 0.0, 0, 1, 1)])
     (work,) = plan.works
     (unit,) = Corpus(recipe.corpus).read(work.shard, work.start, work.stop, UnitLimits(10_000, 2**40))
     return StageWorker(config), UnitPayload.of(unit, (name,))

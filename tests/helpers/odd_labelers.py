@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel
-from tokenloom import Batch, FeatureMap, Image, Labeler, Modality, Vector
+from tokenloom import Batch, FeatureMap, Image, Labeler, Modality, Resources, Vector
 from tokenloom.labelers.contract.labeler import Weights
 
 
@@ -80,6 +80,44 @@ class Aborts(MeanColour):
     def label(self, batch: Batch):
         if "coffee" in batch.keys:
             os.abort()
+        return super().label(batch)
+
+
+class AbortsOnGpu(Aborts):
+    """Asks for a share of a GPU that doesn't divide it."""
+
+    resources = Resources(gpus=0.6)
+
+
+class DiesLoading(MeanColour):
+    """Kills its process before it has seen a sample; each process leaves a file in a folder."""
+
+    class Params(BaseModel):
+        folder: str
+
+    def load(self, device: str) -> None:
+        Path(self.params.folder, str(os.getpid())).touch()
+        os.abort()
+
+
+class Hungry(MeanColour):
+    """Has memory for two samples at once; notes what it was given, and where."""
+
+    resources = Resources(cpus=0.5, gpus=0.4)
+
+    class Params(BaseModel):
+        folder: str
+
+    def load(self, device: str) -> None:
+        self.device = device
+
+    def label(self, batch: Batch):
+        with open(Path(self.params.folder, str(os.getpid())), "a") as notes:
+            print(self.device, len(batch), file=notes)
+        if len(batch) > 2:
+            import torch
+
+            raise torch.OutOfMemoryError("CUDA out of memory, were there any")
         return super().label(batch)
 
 

@@ -52,7 +52,7 @@ def weave_here(recipe: Recipe, split: bool = False) -> list[UnitPayload]:
 def _configs(plan: Plan, split: bool) -> list[StageConfig]:
     steps = plan.graph.steps
     groups: Sequence[tuple] = [(step,) for step in steps] if split else [steps]
-    stages = [Stage("+".join(step.name for step in group), group, 1.0, 0.0, 1, 1) for group in groups]
+    stages = [Stage("+".join(step.name for step in group), group, 1.0, 0.0, 0, 1, 1) for group in groups]
     return stage_configs(plan, stages)
 
 

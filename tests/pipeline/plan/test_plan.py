@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tokenloom.labelers.plugins.registry import RegistryError
+from tokenloom.pipeline.cluster.size import ClusterSize, Node
 from tokenloom.pipeline.plan.recipe import RecipeError
 from tokenloom.pipeline.plan.stages import stages
 from tokenloom.pipeline.plan.steps import step_graph
@@ -48,19 +49,19 @@ def test_what_is_stale_and_what_is_made_in_passing():
 def test_stages_fuse_on_a_laptop_and_split_where_asked():
     modalities = {"mean_colour": odd("MeanColour"), "doubled": odd("Doubled"), "canny_edge": {}}
     made = recipe("photos", "out", modalities)
-    (stage,) = stages(step_graph(made), made, cpus=2, gpus=0)
+    (stage,) = stages(step_graph(made), made, ClusterSize((Node(2),)))
     assert (stage.modalities, stage.max_workers) == (("mean_colour", "doubled", "canny_edge"), 2)
     wish = {"stages": [{"modalities": ["mean_colour"], "num_cpus": 2, "max_workers": 3}]}
     made = recipe("photos", "out", modalities, resources=wish)
-    names = [[step.name for step in stage.steps] for stage in stages(step_graph(made), made, cpus=8, gpus=0)]
+    names = [[step.name for step in stage.steps] for stage in stages(step_graph(made), made, ClusterSize((Node(8),)))]
     assert names == [["mean_colour"], ["canny_edge"], ["doubled"]]
-    assert sum(stage.num_cpus for stage in stages(step_graph(made), made, cpus=2, gpus=0)) <= 2
+    assert sum(stage.num_cpus for stage in stages(step_graph(made), made, ClusterSize((Node(2),)))) <= 2
     wishes = [{"modalities": [name], "num_gpus": 0.75} for name in ("mean_colour", "canny_edge")]
     made = recipe("photos", "out", modalities, resources={"stages": wishes})
-    assert [stage.num_gpus for stage in stages(step_graph(made), made, cpus=8, gpus=1)] == [0.5, 0.5, 0.0]
+    assert [stage.num_gpus for stage in stages(step_graph(made), made, ClusterSize((Node(8, 1),)))] == [0.5, 0.5, 0.0]
     made = recipe("photos", "out", modalities, resources={"stages": [{"modalities": ["depth"]}]})
     with pytest.raises(RecipeError, match="depth"):
-        stages(step_graph(made), made, cpus=8, gpus=0)
+        stages(step_graph(made), made, ClusterSize((Node(8),)))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,85 @@
+"""Clusters that claim GPUs, which Ray takes on trust: what only happens where there are some, computed on CPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from weaving import digests, odd, recipe
+
+HELPERS = Path(__file__).parents[2] / "helpers"
+SPECIALISTS = ("depth", "dinov2", "dinov2_global", "foreground", "det", "metadata", "caption", "rgb")
+TINY = {"weights": "tiny", "fit": {"units": 2}, "units": {"samples": 3}, "views": {"size": 56}}
+ONE = {"resources": {"workers": 1}}
+
+
+@pytest.fixture(scope="module")
+def gpu_cluster(tmp_path_factory) -> Iterator[str]:
+    """Two nodes, each with a GPU by its own word; the cluster's address."""
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 120 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    cluster.add_node(**node)
+    yield cluster.address
+    cluster.shutdown()
+
+
+def run(command_line, made, code: int = 0, **environment: str) -> str:
+    """`tokenloom run` on a recipe, which must end with that code: what it printed of errors."""
+    path = command_line.folder / f"{Path(made.output).name}.json"  # which is YAML, too
+    path.write_text(made.model_dump_json(exclude_unset=True))
+    # "local": a Ray of its own, beside the cluster that runs on this machine, too.
+    environment = {"TOKENLOOM_DEVICE": "cpu", "PYTHONPATH": str(HELPERS), "RAY_ADDRESS": "local", **environment}
+    return command_line.end(command_line.start("run", path, **environment), code)[1]
+
+
+def test_specialists_on_gpus_leave_the_same_bytes(gpu_cluster, command_line, corpus_folder, tmp_path):
+    """A pool for each heavy labeler, with a share of a GPU, beside one fused stage on CPUs."""
+    modalities = {name: {"keep": "both"} if name in ("depth", "dinov2") else {} for name in SPECIALISTS}
+    run(command_line, recipe(corpus_folder, tmp_path / "with", modalities, **TINY), RAY_ADDRESS=gpu_cluster)
+    run(command_line, recipe(corpus_folder, tmp_path / "without", modalities, **TINY, **ONE))
+    assert digests(tmp_path / "with") == digests(tmp_path / "without")
+
+
+def test_a_deadly_sample_is_found_on_the_gpu_of_its_stage(gpu_cluster, command_line, corpus_folder, tmp_path):
+    modalities = {"mean_colour": odd("AbortsOnGpu"), "canny_edge": {"keep": "labels"}}
+    run(command_line, recipe(corpus_folder, tmp_path / "out", modalities), RAY_ADDRESS=gpu_cluster)
+    (ledger,) = (tmp_path / "out/quarantine/mean_colour").iterdir()
+    (line,) = ledger.read_text().splitlines()
+    assert '"key": "coffee"' in line
+    assert "killed its process: SIGABRT" in line
+
+
+def test_a_batch_too_large_for_the_gpu_is_halved(gpu_cluster, command_line, corpus_folder, tmp_path):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    hungry = odd("Hungry", params={"folder": str(notes)})
+    run(command_line, recipe(corpus_folder, tmp_path / "out", {"mean_colour": hungry}), RAY_ADDRESS=gpu_cluster)
+    (written,) = notes.iterdir()
+    # 32 at once are tried first, of which there are six; halved until two fit, and no more than two from then on.
+    assert written.read_text().splitlines() == ["cpu 6", "cpu 6", "cpu 6", "cpu 4", "cpu 2", "cpu 2", "cpu 2"]
+
+
+def test_a_gpu_that_torch_cannot_use_is_an_error(gpu_cluster, command_line, corpus_folder, tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    made = recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("AbortsOnGpu")})
+    errors = run(command_line, made, code=1, RAY_ADDRESS=gpu_cluster, TOKENLOOM_DEVICE="")
+    assert "Ray gave this worker a GPU" in errors
+    assert "TOKENLOOM_DEVICE=cpu" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_labeler_that_dies_while_it_is_loaded_is_named(command_line, corpus_folder, tmp_path):
+    graves = tmp_path / "graves"
+    graves.mkdir()
+    deadly = odd("DiesLoading", params={"folder": str(graves)})
+    errors = run(command_line, recipe(corpus_folder, tmp_path / "out", {"mean_colour": deadly}, **ONE), code=1)
+    assert "the labeler of mean_colour kills its process while it is loaded: SIGABRT" in errors
+    assert "Traceback" not in errors
+    assert len(list(graves.iterdir())) == 5  # three attempts at the unit, then two by the probe
+    assert not (tmp_path / "out/quarantine").exists()
