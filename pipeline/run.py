@@ -78,6 +78,7 @@ def execute(
                 listener.labelled(tally)
                 tally.check(recipe.max_failures)
     _finish(plan, store)
+    tally.check(recipe.max_failures, ended=True)
     return tally
 
 

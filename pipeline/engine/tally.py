@@ -8,7 +8,7 @@ from ..dataset.manifest import ModalityCard
 from .stream import UnitResult
 
 _SOON = 100
-"""Labels that must have come back before the share of failures is judged."""
+"""Labels that must have come back before the share of failures is judged, while a run goes on."""
 
 
 class TooManyFailuresError(RuntimeError):
@@ -39,12 +39,17 @@ class Tally:
             self.rows[name] = self.rows.get(name, 0) + rows
             self.failed[name] = self.failed.get(name, 0) + failed
 
-    def check(self, most: float) -> None:
-        """Raises TooManyFailuresError when more than the share `most` of the labels failed."""
-        rows, failed = sum(self.rows.values()), sum(self.failed.values())
-        if rows >= _SOON and failed > most * rows:
-            worst = max(self.failed, key=lambda name: self.failed[name])
-            raise TooManyFailuresError(
-                f"{failed} of {rows} labels failed, more than max_failures = {most:g} allows, most of them "
-                f"{worst}; for the reasons see `tokenloom quarantine {self.output}`"
-            )
+    def check(self, most: float, ended: bool = False) -> None:
+        """Raises TooManyFailuresError when more than the share `most` of the labels failed. ended: the run has.
+
+        A sample that the corpus reader refused is one that failed in every modality.
+        """
+        refused = self.rejected * len(self.rows)
+        rows, failed = sum(self.rows.values()) + refused, sum(self.failed.values()) + refused
+        if failed <= most * rows or (rows < _SOON and not ended):
+            return
+        counts = {**self.failed, "samples refused by the corpus reader": refused}
+        raise TooManyFailuresError(
+            f"{failed} of {rows} labels failed, more than max_failures = {most:g} allows, most of them "
+            f"{max(counts, key=lambda name: counts[name])}; for the reasons see `tokenloom quarantine {self.output}`"
+        )
