@@ -103,7 +103,7 @@ def _works(reader: ColumnReader, shards: Mapping[str, Shard], modalities: Sequen
         for entry in reader.store.list(ledger_folder(name)):
             unit = Unit.parse(entry.name.removesuffix(f".{LEDGER}"))
             if unit is not None:
-                todo[unit][name] = {failure.key for failure in reader.failures(unit, name)}
+                todo[unit][name] = {failure.key for failure in reader.ledger(unit, name)}
     works = []
     for unit, failed in sorted(todo.items()):
         if unit.shard not in shards:

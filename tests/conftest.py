@@ -80,6 +80,18 @@ for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CONFIG_FILE", "AWS_SHARED_
     os.environ.pop(name, None)
 
 
+@pytest.fixture(autouse=True)
+def no_ray_without_a_fixture(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that starts Ray by itself wouldn't be marked, and would start a second one beside the tests' own."""
+    ray = sys.modules.get("ray")
+    before = ray is not None and ray.is_initialized()
+    yield
+    ray = sys.modules.get("ray")
+    if not before and ray is not None and ray.is_initialized() and not request.node.get_closest_marker("ray"):
+        ray.shutdown()
+        pytest.fail("it started Ray: ask for the fixture ray_session", pytrace=False)
+
+
 # --- which tests need what --------------------------------------------------------------------------------------------
 
 MARKS = {

@@ -33,6 +33,9 @@ WINGS = {  # of each room, floor by floor, lowest first; ".": the files that lie
 }
 HEAVY = ("cv2", "datasets", "onnxruntime", "pyarrow", "ray", "rapidocr", "scipy", "skimage", "torch", "transformers")
 MAX_LINES = 400
+PLUGINS = "labelers/plugins/registry.py"
+"""Imports modules by the names that users give."""
+
 COMMAND_LINE = ROOT / "tests" / "command_line.txt"
 
 SOURCES = [ROOT / "__init__.py", *(path for room in FLOORS for path in sorted((ROOT / room).rglob("*.py")))]
@@ -76,12 +79,12 @@ def files_imported(path: Path, level: int, module: str, names: tuple[str, ...] =
 
 def wing_of(file: Path) -> tuple[int, int, str]:
     """The floors of a file's room and of its wing, and the wing. KeyError for a place that WINGS doesn't list."""
-    room, name = file.parts[0], file.parts[1]
-    places = [(floor, wing) for floor, wings in enumerate(WINGS[room]) for wing in wings]
+    room, name = file.parts[0], file.parts[-1] if len(file.parts) == 1 else file.parts[1]
+    places = [(floor, wing) for floor, wings in enumerate(WINGS.get(room, ())) for wing in wings]
     for floor, wing in places:
         if wing == name or (wing == "." and len(file.parts) == 2):
             return FLOORS.index(room), floor, f"{room}/{wing}"
-    raise KeyError(f"{file} is in no wing: name its folder in WINGS")
+    raise KeyError(f"{file} is in no wing: rooms import no other place, and a new folder is named in WINGS")
 
 
 def may_import(importer: Path, imported: Path) -> bool:
@@ -103,6 +106,18 @@ def arrows() -> dict[Path, set[Path]]:
                 names = tuple(alias.name for alias in node.names)
                 reached |= files_imported(path, node.level, node.module or "", names)
     return found
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if room_of(path)], ids=source_id)
+def test_a_file_is_in_a_wing_and_imports_nothing_by_name(path):
+    wing_of(path.relative_to(ROOT))
+    named = {getattr(node.func, "attr", getattr(node.func, "id", "")) for node in calls(path)}
+    if source_id(path) != PLUGINS:
+        assert not named & {"import_module", "__import__"}
+
+
+def calls(path: Path) -> Iterator[ast.Call]:
+    return (node for node in ast.walk(ast.parse(path.read_text(), str(path))) if isinstance(node, ast.Call))
 
 
 def test_no_import_runs_up():
@@ -318,10 +333,18 @@ def described(name: str, command: Any) -> Iterator[str]:
         names = " ".join([*option.opts, *option.secondary_opts]) if option.param_type_name == "option" else ""
         default = f" [{option.default}]" if option.default else ""
         metavar = option.metavar or option.name.upper()
-        words = f"{names} {metavar}".strip() if not getattr(option, "is_flag", False) else names
-        yield f"    {words}{default}: {' '.join((option.help or '').split())}"
+        words = f"{names} {metavar} ({type_of(option)})".strip() if not getattr(option, "is_flag", False) else names
+        marks = [mark for mark in ("required", "multiple", "hidden") if getattr(option, mark, False)]
+        yield f"    {', '.join([words, *marks])}{default}: {' '.join((option.help or '').split())}"
     for child, one in getattr(command, "commands", {}).items():
         yield from described(f"{name} {child}", one)
+
+
+def type_of(option: Any) -> str:
+    """What an argument or option takes, with the bounds of a number."""
+    annotation = option.type_descriptor.annotation
+    bounds = [f"{name} {bound}" for name in ("min", "max") if (bound := getattr(option, name, None)) is not None]
+    return ", ".join([getattr(annotation, "__name__", str(annotation)), *bounds])
 
 
 def test_the_command_line_is_as_it_was_written_down():

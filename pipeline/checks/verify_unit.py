@@ -125,7 +125,8 @@ def _contents(read: _Read, card: ModalityCard, carried: str, deep: bool) -> Iter
         what = "its rows aren't those that it was sealed with: reordered or edited"
         yield Fault("contradiction", read.path, what, MAKE_ANEW)
     elif shard.rows != RowKeys.of(read.keys, read.per_sample):
-        what = f"its rows aren't the {read.per_sample} views of each sample"
+        rows = f"the {read.per_sample} views of each sample" if read.per_sample > 1 else "one for each sample"
+        what = f"its rows aren't {rows}"
         yield Fault("contradiction", read.path, what, MAKE_ANEW)
     elif isinstance(shard, TokenShard):
         yield from _token_faults(read.path, shard, card)

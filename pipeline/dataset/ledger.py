@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -30,6 +31,11 @@ def write_ledger(failures: Iterable[Failure]) -> bytes:
     """A ledger's bytes; none where nothing failed."""
     lines = (json.dumps(asdict(failure), ensure_ascii=False) for failure in failures)
     return b"".join(line.encode("utf-8", "backslashreplace") + b"\n" for line in lines)
+
+
+def digest_of(ledger: bytes) -> str:
+    """The SHA-256 by which shards refer to their ledger; "" where nothing failed."""
+    return hashlib.sha256(ledger).hexdigest() if ledger else ""
 
 
 def read_ledger(data: bytes) -> Iterator[Failure]:

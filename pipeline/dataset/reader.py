@@ -9,14 +9,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..corpus.units import Unit
 from ..storage.read_ahead import in_order
 from ..storage.store import Store
 from .finished import list_finished
 from .layout import label_path, ledger_path, token_path
-from .ledger import BrokenLedgerError, Failure, read_ledger
+from .ledger import BrokenLedgerError, Failure, digest_of, read_ledger
 from .manifest import DatasetError, Manifest, ModalityCard
 from .shards import BrokenShardError, ShardMeta, read_labels, read_token_table, token_arrays
 
@@ -80,7 +78,7 @@ class ColumnReader:
             shard = read_labels(self.store.read(path))
         except BrokenShardError as error:
             raise self._broken(path, error) from None
-        self._check(path, unit, modality, shard.meta, np.array(shard.rows.views, int), per_sample)
+        self._check(path, unit, modality, shard.meta, shard.rows.views, per_sample)
         return Column(path, shard.meta, shard.rows.keys[::per_sample], per_sample, shard.labels)
 
     def keys(self, unit: Unit, modality: str) -> list[str]:
@@ -92,13 +90,27 @@ class ColumnReader:
         with pq.ParquetFile(self.store.open(token_path(modality, unit))) as file:
             return file.read(columns=["key"])["key"].to_pylist()[:: self.views]
 
-    def failures(self, unit: Unit, modality: str) -> list[Failure]:
-        """What the quarantine lists of a modality, or of `corpus`, in a unit; [] where there is no ledger."""
-        path = ledger_path(modality, unit)
-        try:
-            return list(read_ledger(self.store.read(path)))
-        except FileNotFoundError:
+    def failures(self, unit: Unit, column: Column) -> list[Failure]:
+        """Why values of a column are missing: the lines of the ledger that its shard refers to, and of no other."""
+        if not column.meta.ledger:
             return []
+        path = ledger_path(column.meta.modality, unit)
+        try:
+            data = self.store.read(path)
+        except FileNotFoundError:
+            raise self._broken(path, f"it is missing, and {column.path} refers to it") from None
+        if digest_of(data) != column.meta.ledger:
+            raise self._broken(path, f"its bytes aren't those that {column.path} refers to")
+        return self._lines(path, data)
+
+    def ledger(self, unit: Unit, modality: str) -> list[Failure]:
+        """What the quarantine lists of a modality, or of `corpus`, in a unit, whatever the shards say."""
+        path = ledger_path(modality, unit)
+        return self._lines(path, self.store.read(path))
+
+    def _lines(self, path: str, data: bytes) -> list[Failure]:
+        try:
+            return list(read_ledger(data))
         except BrokenLedgerError as error:
             raise self._broken(path, error) from None
 
@@ -108,10 +120,10 @@ class ColumnReader:
             meta, table = read_token_table(self.store.read(path))
         except BrokenShardError as error:
             raise self._broken(path, error) from None
-        self._check(path, unit, modality, meta, table["view"].to_numpy(), self.views)
+        self._check(path, unit, modality, meta, table["view"].to_pylist(), self.views)
         return meta, table
 
-    def _check(self, path: str, unit: Unit, modality: str, meta: ShardMeta, views: np.ndarray, per_sample: int) -> None:
+    def _check(self, path: str, unit: Unit, modality: str, meta: ShardMeta, views: list[int], per_sample: int) -> None:
         """Whether a shard is what its name and its card say. views: of its rows."""
         where = f"{self.store.url}/{path}"
         if (meta.unit, meta.modality, meta.fingerprint) != (unit.name, modality, self.cards[modality].fingerprint):
@@ -119,10 +131,11 @@ class ColumnReader:
                 f"{where}: holds {meta.modality} of {meta.unit}, made by {meta.fingerprint[:12]}: not what its name "
                 f"and dataset.json say"
             )
-        if len(views) % per_sample or not np.array_equal(views, np.arange(len(views)) % per_sample):
-            raise DatasetError(f"{where}: its rows aren't {per_sample} views of each sample")
+        if views != list(range(per_sample)) * (len(views) // per_sample):
+            rows = f"{per_sample} views of each sample" if per_sample > 1 else "one for each sample"
+            raise DatasetError(f"{where}: its rows aren't {rows}")
 
-    def _broken(self, path: str, error: Exception) -> DatasetError:
+    def _broken(self, path: str, error: Exception | str) -> DatasetError:
         return DatasetError(f"{self.store.url}/{path}: {error}; `tokenloom verify` tells what else is broken")
 
 

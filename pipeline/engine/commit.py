@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -11,7 +10,7 @@ from ...tokenizers.contract.token_spec import TokenSpec
 from ..corpus.samples import Rejection
 from ..corpus.units import Unit
 from ..dataset.layout import CORPUS, label_path, ledger_path, sample_path, token_path
-from ..dataset.ledger import Failure, write_ledger
+from ..dataset.ledger import Failure, digest_of, write_ledger
 from ..dataset.manifest import ModalityCard
 from ..dataset.reader import Column, ColumnReader
 from ..dataset.shards import RowKeys, ShardMeta, write_labels, write_tokens
@@ -36,7 +35,7 @@ class UnitWriter:
         data = write_ledger(failures)
         if data:
             self.store.create(ledger_path(CORPUS, self.unit), data)
-        return _digest(data)
+        return digest_of(data)
 
     def commit(self, name: str, card: ModalityCard, result: Result, rejected: str = "") -> None:
         """Writes the ledger, then the shards: labels, and last the tokens, by which the unit is known to be done.
@@ -46,7 +45,7 @@ class UnitWriter:
         ledger = write_ledger(result.failures)
         if ledger:
             self.store.create(ledger_path(name, self.unit), ledger)
-        meta = ShardMeta(self.unit.name, name, card.fingerprint, _digest(ledger), rejected)
+        meta = ShardMeta(self.unit.name, name, card.fingerprint, digest_of(ledger), rejected)
         if card.keeps_labels:
             rows = RowKeys.of(self.keys, card.labels_per_sample(self.views))
             data = write_labels(rows, result.labels, card.label_kind.extension, meta)
@@ -71,12 +70,12 @@ class UnitWriter:
         if card.keeps_labels:
             old = reader.labels(self.unit, name)
             rows, labels = RowKeys.of(old.keys, old.per_sample), self._filled(old, result.labels)
-            meta = replace(old.meta, ledger=_digest(ledger))
+            meta = replace(old.meta, ledger=digest_of(ledger))
             self.store.replace(old.path, write_labels(rows, labels, card.label_kind.extension, meta))
         if card.keeps_tokens:
             old = reader.tokens(self.unit, name)
             rows, tokens = RowKeys.of(old.keys, old.per_sample), self._filled(old, result.tokens)
-            meta = replace(old.meta, ledger=_digest(ledger))
+            meta = replace(old.meta, ledger=digest_of(ledger))
             self.store.replace(old.path, write_tokens(rows, tokens, _spec(card), meta))
         if ledger:
             self.store.replace(ledger_path(name, self.unit), ledger)
@@ -92,11 +91,6 @@ class UnitWriter:
         }
         places = [(key, view) for key in old.keys for view in range(old.per_sample)]
         return [found.get(place) if value is None else value for place, value in zip(places, old.values, strict=True)]
-
-
-def _digest(ledger: bytes) -> str:
-    """The SHA-256 by which shards refer to their ledger; "" where there is none."""
-    return hashlib.sha256(ledger).hexdigest() if ledger else ""
 
 
 def _spec(card: ModalityCard) -> TokenSpec:

@@ -159,7 +159,7 @@ class ChunkLabeling:
             if not kind.spatial or label is None or isinstance(label, Failed):
                 rows += [label] * self._views
             else:
-                rows += [_seen_by(kind, view, label, on) for view in self.chunk.views[index]]
+                rows += [_seen_by(kind, self.chunk.views[index][view], label, on) for view in range(self._views)]
         return rows
 
     def _keep(self, name: str, outcomes: list[Outcome]) -> None:

@@ -75,7 +75,7 @@ class UnitLabeler:
         places = {key: place for place, key in enumerate(column.keys)}
         samples = [places[sample.key] for sample in payload.samples]
         labels = [column.value(sample, view) for sample in samples for view in range(column.per_sample)]
-        return labels, self._reader.failures(payload.unit, name) if column.meta.ledger else []
+        return labels, self._reader.failures(payload.unit, column)
 
 
 def _item_rows(samples: Sequence[Sample], per_sample: int) -> list[tuple[str, int | None]]:

@@ -12,7 +12,7 @@ from ..corpus.units import Unit
 from ..dataset.layout import CORPUS
 from ..dataset.ledger import Failure
 from ..dataset.manifest import DatasetError, Manifest
-from ..dataset.reader import ColumnReader
+from ..dataset.reader import Column, ColumnReader
 from ..storage.store import Store
 
 
@@ -52,7 +52,7 @@ class ContentReader:
         try:
             tokens = self._columns.tokens(unit, name) if card.keeps_tokens else None
             encoded = self._columns.labels(unit, name) if card.keeps_labels and labels else None
-            failures = self._columns.failures(unit, name)
+            failures = self._failures(unit, encoded or tokens)
         except (DatasetError, FileNotFoundError) as error:
             return Content(problem=str(error))
         return Content(
@@ -64,4 +64,14 @@ class ContentReader:
 
     def rejections(self, unit: Unit) -> list[Failure]:
         """What the corpus reader refused in this unit."""
-        return self._columns.failures(unit, CORPUS)
+        try:
+            return self._columns.ledger(unit, CORPUS)
+        except (DatasetError, FileNotFoundError):  # which `verify` tells apart
+            return []
+
+    def _failures(self, unit: Unit, column: Column | None) -> list[Failure]:
+        """Why values are missing, as far as the quarantine can be read: what is there can be shown without."""
+        try:
+            return self._columns.failures(unit, column) if column else []
+        except DatasetError:
+            return []

@@ -1,7 +1,8 @@
-"""A labeler whose module, once it is imported, has the decoder kill its process over the sample `coffee`."""
+"""A labeler whose module has the decoder of a child process, such as the probe's, kill it over the sample `coffee`."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 
 from odd_labelers import MeanColour
@@ -17,7 +18,8 @@ def _deadly(self, sample, wanted, undecodable):
     return _decode(self, sample, wanted, undecodable)
 
 
-chunks.Decoder._decode = _deadly  # type: ignore[method-assign]
+if multiprocessing.parent_process() is not None:
+    chunks.Decoder._decode = _deadly  # type: ignore[method-assign]
 
 
 class DiesDecoding(MeanColour):

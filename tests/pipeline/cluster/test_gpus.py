@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,16 +19,36 @@ TINY = {"weights": "tiny", "fit": {"units": 2}, "units": {"samples": 3}, "views"
 ONE = {"resources": {"workers": 1}}
 
 
-@pytest.fixture(scope="module")
-def gpu_cluster(tmp_path_factory) -> Iterator[str]:
-    """Two nodes, each with a GPU by its own word; the cluster's address."""
-    from ray.cluster_utils import Cluster
+# Two nodes, each with a GPU by its own word. Ends when its standard input does, however pytest ends.
+_CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+node = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 120 * 2**20}
+cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+cluster.add_node(**node)
+print("address", cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
 
-    node = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 120 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    cluster.add_node(**node)
-    yield cluster.address
-    cluster.shutdown()
+
+@pytest.fixture(scope="module")
+def gpu_cluster() -> Iterator[str]:
+    """The address of a cluster that claims GPUs, in processes and a folder of its own."""
+    folder = tempfile.mkdtemp(prefix="loom-gpu-")  # short: sockets lie in it, whose paths are bounded
+    command = [sys.executable, "-c", _CLUSTER]
+    environment = {**os.environ, "RAY_TMPDIR": folder, "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1"}
+    cluster = subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert cluster.stdin is not None
+    assert cluster.stdout is not None
+    try:
+        yield next(line.split()[1] for line in cluster.stdout if line.startswith("address "))
+    finally:
+        cluster.stdin.close()
+        cluster.wait(timeout=120)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def run(command_line, made, code: int = 0, **environment: str) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
+from tokenloom.pipeline.dataset.manifest import DatasetError
 from weaving import digests, failures_of, labels_of, missing, odd, recipe, weave_here
 
 KEYS = ["astronaut", "chelsea", "china", "coffee", "flower", "rocket"]
@@ -95,6 +97,15 @@ def test_an_added_modality_reads_kept_labels_instead_of_images(corpus_folder, tm
     (payload,) = weave_here(both)
     assert payload.decodes == 0
     assert list(payload.done) == ["doubled"]
+
+
+def test_a_lost_ledger_of_kept_labels_is_no_missing_label(corpus_folder, tmp_path):
+    """Without it nobody knows that a label failed, and what hangs on it would be null for ever."""
+    weave_here(recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("Raises")}))
+    shutil.rmtree(tmp_path / "out" / "quarantine")
+    both = recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("Raises"), "doubled": odd("Doubled")})
+    with pytest.raises(DatasetError, match=r"quarantine/mean_colour/.*\.jsonl: it is missing"):
+        weave_here(both)
 
 
 def test_eight_light_labelers_cost_one_decode(corpus_folder, tmp_path):
