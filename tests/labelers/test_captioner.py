@@ -111,6 +111,7 @@ def test_prompts(checkpoints, images):
         captioner(checkpoints["florence"], prompt="<OCR>")
 
 
+@pytest.mark.slow
 def test_a_caption_does_not_depend_on_what_else_is_in_the_batch(checkpoint, images):
     labeler = captioner(checkpoint)
     together = captions(labeler, images)

@@ -85,6 +85,7 @@ def assert_equal(label, expected, image):
     np.testing.assert_allclose(label.boxes * [width, height, width, height], pixels, atol=1e-3 * max(height, width))
 
 
+@pytest.mark.slow
 def test_equals_transformers_own_processor_and_model_on_photographs(weights, images, labels):
     for image, label in zip(images, labels, strict=True):
         assert_equal(label, reference(weights, image, 0.6), image)

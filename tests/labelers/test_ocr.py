@@ -26,6 +26,7 @@ def sign(text, width=640, height=200, at=(60, 80), size=48):
     return np.asarray(picture)
 
 
+@pytest.mark.slow
 def test_reads_a_photographed_page_line_by_line(labeler, page, batch_of):
     (lines,) = labeler.label(batch_of([page]))["ocr"]
     assert lines.texts[0] == "Region-based segmentation"

@@ -215,6 +215,7 @@ def sam2_masks_one_by_one(weights, image, params):
     return [kept[place] for place in order]
 
 
+@pytest.mark.slow
 def test_sam2_equals_transformers_one_prompt_at_a_time(sam2_weights, pictures, batch_of):
     params = {"points_per_side": 4, "pred_iou_thresh": 0.3, "stability_score_thresh": 0.3, "box_nms_thresh": 1.0}
     labeler = loaded(sam2_weights, **params)
@@ -253,6 +254,7 @@ def test_boxes_are_the_masks(labels):
             np.testing.assert_allclose(box, np.divide(sides, [mask.width, mask.height] * 2), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_label_does_not_depend_on_its_batch(labeler, labels, pictures, batch_of):
     for name, image in pictures.items():
         assert labeler.label(batch_of([image]))["sam_instance"][0] == labels[name]

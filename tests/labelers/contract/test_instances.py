@@ -55,6 +55,7 @@ def test_masks_round_trip(mask: np.ndarray):
 # --- writing down ---
 
 
+@pytest.mark.slow
 @given(instance_sets())
 def test_json_round_trip_is_exact(instances: InstanceSet):
     back = InstanceSet.from_json(json.loads(json.dumps(instances.to_json())))
@@ -149,6 +150,7 @@ def test_problems_with_promised_parts(change: dict, promise: dict, message: str)
 # --- views ---
 
 
+@pytest.mark.slow
 @given(instance_sets())
 def test_the_whole_square_image_changes_nothing(instances: InstanceSet):
     assert instances.crop(whole(77, 12)) == instances
@@ -164,6 +166,7 @@ def test_mirrored_twice_is_the_same(instances: InstanceSet):
     assert replace(twice, boxes=instances.boxes) == instances
 
 
+@pytest.mark.slow
 @given(instance_sets(), st.integers(1, 300), st.integers(1, 300), st.integers(0, 3), st.text(max_size=3))
 def test_cropped_instances_have_no_problem(instances: InstanceSet, height: int, width: int, index: int, key: str):
     view = cut_view(0, key, index, height, width, ViewSettings(size=12, min_scale=0.1))
@@ -179,6 +182,7 @@ def filled(box: np.ndarray, height: int, width: int) -> np.ndarray:
     return (x >= box[0]) & (x < box[2]) & (y >= box[1]) & (y < box[3])
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(*[st.integers(0, 16)] * 4), min_size=1, max_size=4),
     st.tuples(st.integers(0, 15), st.integers(0, 15), st.integers(1, 16), st.integers(1, 16)),

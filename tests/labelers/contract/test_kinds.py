@@ -153,6 +153,7 @@ def test_records_keep_the_order_of_their_fields():
     assert Record(("b", "a")).encode({"a": 1, "b": 2}) == b'{"b":2,"a":1}'
 
 
+@pytest.mark.slow
 @given(hnp.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 5)), elements=st.floats(-9, 9, width=32)))
 def test_float_maps_round_trip(label: np.ndarray):
     kind = Image(channels=1, dtype="float32", content="intensity")

@@ -55,6 +55,7 @@ def restored_by_components(images: torch.Tensor, patch: int, number: int) -> np.
     return back.transpose(0, 3, 1, 4, 2, 5).reshape(images.shape)
 
 
+@pytest.mark.slow
 def test_without_codes_the_network_restores_what_pca_does():
     images = waves()
     restored = started().reconstruct_unquantised(images)

@@ -24,6 +24,7 @@ def softplus(x: np.ndarray) -> np.ndarray:
     return np.logaddexp(0, x)
 
 
+@pytest.mark.slow
 @given(numbers, numbers)
 def test_errors_of_numbers(prediction, target):
     apart = np.abs(prediction.astype(float) - target)

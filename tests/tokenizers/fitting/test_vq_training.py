@@ -69,6 +69,7 @@ def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor])
 # --- what comes out ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_it_learns(config):
     one = training(config, SETTINGS.model_copy(update={"steps": 60}))
@@ -141,6 +142,7 @@ def test_only_the_weights_of_layers_decay():
 # --- going on after a stop --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("stop", [0, 1, 10])
 def test_it_goes_on_bit_by_bit_the_same(config, stop):

@@ -196,6 +196,7 @@ def test_vectors():
 # --- classes ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(arrays(np.uint8, (5, 6), elements=st.integers(0, 4)), arrays(np.uint8, (5, 6), elements=st.integers(0, 4)))
 def test_classes_are_counted_as_in_scikit_learns_confusion_matrix(label, decoded):
     """Id 4 is void: not counted in the label, wrong in the reconstruction."""

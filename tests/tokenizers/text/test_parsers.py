@@ -239,6 +239,7 @@ def bias(bins: Any, low: float, high: float) -> float:
     return float(np.mean([bins.value(bins.bin(value)) - value for value in values.tolist()])) / (high - low)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METADATA)
 def test_metadata_bins_have_no_bias(name):
     match METADATA[name]:

@@ -64,6 +64,7 @@ CASES: dict[str, tuple[Kind, dict[str, Any], tuple[str, int, tuple[int, int] | N
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_labels_become_tokens_and_come_back(name):
     kind, params, (form, length, grid) = CASES[name]
