@@ -22,6 +22,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from captions import CAPTIONS
 
 # How long examples take says more about what else the machine does than about the code.
 hypothesis.settings.register_profile(
@@ -31,15 +32,6 @@ hypothesis.settings.load_profile("tokenloom")
 
 ROOT = Path(__file__).resolve().parent.parent
 BUCKET = "tokenloom-tests"
-
-CAPTIONS = {
-    "astronaut": "An astronaut in an orange suit smiles in front of a flag and a model of the Space Shuttle.",
-    "chelsea": "A tabby cat looks past the camera.",
-    "china": "A temple with a curved roof stands behind trees.",
-    "coffee": "A cup of espresso on a saucer with a spoon, on a wooden table.",
-    "flower": "A pink dahlia in front of dark leaves.",
-    "rocket": "A rocket lifts off at night among lightning towers.",
-}
 
 
 def _free_port() -> int:

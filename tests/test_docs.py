@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from conftest import CAPTIONS
+from captions import CAPTIONS
 from pages import (
     PAGES,
     PROGRAMS,
@@ -330,10 +330,7 @@ def lacking(command: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_what_takes_long_is_there_with_its_options(page):
     found = {command: lacking(command) for command in commands(page) if not is_run(command)}
-    found = {command: words for command, words in found.items() if words}
-    if found == {"infra/dev test --fast": ["--fast"]}:
-        pytest.xfail("infra/dev doesn't know --fast yet")
-    assert found == {}
+    assert {command: words for command, words in found.items() if words} == {}
 
 
 def test_commands_of_contributing_exist():

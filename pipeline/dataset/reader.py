@@ -82,13 +82,16 @@ class ColumnReader:
         return Column(path, shard.meta, shard.rows.keys[::per_sample], per_sample, shard.labels)
 
     def keys(self, unit: Unit, modality: str) -> list[str]:
-        """The keys of the unit's samples, read from the key column alone where the modality keeps tokens."""
+        """The keys of the unit's samples, read from the key and view columns alone where the modality keeps tokens."""
         if not self.cards[modality].keeps_tokens:
             return self.labels(unit, modality).keys
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(self.store.open(token_path(modality, unit))) as file:
-            return file.read(columns=["key"])["key"].to_pylist()[:: self.views]
+        path = token_path(modality, unit)
+        try:
+            meta, table = read_token_table(self.store.open(path), ["key", "view"])
+        except BrokenShardError as error:
+            raise self._broken(path, error) from None
+        self._check(path, unit, modality, meta, table["view"].to_pylist(), self.views)
+        return table["key"].to_pylist()[:: self.views]
 
     def failures(self, unit: Unit, column: Column) -> list[Failure]:
         """Why values of a column are missing: the lines of the ledger that its shard refers to, and of no other."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...tokenizers.contract.token_spec import TokenSpec
+from ..storage.errors import StorageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _CHECKSUM = "tokenloom.sha256"
 _BLANK = b"0" * 64
 _NULL = "null"
+_COLUMNS = ("key", "view", "tokens")
 _ZSTD_LEVEL = 3
 
 
@@ -151,18 +153,20 @@ def read_tokens(data: bytes) -> TokenShard:
     return TokenShard(meta, RowKeys(table["key"].to_pylist(), table["view"].to_pylist()), token_arrays(table))
 
 
-def read_token_table(data: bytes) -> tuple[ShardMeta, pa.Table]:
-    """A token shard as Arrow has it: key, view, tokens. Raises BrokenShardError."""
+def read_token_table(source: bytes | io.RawIOBase, columns: Sequence[str] = _COLUMNS) -> tuple[ShardMeta, pa.Table]:
+    """A token shard as Arrow has it: key, view, tokens, or some of these alone. Raises BrokenShardError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(io.BytesIO(data))
-        table = file.read()
+        file = pq.ParquetFile(io.BytesIO(source) if isinstance(source, bytes) else source)
+        table = file.read(columns=None if columns is _COLUMNS else list(columns))
         pairs = {k.decode(): v.decode() for k, v in (file.metadata.metadata or {}).items() if k != b"ARROW:schema"}
+    except (StorageError, FileNotFoundError):
+        raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BrokenShardError(f"it isn't a readable Parquet file: {error}") from None
-    if table.column_names != ["key", "view", "tokens"]:
+    if table.column_names != list(columns):
         raise BrokenShardError(f"its columns are {table.column_names}, not key, view and tokens")
     return ShardMeta.from_pairs(pairs), table
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...labelers.caption import Caption
 from ...labelers.contract.labeler import Batch
@@ -26,9 +25,6 @@ from .job import FitJob
 from .listener import FitListener
 from .ray_train import run_fit
 from .sample import SampleLabels, new_tokenizer, sample_labels, texts_among
-
-if TYPE_CHECKING:
-    pass
 
 
 def vocabulary_for(

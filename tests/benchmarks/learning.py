@@ -12,7 +12,7 @@ photograph there are several random views, labelled by the project's labelers:
 - foreground: masks of the objects that TokenCut finds in those features, at 64 x 64 pixels in their boxes.
 
 Both tokenizers are fitted to the same labels, give as many tokens of as many codes, and are measured on the labels of
-the held-out photographs: the network after `vq_training.train`, and k-means (of patches of pixels or of masks, of
+the held-out photographs: the network after `train`, and k-means (of patches of pixels or of masks, of
 features by direction). `error` is the mean squared error of pixels (0..255), 1 - cosine of features, 1 - IoU of
 masks.
 

@@ -8,7 +8,7 @@ import torch
 from tokenloom.labelers.contract.views import View
 from tokenloom.labelers.depth import Depth, DepthParams
 from tokenloom.labelers.det import Det
-from tokenloom.labelers.networks import whole_images as same_size
+from tokenloom.labelers.networks import whole_images
 from tokenloom.labelers.networks.hub import CheckpointError
 
 torch.set_num_threads(1)
@@ -68,8 +68,8 @@ def test_does_not_depend_on_the_batch(labeler, images, labels, batch_of):
 
 def test_images_of_one_input_size_run_together_and_none_is_padded(labeler, images, batch_of, monkeypatch):
     seen = []
-    run = same_size.run
-    monkeypatch.setattr(same_size, "run", lambda *args: seen.append(args[1]["pixel_values"].shape) or run(*args))
+    run = whole_images.run
+    monkeypatch.setattr(whole_images, "run", lambda *args: seen.append(args[1]["pixel_values"].shape) or run(*args))
     labeler.label(batch_of(images))
     assert sorted(seen) == [(1, 3, 126, 280), (1, 3, 182, 126), (2, 3, 126, 126)]
 

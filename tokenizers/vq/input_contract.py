@@ -20,7 +20,7 @@ MASK_SIDE = 64
 """Side of the masks that networks see, each stretched to its box, in pixels."""
 
 JOINTS = 23
-"""Rotations in a body's pose (see `labelers.poses`)."""
+"""Rotations in a body's pose (see labelers/contract/poses.py)."""
 
 OBJECTIVE_OF: dict[Form, str] = {
     "colour": "mse",

@@ -80,6 +80,18 @@ def test_the_ledger_that_a_shard_refers_to_is_read_and_no_other(small):
         reader.failures(unit, column)
 
 
+def test_keys_are_read_alone_and_checked_as_well(small):
+    unit, reader = small.units[0], reader_of(small)
+    path = token_path("dinov2", unit)
+    assert reader.keys(unit, "dinov2") == small.keys[unit]
+    rewrite_tokens(small, "dinov2", unit, fingerprint="0" * 32)
+    with pytest.raises(DatasetError, match=f"{path}: holds .* made by 000000000000"):
+        reader.keys(unit, "dinov2")
+    small.store.replace(path, b"junk")
+    with pytest.raises(DatasetError, match=f"{path}: it isn't a readable Parquet file"):
+        reader.keys(unit, "dinov2")
+
+
 def test_rows_are_joined_from_columns_of_the_same_samples(small):
     reader = DatasetReader(small.store, small.manifest)
     unit = small.units[0]
