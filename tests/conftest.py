@@ -22,7 +22,6 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from captions import CAPTIONS
 
 # How long examples take says more about what else the machine does than about the code.
 hypothesis.settings.register_profile(
@@ -32,6 +31,15 @@ hypothesis.settings.load_profile("tokenloom")
 
 ROOT = Path(__file__).resolve().parent.parent
 BUCKET = "tokenloom-tests"
+
+CAPTIONS = {
+    "astronaut": "An astronaut in an orange suit smiles in front of a flag and a model of the Space Shuttle.",
+    "chelsea": "A tabby cat looks past the camera.",
+    "china": "A temple with a curved roof stands behind trees.",
+    "coffee": "A cup of espresso on a saucer with a spoon, on a wooden table.",
+    "flower": "A pink dahlia in front of dark leaves.",
+    "rocket": "A rocket lifts off at night among lightning towers.",
+}
 
 
 def _free_port() -> int:
@@ -88,7 +96,6 @@ def no_ray_without_a_fixture(request: pytest.FixtureRequest) -> Iterator[None]:
 
 MARKS = {
     "ray_session": "ray",
-    "gpu_cluster": "ray",
     "s3_server": "s3",
     "chromium": "browser",
     "command_line": "process",
@@ -237,6 +244,12 @@ def package_folder(package: str) -> Path:
     assert spec is not None
     assert spec.origin is not None
     return Path(spec.origin).parent
+
+
+@pytest.fixture(scope="session")
+def captions() -> dict[str, str]:
+    """What the photographs show, by name."""
+    return CAPTIONS
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from captions import CAPTIONS
 from pages import (
     PAGES,
     PROGRAMS,
@@ -172,7 +171,7 @@ class Workplace:
 
 
 @pytest.fixture(scope="module")
-def workplace(photos, ray_session, tmp_path_factory) -> Workplace:
+def workplace(photos, captions, ray_session, tmp_path_factory) -> Workplace:
     import ray
     import torch
 
@@ -180,7 +179,7 @@ def workplace(photos, ray_session, tmp_path_factory) -> Workplace:
     (folder / "photos").mkdir()
     for name, photo in photos.items():
         (folder / "photos" / f"{name}.jpg").write_bytes(photo)
-        (folder / "photos" / f"{name}.txt").write_text(CAPTIONS[name])
+        (folder / "photos" / f"{name}.txt").write_text(captions[name])
     cut_off = photos["coffee"][:2000]
     (folder / "photos" / "broken.jpg").write_bytes(cut_off)
     (folder / "photo.jpg").write_bytes(photos["chelsea"])
@@ -188,7 +187,7 @@ def workplace(photos, ray_session, tmp_path_factory) -> Workplace:
     for shard, names in enumerate((("coffee", "chelsea"), ("rocket",))):
         with tarfile.open(folder / "bucket" / "cc12m" / f"{shard:05d}.tar", "w") as tar:
             for index, name in enumerate(names):
-                for suffix, data in (("jpg", photos[name]), ("txt", CAPTIONS[name].encode())):
+                for suffix, data in (("jpg", photos[name]), ("txt", captions[name].encode())):
                     member = tarfile.TarInfo(f"{1000 * shard + 123 + index:06d}.{suffix}")
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
@@ -200,11 +199,11 @@ def workplace(photos, ray_session, tmp_path_factory) -> Workplace:
 # --- what is run ------------------------------------------------------------------------------------------------------
 
 
-def test_readmes_commands_run_and_its_plugin_makes_tokens(workplace):
+def test_readmes_commands_run_and_its_plugin_makes_tokens(workplace, captions):
     import tokenloom
 
     workplace.follow("README.md")
-    keys = sorted(CAPTIONS)
+    keys = sorted(captions)
     assert (workplace.folder / "dataset-preview" / "index.html").is_file()
     dataset = tokenloom.open_dataset(str(workplace.folder / "sharp"))
     assert dataset.modalities["sharpness"].length == 4

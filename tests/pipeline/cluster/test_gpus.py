@@ -14,7 +14,7 @@ import pytest
 from weaving import digests, odd, recipe
 
 HELPERS = Path(__file__).parents[2] / "helpers"
-SPECIALISTS = ("depth", "dinov2", "dinov2_global", "foreground", "det", "metadata", "caption", "rgb")
+SPECIALISTS = {"depth": {"keep": "labels"}, "det": {"keep": "labels"}, "dinov2": {"keep": "both"}, "metadata": {}}
 TINY = {"weights": "tiny", "fit": {"units": 2}, "units": {"samples": 3}, "views": {"size": 56}}
 ONE = {"resources": {"workers": 1}}
 
@@ -62,9 +62,8 @@ def run(command_line, made, code: int = 0, **environment: str) -> str:
 
 def test_specialists_on_gpus_leave_the_same_bytes(gpu_cluster, command_line, corpus_folder, tmp_path):
     """A pool for each heavy labeler, with a share of a GPU, beside one fused stage on CPUs."""
-    modalities = {name: {"keep": "both"} if name in ("depth", "dinov2") else {} for name in SPECIALISTS}
-    run(command_line, recipe(corpus_folder, tmp_path / "with", modalities, **TINY), RAY_ADDRESS=gpu_cluster)
-    run(command_line, recipe(corpus_folder, tmp_path / "without", modalities, **TINY, **ONE))
+    run(command_line, recipe(corpus_folder, tmp_path / "with", SPECIALISTS, **TINY), RAY_ADDRESS=gpu_cluster)
+    run(command_line, recipe(corpus_folder, tmp_path / "without", SPECIALISTS, **TINY, **ONE))
     assert digests(tmp_path / "with") == digests(tmp_path / "without")
 
 
