@@ -52,10 +52,14 @@ def _free_port() -> int:
                 return port
 
 
-CACHE = tempfile.mkdtemp(prefix="tokenloom-cache-")
-RAY = tempfile.mkdtemp(prefix="loom-ray-")  # short: sockets lie in it, whose paths are bounded
-for folder in (CACHE, RAY):
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+if "PYTEST_XDIST_WORKER" in os.environ:  # its exit runs nothing: whoever started it cleans up
+    CACHE = tempfile.mkdtemp(dir=os.environ["TOKENLOOM_CACHE"])
+    RAY = os.environ["RAY_TMPDIR"]
+else:
+    CACHE = tempfile.mkdtemp(prefix="tokenloom-cache-")
+    RAY = tempfile.mkdtemp(prefix="loom-ray-")  # short: sockets lie in it, whose paths are bounded
+    for folder in (CACHE, RAY):
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 # Set before anything starts, so that every process of a test, Ray's workers among them, has the same environment, and
 # none of them can reach a real object store or hub with the credentials of whoever runs the tests.
