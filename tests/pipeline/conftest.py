@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
@@ -69,6 +70,14 @@ class CommandLine:
         )
         self.started.append(process)
         return process
+
+    def wait(self, process: subprocess.Popen[str], condition: Callable[[], object]) -> None:
+        """Waits until the condition is true, for which the process must still run."""
+        deadline = time.monotonic() + LONGEST
+        while not condition():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline, "the process runs, and it doesn't come true"
+            time.sleep(0.02)
 
     def end(self, process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
         """Waits for the process, which must end with this code: what it printed, and what it printed of errors."""

@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -231,9 +230,7 @@ def test_two_drivers_on_one_output_leave_one_good_dataset(command_line, woven, c
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_says_so_and_goes_on_later(command_line, corpus, tmp_path, number, code):
     driver = start(command_line, corpus, tmp_path / "out")
-    while not (tmp_path / "out" / "dataset.json").exists():
-        assert driver.poll() is None
-        time.sleep(0.02)
+    command_line.wait(driver, (tmp_path / "out" / "dataset.json").exists)
     driver.send_signal(number)
     _, errors = command_line.end(driver, code)
     assert "goes on from there" in errors

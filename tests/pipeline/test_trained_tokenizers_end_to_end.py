@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -58,9 +57,7 @@ def test_a_run_fits_and_tokenises(place, tokenloom):
 def test_a_run_killed_while_it_trains_ends_in_the_same_bytes(place, tokenloom, command_line):
     output = place / "killed"
     process = command_line.start("run", place / "mine.yaml", "--output", output)
-    while not list((output / "fit" / "_rgb" / "checkpoints").glob("*.json")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
+    command_line.wait(process, lambda: list((output / "fit" / "_rgb" / "checkpoints").glob("*.json")))
     process.send_signal(signal.SIGKILL)
     command_line.end(process, -signal.SIGKILL)
     assert not (output / "rgb").exists(), "the run was over before it could be killed"
