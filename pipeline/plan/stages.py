@@ -59,14 +59,14 @@ def stages(graph: StepGraph, recipe: Recipe, size: ClusterSize) -> list[Stage]:
 
 def _that_fit(groups: list[Stage], size: ClusterSize) -> list[Stage]:
     """The stages, asking for less each where one worker of every stage wouldn't fit into the cluster: a stage without
-    workers would hold up all others for ever. GPUs asked for where there are none yet are left to the autoscaler."""
+    workers would hold up all others for ever. GPUs that aren't there yet are left to the autoscaler."""
     for resource, there in (("num_cpus", size.cpus), ("memory", size.memory)):
         asked = sum(getattr(stage, resource) * stage.min_workers for stage in groups)
         if asked > there > 0:
             shares = [math.floor(100 * getattr(stage, resource) * there / asked) / 100 for stage in groups]
             groups = [replace(stage, **{resource: share}) for stage, share in zip(groups, shares, strict=True)]
     if not size.gpus:
-        return groups
+        return [replace(stage, num_gpus=_dividing(stage.num_gpus)) for stage in groups]
     shares = gpu_shares([(stage.num_gpus, stage.min_workers) for stage in groups], [node.gpus for node in size.nodes])
     return [
         replace(stage, num_gpus=share, max_workers=_most_workers(stage, share, size.gpus))

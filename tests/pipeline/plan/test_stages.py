@@ -7,7 +7,10 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenloom.pipeline.plan.stages import gpu_shares
+from tokenloom.pipeline.cluster.size import ClusterSize, Node
+from tokenloom.pipeline.plan.stages import gpu_shares, stages
+from tokenloom.pipeline.plan.steps import step_graph
+from weaving import odd, recipe
 
 WISHES = st.lists(st.tuples(st.one_of(st.just(0.0), st.floats(0.01, 3.5)), st.integers(1, 3)), min_size=1, max_size=6)
 NODES = st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any)
@@ -62,3 +65,10 @@ def test_shares_divide_gpus_and_leave_room_for_all(wishes, nodes):
 )
 def test_shares_that_are_known(wishes, nodes, shares):
     assert sorted(gpu_shares([(wish, 1) for wish in wishes], nodes)) == pytest.approx(sorted(shares))
+
+
+def test_shares_divide_a_gpu_that_the_autoscaler_has_yet_to_bring():
+    wish = {"stages": [{"modalities": ["mean_colour"], "num_gpus": 0.3, "max_workers": 3}]}
+    made = recipe("photos", "out", {"mean_colour": odd("MeanColour")}, resources=wish)
+    (stage,) = stages(step_graph(made), made, ClusterSize((Node(8),)))
+    assert (stage.num_gpus, stage.max_workers) == (pytest.approx(1 / 3), 3)
