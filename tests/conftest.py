@@ -54,7 +54,8 @@ def _free_port() -> int:
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # its exit runs nothing: whoever started it cleans up
     CACHE = tempfile.mkdtemp(dir=os.environ["TOKENLOOM_CACHE"])
-    RAY = os.environ["RAY_TMPDIR"]
+    RAY = f"{os.environ['RAY_TMPDIR']}/{os.environ['PYTEST_XDIST_WORKER']}"  # of each its own: Ray finds others' there
+    Path(RAY).mkdir()
 else:
     CACHE = tempfile.mkdtemp(prefix="tokenloom-cache-")
     RAY = tempfile.mkdtemp(prefix="loom-ray-")  # short: sockets lie in it, whose paths are bounded
@@ -112,18 +113,19 @@ MARKS = {
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks tests by the fixtures that they use, and groups them for the workers that run at the same time.
 
-    All tests that use Ray or S3 go to one worker, for one Ray and one server; as they take longest, they come first.
-    Others go by their files, since most of a file's tests share what its fixtures made.
+    Tests go by their files, since most of a file's tests share what its fixtures made; all that use S3 go to one
+    worker, for one server. What takes longest comes first.
     """
     groups: dict[pytest.Item, str] = {}
     for item in items:
         for fixture in getattr(item, "fixturenames", ()):
             if fixture in MARKS:
                 item.add_marker(MARKS[fixture])
-        groups[item] = "servers" if any(map(item.get_closest_marker, ("ray", "s3"))) else item.path.name
+        groups[item] = "s3" if item.get_closest_marker("s3") else item.path.name
         item.add_marker(pytest.mark.xdist_group(groups[item]))
     if hasattr(config, "workerinput"):  # else a file's tests stay together
-        items.sort(key=lambda item: groups[item] != "servers")
+        long = {groups[item] for item in items if any(map(item.get_closest_marker, ("ray", "s3", "process")))}
+        items.sort(key=lambda item: groups[item] not in long)
 
 
 # --- S3 ---------------------------------------------------------------------------------------------------------------

@@ -326,6 +326,7 @@ def lacking(command: str) -> list[str]:
     return [name for name in extras[1].split(",") if f"\n{name} = [" not in (ROOT / "pyproject.toml").read_text()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_what_takes_long_is_there_with_its_options(page):
     found = {command: lacking(command) for command in commands(page) if not is_run(command)}

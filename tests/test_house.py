@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -94,6 +95,7 @@ def may_import(importer: Path, imported: Path) -> bool:
     return wing == other_wing or (other_room, other_floor) < (room, floor)
 
 
+@cache
 def arrows() -> dict[Path, set[Path]]:
     """Which files each file of the rooms imports, at any depth of the code, for type checkers alone too."""
     found: dict[Path, set[Path]] = {}
@@ -108,12 +110,19 @@ def arrows() -> dict[Path, set[Path]]:
     return found
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if room_of(path)], ids=source_id)
-def test_a_file_is_in_a_wing_and_imports_nothing_by_name(path):
-    wing_of(path.relative_to(ROOT))
-    named = {getattr(node.func, "attr", getattr(node.func, "id", "")) for node in calls(path)}
-    if source_id(path) != PLUGINS:
-        assert not named & {"import_module", "__import__"}
+def test_every_file_is_in_a_wing():
+    for path in filter(room_of, SOURCES):
+        wing_of(path.relative_to(ROOT))
+
+
+def test_nothing_is_imported_by_name():
+    by_name = {"import_module", "__import__"}
+    named = {
+        source_id(path)
+        for path in filter(room_of, SOURCES)
+        if by_name & {getattr(node.func, "attr", getattr(node.func, "id", "")) for node in calls(path)}
+    }
+    assert named == {PLUGINS}
 
 
 def calls(path: Path) -> Iterator[ast.Call]:
@@ -196,20 +205,21 @@ def test_tokenizers_is_hugging_faces_from_the_root():
     assert not Path(file.strip()).is_relative_to(ROOT / "tokenizers")
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=source_id)
-def test_imports_between_rooms_are_relative(path):
+def test_imports_between_rooms_are_relative():
     absolute = [
         f"{source_id(path)}:{line} imports {module}"
+        for path in SOURCES
         for line, level, module in imports(path)
         if level == 0 and module.split(".")[0] == "tokenloom"
     ]
     assert absolute == []
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if room_of(path) in FLOORS[:2]], ids=source_id)
-def test_labelers_and_tokenizers_know_neither_ray_nor_storage(path):
+def test_labelers_and_tokenizers_know_neither_ray_nor_storage():
     found = [
         f"{source_id(path)}:{line} imports {module}"
+        for path in SOURCES
+        if room_of(path) in FLOORS[:2]
         for line, level, module in imports(path)
         if level == 0 and module.split(".")[0] in ("ray", "fsspec", "s3fs")
     ]
@@ -276,11 +286,10 @@ INERT_UNPICKLER = "labelers/people/hmr2_converter.py"
 """Derives an unpickler that finds no class and calls no function; its own tests feed it hostile files."""
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=source_id)
-def test_nothing_reads_pickles(path):
-    found = unsafe_reads(ast.parse(path.read_text(), str(path)))
-    expected = ["imports pickle"] if source_id(path) == INERT_UNPICKLER else []
-    assert [what for _, what in found] == expected, source_id(path)
+def test_nothing_reads_pickles():
+    found = {source_id(path): list(unsafe_reads(ast.parse(path.read_text(), str(path)))) for path in SOURCES}
+    reading = {source: [what for _, what in reads] for source, reads in found.items() if reads}
+    assert reading == {INERT_UNPICKLER: ["imports pickle"]}
 
 
 def test_the_one_unpickler_finds_no_class():
@@ -310,10 +319,10 @@ def test_an_unsafe_read_is_found(code):
     assert len(list(unsafe_reads(ast.parse(code)))) == 1
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *TESTS], ids=source_id)
-def test_files_are_short_enough_to_read(path):
-    lines = len(path.read_text().splitlines())
-    assert lines <= MAX_LINES, f"{source_id(path)} has {lines} lines; one file, one idea, {MAX_LINES} lines at most"
+def test_files_are_short_enough_to_read():
+    """One file, one idea."""
+    lines = {source_id(path): len(path.read_text().splitlines()) for path in (*SOURCES, *TESTS)}
+    assert {source: count for source, count in lines.items() if count > MAX_LINES} == {}
 
 
 # --- the command line -------------------------------------------------------------------------------------------------

@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
-import pytest
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.manifest import read_manifest
-from tokenloom.pipeline.plan.recipe import load_recipe
+from tokenloom.pipeline.plan.recipe import Recipe, load_recipe
+from tokenloom.pipeline.plan.steps import step_graph
 from tokenloom.pipeline.storage.store import Store
 
 FEW = ["--set", "units.samples=3", "--set", "weights=tiny", "--set", "fit.units=1", "--set", "resources.workers=1"]
 NETWORK = "{fit: {steps: 2, batch_size: 2}, params: {encoder: vit_xt_enc, decoder: vit_xt_dec, codes: 16}}"
 
 
-@pytest.mark.parametrize(("name", "of_classes"), [("4m21", NETWORK), ("4m21-open", "null")])
-def test_a_recipe_of_all_specialists_runs_and_is_verified_and_shown(
-    name, of_classes, tokenloom, corpus_folder, tmp_path
-):
+def lacking_in(recipe: Recipe, other: Recipe) -> dict[str, Any]:
+    """What the one recipe makes and the other doesn't make likewise, and what it needs for that."""
+    graph = step_graph(recipe)
+    wanted = [name for name, settings in recipe.modalities.items() if other.modalities.get(name) != settings]
+    names = graph.made_for(wanted, kept=False)
+    return {n: s.model_dump(exclude_unset=True) for n, s in recipe.modalities.items() if n in names}
+
+
+def test_4m21_runs_and_is_verified_and_shown(tokenloom, corpus_folder, tmp_path):
+    tokenizer = ["--set", f"modalities.semseg_coco.tokenizer={NETWORK}"]
+    runs_and_is_verified_and_shown("4m21", tokenizer, tokenloom, corpus_folder, tmp_path)
+
+
+def test_4m21_open_runs_and_is_verified_and_shown(tokenloom, corpus_folder, tmp_path):
+    """All that is in it and not in 4m21: captions by a model, normals from depth, skeletons, ..."""
+    without = ["modalities.semseg_coco=null"]  # which 4m21 has, of other weights
+    whole, other = (load_recipe(name, [*FEW[1::2], *without], "photos", "out") for name in ("4m21-open", "4m21"))
+    path = tmp_path / "open.yaml"
+    path.write_text(json.dumps({"modalities": lacking_in(whole, other)}))
+    made = runs_and_is_verified_and_shown(path, [], tokenloom, corpus_folder, tmp_path)
+    assert {"caption", "normal", "skeletons", "siglip", "foreground", "ocr"} <= set(made)
+
+
+def runs_and_is_verified_and_shown(recipe, more, tokenloom, corpus_folder, tmp_path) -> list[str]:
     output = tmp_path / "dataset"
-    tokenizer = ["--set", f"modalities.semseg_coco.tokenizer={of_classes}"]
-    run = [name, "--corpus", corpus_folder, "--output", output, *FEW, *tokenizer]
+    run = [recipe, "--corpus", corpus_folder, "--output", output, *FEW, *more]
     planned = tokenloom("plan", *run, "--calibrate", 0)
-    modalities = list(load_recipe(name, corpus="photos", output="out").modalities)
+    modalities = list(load_recipe(recipe, corpus="photos", output="out").modalities)
     assert all(modality in planned for modality in modalities)
     printed = tokenloom("run", *run)
     assert "none (random numbers)" in printed
@@ -39,6 +59,7 @@ def test_a_recipe_of_all_specialists_runs_and_is_verified_and_shown(
         assert any(row.values[modality] is not None for row in rows), modality
     manifest = read_manifest(Store(output))
     assert manifest is not None
-    made_randomly = {n for n, card in manifest.modalities.items() if card.weights and card.weights.random}
-    assert {"dinov2", "depth", "sam_instance", "clip"} <= made_randomly
+    randomly = {n for n, card in manifest.modalities.items() if card.weights and card.weights.random}
+    assert "depth" in randomly
     assert json.loads((output / "dataset.json").read_text())["modalities"]["depth"]["weights"]["source"] == "tiny"
+    return modalities

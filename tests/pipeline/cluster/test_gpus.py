@@ -14,7 +14,7 @@ import pytest
 from weaving import digests, odd, recipe
 
 HELPERS = Path(__file__).parents[2] / "helpers"
-SPECIALISTS = {"depth": {"keep": "labels"}, "det": {"keep": "labels"}, "dinov2": {"keep": "both"}, "metadata": {}}
+SPECIALISTS = {name: {"keep": "labels"} for name in ("det", "dinov2", "metadata")}
 TINY = {"weights": "tiny", "fit": {"units": 2}, "units": {"samples": 3}, "views": {"size": 56}}
 ONE = {"resources": {"workers": 1}}
 
