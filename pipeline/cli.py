@@ -121,6 +121,34 @@ def quarantine(
 
 
 @app.command()
+def history(
+    dataset: DatasetUrl,
+    old: Annotated[int | None, typer.Argument(metavar="[OLD NEW]", help="Compare these two manifests.")] = None,
+    new: Annotated[int | None, typer.Argument(hidden=True)] = None,
+) -> None:
+    """List a dataset's manifests and what each changed, or what changed between two."""
+    from .commands import housekeeping
+
+    if (old is None) != (new is None):
+        raise typer.BadParameter("give two numbers of manifests, or none")
+    housekeeping.history(dataset, old, new)
+
+
+@app.command()
+def gc(
+    dataset: DatasetUrl,
+    keep: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Keep what was superseded since: 90s, 30m, 12h, 7d; a day.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted.")] = False,
+) -> None:
+    """Delete what has been superseded and nobody reads any more."""
+    from .commands import housekeeping
+
+    housekeeping.gc(dataset, keep, dry_run)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of recipes, for editors."""
     import json
@@ -251,7 +279,7 @@ def tokenizer_eval(
 @tokenizer_app.command("push")
 def tokenizer_push(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="DATASET/tokenizers/MODALITY, or where `tokenizer fit` put one.")
+        str, typer.Argument(metavar="SOURCE", help="DATASET/MODALITY, or where `tokenizer fit` put one.")
     ],
     target: Annotated[str, typer.Argument(metavar="TARGET", help="A folder, a URL, or a hub id: ORG/NAME.")],
 ) -> None:

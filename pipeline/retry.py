@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from .cluster.session import start_ray
 from .corpus.corpus import Corpus, Shard
 from .corpus.units import Unit
-from .dataset.layout import LEDGER, MANIFEST, ledger_folder
-from .dataset.manifest import DatasetError, Manifest, ModalityCard, require_manifest
-from .dataset.reader import ColumnReader
+from .dataset.cards import ModalityCard
+from .dataset.finished import Stock, take_stock
+from .dataset.layout import CORPUS
+from .dataset.ledger import read_ledger
+from .dataset.manifest import DatasetError, Manifest, require_manifest, stale
+from .dataset.standing import Ledger, StandingLedgers
 from .engine.config import Mode
 from .engine.tally import Tally
-from .plan.plan import Plan
+from .plan.plan import Plan, make_request
 from .plan.recipe import Recipe, parse_recipe
-from .plan.steps import step_graph
-from .plan.worklist import Work
+from .plan.steps import StepGraph, step_graph
+from .plan.worklist import Kept, Work, kept_of
 from .run import RunListener, label_units
 from .storage.store import Store
 
@@ -29,7 +32,8 @@ def retry(
     storage_options: Mapping[str, Any] | None = None,
     listener: RunListener | None = None,
 ) -> Tally:
-    """Labels the quarantined samples again and puts what they come to into the shards; what fails again stays listed.
+    """Labels the quarantined samples again and puts what they come to into new revisions of their units; what fails
+    again stays listed.
 
     modalities: only these, and what is made from them; by default all. Samples that the corpus reader refused aren't
     tried: the corpus is as it is. Raises DatasetError where the corpus or a labeler has changed since.
@@ -40,22 +44,36 @@ def retry(
     graph = step_graph(recipe)
     for name, card in graph.cards.items():
         _same_labeler(name, manifest.modalities[name], card)
-    graph = replace(graph, cards={name: manifest.modalities[name] for name in graph.cards})
-    chosen = graph.downstream(modalities or list(graph.cards))
+    graph = _as_made(graph, manifest)
     shards = {shard.id: shard for shard in Corpus(recipe.corpus).shards()}
-    works = _works(ColumnReader(store, graph.cards, manifest.views["count"]), shards, chosen)
+    stocks = take_stock(store, graph.cards)
+    finished = {name: stocks[name].finished(card) for name, card in graph.cards.items()}
+    labelled = [name for name, card in graph.cards.items() if card.keeps_labels]
+    kept: dict[str, Kept] = {name: (finished[name].units, finished[name].revisions) for name in labelled}
+    revisions = {name: found.revisions for name, found in finished.items()}
+    ledgers = StandingLedgers(store).list(graph.cards, finished, manifest.views["count"])
+    chosen = graph.downstream(modalities or list(graph.cards))
+    _refuse_stale(url, manifest, chosen)
+    failed = _failed(store, (ledger for ledger in ledgers if ledger.modality in chosen))
+    for unit, keys in failed.items():
+        _refuse_half_done(url, unit, keys, stocks, graph)
+    works = [_work(unit, keys, graph, shards, kept, revisions) for unit, keys in sorted(failed.items())]
     tally = Tally(url, graph.cards)
     if works:
         start_ray()
-        plan = Plan(recipe, graph, manifest, list(shards.values()), {}, works)
+        request = make_request(recipe, graph, list(shards.values()))
+        plan = Plan(recipe, request, graph, manifest, list(shards.values()), finished, kept, works)
         for result in label_units(plan, works, Mode.REPAIR):
             tally.add(result)
             listener.labelled(tally)
+        _still_there(url, manifest, require_manifest(store), tally)
     return tally
 
 
 def recipe_of(manifest: Manifest, url: str, storage_options: Mapping[str, Any]) -> Recipe:
-    """A recipe that makes the dataset's modalities as they were made. Credentials come from the environment."""
+    """A recipe that makes the labels of the dataset's modalities as they were made: whatever licence was accepted for
+    them is. Credentials come from the environment."""
+    weights = [card.weights for card in manifest.modalities.values() if card.weights]
     return parse_recipe(
         {
             "corpus": {"url": manifest.corpus.url, **manifest.corpus.reading},
@@ -64,24 +82,17 @@ def recipe_of(manifest: Manifest, url: str, storage_options: Mapping[str, Any]) 
             "views": manifest.views,
             "units": manifest.units,
             "modalities": {name: _settings(card) for name, card in manifest.modalities.items()},
+            "accept_license": sorted({card.licence for card in weights}),
             "storage_options": dict(storage_options),
         },
-        f"{url}/{MANIFEST}",
+        f"{url}/manifests",
     )
 
 
 def _settings(card: ModalityCard) -> dict[str, Any]:
-    keep = {(True, True): "both", (True, False): "tokens", (False, True): "labels"}
-    settings: dict[str, Any] = {
-        "labeler": card.labeler,
-        "params": card.params,
-        "keep": keep[card.keeps_tokens, card.keeps_labels],
-    }
-    if card.weights:
-        settings["weights"] = card.weights.source
-    if card.tokens:
-        settings["tokenizer"] = {"name": card.tokens.tokenizer, "params": card.tokens.params}
-    return settings
+    """Of the labels alone: the tokenizer is that which the dataset holds."""
+    settings: dict[str, Any] = {"labeler": card.labeler, "params": card.params, "keep": "labels"}
+    return {**settings, "weights": card.weights.source} if card.weights else settings
 
 
 def _same_labeler(name: str, old: ModalityCard, new: ModalityCard) -> None:
@@ -96,18 +107,83 @@ def _same_labeler(name: str, old: ModalityCard, new: ModalityCard) -> None:
             )
 
 
-def _works(reader: ColumnReader, shards: Mapping[str, Shard], modalities: Sequence[str]) -> list[Work]:
-    """One piece per unit with failures: the modalities that have some, and the samples."""
-    todo: dict[Unit, dict[str, set[str]]] = defaultdict(dict)
+def _refuse_stale(url: str, manifest: Manifest, modalities: Sequence[str]) -> None:
+    """Raises DatasetError where a sample's second try would be made from something else than its neighbours' first."""
+    reasons = stale(manifest)
     for name in modalities:
-        for entry in reader.store.list(ledger_folder(name)):
-            unit = Unit.parse(entry.name.removesuffix(f".{LEDGER}"))
-            if unit is not None:
-                todo[unit][name] = {failure.key for failure in reader.ledger(unit, name)}
-    works = []
-    for unit, failed in sorted(todo.items()):
-        if unit.shard not in shards:
-            raise DatasetError(f"the corpus has no shard {unit.shard} any more; its samples can't be tried again")
-        keys = tuple(sorted(set().union(*failed.values())))
-        works.append(Work(shards[unit.shard], unit.start, unit.stop, tuple(failed), keys=keys))
-    return works
+        if name in reasons:
+            raise DatasetError(
+                f"{url}: {name} is stale: {reasons[name][0]}. A label that is made now would not fit its others: run a "
+                f"recipe that has it with --replace {name}, or try the others alone with --modality"
+            )
+
+
+def _refuse_half_done(
+    url: str, unit: Unit, modalities: Iterable[str], stocks: Mapping[str, Stock], graph: StepGraph
+) -> None:
+    """Raises DatasetError where an earlier try has left labels without their tokens."""
+    for name in modalities:
+        card = graph.cards[name]
+        if unit not in stocks[name].up_to_date(card, stocks[name].finished(card)):
+            raise DatasetError(
+                f"{url}: an earlier try of {name} was stopped half way in the unit {unit.name}: run the recipe again, "
+                f"which finishes it, and then try what is left"
+            )
+
+
+def _still_there(url: str, before: Manifest, now: Manifest, tally: Tally) -> None:
+    """Raises DatasetError where what was tried again isn't what readers get any more."""
+    for name in tally.rows:
+        if now.modalities[name].generation != before.modalities[name].generation:
+            raise DatasetError(f"{url}: {name} was replaced by another run meanwhile, and what was mended with it")
+
+
+def _as_made(graph: StepGraph, manifest: Manifest) -> StepGraph:
+    """The graph with the dataset's own cards; what was made without a modality that came later goes on without it."""
+    cards = {name: manifest.modalities[name] for name in graph.cards}
+    steps = (
+        replace(step, wants=tuple(name for name in step.wants if name in cards[step.name].requires))
+        for step in graph.steps
+    )
+    return StepGraph(tuple(steps), cards)
+
+
+def _failed(store: Store, ledgers: Iterable[Ledger]) -> dict[Unit, dict[str, set[str]]]:
+    """By unit and modality, the keys of the samples that failed."""
+    failed: dict[Unit, dict[str, set[str]]] = defaultdict(dict)
+    for ledger in ledgers:
+        if ledger.modality != CORPUS:
+            failed[ledger.unit][ledger.modality] = {failure.key for failure in read_ledger(store.read(ledger.path))}
+    return failed
+
+
+def _work(
+    unit: Unit,
+    failed: Mapping[str, set[str]],
+    graph: StepGraph,
+    shards: Mapping[str, Shard],
+    kept: Mapping[str, Kept],
+    revisions: Mapping[str, Mapping[Unit, int]],
+) -> Work:
+    """The modalities of one unit that have failures, or that are made from such: a label that was made without another
+    is made again with it."""
+    if unit.shard not in shards:
+        raise DatasetError(f"the corpus has no shard {unit.shard} any more; its samples can't be tried again")
+    keys = {name: set(found) for name, found in failed.items()}
+    for step in graph.steps:
+        for name in step.modalities:
+            above = set().union(*(keys.get(need, set()) for need in step.needs))
+            if above:
+                keys[name] = keys.get(name, set()) | above
+    todo = [name for name in graph.cards if name in keys]
+    names, _ = kept_of(unit, {name: found for name, found in kept.items() if name not in keys})
+    revised = ((name, unit.start, revisions[name].get(unit, 0)) for name in graph.cards)
+    return Work(
+        shards[unit.shard],
+        unit.start,
+        unit.stop,
+        tuple(todo),
+        kept=names,
+        revisions=tuple(one for one in revised if one[2]),
+        keys={name: tuple(sorted(keys[name])) for name in todo},
+    )

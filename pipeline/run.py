@@ -9,22 +9,33 @@ from typing import Any
 
 from ..tokenizers.contract.tokenizer import Tokenizer
 from .cluster.raylet import raylet_watched
-from .cluster.session import start_ray
+from .cluster.session import EngineError, start_ray
 from .cluster.size import cluster_size
 from .corpus.corpus import UnitLimits
+from .dataset.cards import ModalityCard
 from .dataset.dataset import Dataset, open_dataset
-from .dataset.layout import ATTEMPTS, MANIFEST, ledger_folder, tokenizer_folder
-from .dataset.manifest import ModalityCard, read_manifest
+from .dataset.finished import take_stock
+from .dataset.layout import ATTEMPTS
+from .dataset.manifest import Manifest, publish
 from .engine.config import Mode, stage_configs
 from .engine.stream import ReaderConfig, UnitResult, stream
 from .engine.tally import Tally
 from .fitting.fit import provide_tokenizer, vocabulary_for
 from .fitting.listener import FitListener
-from .fitting.sample import given_tokenizer, needs_vocabulary, remove_sample, store_vocabulary, to_put_aside
-from .plan.plan import Plan, make_plan
+from .fitting.sample import (
+    given_tokenizer,
+    lacking_vocabulary,
+    remove_sample,
+    sample_digest,
+    store_vocabulary,
+    to_put_aside,
+    with_vocabulary,
+)
+from .plan.plan import Plan, make_plan, with_work
 from .plan.recipe import Recipe, RecipeError, load_recipe, parse_recipe
+from .plan.reconcile import cards_for, completed, reconcile
 from .plan.stages import stages
-from .plan.tokenizer_choice import perceptual_source
+from .plan.tokenizer_choice import given_vocabulary, perceptual_source
 from .plan.weights import localise
 from .plan.worklist import Work, sample_of
 from .storage.store import Store
@@ -54,16 +65,14 @@ class RunListener(FitListener):
         """One more unit is done."""
 
 
-def execute(
-    plan: Plan, replacing: Sequence[str] = (), limit: int | None = None, listener: RunListener | None = None
-) -> Tally:
+def execute(plan: Plan, limit: int | None = None, listener: RunListener | None = None) -> Tally:
     """Makes what the plan lists.
 
     Raises TooManyFailuresError, EngineError, StorageError; whatever is committed by then stays and isn't made again.
+    DatasetError where another run has replaced meanwhile what this one makes.
     """
     recipe, listener = plan.recipe, listener or RunListener()
     store = Store(recipe.output, recipe.storage_options)
-    _remove(store, plan.graph.downstream(replacing))
     tally = Tally(recipe.output, plan.graph.cards)
     if plan.works:
         start_ray()
@@ -73,50 +82,92 @@ def execute(
                 plan = _fit(plan, store, listener)
             tally.cards = plan.graph.cards
             listener.say("labelling")
-            for result in label_units(plan, plan.works, Mode.COMMIT, limit):
-                tally.add(result)
-                listener.labelled(tally)
-                tally.check(recipe.max_failures)
-    _finish(plan, store)
+            plan = _label(plan, store, limit, tally, listener)
+    own = {step.name for step in plan.graph.steps}  # others may be at work
+    for entry in store.list(ATTEMPTS):
+        if entry.name.split("/")[1] in own:
+            store.delete(f"{ATTEMPTS}/{entry.name}")
+    store.remove_stale_temporaries()
+    plan = _published(plan, store)
     tally.check(recipe.max_failures, ended=True)
+    tally.superseded = _hand_over(plan, store)
     return tally
 
 
-def label_units(plan: Plan, works: Sequence[Work], mode: Mode, limit: int | None = None) -> Iterator[UnitResult]:
-    """Streams the units of `works`, at least `limit` samples of them, through the stages that they need."""
+def _label(plan: Plan, store: Store, limit: int | None, tally: Tally, listener: RunListener) -> Plan:
+    """Labels what is left; the plan with what then is left: nothing, unless there is a limit.
+
+    Where another run was quicker with a unit's labels, its tokens may be lacking still: so it looks again.
+    """
+    while plan.works:
+        for result in label_units(plan, plan.works, Mode.COMMIT, limit):
+            tally.add(result)
+            listener.labelled(tally)
+            tally.check(plan.recipe.max_failures)
+        before, plan = plan.works, with_work(plan, take_stock(store, plan.graph.cards))
+        if limit is not None:
+            break
+        if plan.works == before:
+            left = plan.works[0]
+            raise EngineError(
+                f"{store.url}: shards that were written aren't there ({left.todo[0]} of {left.shard.id}, the first): "
+                f"does something delete them?"
+            )
+    return plan
+
+
+def label_units(
+    plan: Plan, works: Sequence[Work], mode: Mode, limit: int | None = None, sample: str = ""
+) -> Iterator[UnitResult]:
+    """Streams the units of `works`, at least `limit` samples of them, through the stages that they need. sample: as of
+    StageConfig."""
     recipe = plan.recipe
     groups = stages(plan.graph, recipe, cluster_size())
     if mode is Mode.SAMPLE:
-        wanted = plan.graph.made_for(works[0].todo, kept=False)
+        todo = set(works[0].todo)
+        wanted = todo.union(*(plan.graph.made_for(work.todo, work.kept) for work in works))
         groups = [replace(g, steps=tuple(s for s in g.steps if wanted & set(s.modalities))) for g in groups]
         groups = [group for group in groups if group.steps]
     reader = ReaderConfig(recipe.corpus, UnitLimits(recipe.units.samples, recipe.units.bytes), limit)
-    return stream(works, reader, stage_configs(plan, groups, mode))
+    return stream(works, reader, stage_configs(plan, groups, mode, sample))
 
 
 def _fit(plan: Plan, store: Store, listener: RunListener) -> Plan:
     """Puts labels of a sample of the corpus aside, fits the tokenizers to them and stores them."""
     recipe, cards = plan.recipe, dict(plan.graph.cards)
     given = _given(plan)
-    sample = sample_of(plan.shards, recipe.fit.units)
-    lacks_vocabulary = needs_vocabulary(store, cards)
-    aside = to_put_aside(cards, train_vocabulary=lacks_vocabulary and recipe.vocabulary is None)
+    works = sample_of(plan.shards, recipe.fit.units, plan.kept)
+    aside, sample = to_put_aside(cards), sample_digest(cards, works)
     if aside:
         listener.say(f"labelling a sample to fit tokenizers to ({', '.join(aside)})")
-        for _ in label_units(plan, [replace(work, todo=tuple(aside)) for work in sample], Mode.SAMPLE):
+        for _ in label_units(plan, [replace(w, todo=tuple(aside)) for w in works], Mode.SAMPLE, sample=sample):
             pass
-    if lacks_vocabulary:
-        listener.say("making the text vocabulary")
-        store_vocabulary(store, vocabulary_for(recipe, store, cards, sample))
+    cards = _with_vocabulary(plan, store, works, sample, listener)
     for name in plan.to_fit:
         if name in aside:
             listener.say(f"fitting the tokenizer of {name}")
         whence = perceptual_source(recipe, name)
-        cards[name] = provide_tokenizer(store, name, cards[name], recipe.seed, given.get(name), listener, whence)
-    manifest = replace(plan.manifest, modalities={**plan.manifest.modalities, **cards})
-    plan = _published(replace(plan, manifest=manifest, graph=replace(plan.graph, cards=cards)), store)
-    remove_sample(store, aside)
-    return plan
+        cards[name] = provide_tokenizer(
+            store, name, cards[name], recipe.seed, sample, given.get(name), listener, whence
+        )
+    request = replace(plan.request, cards=cards)
+    plan = _published(replace(plan, request=request), store)
+    remove_sample(store, aside, sample)
+    return with_work(plan, take_stock(store, plan.graph.cards))
+
+
+def _with_vocabulary(
+    plan: Plan, store: Store, works: Sequence[Work], sample: str, listener: RunListener
+) -> dict[str, ModalityCard]:
+    """The cards, with the text vocabulary where a tokenizer that is to be made wants one."""
+    cards, given = dict(plan.graph.cards), given_vocabulary(plan.recipe)
+    if given is not None:
+        store_vocabulary(store, given)
+    if lacking_vocabulary(cards) is None:
+        return cards
+    listener.say("making the text vocabulary")
+    digest = store_vocabulary(store, vocabulary_for(plan.recipe, store, cards, works, sample))
+    return {name: with_vocabulary(card, digest) for name, card in cards.items()}
 
 
 def _given(plan: Plan) -> dict[str, Tokenizer]:
@@ -133,40 +184,26 @@ def _given(plan: Plan) -> dict[str, Tokenizer]:
     return given
 
 
-def _remove(store: Store, modalities: Sequence[str]) -> None:
-    for name in modalities:
-        for folder in (name, ledger_folder(name), tokenizer_folder(name)):
-            for entry in store.list(folder):
-                store.delete(f"{folder}/{entry.name}")
-    remove_sample(store, modalities)
-
-
 def _published(plan: Plan, store: Store) -> Plan:
-    """Writes dataset.json, with what another driver wrote there meanwhile: modalities that this recipe lacks, and
-    tokenizers that it fitted. The plan with all that."""
-    now = read_manifest(store)
-    theirs = now.modalities if now else {}
-    cards = {name: _fitted(card, theirs.get(name)) for name, card in plan.manifest.modalities.items()}
-    manifest = replace(plan.manifest, modalities=cards | {n: c for n, c in theirs.items() if n not in cards})
-    if manifest != now:
-        store.replace(MANIFEST, manifest.to_bytes())
-    return replace(
-        plan, manifest=manifest, graph=replace(plan.graph, cards={name: cards[name] for name in plan.graph.cards})
-    )
+    """Writes the manifest that names what the run makes, beside what other drivers have written there meanwhile; the
+    plan with what it says, the tokenizers that they fitted among it."""
+
+    def change(now: Manifest | None) -> Manifest:
+        # The corpus is as this run listed it only at its beginning.
+        begun = now is not None and plan.began
+        return reconcile(now, replace(plan.request, corpus=now.corpus) if begun and now else plan.request)
+
+    manifest = publish(store, change)
+    graph = replace(plan.graph, cards=cards_for(manifest, plan.request))
+    return replace(plan, manifest=manifest, graph=graph, began=True)
 
 
-def _fitted(mine: ModalityCard, theirs: ModalityCard | None) -> ModalityCard:
-    """My card, with their tokenizer where they have fitted the same one and I haven't."""
-    if theirs is None or theirs.fingerprint != mine.fingerprint or not (mine.tokens and theirs.tokens):
-        return mine
-    return mine if mine.tokens.spec else replace(mine, tokens=theirs.tokens)
-
-
-def _finish(plan: Plan, store: Store) -> None:
-    """Leaves nothing behind that isn't part of the dataset."""
-    for entry in store.list(ATTEMPTS):
-        store.delete(f"{ATTEMPTS}/{entry.name}")
-    store.remove_stale_temporaries()
-    cards = _published(plan, store).manifest.modalities
-    if all(card.tokens is None or card.tokens.spec is not None for card in cards.values()):  # no driver is fitting
-        remove_sample(store, list(cards))
+def _hand_over(plan: Plan, store: Store) -> int:
+    """Gives readers what takes the place of others, where all of it is there. The bytes superseded then, of the
+    plan's modalities."""
+    manifest = plan.manifest
+    if plan.replacing and not plan.works:
+        manifest = publish(store, lambda now: completed(now, plan.replacing, plan.graph.cards))
+    cards_for(manifest, plan.request)  # raises where readers won't get what was made
+    stocks = take_stock(store, plan.graph.cards)
+    return sum(stock.superseded(manifest.cards_of(name)) for name, stock in stocks.items())

@@ -104,6 +104,7 @@ MARKS = {
     "s3_server": "s3",
     "chromium": "browser",
     "command_line": "process",
+    "cluster": "process",
     "project": "process",
 }
 """What a test that uses a fixture is marked with."""

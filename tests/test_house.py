@@ -170,7 +170,7 @@ def test_arrows_are_seen():
     assert Path("pipeline/run.py") in found[Path("pipeline/retry.py")]
     assert Path("labelers/contract/codecs.py") in found[Path("labelers/contract/kinds.py")]  # from . import codecs
     assert Path("pipeline/commands/run.py") in found[Path("pipeline/cli.py")]  # within a function
-    assert Path("labelers/contract/kinds.py") in found[Path("pipeline/dataset/manifest.py")]  # for type checkers
+    assert Path("labelers/contract/kinds.py") in found[Path("pipeline/dataset/cards.py")]  # for type checkers
 
 
 def test_rooms_have_no_init():

@@ -90,7 +90,7 @@ class Labeler(ABC):
     on: "view" for a labeler that looks at the square view, "image" for the whole upright image (its labels are then
         cropped by their kind), "nothing" for one that needs no pixels.
     requires: modalities without which a sample can't be labelled. wants: modalities used where the recipe has them.
-    version: part of the fingerprint; raise it when the same input gives another label.
+    version: part of what determines a generation; raise it when the same input gives another label.
     autocast: the torch dtype that its model may run in on a GPU; None keeps float32.
     """
 

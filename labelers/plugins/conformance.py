@@ -57,6 +57,10 @@ class Sample:
     labels: Mapping[str, Any] = field(default_factory=dict)
 
 
+LAST_BITS = ", less the last bits of "
+"""What is said of labels that a batch rounds otherwise than a sample alone is rounded."""
+
+
 class ContractViolation(Exception):  # noqa: N818 - it is no fault of this program
     """What a labeler does against the contract."""
 
@@ -181,13 +185,17 @@ class _Bench:
 
     def check_batch_size(self) -> str:
         alone = [self._checked([sample]) for sample in self.ordinary]
+        rounded = []
         for modality in self.labeler.makes:
-            for index, label in enumerate(self._answers[modality.name]):
-                found = difference(label, alone[index][modality.name][0])
+            pairs = [(label, alone[at][modality.name][0]) for at, label in enumerate(self._answers[modality.name])]
+            for sample, (label, other) in zip(self.ordinary, pairs, strict=True):
+                found = difference(label, other)
                 if found:
-                    key = self.ordinary[index].key
-                    raise ContractViolation(f"{modality.name} of {key!r} alone and in a batch: {found}")
-        return f"1 or {len(self.ordinary)} at a time"
+                    raise ContractViolation(f"{modality.name} of {sample.key!r} alone and in a batch: {found}")
+            encode = modality.kind.encode
+            if any(label is not None and encode(label) != encode(other) for label, other in pairs):
+                rounded.append(modality.name)
+        return f"1 or {len(self.ordinary)} at a time" + (f"{LAST_BITS}{', '.join(rounded)}" if rounded else "")
 
     def check_storage(self) -> str:
         sizes: dict[str, int] = {}

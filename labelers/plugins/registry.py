@@ -53,6 +53,12 @@ def find_labeler(reference: str) -> type[Labeler]:
     return find(LABELER_GROUP, reference, Labeler)
 
 
+def identity_of(group: str, reference: str, base: type) -> str:
+    """The one name by which datasets know the class: the first that is registered for it, else `reference` itself."""
+    target = reference if ":" in reference else _registered(group, reference, base)
+    return min((e.name for e in metadata.entry_points(group=group) if e.value == target), default=reference)
+
+
 @dataclass(frozen=True)
 class LabelerRow:
     """A labeler as `tokenloom labelers` lists it.

@@ -7,9 +7,11 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from ..dataset.layout import CORPUS, QUARANTINE
+from ..dataset.finished import list_finished
+from ..dataset.layout import CORPUS
 from ..dataset.ledger import BrokenLedgerError, Failure, read_ledger
 from ..dataset.manifest import DatasetError, require_manifest
+from ..dataset.standing import StandingLedgers
 from ..storage.read_ahead import in_order
 from ..storage.store import Store
 
@@ -36,14 +38,15 @@ def list_failures(store: Store, modalities: Collection[str] | None = None) -> It
     modalities: only these (`corpus` for what the corpus reader refused). Raises DatasetError for a name that the
     dataset doesn't have, and for a ledger that can't be read.
     """
-    known = (CORPUS, *require_manifest(store).modalities)
+    manifest = require_manifest(store)
+    known = (CORPUS, *manifest.modalities)
     for name in modalities or ():
         if name not in known:
             raise DatasetError(f"{store.url}: there is no modality {name!r}; it has {', '.join(known[1:])}")
-    ledgers = [entry.name for entry in store.list(QUARANTINE)]
-    chosen = [path for path in ledgers if path.split("/")[0] in (known if modalities is None else modalities)]
-    chosen.sort(key=lambda path: (path.split("/", 1)[1], known.index(path.split("/")[0])))
-    for failures in in_order(lambda path: _read(store, f"{QUARANTINE}/{path}"), chosen):
+    finished = list_finished(store, manifest.modalities)
+    ledgers = StandingLedgers(store).list(manifest.modalities, finished, manifest.views["count"])
+    chosen = [ledger.path for ledger in ledgers if modalities is None or ledger.modality in modalities]
+    for failures in in_order(lambda path: _read(store, path), chosen):
         yield from failures
 
 

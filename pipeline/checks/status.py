@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..corpus.units import Unit
-from ..dataset.finished import Finished, is_complete, list_finished
-from ..dataset.layout import CORPUS, QUARANTINE
-from ..dataset.manifest import require_manifest
+from ..dataset.cards import ModalityCard
+from ..dataset.finished import Finished, is_complete, take_stock
+from ..dataset.layout import CORPUS
+from ..dataset.manifest import require_manifest, stale
+from ..dataset.standing import StandingLedgers
 from ..storage.read_ahead import in_order
-from ..storage.store import Entry, Store
+from ..storage.store import Store
 
 _IDLE = 600.0
 """Seconds without a new shard after which nothing seems to be running."""
@@ -22,7 +24,8 @@ _IDLE = 600.0
 class ModalityStatus:
     """One modality, None where something is unknown. samples: of its finished units. quarantined: lines of its ledgers,
     one for each failed label. share: of the estimated total, in [0, 1]. rate: samples per second of late; eta: seconds
-    left at that rate. last_written: unix seconds."""
+    left at that rate. last_written: unix seconds. stale: why it isn't made from what the dataset holds now. pending:
+    whether it is being made anew, to take the place of the one of that name which readers get until then."""
 
     name: str
     units: int
@@ -33,6 +36,8 @@ class ModalityStatus:
     eta: float | None
     finished: bool
     last_written: float
+    stale: list[str] = field(default_factory=list)
+    pending: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class Status:
     """shards: of the corpus; complete_shards: those that some modality has to their end. total: samples that there will
     be. It is exact when every shard is complete; until then each other shard is taken to hold as many samples as a
     complete one does on average, or what has been seen of it if that is more; None while no shard is complete.
-    refused: samples, or parts of shards, that the corpus reader refused."""
+    refused: samples, or parts of shards, that the corpus reader refused. superseded: bytes of shards that the manifest
+    names no more, which `gc` deletes."""
 
     url: str
     shards: int
@@ -48,6 +54,7 @@ class Status:
     total: int | None
     exact: bool
     refused: int
+    superseded: int
     modalities: list[ModalityStatus]
 
     @property
@@ -55,21 +62,22 @@ class Status:
         return all(modality.finished for modality in self.modalities)
 
 
-@dataclass
 class LedgerCounts:
-    """Lines of ledgers, each read once: a ledger of the same size and time is the same."""
+    """Lines of ledgers, each read once: nothing is ever overwritten."""
 
-    _lines: dict[Entry, int] = field(default_factory=dict)
+    def __init__(self, store: Store) -> None:
+        self._store, self._standing = store, StandingLedgers(store)
+        self._lines: dict[str, int] = {}
 
-    def read(self, store: Store) -> dict[str, int]:
+    def read(self, cards: Mapping[str, ModalityCard], finished: Mapping[str, Finished], views: int) -> dict[str, int]:
         """Lines by modality, and those of the corpus reader."""
         counts: dict[str, int] = defaultdict(int)
-        entries = store.list(QUARANTINE)
-        new = [entry for entry in entries if entry not in self._lines]
-        data = in_order(lambda entry: store.read(f"{QUARANTINE}/{entry.name}"), new, threads=16)
-        self._lines.update((entry, lines.count(b"\n")) for entry, lines in zip(new, data, strict=True))
-        for entry in entries:
-            counts[entry.name.split("/")[0]] += self._lines[entry]
+        ledgers = self._standing.list(cards, finished, views)
+        new = [ledger.path for ledger in ledgers if ledger.path not in self._lines]
+        data = in_order(self._store.read, new, threads=16)
+        self._lines.update((path, lines.count(b"\n")) for path, lines in zip(new, data, strict=True))
+        for ledger in ledgers:
+            counts[ledger.modality] += self._lines[ledger.path]
         return counts
 
 
@@ -79,12 +87,24 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
     Raises DatasetError where there is no dataset.
     """
     manifest = require_manifest(store)
-    progress = list_finished(store, manifest.modalities)
-    failed = (ledgers or LedgerCounts()).read(store)
+    stocks = take_stock(store, {**manifest.modalities, **manifest.pending})
+    progress = {name: stocks[name].finished(card) for name, card in manifest.modalities.items()}
+    views = manifest.views["count"]
+    ledgers = ledgers or LedgerCounts(store)
+    failed = ledgers.read(manifest.modalities, progress, views)
     units = frozenset().union(*(found.units for found in progress.values()))
     complete, total = estimate_total(units, manifest.corpus.shards)
     exact = complete == manifest.corpus.shards
-    now = time.time() if now is None else now
+    now, reasons = time.time() if now is None else now, stale(manifest)
+    modalities = [
+        _modality(name, found, failed.get(name, 0), total, exact and found.units == units, now)
+        for name, found in progress.items()
+    ]
+    modalities = [replace(one, stale=reasons.get(one.name, [])) for one in modalities]
+    for name, card in manifest.pending.items():
+        found = stocks[name].finished(card)
+        count = ledgers.read({name: card}, {name: found}, views).get(name, 0)
+        modalities.append(replace(_modality(name, found, count, total, False, now), pending=True))
     return Status(
         url=store.url,
         shards=manifest.corpus.shards,
@@ -92,10 +112,8 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
         total=total,
         exact=exact,
         refused=failed.get(CORPUS, 0),
-        modalities=[
-            _modality(name, found, failed.get(name, 0), total, exact and found.units == units, now)
-            for name, found in progress.items()
-        ],
+        superseded=sum(stock.superseded(manifest.cards_of(name)) for name, stock in stocks.items()),
+        modalities=modalities,
     )
 
 

@@ -11,39 +11,34 @@ import json
 import os
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
-from ...tokenizers.contract.files import VOCABULARY_FILE
-from ..corpus.units import Unit, UnitNames
-from ..dataset.finished import extensions
+from ..corpus.units import Unit
+from ..dataset.finished import folders_of
 from ..dataset.layout import (
-    ATTEMPTS,
-    CORPUS,
-    FIT,
-    LEDGER,
-    MANIFEST,
-    QUARANTINE,
+    MANIFESTS,
     TOKENIZERS,
-    VOCABULARY,
-    shard_path,
+    VOCABULARIES,
+    manifest_path,
+    stem_of,
     tokenizer_folder,
+    vocabulary_path,
 )
-from ..dataset.manifest import DatasetError, Manifest, read_manifest
-from ..storage.local import TEMPORARY
+from ..dataset.manifest import DatasetError, Manifest, manifest_numbers, stale
 from ..storage.read_ahead import in_order
-from ..storage.store import Entry, Store
-from .verify_unit import Fault, Findings, Holding, check_unit, key_hashes
+from ..storage.store import Store
+from .inventory import GO_ON, NOT_OURS, Inventory, extension_of, few, foreign, take_inventory
+from .verify_unit import Fault, Findings, check_unit, key_hashes
 
 _MANY = 20
-"""Findings of one sort about one modality or folder that are listed one by one; the rest is a number."""
+"""Keys that occur twice that are listed by name; the rest is a number."""
 
-_GO_ON = "run the recipe again, which goes on from there"
 _OWN_KEYS = "give each sample its own key in the corpus, and use another output"
-_NOT_OURS = "move it elsewhere, or delete it"
 
 
 @dataclass
@@ -63,27 +58,6 @@ class Report:
         return not self.faults
 
 
-@dataclass
-class _Inventory:
-    """The names in the output. shards: the units of every (modality, extension); ledgers: by modality or `corpus`."""
-
-    shards: dict[tuple[str, str], set[Unit]]
-    ledgers: dict[str, set[Unit]]
-    names: UnitNames = field(default_factory=UnitNames)
-
-    def holders(self) -> dict[Unit, int]:
-        """How many shards each unit has."""
-        count: dict[Unit, int] = defaultdict(int)
-        for units in self.shards.values():
-            for unit in units:
-                count[unit] += 1
-        return count
-
-    def holding(self, unit: Unit) -> Holding:
-        shards = tuple(place for place, units in self.shards.items() if unit in units)
-        return Holding(unit, shards, frozenset(name for name, units in self.ledgers.items() if unit in units))
-
-
 def verify(
     where: str | os.PathLike[str] | Store,
     deep: bool = False,
@@ -98,16 +72,20 @@ def verify(
     """
     store = where if isinstance(where, Store) else Store(where)
     report = Report(store.url)
-    manifest = _read_manifest(store, report)
-    if manifest is None:
+    manifests = _read_manifests(store, report)
+    if not manifests:
         return report
+    manifest = manifests[-1]
     report.modalities = len(manifest.modalities)
-    inventory = _take_inventory(store, manifest, report)
-    _check_tokenizers(store, manifest, report)
+    damaged = bool(report.faults)
+    inventory, foreigners = take_inventory(store, manifests, damaged)
+    report.faults += foreigners
+    _check_tokenizers(store, manifests, report)
     units = _fitting_units(inventory, report)
-    _check_completeness(manifest, inventory, units, report)
+    _check_completeness(inventory, units, report)
+    report.faults += _staleness(manifest)
     hashes: list[np.ndarray] = []
-    check = partial(check_unit, store, manifest, deep=deep)
+    check = partial(check_unit, store, manifest.views["count"], deep=deep)
     everything = sorted(inventory.holders())
     for found in in_order(check, (inventory.holding(unit) for unit in everything)):
         _add(report, found)
@@ -117,135 +95,86 @@ def verify(
     return report
 
 
-def _read_manifest(store: Store, report: Report) -> Manifest | None:
-    try:
-        manifest = read_manifest(store)
-        data = store.read(MANIFEST) if manifest else b""
-    except DatasetError as error:
-        what = str(error).removeprefix(f"{store.url}/{MANIFEST}: ")
-        report.faults.append(
-            Fault("damaged", MANIFEST, what, "put back a copy of it; nothing can be checked without it")
-        )
-        return None
-    if manifest is None:
+def _read_manifests(store: Store, report: Report) -> list[Manifest]:
+    """All of them, the last of which tells what the dataset is; none where that one can't be read."""
+    numbers = manifest_numbers(store)
+    if not numbers:
         if not store.children():
             raise DatasetError(f"{store.url}: there is nothing here; a dataset is what `tokenloom run` writes")
         what = "there is none: no dataset of tokenloom, or it was deleted"
-        report.faults.append(Fault("missing", MANIFEST, what, "put back a copy of it, or correct the URL"))
-    elif (json.dumps(json.loads(data), indent=2, ensure_ascii=False) + "\n").encode() != data:
-        what = "it says the same in other bytes: changed by hand, or flipped bits"
-        report.faults.append(Fault("damaged", MANIFEST, what, "put back a copy of it"))
-    return manifest
+        report.faults.append(Fault("missing", MANIFESTS, what, "put back a copy of it, or correct the URL"))
+        return []
+    found: list[Manifest] = []
+    for before, number in pairwise([0, *numbers]):
+        path = manifest_path(number)
+        if number > before + 1:
+            more = f", and {number - before - 2:,} more lack" if number > before + 2 else ""
+            what = f"there are manifests of higher numbers{more}"
+            report.faults.append(Fault("missing", manifest_path(before + 1), what, "put back a copy of it"))
+        try:
+            data = store.read(path)
+            manifest = Manifest.from_bytes(data, path)
+        except DatasetError as error:
+            what = str(error).removeprefix(f"{path}: ")
+            without = "nothing can be checked without it" if number == numbers[-1] else "readers take the last one"
+            report.faults.append(Fault("damaged", path, what, f"put back a copy of it; {without}"))
+            if number == numbers[-1]:
+                return []
+            continue
+        if (json.dumps(json.loads(data), indent=2, ensure_ascii=False) + "\n").encode() != data:
+            what = "it says the same in other bytes: changed by hand, or flipped bits"
+            report.faults.append(Fault("damaged", path, what, "put back a copy of it"))
+        found.append(manifest)
+    return found
 
 
 # --- what the listings tell ------------------------------------------------------------------------------------------
 
 
-def _take_inventory(store: Store, manifest: Manifest, report: Report) -> _Inventory:
-    """Everything in the output by name; what the format doesn't name becomes a fault."""
-    shards = {(name, ext): set() for name, card in manifest.modalities.items() for ext in extensions(card)}
-    inventory = _Inventory(shards, {name: set() for name in (*manifest.modalities, CORPUS)})
-    for child in store.children():
-        folder = child.rstrip("/")
-        if child in (f"{TOKENIZERS}/", f"{QUARANTINE}/", MANIFEST) or child.startswith(TEMPORARY):
-            continue
-        if not child.endswith("/"):
-            report.faults.append(_foreign(child))
-        elif folder in manifest.modalities:
-            report.faults += _few(_sort_shards(folder, store.list(folder), inventory), folder)
-        else:
-            report.faults += _few((_foreign(f"{folder}/{entry.name}") for entry in store.list(folder)), folder)
-    report.faults += _few(_sort_ledgers(store.list(QUARANTINE), inventory), QUARANTINE)
-    report.faults += _few((_foreign(path) for path in _temporaries(store, "", 2)), "temporary files")
-    return inventory
-
-
-def _sort_shards(folder: str, entries: Iterable[Entry], inventory: _Inventory) -> Iterator[Fault]:
-    for entry in entries:
-        stem, _, extension = entry.name.rpartition(".")
-        unit = inventory.names[stem]
-        if unit is None or (folder, extension) not in inventory.shards:
-            yield _foreign(f"{folder}/{entry.name}")
-        else:
-            inventory.shards[folder, extension].add(unit)
-
-
-def _sort_ledgers(entries: Iterable[Entry], inventory: _Inventory) -> Iterator[Fault]:
-    units = set().union(*inventory.shards.values())
-    for entry in entries:
-        modality, _, name = entry.name.partition("/")
-        stem, _, extension = name.rpartition(".")
-        unit = inventory.names[stem] if extension == LEDGER else None
-        if unit is None or modality not in inventory.ledgers:
-            yield _foreign(f"{QUARANTINE}/{entry.name}")
-        elif unit not in units:
-            what, way_out = "no modality has its unit", f"{_GO_ON}; if it is still here then, delete it"
-            yield Fault("foreign", f"{QUARANTINE}/{entry.name}", what, way_out)
-        else:
-            inventory.ledgers[modality].add(unit)
-
-
-def _temporaries(store: Store, folder: str, depth: int) -> Iterator[str]:
-    """Files that writers on a local disk left behind, which listings don't show."""
-    if not store.is_local:
-        return
-    for child in store.children(folder):
-        path = f"{folder}/{child}".lstrip("/")
-        if child.endswith("/") and depth:
-            yield from _temporaries(store, path.rstrip("/"), depth - 1)
-        elif child.startswith(TEMPORARY):
-            yield path
-
-
-def _foreign(path: str) -> Fault:
-    top = path.split("/")[0]
-    if path.rsplit("/", 1)[-1].startswith(TEMPORARY):
-        return Fault("foreign", path, "what a writer that died left behind, or one that is at work", _GO_ON)
-    if top in (FIT, ATTEMPTS):
-        return Fault("unfinished", path, "what a run needs until it ends", _GO_ON)
-    return Fault("foreign", path, "no part of the dataset", _NOT_OURS)
-
-
-def _few(faults: Iterable[Fault], where: str) -> Iterator[Fault]:
-    """The first faults of many, and the number of the others."""
-    more, last = 0, None
-    for number, fault in enumerate(faults):
-        if number < _MANY:
-            yield fault
-        else:
-            more, last = more + 1, fault
-    if last is not None:
-        yield Fault(last.problem, where, f"{more:,} more like these", last.way_out)
-
-
-def _check_tokenizers(store: Store, manifest: Manifest, report: Report) -> None:
-    """The tokenizers' files against the digests in dataset.json, and nothing beside them but the shared vocabulary."""
-    expected = {
-        f"{tokenizer_folder(name)}/{file}": digest
-        for name, card in manifest.modalities.items()
-        for file, digest in (card.tokens.files if card.tokens else {}).items()
-    }
-    found = {f"{TOKENIZERS}/{entry.name}" for entry in store.list(TOKENIZERS)}
-    texts = sorted(path for path in expected if path.endswith(f"/{VOCABULARY_FILE}"))
-    if texts:
-        expected[VOCABULARY] = expected[texts[0]]
+def _check_tokenizers(store: Store, manifests: Sequence[Manifest], report: Report) -> None:
+    """The files of tokenizers and vocabularies against the digests in the manifest, and none that no manifest names."""
+    manifest = manifests[-1]
+    expected = {path: told for name in _all_names(manifest) for path, told in _files_of(manifest, name)}
+    known = {path for one in manifests for name in _all_names(one) for path, _ in _files_of(one, name)}
+    found = {f"{top}/{entry.name}" for top in (TOKENIZERS, VOCABULARIES) for entry in store.list(top)}
     for path in sorted(expected.keys() | found):
-        way_out = f"put back a copy of it, or make the modality anew with --replace {path.split('/')[1]}"
-        if path == VOCABULARY and texts:
-            way_out = f"copy {texts[0]} there"
-        if path not in found:
+        digest, name = expected.get(path, ("", ""))
+        way_out = f"put back a copy of it, or make {name} anew into another output"
+        if path not in expected:
+            report.faults += [] if path in known else [foreign(path)]
+        elif path not in found:
             report.faults.append(Fault("missing", path, "the tokens can't be decoded without it", way_out))
-        elif path not in expected:
-            report.faults.append(_foreign(path))
-        elif hashlib.sha256(store.read(path)).hexdigest() != expected[path]:
+        elif hashlib.sha256(store.read(path)).hexdigest() != digest:
             what = "its bytes aren't those that the tokens were made with"
             report.faults.append(Fault("damaged", path, what, way_out))
-    unfitted = [n for n, card in manifest.modalities.items() if card.tokens and card.tokens.spec is None]
-    for name in unfitted:
-        report.faults.append(Fault("unfinished", tokenizer_folder(name), "it isn't fitted yet", _GO_ON))
+    for name in (name for name, card in manifest.modalities.items() if not card.fitted):
+        report.faults.append(Fault("unfinished", name, "its tokenizer isn't fitted yet", GO_ON))
 
 
-def _fitting_units(inventory: _Inventory, report: Report) -> dict[str, list[Unit]]:
+def _all_names(manifest: Manifest) -> list[str]:
+    return list({**manifest.modalities, **manifest.pending})
+
+
+def _files_of(manifest: Manifest, name: str) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Paths of the files that a modality's tokens were made with; of each the SHA-256, and the modality."""
+    for card in manifest.cards_of(name):
+        if card.tokens and card.fitted:
+            for file, digest in card.tokens.files.items():
+                yield f"{tokenizer_folder(card.tokenizer_digest)}/{file}", (digest, name)
+        if card.tokens and card.tokens.vocabulary and card.tokens.vocabulary.digest:
+            yield vocabulary_path(card.tokens.vocabulary.digest), (card.tokens.vocabulary.digest, name)
+
+
+def _staleness(manifest: Manifest) -> Iterator[Fault]:
+    for name, reasons in stale(manifest).items():
+        for reason in reasons:
+            yield Fault("stale", name, reason, f"run a recipe that has it with --replace {name}")
+    for name in manifest.pending:
+        what = "it is being made anew: the one that readers get until then stays whole"
+        yield Fault("unfinished", f"{name} (new)", what, GO_ON)
+
+
+def _fitting_units(inventory: Inventory, report: Report) -> dict[str, list[Unit]]:
     """By corpus shard, the units that lie side by side, in order; of units that overlap those with most shards stay."""
     by_shard: dict[str, list[Unit]] = defaultdict(list)
     holders = inventory.holders()
@@ -260,9 +189,9 @@ def _fitting_units(inventory: _Inventory, report: Report) -> dict[str, list[Unit
             if other is None:
                 kept.insert(place, unit)
                 continue
-            for name, extension in inventory.holding(unit).shards:
+            for held in inventory.holding(unit).shards:
                 what = f"it overlaps with the unit {other.name}: renamed, or cut by other `units` settings"
-                report.faults.append(Fault("misplaced", shard_path(name, unit, extension), what, _NOT_OURS))
+                report.faults.append(Fault("misplaced", held.path, what, NOT_OURS))
         fitting[shard] = kept
     return fitting
 
@@ -272,26 +201,30 @@ def _overlap(one: Unit, other: Unit) -> bool:
     return first.stop is None or first.stop > second.start or first.start == second.start
 
 
-def _check_completeness(
-    manifest: Manifest, inventory: _Inventory, fitting: Mapping[str, Sequence[Unit]], report: Report
-) -> None:
-    units = {unit for units in fitting.values() for unit in units}
-    for (name, extension), there in inventory.shards.items():
-        lacking = sorted(units - there)
-        if lacking and not units & there:
-            what = f"none of its {len(units):,} units is made yet"
-            report.faults.append(Fault("unfinished", f"{name}/*.{extension}", what, _GO_ON))
+def _check_completeness(inventory: Inventory, fitting: Mapping[str, Sequence[Unit]], report: Report) -> None:
+    manifest = inventory.manifest
+    current = {path: at for path, at in inventory.places.items() if at[1] == manifest.modalities.get(at[0])}
+    seen = {unit for path in current for unit in inventory.units[path]}
+    units = {unit for units in fitting.values() for unit in units if unit in seen}
+    for folder, (name, card) in current.items():
+        there = inventory.units[folder]
+        lacking = sorted(units - there.keys())
+        if lacking and not units & there.keys():
+            what = f"none of its {len(lacking):,} units is made yet"
+            report.faults.append(Fault("unfinished", f"{folder}/*.{extension_of(folder)}", what, GO_ON))
         else:
             what = "other modalities have this unit"
-            missing = (Fault("missing", shard_path(name, unit, extension), what, _GO_ON) for unit in lacking)
-            report.faults += _few(missing, f"{name}/*.{extension}")
-    report.faults += _few((gap for units in fitting.values() for gap in _gaps(units)), "corpus shards")
+            beside = [inventory.units[path] for path in folders_of(name, card)]
+            stems = (stem_of(unit, max(units.get(unit, 0) for units in beside)) for unit in lacking)
+            paths = (f"{folder}/{stem}.{extension_of(folder)}" for stem in stems)
+            report.faults += few((Fault("missing", path, what, GO_ON) for path in paths), folder)
+    report.faults += few((gap for units in fitting.values() for gap in _gaps(units)), "corpus shards")
     digest = hashlib.sha256("\n".join(sorted(fitting)).encode()).hexdigest()
     if digest != manifest.corpus.digest:
         begun, wanted = len(fitting), manifest.corpus.shards
         if begun < wanted:
             what = f"its list of shards isn't complete: there are units of {begun:,} of {wanted:,}"
-            report.faults.append(Fault("unfinished", "the corpus", what, _GO_ON))
+            report.faults.append(Fault("unfinished", "the corpus", what, GO_ON))
         else:
             what = f"there are units of {begun:,} shards, which aren't the {wanted:,} that the corpus had"
             report.faults.append(Fault("foreign", "the corpus", what, "give the corpus as it was, or another output"))
@@ -302,10 +235,10 @@ def _gaps(units: Sequence[Unit]) -> Iterator[Fault]:
     at: int | None = 0
     for unit in units:
         if unit.start != at:
-            yield Fault("unfinished", unit.shard, f"no units from position {at} to {unit.start}", _GO_ON)
+            yield Fault("unfinished", unit.shard, f"no units from position {at} to {unit.start}", GO_ON)
         at = unit.stop
     if at is not None:
-        yield Fault("unfinished", units[0].shard, f"no units from position {at} to its end", _GO_ON)
+        yield Fault("unfinished", units[0].shard, f"no units from position {at} to its end", GO_ON)
 
 
 # --- what the content tells ------------------------------------------------------------------------------------------

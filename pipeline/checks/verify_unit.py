@@ -13,9 +13,9 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import numpy as np
 
 from ..corpus.units import Unit
-from ..dataset.layout import CORPUS, TOKENS, ledger_path, shard_path
+from ..dataset.cards import ModalityCard
+from ..dataset.layout import CORPUS, TOKENS, ledger_path
 from ..dataset.ledger import BrokenLedgerError, Failure, read_ledger
-from ..dataset.manifest import Manifest, ModalityCard
 from ..dataset.shards import (
     BrokenShardError,
     LabelShard,
@@ -28,7 +28,9 @@ from ..dataset.shards import (
 )
 from ..storage.store import Store
 
-Problem: TypeAlias = Literal["damaged", "missing", "foreign", "misplaced", "contradiction", "duplicate", "unfinished"]
+Problem: TypeAlias = Literal[
+    "damaged", "missing", "foreign", "misplaced", "contradiction", "duplicate", "stale", "unfinished"
+]
 
 MAKE_ANEW = "delete it and run the recipe again, which makes it anew"
 
@@ -46,12 +48,29 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Held:
+    """A shard of a unit that counts. stem: of its name, with the revision."""
+
+    name: str
+    card: ModalityCard
+    path: str
+    stem: str
+
+    @property
+    def is_tokens(self) -> bool:
+        return self.path.endswith(f".{TOKENS}")
+
+    @property
+    def generation(self) -> str:
+        return self.card.tokens_generation if self.is_tokens else self.card.labels_generation
+
+
+@dataclass(frozen=True)
 class Holding:
-    """What the output lists of one unit: (modality, extension) of its shards, and modalities that have a ledger."""
+    """What the output lists of one unit."""
 
     unit: Unit
-    shards: tuple[tuple[str, str], ...]
-    ledgers: frozenset[str]
+    shards: tuple[Held, ...]
 
 
 @dataclass
@@ -69,58 +88,57 @@ class Findings:
 class _Read:
     """A shard whose bits are right."""
 
-    name: str
-    path: str
+    held: Held
     shard: TokenShard | LabelShard
     keys: tuple[str, ...]
     per_sample: int
 
+    @property
+    def path(self) -> str:
+        return self.held.path
 
-def check_unit(store: Store, manifest: Manifest, holding: Holding, deep: bool) -> Findings:
+
+def check_unit(store: Store, views: int, holding: Holding, deep: bool) -> Findings:
     """Everything about one unit that takes its content to know. deep: also decode and check every label."""
     found = Findings(holding.unit)
-    views = manifest.views["count"]
     good: list[_Read] = []
-    for name, extension in holding.shards:
-        path = shard_path(name, holding.unit, extension)
-        card = manifest.modalities[name]
+    for held in holding.shards:
         try:
-            data = store.read(path)
+            data = store.read(held.path)
             found.bytes += len(data)
             verify_checksum(data)
-            shard = (read_tokens if extension == TOKENS else read_labels)(data)
+            shard = (read_tokens if held.is_tokens else read_labels)(data)
         except FileNotFoundError:
-            found.faults.append(Fault("missing", path, "it was listed and is gone", "run the recipe again"))
+            found.faults.append(Fault("missing", held.path, "it was listed and is gone", "run the recipe again"))
             continue
         except BrokenShardError as error:
-            found.faults.append(Fault("damaged", path, str(error), MAKE_ANEW))
+            found.faults.append(Fault("damaged", held.path, str(error), MAKE_ANEW))
             continue
         found.shards += 1
-        per_sample = views if extension == TOKENS else card.labels_per_sample(views)
-        read = _Read(name, path, shard, tuple(shard.rows.keys[::per_sample]), per_sample)
-        faults = list(_misplaced(read, card, holding.unit, extension))
-        faults = faults or list(_contents(read, card, _carried_rows(data), deep))
+        per_sample = views if held.is_tokens else held.card.labels_per_sample(views)
+        read = _Read(held, shard, tuple(shard.rows.keys[::per_sample]), per_sample)
+        faults = list(_misplaced(read, holding.unit))
+        faults = faults or list(_contents(read, _carried_rows(data), deep))
         found.faults += faults
         if not faults:
             good.append(read)
-    _check_together(store, holding, manifest, good, found)
+    _check_together(store, holding, good, found)
     return found
 
 
-def _misplaced(read: _Read, card: ModalityCard, unit: Unit, extension: str) -> Iterator[Fault]:
-    """Whether the shard is what its name and dataset.json say."""
-    meta = read.shard.meta
-    if (meta.unit, meta.modality) != (unit.name, read.name):
+def _misplaced(read: _Read, unit: Unit) -> Iterator[Fault]:
+    """Whether the shard is what its name says."""
+    meta, held = read.shard.meta, read.held
+    if (meta.unit, meta.modality) != (unit.name, held.name):
         what = f"it holds {meta.modality} of {meta.unit}: renamed, or written over"
         yield Fault("misplaced", read.path, what, MAKE_ANEW)
-    elif meta.fingerprint != card.fingerprint:
-        what = f"it was made differently (fingerprint {meta.fingerprint[:12]}..., dataset.json has "
-        what += f"{card.fingerprint[:12]}...)"
-        yield Fault("misplaced", read.path, what, f"make the modality anew with --replace {read.name}")
+    elif meta.generation != held.generation:
+        what = f"it is of the generation {meta.generation}, not of that of its folder: moved, or written over"
+        yield Fault("misplaced", read.path, what, MAKE_ANEW)
 
 
-def _contents(read: _Read, card: ModalityCard, carried: str, deep: bool) -> Iterator[Fault]:
-    shard = read.shard
+def _contents(read: _Read, carried: str, deep: bool) -> Iterator[Fault]:
+    shard, card = read.shard, read.held.card
     if rows_digest(shard.rows.keys, shard.rows.views) != carried:
         what = "its rows aren't those that it was sealed with: reordered or edited"
         yield Fault("contradiction", read.path, what, MAKE_ANEW)
@@ -138,8 +156,8 @@ def _token_faults(path: str, shard: TokenShard, card: ModalityCard) -> Iterator[
     """Types, lengths and ranges; the first row that is wrong stands for all."""
     spec = card.tokens.spec if card.tokens else None
     if spec is None:
-        what = "it holds tokens, and dataset.json has no fitted tokenizer for them"
-        yield Fault("contradiction", path, what, "put back a copy of dataset.json")
+        what = "it holds tokens, and the manifest has no fitted tokenizer for them"
+        yield Fault("contradiction", path, what, "put back a copy of the manifest")
         return
     for key, view, ids in zip(shard.rows.keys, shard.rows.views, shard.tokens, strict=True):
         if ids is None:
@@ -148,7 +166,7 @@ def _token_faults(path: str, shard: TokenShard, card: ModalityCard) -> Iterator[
         if ids.dtype != spec.dtype:
             problem = f"tokens are {ids.dtype}, not {spec.dtype}"
         elif len(ids) > spec.max_length or spec.length not in (None, len(ids)):
-            problem = f"{len(ids)} tokens where dataset.json says {spec.length or f'at most {spec.max_length}'}"
+            problem = f"{len(ids)} tokens where the manifest says {spec.length or f'at most {spec.max_length}'}"
         elif len(ids) and int(ids.max()) >= spec.vocabulary:
             problem = f"token id {int(ids.max())} where the vocabulary has {spec.vocabulary}"
         if problem:
@@ -168,8 +186,8 @@ def _label_faults(path: str, shard: LabelShard, card: ModalityCard) -> Iterator[
             return
 
 
-def _check_together(store: Store, holding: Holding, manifest: Manifest, good: Sequence[_Read], found: Findings) -> None:
-    """The unit's shards against each other, against the unit's name, and against the ledgers."""
+def _check_together(store: Store, holding: Holding, good: Sequence[_Read], found: Findings) -> None:
+    """The unit's shards against each other, against the unit's name, and against the ledgers that they refer to."""
     if not good:
         return
     keys = _usual([read.keys for read in good])
@@ -182,9 +200,8 @@ def _check_together(store: Store, holding: Holding, manifest: Manifest, good: Se
         what = f"it holds {len(keys)} samples, and its name says {holding.unit.count}"
         found.faults.append(Fault("misplaced", reference.path, what, MAKE_ANEW))
     found.faults += _rejection_faults(store, holding, good)
-    for name in dict.fromkeys(read.name for read in good):
-        shards = [read for read in good if read.name == name]
-        found.faults += _ledger_faults(store, holding, shards, manifest.modalities[name])
+    for read in good:
+        found.faults += _ledger_faults(store, holding.unit, read)
 
 
 def _difference(read: _Read, reference: _Read) -> str:
@@ -202,34 +219,30 @@ def _rejection_faults(store: Store, holding: Holding, good: Sequence[_Read]) -> 
         if read.shard.meta.rejected != digest:
             what = "it says otherwise than the unit's other shards what the corpus reader refused"
             yield Fault("contradiction", read.path, what, MAKE_ANEW)
-    path = ledger_path(CORPUS, holding.unit)
-    shard = next(read.path for read in good if read.shard.meta.rejected == digest)
-    for fault_or_failure in _read_ledger(store, path, digest, CORPUS in holding.ledgers, shard, CORPUS, holding.unit):
-        if isinstance(fault_or_failure, Fault):
-            yield fault_or_failure
+    if digest:
+        read = next(read for read in good if read.shard.meta.rejected == digest)
+        path = ledger_path(CORPUS, read.held.card.corpus_generation, holding.unit.name, digest)
+        lines = _read_ledger(store, path, digest, read.path, CORPUS, holding.unit)
+        yield from (line for line in lines if isinstance(line, Fault))
 
 
-def _ledger_faults(store: Store, holding: Holding, shards: Sequence[_Read], card: ModalityCard) -> Iterator[Fault]:
-    name, path = shards[0].name, ledger_path(shards[0].name, holding.unit)
-    digests = {read.shard.meta.ledger for read in shards}
-    if len(digests) > 1:
-        what = f"{shards[0].path} and {shards[1].path} refer to different contents of it"
-        yield Fault("contradiction", path, what, f"delete all three and run the recipe again: it makes {name} anew")
+def _ledger_faults(store: Store, unit: Unit, read: _Read) -> Iterator[Fault]:
+    meta = read.shard.meta
+    if not meta.ledger:
         return
-    tokens = next((read for read in shards if isinstance(read.shard, TokenShard)), None)
-    rows = _presence(tokens or shards[0]) if tokens or not card.keeps_tokens else {}
-    listed = _read_ledger(store, path, digests.pop(), name in holding.ledgers, shards[0].path, name, holding.unit)
-    for failure in listed:
+    path = ledger_path(meta.modality, meta.generation, read.held.stem, meta.ledger)
+    rows = _presence(read)
+    for failure in _read_ledger(store, path, meta.ledger, read.path, meta.modality, unit):
         if isinstance(failure, Fault):
             yield failure
             continue
         present = rows.get(failure.key)
-        if rows and present is None:
+        if present is None:
             what = f"it lists {failure.key!r}, which its unit doesn't hold"
-            yield Fault("contradiction", path, what, _anew(path, shards[0].path))
-        elif present and any(there for view, there in present.items() if failure.view in (None, view)):
-            what = f"it says that {failure.key!r} failed, and {(tokens or shards[0]).path} has a value for it"
-            yield Fault("contradiction", path, what, _anew(path, shards[0].path))
+            yield Fault("contradiction", path, what, _anew(path, read.path))
+        elif any(there for view, there in present.items() if failure.view in (None, view)):
+            what = f"it says that {failure.key!r} failed, and {read.path} has a value for it"
+            yield Fault("contradiction", path, what, _anew(path, read.path))
 
 
 def _presence(read: _Read) -> dict[str, dict[int, bool]]:
@@ -241,15 +254,8 @@ def _presence(read: _Read) -> dict[str, dict[int, bool]]:
     return found
 
 
-def _read_ledger(
-    store: Store, path: str, digest: str, listed: bool, shard: str, name: str, unit: Unit
-) -> Iterator[Fault | Failure]:
-    """The lines of a ledger whose SHA-256 is `digest` ("" for none), or what is wrong with it. shard: which says so."""
-    if not digest:
-        if listed:
-            what = f"{shard} says that nothing failed, so nothing should be here"
-            yield Fault("foreign", path, what, "move it elsewhere, or delete it")
-        return
+def _read_ledger(store: Store, path: str, digest: str, shard: str, name: str, unit: Unit) -> Iterator[Fault | Failure]:
+    """The lines of a ledger whose SHA-256 is `digest`, or what is wrong with it. shard: which refers to it."""
     try:
         data = store.read(path)
     except FileNotFoundError:

@@ -39,6 +39,7 @@ _PROBLEMS = {
     "contradiction": "objects that contradict each other",
     "duplicate": "keys that aren't unique",
     "foreign": "objects that don't belong here",
+    "stale": "modalities that aren't made from what the dataset holds now",
     "unfinished": "what isn't finished yet",
 }
 
@@ -67,7 +68,7 @@ def _bar(console: Console) -> Progress:
 
 def _print_report(console: Console, report: Report) -> None:
     read = f"{report.shards:,} shards of {report.modalities} modalities read, {report.samples:,} samples in "
-    read += f"{report.units:,} units, {_size(report.bytes)}"
+    read += f"{report.units:,} units, {readable_size(report.bytes)}"
     if report.ok:
         console.print(f"{read}: all as written, nothing missing, nothing foreign", highlight=False, soft_wrap=True)
         return
@@ -95,7 +96,8 @@ def _print_faults(console: Console, faults: Sequence[Fault]) -> None:
 
 def status(url: str, watch: bool, as_json: bool) -> None:
     """Prints how far the dataset is; with `watch` again and again, until it is finished."""
-    store, ledgers, console = Store(url), LedgerCounts(), Console()
+    store, console = Store(url), Console()
+    ledgers = LedgerCounts(store)
     live = Live(console=console, auto_refresh=False) if watch and console.is_terminal and not as_json else None
     with live or nullcontext(), suppress(KeyboardInterrupt):
         while True:
@@ -117,7 +119,7 @@ def _status_view(status: Status) -> Group:
         table.add_column(heading, justify="left" if heading == "modality" else "right")
     for modality in status.modalities:
         table.add_row(
-            Text(modality.name),
+            Text(f"{modality.name} (new)" if modality.pending else modality.name),
             f"{modality.units:,}",
             f"{modality.samples:,}",
             "-" if modality.share is None else f"{_floor_percent(modality)}%",
@@ -136,6 +138,14 @@ def _status_notes(status: Status) -> Iterable[str]:
         yield f"about {status.total:,} samples to make, going by the {shards}"
     else:
         yield f"{shards}; how many samples there are is known once one is"
+    if any(modality.pending for modality in status.modalities):
+        yield "(new): takes the place of the one of its name once it is complete; readers get that one until then"
+    for modality in status.modalities:
+        for reason in modality.stale:
+            yield f"{modality.name} is stale: {reason}; --replace {modality.name} makes it anew"
+    if status.superseded:
+        size = readable_size(status.superseded)
+        yield f"{size} superseded: `tokenloom gc {status.url}` deletes what nobody reads any more"
     if status.refused:
         yield f"{_count(status.refused, 'sample')} refused by the corpus reader"
     if status.refused or any(modality.quarantined for modality in status.modalities):
@@ -202,7 +212,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def _size(count: int) -> str:
+def readable_size(count: int) -> str:
     units = ("bytes", "KiB", "MiB", "GiB", "TiB")
     power = min(len(units) - 1, max(0, (count.bit_length() - 1) // 10))
     return f"{count} bytes" if power == 0 else f"{count / 1024**power:.1f} {units[power]}"

@@ -7,23 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..dataset.layout import TOKENIZERS
-from ..dataset.manifest import DatasetError, ModalityCard, read_manifest
-from ..storage.errors import StorageError
-from ..storage.store import Store
-
-
-def modality_card_of(source: str) -> ModalityCard | None:
-    """The dataset's card of the modality, for a source DATASET/tokenizers/MODALITY; else None."""
-    dataset, _, modality = source.rstrip("/").rpartition("/")
-    dataset, _, folder = dataset.rpartition("/")
-    if folder != TOKENIZERS or not dataset:
-        return None
-    try:
-        manifest = read_manifest(Store(dataset))
-    except (DatasetError, StorageError):
-        return None
-    return manifest.modalities.get(modality) if manifest else None
+from ..dataset.cards import ModalityCard
 
 
 def model_card(name: str, config: Mapping[str, Any], made: ModalityCard | None) -> bytes:

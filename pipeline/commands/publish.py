@@ -10,9 +10,9 @@ from pathlib import Path
 from rich.console import Console
 
 from ...tokenizers.contract.files import CONFIG, MODEL, VOCABULARY_FILE
-from ..fitting.open_tokenizer import TokenizerError
+from ..fitting.open_tokenizer import TokenizerError, of_dataset
 from ..storage.store import Store
-from .model_card import modality_card_of, model_card
+from .model_card import model_card
 
 
 def push(source: str, target: str) -> None:
@@ -34,10 +34,11 @@ def published_files(source: str, target: str) -> dict[str, bytes]:
     CheckpointError for one that isn't whole."""
     from ...tokenizers.networks.vq_checkpoint import read_files
 
-    store = Store(source)
+    folder, made = of_dataset(source)
+    store = Store(folder)
     files = {name: store.read(name) for name in (CONFIG, MODEL, VOCABULARY_FILE) if store.exists(name)}
     if CONFIG not in files:
-        raise TokenizerError(f"{store.url}: there is no tokenizer (no {CONFIG}): give DATASET/tokenizers/MODALITY")
+        raise TokenizerError(f"{store.url}: there is no tokenizer (no {CONFIG}): give DATASET/MODALITY")
     try:
         config = json.loads(files[CONFIG])
         has_network = "enc_type" in config
@@ -48,7 +49,7 @@ def published_files(source: str, target: str) -> dict[str, bytes]:
         raise TokenizerError(f"{store.url}: {what} has no network, for which alone 4M has a format; train one")
     read_files(files, store.url)
     name = target if is_hub_id(target) else target.rstrip("/").rsplit("/", 1)[-1]
-    return {**files, "README.md": model_card(name, config, modality_card_of(source))}
+    return {**files, "README.md": model_card(name, config, made)}
 
 
 def is_hub_id(target: str) -> bool:

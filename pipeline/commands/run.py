@@ -10,7 +10,7 @@ from rich.table import Table
 from ...tokenizers.fitting.perceptual import PERCEPTUAL
 from ..cluster.session import stop_ray
 from ..cluster.size import cluster_size
-from ..dataset.manifest import TokensCard
+from ..dataset.cards import TokensCard
 from ..engine.estimate import Estimate, calibrate
 from ..engine.tally import Tally
 from ..plan.plan import Plan, make_plan
@@ -18,6 +18,7 @@ from ..plan.recipe import load_recipe
 from ..plan.stages import Stage, stages
 from ..retry import retry
 from ..run import execute
+from .dataset import readable_size
 from .progress import RunProgress, duration
 
 
@@ -37,9 +38,10 @@ def run(
         print_plan(console, plan)
         return
     _print_licences(console, plan)
+    _print_changes(console, plan)
     try:
         with RunProgress(console, plan.bytes) as progress:
-            tally = execute(plan, replacing, limit, progress)
+            tally = execute(plan, limit, progress)
     finally:
         stop_ray()
     _print_summary(console, plan, tally)
@@ -87,9 +89,10 @@ def print_plan(console: Console, plan: Plan) -> None:
         labeler = plan.graph.step_of(name).labeler
         table.add_row(name, card.kind["kind"], labeler, tokenizer, weights, f"{len(plan.finished[name].units):,}")
     console.print(table)
-    again = sorted({name for work in plan.works for name in plan.graph.made_for(work.todo)} - set(plan.todo))
+    again = sorted({name for work in plan.works for name in plan.graph.made_for(work.todo, work.kept)} - set(plan.todo))
     if again:
         console.print(f"\nmade again in passing, since their labels aren't kept: {', '.join(again)}", highlight=False)
+    _print_changes(console, plan)
     if not plan.works:
         console.print("\nnothing left to do")
         return
@@ -103,6 +106,19 @@ def print_plan(console: Console, plan: Plan) -> None:
         console.print(f"to fit before: the tokenizers of {', '.join(plan.to_fit)}", highlight=False)
 
 
+def _print_changes(console: Console, plan: Plan) -> None:
+    """What is made anew, and what doesn't fit any more once it is."""
+    if plan.replacing:
+        names = ", ".join(plan.replacing)
+        text = f"made anew beside the old ones, which readers get until all of it is there: {names}"
+        console.print(f"\n{text}", highlight=False, soft_wrap=True)
+    for name in sorted(plan.request.replacing - set(plan.replacing)):
+        console.print(f"\n{name}: is as the recipe says; --replace has nothing to replace", highlight=False)
+    for name, reasons in plan.stale.items():
+        text = f"{name}, which this recipe doesn't make, is stale then: {'; '.join(reasons)}"
+        console.print(f"\n{text}", highlight=False, soft_wrap=True)
+
+
 def _describe(tokens: TokensCard) -> str:
     if tokens.weights:
         return f"{tokens.tokenizer} of {tokens.weights.source}"
@@ -112,7 +128,7 @@ def _describe(tokens: TokensCard) -> str:
 def _print_licences(console: Console, plan: Plan) -> None:
     """Under what licences the weights are that the run is about to use."""
     used: dict[tuple[str, str], list[str]] = {}
-    for name in plan.graph.made_for(plan.todo) if plan.works else ():
+    for name in {name for work in plan.works for name in plan.graph.made_for(work.todo, work.kept)}:
         card = plan.graph.cards[name]
         for weights in (card.weights, card.tokens.weights if card.tokens else None):
             if weights:
@@ -165,6 +181,11 @@ def _table(*headings: str) -> Table:
 
 
 def _print_summary(console: Console, plan: Plan, tally: Tally) -> None:
+    superseded = tally.superseded
+    if superseded:
+        url = plan.request.url
+        text = f"{readable_size(superseded)} superseded: `tokenloom gc {url}` deletes what nobody reads any more"
+        console.print(text, highlight=False, soft_wrap=True)
     if not tally.units:
         console.print(f"nothing to do: {plan.recipe.output} is complete", highlight=False)
         return

@@ -13,7 +13,8 @@ from rich.table import Table
 from ...tokenizers.contract.files import CONFIG
 from ...tokenizers.fitting.settings import FitSettings
 from ...tokenizers.measures.reconstruction import MEASURES
-from ..dataset.manifest import DatasetError, ModalityCard, TokensCard, require_manifest
+from ..dataset.cards import ModalityCard, TokensCard
+from ..dataset.manifest import DatasetError, require_manifest
 from ..fitting.open_tokenizer import TokenizerError, vocabulary_of
 from ..plan.recipe import Recipe, RecipeError, TokenizerSettings, load_recipe
 from ..plan.tokenizer_choice import perceptual_source, tokens_card
@@ -116,7 +117,7 @@ def fit_job(recipe: Recipe, modality: str, target: str) -> FitJob:
         labels=KeptLabels(dataset, modality, corpus_options=recipe.corpus.storage_options),
         store=store,
         prefix=_TRAINING,
-        vocabulary=vocabulary_of(dataset),
+        vocabulary=vocabulary_of(dataset, made),
         perceptual=perceptual_source(recipe, modality),
     )
 

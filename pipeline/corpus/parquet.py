@@ -88,18 +88,18 @@ def read_parquet(stretch: Stretch, selection: Selection) -> Iterator[Item]:
     """
     import pyarrow as pa
 
-    url, start = stretch.url, stretch.start
+    path, start = stretch.path, stretch.start
     stop = sys.maxsize if stretch.stop is None else stretch.stop
     try:
         file = open_parquet(stretch.store, stretch.path, stretch.size)
-        columns = find_columns(file.schema_arrow, url, selection)
+        columns = find_columns(file.schema_arrow, path, selection)
     except (StorageError, FileNotFoundError):
         raise
     except CorpusError as error:
         yield Item(start, 0, Rejection("", str(error), "NoColumn"))
         return
     except (pa.ArrowException, OSError) as error:
-        yield Item(start, 0, Rejection("", f"{url} is broken, or no Parquet file: {error}", "BrokenShard"))
+        yield Item(start, 0, Rejection("", f"{path} is broken, or no Parquet file: {error}", "BrokenShard"))
         return
     first = 0
     for group in range(file.num_row_groups):
@@ -127,7 +127,7 @@ def _read_group(
     except (StorageError, FileNotFoundError):
         raise
     except (pa.ArrowException, OSError) as error:
-        reason = f"{stretch.url}: row group {group} is broken, and its rows from {row} on can't be read: {error}"
+        reason = f"{stretch.path}: row group {group} is broken, and its rows from {row} on can't be read: {error}"
         yield Item(max(row, start), 0, Rejection("", reason, "BrokenShard"))
 
 

@@ -78,17 +78,16 @@ class UnitLimits:
 
 @dataclass(frozen=True)
 class Stretch:
-    """A part of one corpus shard: its path in `store` and its bytes; from which position to which, None for its end."""
+    """A part of one corpus shard: its path in `store` and its bytes; from which position to which, None for its end.
+
+    What is told of it, in the quarantine above all, names the path alone: a corpus may be moved.
+    """
 
     store: Store
     path: str
     size: int
     start: int
     stop: int | None
-
-    @property
-    def url(self) -> str:
-        return f"{self.store.url}/{self.path}"
 
 
 @dataclass(frozen=True)

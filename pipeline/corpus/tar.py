@@ -74,7 +74,7 @@ def read_tar(stretch: Stretch, selection: Selection) -> Iterator[Item]:
     if group is not None:
         yield group.finished(selection)
     if damage is not None:
-        reason = f"{stretch.url} is broken at byte {damage.byte}, and nothing behind that can be read: {damage}"
+        reason = f"{stretch.path} is broken at byte {damage.byte}, and nothing behind that can be read: {damage}"
         yield Item(damage.byte, 0, Rejection("", reason, "BrokenShard"))
 
 

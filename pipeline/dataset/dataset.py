@@ -13,8 +13,9 @@ from ...labelers.contract.kinds import Kind
 from ...tokenizers.contract.tokenizer import Tokenizer
 from ..corpus.units import Unit
 from ..storage.store import Store
+from .cards import ModalityCard, WeightsCard
 from .key_index import KeyIndex
-from .manifest import DatasetError, Manifest, ModalityCard, WeightsCard, require_manifest
+from .manifest import DatasetError, Manifest, require_manifest
 from .reader import Column, DatasetReader, Row, aligned
 from .tokenizers import load_tokenizer
 
@@ -41,7 +42,9 @@ class ModalityInfo:
     stored per view for the first, per sample for the others; tokens are always of views.
     token_type, vocabulary (ids lie in [0, vocabulary)), length (None when it varies), max_length, grid (rows, columns)
     and dtype describe the tokens; they are None for a modality without, or whose tokenizer isn't fitted yet.
-    has_tokens, has_labels: what the dataset keeps. licence: of the labeler; the weights have their own.
+    has_tokens, has_labels: what the dataset keeps. generation: hash of what determines the tokens, or the labels where
+    no tokens are kept; None for tokens whose tokenizer isn't fitted yet. licence: of the labeler; the weights have
+    their own.
     """
 
     name: str
@@ -55,7 +58,7 @@ class ModalityInfo:
     dtype: np.dtype | None
     has_tokens: bool
     has_labels: bool
-    fingerprint: str
+    generation: str | None
     licence: str
     weights: WeightsCard | None
     _load: Callable[[str], Tokenizer] = field(repr=False, compare=False)
@@ -109,6 +112,14 @@ class Dataset:
     def units(self, *modalities: str) -> list[Unit]:
         """The units that all of these modalities have (by default, that all have), in order."""
         return self.reader.units(modalities or None)
+
+    def files(self, modality: str, labels: bool = False) -> list[str]:
+        """The URLs of the shards that count, of the modality's tokens or labels, for other readers: paths on a local
+        disk. A unit that was tried again has other shards beside these."""
+        self._wanted([modality], labels)
+        columns = self.reader.columns
+        path = columns.label_path if labels else columns.token_path
+        return [f"{self.store.url}/{path(unit, modality)}" for unit in self.reader.units([modality])]
 
     def iterate(
         self,
@@ -266,7 +277,7 @@ def _info(name: str, card: ModalityCard, load: Callable[[str], Tokenizer]) -> Mo
         dtype=spec.dtype if spec else None,
         has_tokens=card.keeps_tokens,
         has_labels=card.keeps_labels,
-        fingerprint=card.fingerprint,
+        generation=card.generation if card.fitted else None,
         licence=card.licence,
         weights=card.weights,
         _load=load,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..corpus.units import Unit, UnitNames
 from ..storage.store import Store
-from .layout import LABELS, TOKENS
-from .manifest import ModalityCard
+from .cards import ModalityCard
+from .layout import LABELS, TOKENS, label_folder, split_stem, token_folder
 
 _LISTINGS = 4
 """Listings at a time: S3 answers each page slowly, and each listing takes memory."""
@@ -23,39 +24,125 @@ _WINDOW = 600.0
 class Finished:
     """What one modality has: its finished units, and when the latest was written (unix seconds).
 
+    revisions: of the units that were tried again, the highest complete one; 0 for all others.
     rate: samples per second over the last ten minutes that something was written in; None when that can't be told.
     """
 
     units: frozenset[Unit]
     last: float = 0.0
     rate: float | None = None
+    revisions: Mapping[Unit, int] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
         return sum(unit.count for unit in self.units)
 
 
+@dataclass
+class Folder:
+    """One generation of one modality's labels or tokens. units: by revision. bytes: of their shards. foreign: names
+    that are no shard's."""
+
+    units: dict[int, set[Unit]] = field(default_factory=lambda: defaultdict(set))
+    bytes: int = 0
+    times: array = field(default_factory=lambda: array("d"))
+    counts: array = field(default_factory=lambda: array("L"))
+    foreign: list[str] = field(default_factory=list)
+
+    def latest(self) -> tuple[frozenset[Unit], dict[Unit, int]]:
+        """Its units, and the highest revisions of those that were tried again."""
+        revised = {unit: number for number in sorted(self.units) if number for unit in self.units[number]}
+        return frozenset().union(*self.units.values()), revised
+
+
+@dataclass
+class Stock:
+    """All that one modality has, by the folder below it: what is current, pending and superseded alike."""
+
+    modality: str
+    folders: dict[str, Folder] = field(default_factory=dict)
+
+    def folder(self, path: str) -> Folder:
+        """That at a path of the dataset; an empty one where there is none."""
+        return self.folders.get(path, Folder())
+
+    def finished(self, card: ModalityCard) -> Finished:
+        """The units of which all is there, in one revision, that the card promises."""
+        if not card.fitted:
+            return Finished(frozenset())
+        folders = [self.folder(path) for path in folders_of(self.modality, card)]
+        complete: dict[int, set[Unit]] = {
+            number: set.intersection(*(folder.units.get(number, set()) for folder in folders))
+            for number in set.intersection(*(set(folder.units) for folder in folders))
+        }
+        units = frozenset().union(*complete.values())
+        revisions = {unit: number for number in sorted(complete) if number for unit in complete[number]}
+        times, counts = np.array(folders[0].times), np.array(folders[0].counts)
+        return Finished(units, max(folders[0].times, default=0.0), recent_rate(times, counts), revisions)
+
+    def up_to_date(self, card: ModalityCard, finished: Finished) -> frozenset[Unit]:
+        """The finished units, less those of which there are labels of a later revision: a second try that was stopped
+        half way, or one whose tokens another generation has."""
+        _, latest = self.kept_labels(card)
+        later = {unit for unit, revision in latest.items() if revision > finished.revisions.get(unit, 0)}
+        return finished.units - later if later else finished.units
+
+    def kept_labels(self, card: ModalityCard) -> tuple[frozenset[Unit], dict[Unit, int]]:
+        """The units whose labels are there, whether or not their tokens are, and revisions as of `Finished`."""
+        return self.folder(label_folder(self.modality, card.labels_generation)).latest()
+
+    def kept_tokens(self, card: ModalityCard) -> tuple[frozenset[Unit], dict[Unit, int]]:
+        """Likewise of tokens; none where their generation isn't known yet."""
+        if not (card.tokens and card.fitted):
+            return frozenset(), {}
+        return self.folder(token_folder(self.modality, card.tokens_generation)).latest()
+
+    def superseded(self, cards: Iterable[ModalityCard]) -> int:
+        """Bytes of what none of the modality's cards names."""
+        named = {path for card in cards if card.fitted for path in folders_of(self.modality, card)}
+        named |= {label_folder(self.modality, card.labels_generation) for card in cards}
+        return sum(folder.bytes for path, folder in self.folders.items() if path not in named)
+
+
+def folders_of(modality: str, card: ModalityCard) -> list[str]:
+    """Where the shards lie that a card promises. That whose shards are written last comes first."""
+    tokens = [token_folder(modality, card.tokens_generation)] if card.keeps_tokens else []
+    return tokens + ([label_folder(modality, card.labels_generation)] if card.keeps_labels else [])
+
+
+def take_stock(store: Store, modalities: Iterable[str]) -> dict[str, Stock]:
+    """What every modality has, by one listing of each prefix, side by side."""
+    names, modalities = UnitNames(), list(modalities)
+    with ThreadPoolExecutor(_LISTINGS) as pool:
+        return dict(zip(modalities, pool.map(lambda name: _stock(store, name, names), modalities), strict=True))
+
+
 def list_finished(store: Store, cards: Mapping[str, ModalityCard]) -> dict[str, Finished]:
     """The finished units of every modality, by one listing of each prefix, side by side."""
-    names = UnitNames()
-    with ThreadPoolExecutor(_LISTINGS) as pool:
-        return dict(zip(cards, pool.map(lambda name: _finished(store, name, cards[name], names), cards), strict=True))
+    stocks = take_stock(store, cards)
+    return {name: stocks[name].finished(card) for name, card in cards.items()}
 
 
-def _finished(store: Store, name: str, card: ModalityCard, names: UnitNames) -> Finished:
-    """A unit is finished when all the shards that the card promises are there."""
-    found: dict[str, set[Unit]] = {extension: set() for extension in extensions(card)}
-    last_written = extensions(card)[0]
-    times, counts = array("d"), array("L")
-    for entry in store.list(name):
-        stem, _, extension = entry.name.rpartition(".")
-        if extension in found and (unit := names[stem]) is not None:
-            found[extension].add(unit)
-            if extension == last_written:
-                times.append(entry.modified)
-                counts.append(unit.count)
-    units = frozenset(set.intersection(*found.values()))
-    return Finished(units, max(times, default=0.0), recent_rate(np.array(times), np.array(counts)))
+def _stock(store: Store, modality: str, names: UnitNames) -> Stock:
+    stock = Stock(modality)
+    for entry in store.list(modality):
+        path, _, file = entry.name.rpartition("/")
+        folder = stock.folders.setdefault(f"{modality}/{path}" if path else modality, Folder())
+        stem, _, extension = file.rpartition(".")
+        unit_name, revision = split_stem(stem)
+        unit = names[unit_name]
+        if unit is None or "/" in path or not path.startswith(_KINDS.get(extension, "/")):
+            folder.foreign.append(file)
+            continue
+        folder.bytes += entry.size
+        folder.units[revision].add(unit)
+        folder.times.append(entry.modified)
+        folder.counts.append(unit.count)
+    return stock
+
+
+_KINDS = {LABELS: "labels-", TOKENS: "tokens-"}
+"""How the names of folders begin in which there are files with these extensions."""
 
 
 def recent_rate(times: np.ndarray, counts: np.ndarray) -> float | None:
@@ -68,11 +155,6 @@ def recent_rate(times: np.ndarray, counts: np.ndarray) -> float | None:
     recent = times > times.max() - _WINDOW
     first, last = times[recent].min(), times.max()
     return float(counts[recent & (times > first)].sum() / (last - first)) if last > first else None
-
-
-def extensions(card: ModalityCard) -> tuple[str, ...]:
-    """The extensions of a unit's shards, for tokens and for labels. The first is written last."""
-    return (TOKENS,) * card.keeps_tokens + (LABELS,) * card.keeps_labels
 
 
 def is_complete(units: Iterable[Unit]) -> bool:

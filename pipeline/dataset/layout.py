@@ -1,19 +1,26 @@
 """The layout of the output: all its names, and paths below its root.
 
-dataset.json                        what the dataset is
-<modality>/<unit>.parquet, .tar     tokens, labels
-quarantine/<modality>/<unit>.jsonl  what failed; under `corpus` what the corpus reader refused
-tokenizers/<modality>/              one text vocabulary for all beside them
-fit/, attempts/                     what a run needs until it ends
+manifests/<number>.json                             what the dataset is: the highest number wins
+<modality>/labels-<generation>/<unit>.tar           labels
+<modality>/tokens-<generation>/<unit>.parquet       tokens
+quarantine/<modality>/<generation>/<unit>-<digest>.jsonl   what failed; under `corpus` what the corpus reader refused
+tokenizers/<digest>/, vocabularies/<digest>/        what made the tokens
+fit/, attempts/                                     what a run needs until it ends
+
+An object is written once, under a name that is never used for other bytes. A unit that is tried again is a new
+revision, told by the end of its name: <unit>-r1.
 """
 
 from __future__ import annotations
 
+import re
+
 from ..corpus.units import Unit
 
-MANIFEST = "dataset.json"
+MANIFESTS = "manifests"
 QUARANTINE = "quarantine"
 TOKENIZERS = "tokenizers"
+VOCABULARIES = "vocabularies"
 FIT = "fit"
 """Where the labels of the sample lie until the tokenizers are fitted to them."""
 
@@ -23,52 +30,89 @@ ATTEMPTS = "attempts"
 CORPUS = "corpus"
 """The name under which the quarantine lists what the corpus reader refused."""
 
-RESERVED = (ATTEMPTS, CORPUS, FIT, QUARANTINE, TOKENIZERS)
+RESERVED = (ATTEMPTS, CORPUS, FIT, MANIFESTS, QUARANTINE, TOKENIZERS, VOCABULARIES)
 """Names that no modality may have."""
 
 TOKENS, LABELS, LEDGER = "parquet", "tar", "jsonl"
 """Extensions of a unit's files."""
 
-VOCABULARY = f"{TOKENIZERS}/vocabulary.json"
-"""The dataset's one text vocabulary."""
+_MANIFEST_NAME = re.compile(r"(\d{8})\.json", re.ASCII)
+_REVISION = re.compile(r"-r([1-9]\d*)$", re.ASCII)
+_LEDGER_NAME = re.compile(rf"(?P<stem>.+)-(?P<digest>[0-9a-f]{{16}})\.{LEDGER}", re.ASCII)
 
 
-def shard_path(modality: str, unit: Unit, extension: str) -> str:
-    return f"{modality}/{unit.name}.{extension}"
+def manifest_path(number: int) -> str:
+    return f"{MANIFESTS}/{number:08d}.json"
 
 
-def token_path(modality: str, unit: Unit) -> str:
-    return shard_path(modality, unit, TOKENS)
+def manifest_number(name: str) -> int | None:
+    """The number of the manifest of that file name; None for a name that is none."""
+    match = _MANIFEST_NAME.fullmatch(name)
+    return int(match[1]) if match else None
 
 
-def label_path(modality: str, unit: Unit) -> str:
-    return shard_path(modality, unit, LABELS)
+def stem_of(unit: Unit, revision: int) -> str:
+    """The name of a unit's files, less what follows it."""
+    return f"{unit.name}-r{revision}" if revision else unit.name
 
 
-def ledger_folder(modality: str) -> str:
-    return f"{QUARANTINE}/{modality}"
+def split_stem(stem: str) -> tuple[str, int]:
+    """A unit's name and revision, of what `stem_of` gave; revision 0 for any other text."""
+    match = _REVISION.search(stem)
+    return (stem[: match.start()], int(match[1])) if match else (stem, 0)
 
 
-def ledger_path(modality: str, unit: Unit) -> str:
-    return f"{ledger_folder(modality)}/{unit.name}.{LEDGER}"
+def label_folder(modality: str, generation: str) -> str:
+    return f"{modality}/labels-{generation}"
 
 
-def tokenizer_folder(modality: str) -> str:
-    return f"{TOKENIZERS}/{modality}"
+def token_folder(modality: str, generation: str) -> str:
+    return f"{modality}/tokens-{generation}"
 
 
-def sample_folder(modality: str) -> str:
-    """Where the labels of a modality lie to which its tokenizer is fitted."""
-    return f"{FIT}/{modality}"
+def label_path(modality: str, generation: str, unit: Unit, revision: int = 0) -> str:
+    return f"{label_folder(modality, generation)}/{stem_of(unit, revision)}.{LABELS}"
 
 
-def sample_path(modality: str, unit: Unit) -> str:
-    return f"{sample_folder(modality)}/{unit.name}.{LABELS}"
+def token_path(modality: str, generation: str, unit: Unit, revision: int = 0) -> str:
+    return f"{token_folder(modality, generation)}/{stem_of(unit, revision)}.{TOKENS}"
 
 
-def training_folder(modality: str) -> str:
+def ledger_folder(modality: str, generation: str) -> str:
+    return f"{QUARANTINE}/{modality}/{generation}"
+
+
+def ledger_path(modality: str, generation: str, stem: str, digest: str) -> str:
+    """digest: the ledger's SHA-256, by which shards refer to it: what isn't referred to counts for nothing."""
+    return f"{ledger_folder(modality, generation)}/{stem}-{digest[:16]}.{LEDGER}"
+
+
+def split_ledger_name(name: str) -> tuple[str, int, str] | None:
+    """A unit's name, the revision, and the first digits of the digest, of a ledger's file name; None for any other."""
+    match = _LEDGER_NAME.fullmatch(name)
+    return (*split_stem(match["stem"]), match["digest"]) if match else None
+
+
+def tokenizer_folder(digest: str) -> str:
+    return f"{TOKENIZERS}/{digest}"
+
+
+def vocabulary_path(digest: str) -> str:
+    return f"{VOCABULARIES}/{digest}/vocabulary.json"
+
+
+def sample_folder(modality: str, sample: str) -> str:
+    """Where the labels of a modality lie to which its tokenizer is fitted. sample: digest of whose labels of what."""
+    return f"{FIT}/{modality}/{sample}"
+
+
+def sample_path(modality: str, sample: str, unit: Unit) -> str:
+    return f"{sample_folder(modality, sample)}/{unit.name}.{LABELS}"
+
+
+def training_folder(modality: str, sample: str) -> str:
     """Where the training of a modality's tokenizer leaves what it goes on from; no modality's name begins so."""
-    return f"{FIT}/_{modality}"
+    return f"{FIT}/_{modality}/{sample}"
 
 
 def attempts_folder(unit: Unit, stage: str) -> str:

@@ -1,22 +1,22 @@
-"""dataset.json: what a dataset holds, from what, made by what. Written before the first shard, read by everything."""
+"""Manifests: what a dataset holds, from what, made by what. Each is created once; the highest number wins.
+
+Who loses the race for a number reads the winner and takes the next. A manifest is written only when something changes,
+and holds no clock and no host: a run that was killed leaves the same manifests as one that was not.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ...labelers.contract.licences import RANDOM, TINY
-from ...tokenizers.contract.token_spec import TokenSpec
 from ..storage.store import Store
-from .layout import MANIFEST
+from .cards import ModalityCard, card_from
+from .layout import MANIFESTS, manifest_number, manifest_path
 
-if TYPE_CHECKING:
-    from ...labelers.contract.kinds import Kind
-
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class DatasetError(ValueError):
@@ -38,97 +38,26 @@ class CorpusCard:
 
 
 @dataclass(frozen=True)
-class WeightsCard:
-    """Where weights came from (credentials removed), the SHA-256 of their files, and under what licence."""
-
-    source: str
-    sha256: str
-    licence: str
-
-    @property
-    def random(self) -> bool:
-        return self.source in (RANDOM, TINY)
-
-
-@dataclass(frozen=True)
-class TokensCard:
-    """How a modality's tokens are made. `spec` and `files` (SHA-256 by name) are there once the tokenizer is fitted.
-
-    fit: the settings with which its network is trained; weights: the trained tokenizer that it is instead. Neither
-    where the tokenizer has no network.
-    """
-
-    tokenizer: str
-    version: int
-    params: dict[str, Any]
-    fit: dict[str, Any] | None = None
-    weights: WeightsCard | None = None
-    spec: TokenSpec | None = None
-    files: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ModalityCard:
-    """One modality. `requires` maps the modalities that it was made from to their fingerprints."""
-
-    kind: dict[str, Any]
-    labeler: str
-    version: int
-    on: str
-    params: dict[str, Any]
-    weights: WeightsCard | None
-    licence: str
-    requires: dict[str, str]
-    tokens: TokensCard | None
-    keeps_tokens: bool
-    keeps_labels: bool
-    common: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def label_kind(self) -> Kind:
-        from ...labelers.contract.kinds import kind_from  # which reading tokens doesn't need
-
-        return kind_from(self.kind)
-
-    def labels_per_sample(self, views: int) -> int:
-        """How many labels a sample of so many views has: a labeler that doesn't work on views makes one."""
-        return views if self.on == "view" else 1
-
-    def parts(self) -> dict[str, Any]:
-        """What determines the modality's content, by name: the parts of its fingerprint."""
-        parts = asdict(self)
-        for name in ("keeps_tokens", "keeps_labels", "licence"):
-            del parts[name]
-        if parts["tokens"]:
-            del parts["tokens"]["spec"], parts["tokens"]["files"]
-        for card in (parts, parts["tokens"] or {}):
-            if card.get("weights"):
-                card["weights"] = card["weights"]["sha256"]
-        perceptual = ((parts["tokens"] or {}).get("fit") or {}).get("perceptual")
-        if perceptual:
-            del perceptual["weights"]  # their sha256 stays
-        return parts
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of `parts`."""
-        return hashlib.sha256(json.dumps(self.parts(), sort_keys=True).encode()).hexdigest()[:32]
-
-
-@dataclass(frozen=True)
 class Manifest:
-    """The content of dataset.json."""
+    """What a dataset is. modalities: what readers get. pending: what is being made to take their places, once it is
+    complete."""
 
     corpus: CorpusCard
     seed: int
     views: dict[str, Any]
     units: dict[str, int]
     modalities: dict[str, ModalityCard]
+    pending: dict[str, ModalityCard] = field(default_factory=dict)
+
+    def cards_of(self, modality: str) -> list[ModalityCard]:
+        """The current card, and the pending one."""
+        return [cards[modality] for cards in (self.modalities, self.pending) if modality in cards]
 
     def to_bytes(self) -> bytes:
         data = {"format": "tokenloom", "version": FORMAT_VERSION, **asdict(self)}
-        for name, card in self.modalities.items():
-            data["modalities"][name]["fingerprint"] = card.fingerprint
+        for place, cards in (("modalities", self.modalities), ("pending", self.pending)):
+            for name, card in cards.items():
+                data[place][name]["generations"] = _generations(card)
         data["checksum"] = _checksum(data)
         return (json.dumps(data, indent=2, ensure_ascii=False, sort_keys=False) + "\n").encode()
 
@@ -143,34 +72,94 @@ class Manifest:
                 )
             if raw.pop("checksum", None) != _checksum(raw):
                 raise DatasetError(f"{source}: its checksum doesn't match: changed by hand, or flipped bits")
-            modalities = {name: _card(card) for name, card in raw["modalities"].items()}
-            return cls(CorpusCard(**raw["corpus"]), raw["seed"], raw["views"], raw["units"], modalities)
+            modalities, pending = (_cards(raw[place]) for place in ("modalities", "pending"))
+            return cls(CorpusCard(**raw["corpus"]), raw["seed"], raw["views"], raw["units"], modalities, pending)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, DatasetError):
                 raise
-            raise DatasetError(f"{source}: not a readable dataset.json ({error})") from None
+            raise DatasetError(f"{source}: not a readable manifest ({error})") from None
+
+
+def manifest_numbers(store: Store) -> list[int]:
+    """The numbers of the manifests that there are, in order."""
+    numbers = (manifest_number(entry.name) for entry in store.list(MANIFESTS, recursive=False))
+    return sorted(number for number in numbers if number is not None)
+
+
+def read_manifest_at(store: Store, number: int) -> Manifest:
+    """Raises DatasetError for one that can't be read, FileNotFoundError where there is none."""
+    path = manifest_path(number)
+    return Manifest.from_bytes(store.read(path), f"{store.url}/{path}")
 
 
 def read_manifest(store: Store) -> Manifest | None:
     """The manifest of the dataset in `store`, or None where there is none yet."""
-    try:
-        data = store.read(MANIFEST)
-    except FileNotFoundError:
-        return None
-    return Manifest.from_bytes(data, f"{store.url}/{MANIFEST}")
+    numbers = manifest_numbers(store)
+    return read_manifest_at(store, numbers[-1]) if numbers else None
 
 
 def require_manifest(store: Store) -> Manifest:
     """The manifest; DatasetError where the URL holds no dataset."""
     manifest = read_manifest(store)
     if manifest is None:
-        raise DatasetError(f"{store.url}: no dataset here (no {MANIFEST}); a dataset is what `tokenloom run` writes")
+        old = store.exists("dataset.json")
+        what = "this dataset is of a format before the first release: make it anew" if old else "no dataset here"
+        raise DatasetError(f"{store.url}: {what} (no {MANIFESTS}/); a dataset is what `tokenloom run` writes")
     return manifest
 
 
+def publish(store: Store, change: Callable[[Manifest | None], Manifest]) -> Manifest:
+    """Writes the manifest that `change` makes of the present one, unless they are equal; the one that then holds.
+
+    Called again with the winner's where somebody else was quicker. What `change` raises passes through.
+    """
+    while True:
+        numbers = manifest_numbers(store)
+        now = read_manifest_at(store, numbers[-1]) if numbers else None
+        new = change(now)
+        if new == now:
+            return new
+        path, data = manifest_path(numbers[-1] + 1 if numbers else 1), new.to_bytes()
+        if store.create(path, data) or store.read(path) == data:
+            return new
+
+
 def changes(old: ModalityCard, new: ModalityCard) -> list[str]:
-    """Which parts of a modality's fingerprint differ, each as "name: old -> new"."""
+    """What of how a modality is made differs, each as "name: old -> new"."""
     return list(_differences(old.parts(), new.parts(), ""))
+
+
+def stale(manifest: Manifest) -> dict[str, list[str]]:
+    """Why modalities aren't made from what the dataset holds now, by name; only those that aren't."""
+    cards = manifest.modalities
+    found = {name: list(_reasons(manifest, name, card)) for name, card in cards.items()}
+    return {name: reasons for name, reasons in found.items() if reasons}
+
+
+def vocabulary_digest(cards: Mapping[str, ModalityCard]) -> str | None:
+    """That of the text vocabulary that modalities share: the one of texts; where there are none, of the first."""
+    using = [c for c in cards.values() if c.fitted and c.tokens and c.tokens.vocabulary]
+    using.sort(key=lambda card: card.kind["kind"] != "text")
+    return using[0].tokens.vocabulary.digest if using and using[0].tokens and using[0].tokens.vocabulary else None
+
+
+def _reasons(manifest: Manifest, name: str, card: ModalityCard):
+    for need, generation in card.requires.items():
+        made_anew = manifest.modalities.get(need)
+        if made_anew is not None and made_anew.labels_generation != generation:
+            yield f"it was made from {need} as it was before"
+    reading = card.common.get("corpus", {})
+    if reading != manifest.corpus.reading:
+        yield f"the corpus was read otherwise: {', '.join(_differences(reading, manifest.corpus.reading, 'corpus'))}"
+    if card.fitted and card.tokens and card.tokens.vocabulary:
+        shared = vocabulary_digest(manifest.modalities)
+        if card.tokens.vocabulary.digest != shared:
+            yield f"its text vocabulary isn't that of the other modalities ({shared[:8] if shared else 'none'}...)"
+
+
+def _generations(card: ModalityCard) -> dict[str, str]:
+    found = {"labels": card.labels_generation}
+    return {**found, "tokens": card.tokens_generation} if card.tokens and card.fitted else found
 
 
 def _differences(old: Any, new: Any, path: str):
@@ -185,17 +174,5 @@ def _checksum(data: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-def _card(raw: dict[str, Any]) -> ModalityCard:
-    raw = dict(raw)
-    raw.pop("fingerprint", None)
-    tokens = raw.pop("tokens")
-    if tokens:
-        spec = tokens["spec"]
-        if spec:
-            spec = TokenSpec(**{**spec, "grid": tuple(spec["grid"]) if spec["grid"] else None})
-        tokens = TokensCard(**{**tokens, "spec": spec, "weights": _weights(tokens.get("weights"))})
-    return ModalityCard(**{**raw, "weights": _weights(raw["weights"])}, tokens=tokens)
-
-
-def _weights(raw: dict[str, Any] | None) -> WeightsCard | None:
-    return WeightsCard(**raw) if raw else None
+def _cards(raw: Mapping[str, dict[str, Any]]) -> dict[str, ModalityCard]:
+    return {name: card_from({k: v for k, v in card.items() if k != "generations"}) for name, card in raw.items()}

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..corpus.units import Unit
-from .layout import token_path
 from .reader import DatasetReader, misaligned
 
 if TYPE_CHECKING:
@@ -39,12 +38,15 @@ class _UnitTables:
 
     def _table(self, unit: Unit) -> pa.Table:
         """The modalities' tables side by side: their tokens stay the Arrow arrays that they are."""
-        tables = {name: self._reader.columns.token_table(unit, name) for name in self._modalities}
+        columns = self._reader.columns
+        tables = {name: columns.token_table(unit, name) for name in self._modalities}
         first = self._modalities[0]
         rows = joined = tables[first].select(["key", "view"])
         for name, table in tables.items():
             if not table.select(["key", "view"]).equals(rows):
-                raise misaligned(self._reader.store.url, token_path(name, unit), token_path(first, unit))
+                raise misaligned(
+                    self._reader.store.url, columns.token_path(unit, name), columns.token_path(unit, first)
+                )
             joined = joined.append_column(name, table["tokens"])
         if self._views is None:
             return joined

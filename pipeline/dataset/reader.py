@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from ..corpus.units import Unit
 from ..storage.read_ahead import in_order
 from ..storage.store import Store
-from .finished import list_finished
-from .layout import label_path, ledger_path, token_path
+from .cards import ModalityCard
+from .finished import Finished, list_finished
+from .layout import CORPUS, label_path, ledger_path, stem_of, token_path
 from .ledger import BrokenLedgerError, Failure, digest_of, read_ledger
-from .manifest import DatasetError, Manifest, ModalityCard
+from .manifest import DatasetError, Manifest
 from .shards import BrokenShardError, ShardMeta, read_labels, read_token_table, token_arrays
 
 if TYPE_CHECKING:
@@ -53,63 +54,82 @@ class Column:
 
 class ColumnReader:
     """The one reader of shards for all that use a dataset. cards: what the modalities are. views: of each sample.
+    revisions: of units that were tried again, by modality.
 
     Raises DatasetError for a shard that can't be read or isn't what its name and its card say, FileNotFoundError for a
     missing one. Flipped bits are for `verify` to find.
     """
 
-    def __init__(self, store: Store, cards: Mapping[str, ModalityCard], views: int) -> None:
-        self.store, self.cards, self.views = store, cards, views
+    def __init__(
+        self,
+        store: Store,
+        cards: Mapping[str, ModalityCard],
+        views: int,
+        revisions: Mapping[str, Mapping[Unit, int]] | None = None,
+    ) -> None:
+        self.store, self.cards, self.views, self._revisions = store, cards, views, revisions or {}
+
+    def revision(self, unit: Unit, modality: str) -> int:
+        return self._revisions.get(modality, {}).get(unit, 0)
+
+    def token_path(self, unit: Unit, modality: str) -> str:
+        return token_path(modality, self.cards[modality].tokens_generation, unit, self.revision(unit, modality))
+
+    def label_path(self, unit: Unit, modality: str) -> str:
+        return label_path(modality, self.cards[modality].labels_generation, unit, self.revision(unit, modality))
 
     def tokens(self, unit: Unit, modality: str) -> Column:
-        meta, table = self._tokens(unit, modality)
-        keys = table["key"].to_pylist()[:: self.views]
-        return Column(token_path(modality, unit), meta, keys, self.views, token_arrays(table))
+        path, meta, table = self._tokens(unit, modality)
+        return Column(path, meta, table["key"].to_pylist()[:: self.views], self.views, token_arrays(table))
 
     def token_table(self, unit: Unit, modality: str) -> pa.Table:
         """The rows as Arrow has them: key, view, tokens."""
-        return self._tokens(unit, modality)[1]
+        return self._tokens(unit, modality)[2]
 
     def labels(self, unit: Unit, modality: str) -> Column:
         """Labels as they are stored; the `label_kind` of the modality's card decodes them."""
-        path = label_path(modality, unit)
+        path = self.label_path(unit, modality)
         per_sample = self.cards[modality].labels_per_sample(self.views)
         try:
             shard = read_labels(self.store.read(path))
         except BrokenShardError as error:
             raise self._broken(path, error) from None
-        self._check(path, unit, modality, shard.meta, shard.rows.views, per_sample)
+        self._check(path, unit, modality, shard.meta, self.cards[modality].labels_generation)
+        self._check_views(path, shard.rows.views, per_sample)
         return Column(path, shard.meta, shard.rows.keys[::per_sample], per_sample, shard.labels)
 
     def keys(self, unit: Unit, modality: str) -> list[str]:
         """The keys of the unit's samples, read from the key and view columns alone where the modality keeps tokens."""
         if not self.cards[modality].keeps_tokens:
             return self.labels(unit, modality).keys
-        path = token_path(modality, unit)
-        try:
-            meta, table = read_token_table(self.store.open(path), ["key", "view"])
-        except BrokenShardError as error:
-            raise self._broken(path, error) from None
-        self._check(path, unit, modality, meta, table["view"].to_pylist(), self.views)
-        return table["key"].to_pylist()[:: self.views]
+        return self._tokens(unit, modality, ["key", "view"])[2]["key"].to_pylist()[:: self.views]
 
     def failures(self, unit: Unit, column: Column) -> list[Failure]:
         """Why values of a column are missing: the lines of the ledger that its shard refers to, and of no other."""
-        if not column.meta.ledger:
+        meta = column.meta
+        return self._ledger(
+            unit, meta.modality, meta.generation, self.revision(unit, meta.modality), meta.ledger, column
+        )
+
+    def rejections(self, unit: Unit, column: Column) -> list[Failure]:
+        """What the corpus reader refused in the unit, as a column's shard has it."""
+        return self._ledger(
+            unit, CORPUS, self.cards[column.meta.modality].corpus_generation, 0, column.meta.rejected, column
+        )
+
+    def _ledger(
+        self, unit: Unit, modality: str, generation: str, revision: int, digest: str, column: Column
+    ) -> list[Failure]:
+        if not digest:
             return []
-        path = ledger_path(column.meta.modality, unit)
+        path = ledger_path(modality, generation, stem_of(unit, revision), digest)
         try:
             data = self.store.read(path)
         except FileNotFoundError:
             raise self._broken(path, f"it is missing, and {column.path} refers to it") from None
-        if digest_of(data) != column.meta.ledger:
+        if digest_of(data) != digest:
             raise self._broken(path, f"its bytes aren't those that {column.path} refers to")
         return self._lines(path, data)
-
-    def ledger(self, unit: Unit, modality: str) -> list[Failure]:
-        """What the quarantine lists of a modality, or of `corpus`, in a unit, whatever the shards say."""
-        path = ledger_path(modality, unit)
-        return self._lines(path, self.store.read(path))
 
     def _lines(self, path: str, data: bytes) -> list[Failure]:
         try:
@@ -117,26 +137,32 @@ class ColumnReader:
         except BrokenLedgerError as error:
             raise self._broken(path, error) from None
 
-    def _tokens(self, unit: Unit, modality: str) -> tuple[ShardMeta, pa.Table]:
-        path = token_path(modality, unit)
+    def _tokens(
+        self, unit: Unit, modality: str, columns: Sequence[str] | None = None
+    ) -> tuple[str, ShardMeta, pa.Table]:
+        """The whole shard, or columns of it, view among them, read by ranges."""
+        path = self.token_path(unit, modality)
         try:
-            meta, table = read_token_table(self.store.read(path))
+            whole = columns is None
+            meta, table = read_token_table(self.store.read(path) if whole else self.store.open(path), columns)
         except BrokenShardError as error:
             raise self._broken(path, error) from None
-        self._check(path, unit, modality, meta, table["view"].to_pylist(), self.views)
-        return meta, table
+        self._check(path, unit, modality, meta, self.cards[modality].tokens_generation)
+        self._check_views(path, table["view"].to_pylist(), self.views)
+        return path, meta, table
 
-    def _check(self, path: str, unit: Unit, modality: str, meta: ShardMeta, views: list[int], per_sample: int) -> None:
-        """Whether a shard is what its name and its card say. views: of its rows."""
-        where = f"{self.store.url}/{path}"
-        if (meta.unit, meta.modality, meta.fingerprint) != (unit.name, modality, self.cards[modality].fingerprint):
+    def _check(self, path: str, unit: Unit, modality: str, meta: ShardMeta, generation: str) -> None:
+        """Whether a shard is what its name says."""
+        if (meta.unit, meta.modality, meta.generation) != (unit.name, modality, generation):
             raise DatasetError(
-                f"{where}: holds {meta.modality} of {meta.unit}, made by {meta.fingerprint[:12]}: not what its name "
-                f"and dataset.json say"
+                f"{self.store.url}/{path}: holds {meta.modality} of {meta.unit}, generation {meta.generation}: not "
+                f"what its name says"
             )
+
+    def _check_views(self, path: str, views: list[int], per_sample: int) -> None:
         if views != list(range(per_sample)) * (len(views) // per_sample):
             rows = f"{per_sample} views of each sample" if per_sample > 1 else "one for each sample"
-            raise DatasetError(f"{where}: its rows aren't {rows}")
+            raise DatasetError(f"{self.store.url}/{path}: its rows aren't {rows}")
 
     def _broken(self, path: str, error: Exception | str) -> DatasetError:
         return DatasetError(f"{self.store.url}/{path}: {error}; `tokenloom verify` tells what else is broken")
@@ -147,16 +173,22 @@ class DatasetReader:
 
     def __init__(self, store: Store, manifest: Manifest) -> None:
         self.store, self.cards, self.views = store, manifest.modalities, int(manifest.views["count"])
-        self.columns = ColumnReader(store, self.cards, self.views)
-        self._finished: dict[str, frozenset[Unit]] | None = None
+        self._listed: dict[str, Finished] | None = None
 
     @property
     def finished(self) -> dict[str, frozenset[Unit]]:
         """The units that each modality has, as they are listed when this is first asked for."""
-        if self._finished is None:
-            found = list_finished(self.store, self.cards)
-            self._finished = {name: finished.units for name, finished in found.items()}
-        return self._finished
+        return {name: found.units for name, found in self._list().items()}
+
+    @property
+    def columns(self) -> ColumnReader:
+        revisions = {name: found.revisions for name, found in self._list().items()}
+        return ColumnReader(self.store, self.cards, self.views, revisions)
+
+    def _list(self) -> dict[str, Finished]:
+        if self._listed is None:
+            self._listed = list_finished(self.store, self.cards)
+        return self._listed
 
     def units(self, modalities: Collection[str] | None = None) -> list[Unit]:
         """The units that all of these modalities have (by default, that all have), in order."""

@@ -18,9 +18,11 @@ import numpy as np
 
 from ...tokenizers.contract.token_spec import TokenSpec
 from ..storage.errors import StorageError
+from .layout import TOKENS
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 _CHECKSUM = "tokenloom.sha256"
 _BLANK = b"0" * 64
@@ -37,13 +39,13 @@ class BrokenShardError(ValueError):
 class ShardMeta:
     """What a shard says of itself.
 
-    ledger: SHA-256 of the quarantine file of this modality and unit, "" when nothing failed. rejected: the same for
-    the samples that the corpus reader refused.
+    generation: of the labels or tokens that it holds. ledger: SHA-256 of the quarantine file that tells why values are
+    missing, "" when nothing failed. rejected: the same for the samples that the corpus reader refused.
     """
 
     unit: str
     modality: str
-    fingerprint: str
+    generation: str
     ledger: str = ""
     rejected: str = ""
 
@@ -51,7 +53,7 @@ class ShardMeta:
         return {
             "tokenloom.unit": self.unit,
             "tokenloom.modality": self.modality,
-            "tokenloom.fingerprint": self.fingerprint,
+            "tokenloom.generation": self.generation,
             "tokenloom.ledger": self.ledger,
             "tokenloom.rejected": self.rejected,
             "tokenloom.rows": rows_digest(keys, views),
@@ -61,7 +63,7 @@ class ShardMeta:
     @classmethod
     def from_pairs(cls, pairs: dict[str, str]) -> ShardMeta:
         try:
-            names = ("unit", "modality", "fingerprint", "ledger", "rejected")
+            names = ("unit", "modality", "generation", "ledger", "rejected")
             return cls(*(pairs[f"tokenloom.{name}"] for name in names))
         except KeyError as error:
             raise BrokenShardError(f"it has no {error.args[0]!r}: not a shard of tokenloom") from None
@@ -153,22 +155,44 @@ def read_tokens(data: bytes) -> TokenShard:
     return TokenShard(meta, RowKeys(table["key"].to_pylist(), table["view"].to_pylist()), token_arrays(table))
 
 
-def read_token_table(source: bytes | io.RawIOBase, columns: Sequence[str] = _COLUMNS) -> tuple[ShardMeta, pa.Table]:
+def read_token_table(source: bytes | io.RawIOBase, columns: Sequence[str] | None = None) -> tuple[ShardMeta, pa.Table]:
     """A token shard as Arrow has it: key, view, tokens, or some of these alone. Raises BrokenShardError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         file = pq.ParquetFile(io.BytesIO(source) if isinstance(source, bytes) else source)
-        table = file.read(columns=None if columns is _COLUMNS else list(columns))
-        pairs = {k.decode(): v.decode() for k, v in (file.metadata.metadata or {}).items() if k != b"ARROW:schema"}
+        table = file.read(columns=columns and list(columns))
+        pairs = _parquet_pairs(file)
     except (StorageError, FileNotFoundError):
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BrokenShardError(f"it isn't a readable Parquet file: {error}") from None
-    if table.column_names != list(columns):
+    if table.column_names != list(columns or _COLUMNS):
         raise BrokenShardError(f"its columns are {table.column_names}, not key, view and tokens")
     return ShardMeta.from_pairs(pairs), table
+
+
+def read_meta(source: io.RawIOBase | io.BufferedIOBase, extension: str) -> ShardMeta:
+    """What a shard in a file says of itself, read by ranges. Raises BrokenShardError."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        if extension == TOKENS:
+            return ShardMeta.from_pairs(_parquet_pairs(pq.ParquetFile(source)))
+        with tarfile.open(fileobj=source, mode="r:") as tar:  # type: ignore[arg-type] - any readable file does
+            return ShardMeta.from_pairs(dict(tar.pax_headers))
+    except (StorageError, FileNotFoundError):
+        raise
+    except (pa.ArrowException, tarfile.TarError, OSError, ValueError, EOFError) as error:
+        if isinstance(error, BrokenShardError):
+            raise
+        raise BrokenShardError(f"it isn't readable: {error}") from None
+
+
+def _parquet_pairs(file: pq.ParquetFile) -> dict[str, str]:
+    return {k.decode(): v.decode() for k, v in (file.metadata.metadata or {}).items() if k != b"ARROW:schema"}
 
 
 def token_arrays(table: pa.Table) -> list[np.ndarray | None]:

@@ -7,14 +7,15 @@ import hashlib
 from ...tokenizers.contract.registry import tokenizer_for
 from ...tokenizers.contract.tokenizer import Tokenizer
 from ..storage.store import Store
+from .cards import ModalityCard
 from .layout import tokenizer_folder
-from .manifest import DatasetError, ModalityCard
+from .manifest import DatasetError
 
 
 def load_tokenizer(store: Store, modality: str, card: ModalityCard) -> Tokenizer:
     """The dataset's own tokenizer of a modality. DatasetError where its files are missing or changed."""
     assert card.tokens is not None
-    folder = tokenizer_folder(modality)
+    folder = tokenizer_folder(card.tokenizer_digest)
     files = {name: store.read(f"{folder}/{name}") for name in card.tokens.files}
     for name, data in files.items():
         if hashlib.sha256(data).hexdigest() != card.tokens.files[name]:

@@ -23,10 +23,11 @@ CHUNK_PIXELS = 64 * 2**20
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a stage's labelers look at."""
+    """What a stage's labelers look at. crops: where the views lie, for labels that are cut without looking."""
 
     views: bool
     images: bool
+    crops: bool = False
 
 
 @dataclass
@@ -85,7 +86,7 @@ class Decoder:
             yield self._gather(start, samples[start:stop], current, wanted)
 
     def _decode(self, sample: Sample, wanted: Wanted, undecodable: Failed | None) -> _Decoded | Failed:
-        if not (wanted.views or wanted.images):
+        if not (wanted.views or wanted.images or wanted.crops):
             return _Decoded([], [], None)
         if undecodable is not None:
             return undecodable

@@ -1,96 +1,187 @@
-"""Commit: writing what one unit came to, so that a shard that can be seen is complete."""
+"""Commit: writing what one unit came to, so that a shard that can be seen is complete.
+
+Every object is created once. Where a shard is there already with other bytes, another writer was quicker: then its
+shard holds, and what hangs on it is left for whoever finds that it lacks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
 
 from ...tokenizers.contract.token_spec import TokenSpec
 from ..corpus.samples import Rejection
 from ..corpus.units import Unit
-from ..dataset.layout import CORPUS, label_path, ledger_path, sample_path, token_path
+from ..dataset.cards import ModalityCard
+from ..dataset.layout import CORPUS, label_path, ledger_path, sample_path, stem_of, token_path
 from ..dataset.ledger import Failure, digest_of, write_ledger
-from ..dataset.manifest import ModalityCard
 from ..dataset.reader import Column, ColumnReader
 from ..dataset.shards import RowKeys, ShardMeta, write_labels, write_tokens
 from ..storage.store import Store
 from .labeling import Result
 
-T = TypeVar("T")
+
+@dataclass(frozen=True)
+class _Rows:
+    """A shard's content. values: tokens or encoded labels; failures: why values are missing; rejected: the digest of
+    what the corpus reader refused; changed: whether it is another than that of the revision before."""
+
+    keys: Sequence[str]
+    values: Sequence[Any]
+    failures: Sequence[Failure]
+    rejected: str
+    changed: bool = True
 
 
 @dataclass(frozen=True)
 class UnitWriter:
-    """Writes what the samples `keys` of a unit, with so many views each, came to, modality by modality."""
+    """Writes what the samples `keys` of a unit, with so many views each, came to, modality by modality.
+
+    kept: modalities whose labels are there already; revisions: of the unit's shards, where they aren't 0.
+    """
 
     store: Store
     unit: Unit
     keys: Sequence[str]
     views: int
+    kept: Collection[str] = ()
+    revisions: Mapping[str, int] | None = None
 
-    def reject(self, rejected: Sequence[Rejection]) -> str:
-        """Lists in the quarantine what the corpus reader refused; the ledger's SHA-256, "" when there is nothing."""
+    def reject(self, rejected: Sequence[Rejection], generation: str) -> str:
+        """Lists in the quarantine what the corpus reader refused; the ledger's SHA-256, "" when there is nothing.
+
+        generation: of the corpus' reading.
+        """
         failures = [Failure(one.key, CORPUS, one.reason, one.error, self.unit.name) for one in rejected]
-        data = write_ledger(failures)
-        if data:
-            self.store.create(ledger_path(CORPUS, self.unit), data)
-        return digest_of(data)
+        return self._write_ledger(CORPUS, generation, 0, failures)
 
-    def commit(self, name: str, card: ModalityCard, result: Result, rejected: str = "") -> None:
-        """Writes the ledger, then the shards: labels, and last the tokens, by which the unit is known to be done.
+    def commit(self, name: str, card: ModalityCard, result: Result, rejected: str = "") -> int:
+        """Writes ledgers and shards: labels, and last the tokens, by which the unit is known to be done.
 
-        rejected: as `reject` returned it. Whatever is there already stays: it was made of the same input.
+        rejected: as `reject` returned it. The number of failures of what then is there.
         """
-        ledger = write_ledger(result.failures)
-        if ledger:
-            self.store.create(ledger_path(name, self.unit), ledger)
-        meta = ShardMeta(self.unit.name, name, card.fingerprint, digest_of(ledger), rejected)
-        if card.keeps_labels:
-            rows = RowKeys.of(self.keys, card.labels_per_sample(self.views))
-            data = write_labels(rows, result.labels, card.label_kind.extension, meta)
-            self.store.create(label_path(name, self.unit), data)
+        revision = (self.revisions or {}).get(name, 0)
+        failures = result.failures + result.untokenised
+        if card.keeps_labels and name not in self.kept:
+            labels = _Rows(self.keys, result.labels, result.failures, rejected)
+            if not self._write_labels(name, card, labels, revision):
+                return len(self._standing(name, card, revision, tokens=False))
         if card.keeps_tokens:
-            data = write_tokens(RowKeys.of(self.keys, self.views), result.tokens, _spec(card), meta)
-            self.store.create(token_path(name, self.unit), data)
+            tokens = _Rows(self.keys, result.tokens, failures, rejected)
+            if not self._write_tokens(name, card, tokens, revision):
+                return len(self._standing(name, card, revision, tokens=True))
+        return len(failures)
 
-    def put_aside(self, name: str, card: ModalityCard, result: Result) -> None:
-        """Writes the labels as the views see them, for a tokenizer to be fitted to."""
+    def put_aside(self, name: str, card: ModalityCard, result: Result, sample: str) -> None:
+        """Writes the labels as the views see them, for a tokenizer to be fitted to. sample: the digest of it."""
         rows = RowKeys.of([str(index) for index in range(len(result.sample))], 1)
-        meta = ShardMeta(self.unit.name, name, card.fingerprint)
+        meta = ShardMeta(self.unit.name, name, card.labels_generation)
         data = write_labels(rows, result.sample, card.label_kind.extension, meta)
-        self.store.create(sample_path(name, self.unit), data)
+        self.store.create(sample_path(name, sample, self.unit), data)
 
-    def repair(self, name: str, card: ModalityCard, result: Result) -> None:
-        """Puts the outcomes of the samples, which failed before, in the places that they have in the unit's shards.
+    def repair(self, name: str, card: ModalityCard, result: Result, again: Collection[str]) -> int:
+        """Writes a new revision of the unit's shards, with the outcomes of the samples `again`. An outcome that failed
+        changes nothing where there is a value. The number of failures among them that are left."""
+        revision = (self.revisions or {}).get(name, 0)
+        labels, tokens = self._both_mended(name, card, result, again, revision)
+        while any(mended and mended.changed for mended in (labels, tokens)):
+            revision += 1
+            writing = ((self._write_labels, labels), (self._write_tokens, tokens))
+            if all(write(name, card, mended, revision) for write, mended in writing if mended):
+                break
+            if labels and tokens and not self.store.exists(self._token_path(name, card, revision)):
+                return len(again)  # somebody else is at it, or died at it: a run finishes what he began
+            labels, tokens = self._both_mended(name, card, result, again, revision)  # what he mended stays mended
+        last = tokens or labels
+        assert last is not None
+        return sum(failure.key in again for failure in last.failures)
 
-        The ledger comes last: until it is written, the unit counts as one to try again.
-        """
-        reader, ledger = ColumnReader(self.store, {name: card}, self.views), write_ledger(result.failures)
+    def _both_mended(
+        self, name: str, card: ModalityCard, result: Result, again: Collection[str], revision: int
+    ) -> tuple[_Rows | None, _Rows | None]:
+        """Labels and tokens of a revision, so far as they are kept, with the new values."""
+        reader = ColumnReader(self.store, {name: card}, self.views, {name: {self.unit: revision}})
+        labels = tokens = None
         if card.keeps_labels:
             old = reader.labels(self.unit, name)
-            rows, labels = RowKeys.of(old.keys, old.per_sample), self._filled(old, result.labels)
-            meta = replace(old.meta, ledger=digest_of(ledger))
-            self.store.replace(old.path, write_labels(rows, labels, card.label_kind.extension, meta))
+            labels = self._mended(reader, old, result.labels, result.failures, again)
         if card.keeps_tokens:
             old = reader.tokens(self.unit, name)
-            rows, tokens = RowKeys.of(old.keys, old.per_sample), self._filled(old, result.tokens)
-            meta = replace(old.meta, ledger=digest_of(ledger))
-            self.store.replace(old.path, write_tokens(rows, tokens, _spec(card), meta))
-        if ledger:
-            self.store.replace(ledger_path(name, self.unit), ledger)
-        else:
-            self.store.delete(ledger_path(name, self.unit))
+            tokens = self._mended(reader, old, result.tokens, result.failures + result.untokenised, again)
+        return labels, tokens
 
-    def _filled(self, old: Column, new: Sequence[T | None]) -> list[T | None]:
-        """The column's values, with what `new` has of the samples `keys` where it has nothing."""
+    def _mended(
+        self, reader: ColumnReader, old: Column, new: Sequence[Any], now: Sequence[Failure], again: Collection[str]
+    ) -> _Rows:
+        """A column with the new values of the samples `again`, and why it lacks what it lacks: as before of the samples
+        that weren't tried, as `now` of the others."""
         found = {
             (key, view): new[sample * old.per_sample + view]
             for sample, key in enumerate(self.keys)
+            if key in again
             for view in range(old.per_sample)
         }
-        places = [(key, view) for key in old.keys for view in range(old.per_sample)]
-        return [found.get(place) if value is None else value for place, value in zip(places, old.values, strict=True)]
+        places = {(key, view): at for at, (key, view) in enumerate(product(old.keys, range(old.per_sample)))}
+        values = [old.values[at] if found.get(place) is None else found[place] for place, at in places.items()]
+        before = reader.failures(self.unit, old)
+        told = [one for one in before if one.key not in again]
+        told += [one for one in now if one.key in again]
+
+        def lacks(failure: Failure) -> bool:
+            views = range(old.per_sample) if failure.view is None else [failure.view % old.per_sample]
+            return any(values[places[failure.key, view]] is None for view in views)
+
+        told.sort(key=lambda failure: places[failure.key, 0])
+        left = [one for one in told if lacks(one)]
+        changed = left != before or any(not _equal(*pair) for pair in zip(old.values, values, strict=True))
+        return _Rows(old.keys, values, left, old.meta.rejected, changed)
+
+    def _write_labels(self, name: str, card: ModalityCard, given: _Rows, revision: int) -> bool:
+        """Whether the shard that then is there is this one, whoever wrote it."""
+        generation = card.labels_generation
+        ledger = self._write_ledger(name, generation, revision, given.failures)
+        rows = RowKeys.of(given.keys, card.labels_per_sample(self.views))
+        meta = ShardMeta(self.unit.name, name, generation, ledger, given.rejected)
+        data = write_labels(rows, given.values, card.label_kind.extension, meta)
+        return self._create(label_path(name, generation, self.unit, revision), data)
+
+    def _write_tokens(self, name: str, card: ModalityCard, given: _Rows, revision: int) -> bool:
+        """As `_write_labels`."""
+        generation = card.tokens_generation
+        ledger = self._write_ledger(name, generation, revision, given.failures)
+        meta = ShardMeta(self.unit.name, name, generation, ledger, given.rejected)
+        data = write_tokens(RowKeys.of(given.keys, self.views), given.values, _spec(card), meta)
+        return self._create(self._token_path(name, card, revision), data)
+
+    def _token_path(self, name: str, card: ModalityCard, revision: int) -> str:
+        return token_path(name, card.tokens_generation, self.unit, revision)
+
+    def _write_ledger(self, name: str, generation: str, revision: int, failures: Sequence[Failure]) -> str:
+        data = write_ledger(failures)
+        if data:
+            path = ledger_path(name, generation, stem_of(self.unit, revision), digest_of(data))
+            self.store.create(path, data)
+        return digest_of(data)
+
+    def _create(self, path: str, data: bytes) -> bool:
+        """Whether the object there is this one, whoever wrote it."""
+        return self.store.create(path, data) or self.store.read(path) == data
+
+    def _standing(self, name: str, card: ModalityCard, revision: int, tokens: bool) -> list[Failure]:
+        """The failures that the shard tells of which another writer was quicker to write."""
+        reader = ColumnReader(self.store, {name: card}, self.views, {name: {self.unit: revision}})
+        column = (reader.tokens if tokens else reader.labels)(self.unit, name)
+        return reader.failures(self.unit, column)
+
+
+def _equal(one: bytes | np.ndarray | None, other: bytes | np.ndarray | None) -> bool:
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    return one is other or (isinstance(one, bytes) and one == other)
 
 
 def _spec(card: ModalityCard) -> TokenSpec:

@@ -25,7 +25,8 @@ class Mode(Enum):
 class StageConfig:
     """What an actor of a stage has to know.
 
-    carries: modalities whose labels later stages need. pixels_later: whether later stages look at images.
+    carries: modalities whose labels later stages need. pixels_later: whether later stages look at images. sample: the
+    digest of the sample that labels are put aside of.
     """
 
     stage: Stage
@@ -38,10 +39,11 @@ class StageConfig:
     carries: frozenset[str] = frozenset()
     pixels_later: bool = False
     last: bool = True
+    sample: str = ""
 
 
-def stage_configs(plan: Plan, groups: Sequence[Stage], mode: Mode = Mode.COMMIT) -> list[StageConfig]:
-    """What the actors of each stage have to know, in the stages' order."""
+def stage_configs(plan: Plan, groups: Sequence[Stage], mode: Mode = Mode.COMMIT, sample: str = "") -> list[StageConfig]:
+    """What the actors of each stage have to know, in the stages' order. sample: as of StageConfig."""
     recipe = plan.recipe
     configs = []
     for index, stage in enumerate(groups):
@@ -59,6 +61,7 @@ def stage_configs(plan: Plan, groups: Sequence[Stage], mode: Mode = Mode.COMMIT)
                 carries=frozenset(need for step in later for need in step.needs if need in made),
                 pixels_later=any(step.on != "nothing" for step in later),
                 last=index == len(groups) - 1,
+                sample=sample,
             )
         )
     return configs

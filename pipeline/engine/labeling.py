@@ -28,11 +28,13 @@ DECODING = ""
 @dataclass
 class Result:
     """One modality of one unit. tokens: per row (sample and view). labels: encoded, per row or, for labelers that
-    don't work on views, per sample. sample: encoded as a tokenizer gets them, cut by the views; for fitting alone."""
+    don't work on views, per sample. failures: why labels are missing; untokenised: why, beside these, tokens are.
+    sample: encoded as a tokenizer gets them, cut by the views; for fitting alone."""
 
     tokens: list[np.ndarray | None] = field(default_factory=list)
     labels: list[bytes | None] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    untokenised: list[Failure] = field(default_factory=list)
     sample: list[bytes | None] = field(default_factory=list)
 
 
@@ -60,13 +62,16 @@ class ChunkLabeling:
     poison: Poison
     made: Made
 
-    def run(self, making: set[str], began: Callable[[str], None]) -> None:
-        """Labels by all steps, and keeps what `making` names. began: told each step before it begins."""
+    def run(self, making: set[str], anew: Sequence[str], began: Callable[[str], None]) -> None:
+        """Labels by all steps, and keeps what `making` names, and the tokens of known labels that are to be tokenised
+        `anew`. began: told each step before it begins."""
         labels: dict[str, list[Outcome]] = {name: self._of_chunk(name, all_) for name, all_ in self.known.items()}
+        for name in anew:
+            self._keep(name, labels[name])
         for step in self.steps:
             began(step.name)
             start = perf_counter()
-            labels.update(self._step(step, labels))
+            labels.update({n: found for n, found in self._step(step, labels).items() if n not in self.known})
             for name in step.modalities:
                 if name in making:
                     self._keep(name, labels[name])
@@ -176,23 +181,26 @@ class ChunkLabeling:
             result.labels += encoded
             if sampled:
                 result.sample += _encoded(kind, rows) if kind.spatial and rows is not outcomes else encoded
-        result.failures += self._failures(name, outcomes, tokens)
+        result.failures += self._failures(name, outcomes)
+        result.untokenised += self._untokenised(name, outcomes, tokens)
 
-    def _failures(
-        self, name: str, outcomes: Sequence[Outcome], tokens: Sequence[np.ndarray | Failed | None]
-    ) -> Iterator[Failure]:
-        """One line per failed item; what failed in a row's crop or tokens alone is that view's."""
+    def _failures(self, name: str, outcomes: Sequence[Outcome]) -> Iterator[Failure]:
         per_sample = self.models.cards[name].labels_per_sample(self._views)
         for place, outcome in enumerate(outcomes):
             index, view = divmod(place, per_sample)
             if isinstance(outcome, Failed):
                 yield self._failure(name, index, view if per_sample > 1 else None, outcome)
-                continue
-            first = index * self._views + view
-            for row in range(first, first + (self._views if per_sample == 1 else 1)):
-                failed = tokens[row] if tokens else None
-                if isinstance(failed, Failed):
-                    yield self._failure(name, index, row % self._views if self._views > 1 else None, failed)
+
+    def _untokenised(
+        self, name: str, outcomes: Sequence[Outcome], tokens: Sequence[np.ndarray | Failed | None]
+    ) -> Iterator[Failure]:
+        """Rows that have a label and, for a reason of the tokenizer's or of the crop's, no tokens."""
+        per_sample = self.models.cards[name].labels_per_sample(self._views)
+        for row, ids in enumerate(tokens):
+            index, view = divmod(row, self._views)
+            label = outcomes[index * per_sample + view % per_sample]
+            if isinstance(ids, Failed) and not isinstance(label, Failed):
+                yield self._failure(name, index, view if self._views > 1 else None, ids)
 
     def _failure(self, name: str, index: int, view: int | None, failed: Failed) -> Failure:
         key, unit = self.chunk.samples[index].key, self.payload.unit.name

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 class UnitPayload:
     """A unit's samples with what the stages so far made of them.
 
-    todo: the modalities that the output lacks for this unit. samples: images are None once no later stage looks at
-    pixels. chunks: stretches of samples that are labelled together, the same in all stages. labels: encoded labels
+    todo: the modalities that the output lacks for this unit. kept: modalities whose labels the output has, and
+    revisions: theirs, where they aren't 0. keys: only these samples of each modality are tried again. samples: images
+    are None once no later stage looks at pixels. chunks: stretches of samples that are labelled together, the same in
+    all stages. labels: encoded labels
     that later stages need, by modality, one list per sample, or per sample and view for labelers on views. failures:
     of modalities that later stages may need. done: modalities written so far, with (rows, failed, seconds). bytes: of
     the encoded images. decodes: times that an image of the unit was decoded.
@@ -32,6 +34,9 @@ class UnitPayload:
     samples: list[Sample]
     rejected: list[Rejection]
     chunks: list[tuple[int, int]]
+    kept: tuple[str, ...] = ()
+    revisions: dict[str, int] = field(default_factory=dict)
+    keys: dict[str, list[str]] | None = None
     labels: dict[str, list[bytes | None]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     done: dict[str, tuple[int, int, float]] = field(default_factory=dict)
@@ -39,9 +44,11 @@ class UnitPayload:
     decodes: int = 0
 
     @classmethod
-    def of(cls, samples: UnitSamples, todo: tuple[str, ...]) -> UnitPayload:
+    def of(cls, samples: UnitSamples, todo: tuple[str, ...], **more: Any) -> UnitPayload:
+        """A unit that no stage has seen. more: what is known of it beside its samples."""
         size = sum(len(sample.image or b"") for sample in samples.samples)
-        return cls(samples.unit, todo, samples.samples, samples.rejected, chunk_bounds(samples.samples), bytes=size)
+        bounds = chunk_bounds(samples.samples)
+        return cls(samples.unit, todo, samples.samples, samples.rejected, bounds, bytes=size, **more)
 
     def to_table(self) -> pa.Table:
         """One row: the bulk (images, labels) as Arrow lists of binaries, the rest as JSON."""
@@ -54,6 +61,9 @@ class UnitPayload:
             "fields": [sample.fields for sample in self.samples],
             "rejected": [asdict(rejection) for rejection in self.rejected],
             "chunks": self.chunks,
+            "kept": self.kept,
+            "revisions": self.revisions,
+            "again": self.keys,
             "labels": list(self.labels),
             "failures": [asdict(failure) for failure in self.failures],
             "done": self.done,
@@ -83,6 +93,9 @@ class UnitPayload:
                 samples=[Sample(key, image, fields) for key, image, fields in rows],
                 rejected=[Rejection(**rejection) for rejection in head["rejected"]],
                 chunks=[(start, stop) for start, stop in head["chunks"]],
+                kept=tuple(head["kept"]),
+                revisions=head["revisions"],
+                keys=head["again"],
                 labels=dict(zip(head["labels"], labels, strict=True)),
                 failures=[Failure(**failure) for failure in head["failures"]],
                 done={name: tuple(result) for name, result in head["done"].items()},

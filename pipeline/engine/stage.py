@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from ..storage.store import Store
 from .attempts import SUSPICIOUS, Attempts
 from .commit import UnitWriter
 from .config import Mode, StageConfig
-from .labeling import Made
+from .labeling import Made, Result
 from .payload import UnitPayload
 from .probe import find_poison
 from .runner import Poison
@@ -56,26 +55,41 @@ class StageWorker:
             poison = find_poison(self.config, payload)
         todo = [name for name in self.config.stage.modalities if name in payload.todo]
         made = self.labeler.label(payload, poison)
-        self._write(payload, todo, made)
+        failed = self._write(payload, todo, made)
         attempts.end()
-        return self._pass_on(payload, todo, made, perf_counter() - began)
+        return self._pass_on(payload, failed, made, perf_counter() - began)
 
-    def _write(self, payload: UnitPayload, todo: Sequence[str], made: Made) -> None:
-        keys = [sample.key for sample in payload.samples]
-        writer = UnitWriter(self._store, payload.unit, keys, self.config.views.count)
-        if self.config.mode is Mode.SAMPLE:
-            write = writer.put_aside
-        elif self.config.mode is Mode.REPAIR:
-            write = writer.repair
-        else:
-            write = partial(writer.commit, rejected=writer.reject(payload.rejected))
-        cards = self.config.graph.cards
-        for written in [self._writers.submit(write, name, cards[name], made.of(name)) for name in todo]:
-            written.result()
+    def _write(self, payload: UnitPayload, todo: Sequence[str], made: Made) -> dict[str, int]:
+        """Writes what was made of the modalities `todo`; how many failures each then has."""
+        writer = UnitWriter(
+            store=self._store,
+            unit=payload.unit,
+            keys=[sample.key for sample in payload.samples],
+            views=self.config.views.count,
+            kept=payload.kept,
+            revisions=payload.revisions,
+        )
+        write = {Mode.COMMIT: self._commit, Mode.REPAIR: self._repair, Mode.SAMPLE: self._put_aside}[self.config.mode]
+        if self.config.mode is Mode.REPAIR:
+            # What hangs on others before these: where this is cut short, they are still listed, and all is tried again.
+            return {name: write(writer, payload, name, made.of(name)) for name in reversed(todo)}
+        running = {name: self._writers.submit(write, writer, payload, name, made.of(name)) for name in todo}
+        return {name: written.result() for name, written in running.items()}
 
-    def _pass_on(self, payload: UnitPayload, todo: Sequence[str], made: Made, seconds: float) -> UnitPayload:
+    def _commit(self, writer: UnitWriter, payload: UnitPayload, name: str, result: Result) -> int:
+        card = self.config.graph.cards[name]
+        return writer.commit(name, card, result, writer.reject(payload.rejected, card.corpus_generation))
+
+    def _repair(self, writer: UnitWriter, payload: UnitPayload, name: str, result: Result) -> int:
+        assert payload.keys is not None
+        return writer.repair(name, self.config.graph.cards[name], result, payload.keys[name])
+
+    def _put_aside(self, writer: UnitWriter, payload: UnitPayload, name: str, result: Result) -> int:
+        writer.put_aside(name, self.config.graph.cards[name], result, self.config.sample)
+        return len(result.failures)
+
+    def _pass_on(self, payload: UnitPayload, failed: dict[str, int], made: Made, seconds: float) -> UnitPayload:
         config = self.config
-        rows = len(payload.samples) * config.views.count
         carried = config.carries & made.results.keys() & self.labeler.making(payload)
         samples = payload.samples if config.pixels_later else [replace(one, image=None) for one in payload.samples]
         return UnitPayload(
@@ -84,10 +98,18 @@ class StageWorker:
             samples=[] if config.last else samples,
             rejected=payload.rejected,
             chunks=payload.chunks,
+            kept=payload.kept,
+            revisions=payload.revisions,
+            keys=payload.keys,
             labels={name: labels for name, labels in payload.labels.items() if name in config.carries}
             | {name: made.of(name).labels for name in carried},
             failures=payload.failures + [failure for name in carried for failure in made.of(name).failures],
-            done=payload.done | {name: (rows, len(made.of(name).failures), seconds) for name in todo},
+            done=payload.done | {name: (self._rows(payload, name), number, seconds) for name, number in failed.items()},
             bytes=payload.bytes,
             decodes=payload.decodes + made.decodes,
         )
+
+    def _rows(self, payload: UnitPayload, name: str) -> int:
+        """How many labels of a modality were made, or tried again."""
+        samples = len(payload.samples) if payload.keys is None else len(payload.keys[name])
+        return samples * self.config.views.count

@@ -100,8 +100,11 @@ def read_units(block: pa.Table, reader: ReaderConfig) -> Iterator[pa.Table]:
             shard = Shard(**raw.pop("shard"))
             for unit in islice(corpus.read(shard, raw["start"], raw["stop"], reader.limits), raw["units"]):
                 if raw["keys"] is not None:
-                    unit.samples = [sample for sample in unit.samples if sample.key in raw["keys"]]
-                yield UnitPayload.of(unit, tuple(raw["todo"])).to_table()
+                    wanted = frozenset().union(*raw["keys"].values())
+                    unit.samples = [sample for sample in unit.samples if sample.key in wanted]
+                revisions = {name: number for name, start, number in raw["revisions"] if start == unit.unit.start}
+                known = {"kept": tuple(raw["kept"]), "revisions": revisions, "keys": raw["keys"]}
+                yield UnitPayload.of(unit, tuple(raw["todo"]), **known).to_table()
                 left -= unit.unit.count
                 if left <= 0:
                     return

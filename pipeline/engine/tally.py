@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..dataset.manifest import ModalityCard
+from ..dataset.cards import ModalityCard
 from .stream import UnitResult
 
 _SOON = 100
@@ -17,7 +17,8 @@ class TooManyFailuresError(RuntimeError):
 
 @dataclass
 class Tally:
-    """What a run has done so far, by modality. cards: of the recipe's modalities, with tokenizers once fitted."""
+    """What a run has done so far, by modality. cards: of the recipe's modalities, with tokenizers once fitted.
+    superseded: bytes in the output, of these modalities, that the manifest names no more."""
 
     output: str
     cards: dict[str, ModalityCard]
@@ -26,6 +27,7 @@ class Tally:
     bytes: int = 0
     rejected: int = 0
     decodes: int = 0
+    superseded: int = 0
     rows: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
 

@@ -10,7 +10,7 @@ from ..dataset.reader import ColumnReader
 from ..plan.steps import Step
 from ..storage.store import Store
 from .chunks import Decoder, Wanted
-from .config import Mode, StageConfig
+from .config import StageConfig
 from .labeling import DECODING, ChunkLabeling, Made
 from .loaded_models import LoadedModels
 from .payload import UnitPayload
@@ -24,7 +24,7 @@ class UnitLabeler:
         self.config = config
         self.models = LoadedModels(config, store)
         self._decoder = Decoder(config.views, config.seed, threads=max(2, int(config.stage.num_cpus)))
-        self._reader = ColumnReader(store, config.graph.cards, config.views.count)
+        self._store = store
 
     def load(self) -> None:
         """Loads all labelers of the stage; otherwise each is loaded when it is first needed."""
@@ -32,28 +32,36 @@ class UnitLabeler:
             self.models.runner(step)
 
     def making(self, payload: UnitPayload) -> set[str]:
-        """The modalities that the unit lacks, and those that must be made again in passing for them."""
-        return self.config.graph.made_for(payload.todo, kept=self.config.mode is not Mode.SAMPLE)
+        """The modalities whose labels have to be made: those that the unit lacks, and in passing what they need."""
+        return self.config.graph.made_for(payload.todo, payload.kept)
 
     def label(self, payload: UnitPayload, poison: Poison, began: Callable[[str], None] = lambda step: None) -> Made:
-        """What the stage's steps, as far as the unit needs them, make of it. began: told each step before it begins."""
+        """What the stage's steps, as far as the unit needs them, make of it; and tokens of labels that are kept.
+
+        began: told each step before it begins.
+        """
         making, made = self.making(payload), Made()
         steps = [step for step in self.config.stage.steps if making & set(step.modalities)]
-        if not steps:
+        anew = [name for name in self.config.stage.modalities if name in payload.todo and name not in making]
+        if not (steps or anew):
             return made
-        known = self._known_labels(payload, steps, making)
-        wanted = Wanted(any(step.on == "view" for step in steps), any(step.on == "image" for step in steps))
+        known = self._known_labels(payload, steps, making, anew)
+        crops = any(self.config.graph.cards[name].on == "image" for name in anew)
+        wanted = Wanted(any(s.on == "view" for s in steps), any(s.on == "image" for s in steps), crops)
         undecodable = {index: failed for (index, step), failed in poison.items() if step == DECODING}
         for chunk in self._decoder.chunks(payload.samples, payload.chunks, wanted, undecodable):
             made.decodes += chunk.decodes
-            ChunkLabeling(self.models, payload, chunk, steps, known, poison, made).run(making, began)
+            ChunkLabeling(self.models, payload, chunk, steps, known, poison, made).run(making, anew, began)
         return made
 
-    def _known_labels(self, payload: UnitPayload, steps: Sequence[Step], making: set[str]) -> dict[str, list[Outcome]]:
-        """Labels that the steps need and don't make here: from earlier stages, or kept in the dataset."""
-        here = {name for step in steps for name in step.modalities}
+    def _known_labels(
+        self, payload: UnitPayload, steps: Sequence[Step], making: set[str], anew: Sequence[str]
+    ) -> dict[str, list[Outcome]]:
+        """Labels that aren't made here and that the steps need, or that are to be tokenised anew: from earlier stages,
+        or kept in the dataset."""
+        here = {name for step in steps for name in step.modalities if name in making}
         known: dict[str, list[Outcome]] = {}
-        for name in dict.fromkeys(need for step in steps for need in step.needs):
+        for name in dict.fromkeys([*anew, *(need for step in steps for need in step.needs)]):
             if name in here:
                 continue
             card = self.config.graph.cards[name]
@@ -71,11 +79,13 @@ class UnitLabeler:
 
     def _kept_labels(self, payload: UnitPayload, name: str) -> tuple[list[bytes | None], list[Failure]]:
         """The stored labels of the payload's samples, which may be fewer than the unit's, and the unit's failures."""
-        column = self._reader.labels(payload.unit, name)
+        revisions = {name: {payload.unit: payload.revisions.get(name, 0)}}
+        reader = ColumnReader(self._store, self.config.graph.cards, self.config.views.count, revisions)
+        column = reader.labels(payload.unit, name)
         places = {key: place for place, key in enumerate(column.keys)}
         samples = [places[sample.key] for sample in payload.samples]
         labels = [column.value(sample, view) for sample in samples for view in range(column.per_sample)]
-        return labels, self._reader.failures(payload.unit, column)
+        return labels, reader.failures(payload.unit, column)
 
 
 def _item_rows(samples: Sequence[Sample], per_sample: int) -> list[tuple[str, int | None]]:

@@ -17,8 +17,9 @@ from ...tokenizers.measures.reconstruction import ErrorSum
 from ...tokenizers.vq.base import TrainedTokenizer
 from ..cluster.device import chosen_device
 from ..corpus.units import Unit, spread
-from ..dataset.finished import list_finished
-from ..dataset.manifest import DatasetError, Manifest, ModalityCard, require_manifest
+from ..dataset.cards import ModalityCard
+from ..dataset.finished import Finished, list_finished
+from ..dataset.manifest import DatasetError, Manifest, require_manifest
 from ..dataset.tokenizers import load_tokenizer
 from ..storage.store import Store
 from ..views.content import ContentReader
@@ -122,7 +123,8 @@ def labels_at_hand(store: Store, manifest: Manifest, modality: str, limit: int |
 
 def _views(store: Store, manifest: Manifest, units: Sequence[Unit]) -> Iterator[np.ndarray]:
     """The views of some units, uint8 (size, size, 3), cut from the corpus; less those whose images are broken."""
-    finished = {name: set(units) if name == RGB else set() for name in manifest.modalities}
+    empty = Finished(frozenset())
+    finished = dict.fromkeys(manifest.modalities, empty) | list_finished(store, {RGB: manifest.modalities[RGB]})
     reader, finder = ContentReader(store, manifest, finished), ViewFinder(manifest, {})
     for unit in units:
         keys = reader.keys(unit)
@@ -210,7 +212,7 @@ def _card(store: Store, manifest: Manifest, modality: str) -> ModalityCard:
 
 def _tokenizer(store: Store, modality: str, card: ModalityCard, url: str | None) -> Tokenizer:
     if url is not None:
-        tokenizer = open_tokenizer(url, card.label_kind, lambda: vocabulary_of(store))
+        tokenizer = open_tokenizer(url, card.label_kind, lambda: vocabulary_of(store, card))
     elif card.tokens is None or card.tokens.spec is None:
         raise DatasetError(f"{store.url}: {modality} has no tokenizer, or none that is fitted yet; name another")
     else:

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 from ...labelers.caption import Caption
 from ...labelers.contract.labeler import Batch
@@ -15,29 +14,30 @@ from ...tokenizers.contract.vocabulary import Vocabulary
 from ...tokenizers.fitting.settings import FitSettings
 from ...tokenizers.vq.base import TrainedTokenizer
 from ..corpus.corpus import Corpus, UnitLimits
-from ..dataset.layout import VOCABULARY, sample_folder, tokenizer_folder, training_folder
-from ..dataset.manifest import ModalityCard, read_manifest
+from ..dataset.cards import ModalityCard
+from ..dataset.layout import sample_folder, tokenizer_folder, training_folder, vocabulary_path
+from ..dataset.manifest import DatasetError, read_manifest
 from ..plan.recipe import Recipe
-from ..plan.weights import WeightsSource, localise
+from ..plan.weights import WeightsSource
 from ..plan.worklist import Work
 from ..storage.store import Store
 from .job import FitJob
 from .listener import FitListener
 from .ray_train import run_fit
-from .sample import SampleLabels, new_tokenizer, sample_labels, texts_among
+from .sample import SampleLabels, lacking_vocabulary, new_tokenizer, sample_labels
 
 
 def vocabulary_for(
-    recipe: Recipe, store: Store, cards: Mapping[str, ModalityCard], sample: Sequence[Work]
+    recipe: Recipe, store: Store, cards: Mapping[str, ModalityCard], works: Sequence[Work], sample: str
 ) -> Vocabulary:
-    """The given vocabulary; or one trained on the texts that were put aside, or, where the recipe makes none, on the
-    sample's captions: so that a caption modality that is added later finds the vocabulary that it would have had."""
-    if recipe.vocabulary:
-        return Vocabulary.from_bytes(Path(localise(recipe.vocabulary, recipe.storage_options)).read_bytes())
-    names = texts_among(cards)
+    """The text vocabulary, trained on the texts that were put aside, or, where the recipe makes none, on the sample's
+    captions: so that a caption modality that is added later finds the vocabulary that it would have had."""
+    wanted = lacking_vocabulary(cards)
+    assert wanted is not None
+    names = [name for name in wanted.trained_on if name in cards]
     if names:
-        return Vocabulary.train(text for name in names for text in sample_labels(store, name, cards[name]))
-    return Vocabulary.train(_captions(recipe, sample))
+        return Vocabulary.train(text for name in names for text in sample_labels(store, name, cards[name], sample))
+    return Vocabulary.train(_captions(recipe, works))
 
 
 def _captions(recipe: Recipe, sample: Sequence[Work]) -> Iterator[str]:
@@ -54,21 +54,24 @@ def provide_tokenizer(
     modality: str,
     card: ModalityCard,
     seed: int,
+    sample: str,
     given: Tokenizer | None = None,
     listener: FitListener | None = None,
     perceptual: WeightsSource | None = None,
 ) -> ModalityCard:
-    """Fits and stores the modality's tokenizer unless it is stored already; its card, with spec and files.
+    """Fits and stores the modality's tokenizer; its card, with spec and files.
 
-    given: the tokenizer, where there is nothing to fit. listener: told of a network's training. perceptual: as of
-    FitJob.
+    sample: the digest of the sample that was put aside. given: the tokenizer, where there is nothing to fit.
+    listener: told of a network's training. perceptual: as of FitJob.
     """
     tokenizer, problem = given or new_tokenizer(modality, card), None
-    if tokenizer.uses_vocabulary:
-        tokenizer.use_vocabulary(Vocabulary.from_bytes(store.read(VOCABULARY)))
+    assert card.tokens is not None
+    words = store.read(vocabulary_path(card.tokens.vocabulary.digest)) if card.tokens.vocabulary else None
+    if words is not None:
+        tokenizer.use_vocabulary(Vocabulary.from_bytes(words))
     if tokenizer.needs_fit:
         try:
-            tokenizer = _fitted(store, modality, card, tokenizer, seed, listener, perceptual)
+            tokenizer = _fitted(store, modality, card, tokenizer, seed, sample, words, listener, perceptual)
         except (ValueError, FileNotFoundError) as error:
             problem = error
     # Another driver that was first may have cleared the sample away, from under us even: then its tokenizer holds.
@@ -76,12 +79,14 @@ def provide_tokenizer(
         return theirs
     if problem:
         raise problem
-    assert card.tokens is not None
     files = tokenizer.to_files()
-    for name, data in files.items():
-        store.replace(f"{tokenizer_folder(modality)}/{name}", data)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
-    return replace(card, tokens=replace(card.tokens, spec=tokenizer.spec, files=digests))
+    card = replace(card, tokens=replace(card.tokens, spec=tokenizer.spec, files=digests))
+    for name, data in files.items():
+        path = f"{tokenizer_folder(card.tokenizer_digest)}/{name}"
+        if not store.create(path, data) and store.read(path) != data:
+            raise DatasetError(f"{store.url}/{path}: it is damaged; delete it, and run the recipe again")
+    return card
 
 
 def _fitted(
@@ -90,13 +95,15 @@ def _fitted(
     card: ModalityCard,
     tokenizer: Tokenizer,
     seed: int,
+    sample: str,
+    words: bytes | None,
     listener: FitListener | None,
     perceptual: WeightsSource | None,
 ) -> Tokenizer:
-    """The tokenizer, fitted to the labels that were put aside."""
-    sample = SampleLabels(store, sample_folder(modality))
+    """The tokenizer, fitted to the labels that were put aside. words: the text vocabulary, where it uses one."""
+    labels = SampleLabels(store, sample_folder(modality, sample))
     if not isinstance(tokenizer, TrainedTokenizer):
-        tokenizer.fit(sample.read(card.label_kind), seed)
+        tokenizer.fit(labels.read(card.label_kind), seed)
         return tokenizer
     assert card.tokens is not None
     job = FitJob(
@@ -105,19 +112,18 @@ def _fitted(
         params=card.tokens.params,
         settings=FitSettings.model_validate(card.tokens.fit),
         seed=seed,
-        labels=sample,
+        labels=labels,
         store=store,
-        prefix=training_folder(modality),
-        vocabulary=store.read(VOCABULARY) if tokenizer.uses_vocabulary else None,
+        prefix=training_folder(modality, sample),
+        vocabulary=words,
         perceptual=perceptual,
     )
     return type(tokenizer).from_files(card.label_kind, run_fit(job, listener))
 
 
 def _fitted_by_another(store: Store, modality: str, card: ModalityCard) -> ModalityCard | None:
-    """The card with the tokenizer that dataset.json names by now, if that was made for the same labels."""
+    """The card with the tokenizer that the manifest pins by now, if that was asked to be the same."""
     manifest = read_manifest(store)
-    theirs = manifest.modalities.get(modality) if manifest else None
-    if theirs is None or theirs.fingerprint != card.fingerprint or theirs.tokens is None or theirs.tokens.spec is None:
-        return None
-    return replace(card, tokens=theirs.tokens)
+    held = manifest.cards_of(modality) if manifest else []
+    theirs = next((one for one in held if one.asked == card.asked and one.fitted), None)
+    return replace(card, tokens=theirs.tokens) if theirs else None

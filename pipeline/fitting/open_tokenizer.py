@@ -18,9 +18,11 @@ from ...tokenizers.contract.tokenizer import Tokenizer
 from ...tokenizers.contract.vocabulary import Vocabulary
 from ...tokenizers.text.base import VocabularyTokenizer
 from ...tokenizers.vq.base import TrainedTokenizer
-from ..dataset.layout import VOCABULARY
+from ..dataset.cards import ModalityCard
+from ..dataset.layout import TOKENIZERS, tokenizer_folder, vocabulary_path
+from ..dataset.manifest import DatasetError, read_manifest, require_manifest, vocabulary_digest
 from ..plan.weights import localise
-from ..storage.errors import without_credentials
+from ..storage.errors import StorageError, without_credentials
 from ..storage.store import Store
 
 _SUFFIXES = (".json", ".safetensors")
@@ -31,12 +33,13 @@ class TokenizerError(ValueError):
 
 
 def open_tokenizer(url: str, kind: Kind, vocabulary: Callable[[], bytes | None]) -> Tokenizer:
-    """The tokenizer at a path, URL or hub id, for labels of a kind: as a dataset holds it, or as 4M published its own.
+    """The tokenizer at a path, URL or hub id, for labels of a kind: as a dataset holds it (DATASET/MODALITY), or as 4M
+    published its own.
 
     vocabulary: gives the text vocabulary of the dataset, for a published tokenizer of labels that are written as text.
     Raises TokenizerError, or WeightsError where there is nothing.
     """
-    source = without_credentials(url)
+    source, url = without_credentials(url), of_dataset(url)[0]
     with _local(url) as folder:
         config = read_config_at(folder, source)
         try:
@@ -104,6 +107,23 @@ def _reference(class_name: str, source: str) -> str:
     raise TokenizerError(f"{source}: no installed package registers a tokenizer {class_name!r}, which it was made by")
 
 
-def vocabulary_of(dataset: Store) -> bytes | None:
-    """The text vocabulary of a dataset, as its tokenizers hold it; None where it has none."""
-    return dataset.read(VOCABULARY) if dataset.exists(VOCABULARY) else None
+def vocabulary_of(dataset: Store, card: ModalityCard) -> bytes | None:
+    """The text vocabulary of a dataset's modality, or that of its other ones; None where it has none."""
+    own = card.tokens.vocabulary.digest if card.tokens and card.tokens.vocabulary else None
+    digest = own or vocabulary_digest(require_manifest(dataset).modalities)
+    return dataset.read(vocabulary_path(digest)) if digest else None
+
+
+def of_dataset(source: str) -> tuple[str, ModalityCard | None]:
+    """Where the tokenizer lies that `source` names as DATASET/MODALITY, or as the folder that it has there, with the
+    card of its modality; any other source as it is, and None."""
+    dataset, _, name = source.rstrip("/").rpartition("/")
+    dataset = dataset.removesuffix(f"/{TOKENIZERS}")
+    try:
+        manifest = read_manifest(Store(dataset)) if dataset else None
+    except (DatasetError, StorageError):
+        return source, None
+    for modality, card in manifest.modalities.items() if manifest else ():
+        if card.tokens and card.fitted and name in (modality, card.tokenizer_digest):
+            return f"{dataset}/{tokenizer_folder(card.tokenizer_digest)}", card
+    return source, None

@@ -1,25 +1,28 @@
 """Tokenizers of a dataset: given, or fitted to a sample put aside for it; stored before the first token is written.
 
-While they are being fitted the labels of the sample lie under fit/MODALITY, and what a training needs to go on from
-where it was under fit/_MODALITY: no modality's name begins so.
+While they are being fitted the labels of the sample lie under fit/MODALITY, in a folder of its own for each sample and
+label generation, and what a training needs to go on from where it was under fit/_MODALITY.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...labelers.contract.kinds import Kind, Text
+from ...labelers.contract.kinds import Kind
 from ...tokenizers.contract.registry import tokenizer_for
 from ...tokenizers.contract.tokenizer import Tokenizer
 from ...tokenizers.contract.vocabulary import Vocabulary
 from ...tokenizers.vq.base import TrainedTokenizer
-from ..dataset.layout import VOCABULARY, sample_folder, training_folder
-from ..dataset.manifest import ModalityCard
+from ..dataset.cards import ModalityCard, VocabularyCard
+from ..dataset.layout import sample_folder, training_folder, vocabulary_path
 from ..dataset.shards import read_labels
 from ..plan.recipe import validated
+from ..plan.worklist import Work
 from ..storage.store import Store
 from .checkpoints import remove_fit
 
@@ -41,53 +44,65 @@ def given_tokenizer(modality: str, card: ModalityCard, folder: str) -> Tokenizer
     return unfitted.from_weights(card.label_kind, unfitted.params, Path(folder), card.tokens.weights.source)
 
 
-def to_put_aside(cards: Mapping[str, ModalityCard], train_vocabulary: bool) -> list[str]:
+def to_put_aside(cards: Mapping[str, ModalityCard]) -> list[str]:
     """The modalities whose labels have to be put aside for fitting; texts too where a vocabulary is to be trained."""
     waiting = _waiting(cards)
     aside = [name for name, tokenizer in waiting.items() if tokenizer.needs_fit and not _is_given(cards[name])]
-    texts = texts_among(cards) if train_vocabulary and _use_vocabulary(waiting) else []
+    wanted = lacking_vocabulary(cards)
+    texts = [name for name in wanted.trained_on if name in cards] if wanted else []
     return aside + [name for name in texts if name not in aside]
 
 
-def needs_vocabulary(store: Store, cards: Mapping[str, ModalityCard]) -> bool:
-    """Whether a tokenizer that is to be made wants the text vocabulary, and the dataset has none."""
-    return _use_vocabulary(_waiting(cards)) and not store.exists(VOCABULARY)
+def lacking_vocabulary(cards: Mapping[str, ModalityCard]) -> VocabularyCard | None:
+    """The text vocabulary that a tokenizer wants that is to be made, unless the dataset has it."""
+    wanted = [card.tokens.vocabulary for card in cards.values() if card.tokens and not card.fitted]
+    return next((one for one in wanted if one and not one.digest), None)
 
 
-def texts_among(cards: Mapping[str, ModalityCard]) -> list[str]:
-    """The modalities that a vocabulary is trained on."""
-    return [name for name, card in cards.items() if isinstance(card.label_kind, Text)]
+def with_vocabulary(card: ModalityCard, digest: str) -> ModalityCard:
+    """The card, with the vocabulary of that digest where its tokenizer wants one that wasn't there."""
+    tokens = card.tokens
+    if tokens is None or tokens.vocabulary is None or tokens.vocabulary.digest:
+        return card
+    return replace(card, tokens=replace(tokens, vocabulary=replace(tokens.vocabulary, digest=digest)))
 
 
-def store_vocabulary(store: Store, vocabulary: Vocabulary) -> None:
-    store.create(VOCABULARY, vocabulary.to_bytes())
+def store_vocabulary(store: Store, vocabulary: Vocabulary) -> str:
+    """Its digest, by which it is found again."""
+    data = vocabulary.to_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    store.create(vocabulary_path(digest), data)
+    return digest
 
 
 def _waiting(cards: Mapping[str, ModalityCard]) -> dict[str, Tokenizer]:
     """The tokenizers that the dataset lacks."""
-    return {n: new_tokenizer(n, card) for n, card in cards.items() if card.tokens and card.tokens.spec is None}
+    return {n: new_tokenizer(n, card) for n, card in cards.items() if not card.fitted}
 
 
 def _is_given(card: ModalityCard) -> bool:
     return card.tokens is not None and card.tokens.weights is not None
 
 
-def _use_vocabulary(tokenizers: Mapping[str, Tokenizer]) -> bool:
-    return any(tokenizer.uses_vocabulary for tokenizer in tokenizers.values())
+def sample_digest(cards: Mapping[str, ModalityCard], works: Sequence[Work]) -> str:
+    """Of the sample: which units of which corpus shards, for which tokenizers. Who asks for others has a sample of his
+    own, which nobody else clears away."""
+    told = [[work.shard.id, work.units] for work in works], {name: card.asked for name, card in cards.items()}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def sample_labels(store: Store, modality: str, card: ModalityCard) -> Iterator[Any]:
+def sample_labels(store: Store, modality: str, card: ModalityCard, sample: str) -> Iterator[Any]:
     """The labels that were put aside for a modality, in the order of their units' names."""
-    return SampleLabels(store, sample_folder(modality)).read(card.label_kind)
+    return SampleLabels(store, sample_folder(modality, sample)).read(card.label_kind)
 
 
-def remove_sample(store: Store, modalities: Sequence[str]) -> None:
-    """Removes what was put aside for fitting, and what trainings left."""
+def remove_sample(store: Store, modalities: Sequence[str], sample: str) -> None:
+    """Removes what was put aside for fitting, and what trainings on it left."""
     for modality in modalities:
-        folder = sample_folder(modality)
+        folder = sample_folder(modality, sample)
         for entry in store.list(folder):
             store.delete(f"{folder}/{entry.name}")
-        remove_fit(store, training_folder(modality))
+        remove_fit(store, training_folder(modality, sample))
 
 
 @dataclass(frozen=True)

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..corpus.corpus import Corpus, Shard
-from ..dataset.finished import Finished, list_finished
-from ..dataset.layout import MANIFEST
-from ..dataset.manifest import CorpusCard, DatasetError, Manifest, ModalityCard, changes, read_manifest
+from ..dataset.cards import ModalityCard
+from ..dataset.finished import Finished, Stock, take_stock
+from ..dataset.layout import MANIFESTS
+from ..dataset.manifest import CorpusCard, DatasetError, Manifest, read_manifest, stale
 from ..storage.errors import without_credentials
 from ..storage.store import Store
 from .recipe import Recipe
-from .steps import StepGraph, step_graph
-from .worklist import Work, worklist
+from .reconcile import Request, cards_for, reconcile
+from .steps import StepGraph, reading_of, step_graph
+from .worklist import Kept, Work, worklist
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is known before anything runs."""
+    """All that is known before anything runs. request: what the recipe asks for; manifest: that which the run begins
+    with; graph: steps, with the cards of what the run makes; kept: labels that are there, by modality;
+    began: whether the run has written its manifest."""
 
     recipe: Recipe
+    request: Request
     graph: StepGraph
     manifest: Manifest
     shards: list[Shard]
     finished: dict[str, Finished]
+    kept: dict[str, Kept]
     works: list[Work]
+    began: bool = False
 
     @property
     def bytes(self) -> int:
@@ -43,88 +50,83 @@ class Plan:
     @property
     def to_fit(self) -> list[str]:
         """Modalities whose tokenizers the dataset lacks."""
-        cards = self.manifest.modalities
-        return [name for name in self.recipe.modalities if (t := cards[name].tokens) is not None and t.spec is None]
+        return [name for name, card in self.graph.cards.items() if not card.fitted]
+
+    @property
+    def replacing(self) -> list[str]:
+        """Modalities that are made anew beside those that readers get until then."""
+        return [name for name in self.graph.cards if name in self.manifest.pending]
+
+    @property
+    def stale(self) -> dict[str, list[str]]:
+        """Why modalities of the dataset that this run doesn't make will be stale once it is done, by name."""
+        after = replace(self.manifest, modalities={**self.manifest.modalities, **self.graph.cards})
+        return {name: reasons for name, reasons in stale(after).items() if name not in self.graph.cards}
 
 
 def make_plan(recipe: Recipe, replacing: Sequence[str] = ()) -> Plan:
-    """What the recipe comes to and what the output lacks; reads listings and dataset.json, writes nothing.
+    """What the recipe comes to and what the output lacks; reads listings and the manifest, writes nothing.
 
-    replacing: modalities that may be made anew though their fingerprints differ from the output's.
+    replacing: modalities that may be made anew, with what is made from them, though the output's were made otherwise.
     """
     graph = step_graph(recipe)
+    unknown = [name for name in replacing if name not in graph.cards]
+    if unknown:
+        raise DatasetError(f"--replace {unknown[0]}: the recipe has {', '.join(graph.cards)}")
     corpus = Corpus(recipe.corpus)
     shards = corpus.shards()
     corpus.check(shards)
     store = Store(recipe.output, recipe.storage_options)
+    request = make_request(recipe, graph, shards, replacing)
     old = read_manifest(store)
-    manifest = _reconcile(old, _manifest(recipe, graph, shards), recipe, graph, replacing)
-    graph = replace(graph, cards={name: manifest.modalities[name] for name in graph.cards})
-    finished = list_finished(store, graph.cards)
-    if old is None and any(found.units for found in finished.values()):
+    manifest = reconcile(old, request)
+    graph = replace(graph, cards=cards_for(manifest, request))
+    stocks = take_stock(store, graph.cards)
+    if old is None and any(stock.folders for stock in stocks.values()):
         raise DatasetError(
-            f"{store.url}: there are shards, but no {MANIFEST} that says what they are; put it back from a copy, or "
+            f"{store.url}: there are shards, but no {MANIFESTS}/ that say what they are; put them back from a copy, or "
             f"use another output"
         )
-    for name in graph.downstream(replacing):
-        finished[name] = Finished(frozenset())
-    done = {name: found.units for name, found in finished.items()}
-    works = worklist(shards, done, list(graph.cards))
-    return Plan(recipe, graph, manifest, shards, finished, works)
+    return with_work(Plan(recipe, request, graph, manifest, shards, {}, {}, []), stocks)
 
 
-def _manifest(recipe: Recipe, graph: StepGraph, shards: Sequence[Shard]) -> Manifest:
-    urls = recipe.corpus.url if isinstance(recipe.corpus.url, list) else [recipe.corpus.url]
-    digest = hashlib.sha256("\n".join(sorted(shard.id for shard in shards)).encode()).hexdigest()
-    return Manifest(
-        corpus=CorpusCard(
-            url=[without_credentials(url) for url in urls],
-            shards=len(shards),
-            bytes=sum(shard.size for shard in shards),
-            digest=digest,
-            reading=recipe.corpus.model_dump(exclude={"url", "storage_options"}, exclude_defaults=True),
-        ),
+def with_work(plan: Plan, stocks: Mapping[str, Stock]) -> Plan:
+    """The plan, with what is left to do of it."""
+    cards = plan.graph.cards
+    finished = {name: stocks[name].finished(card) for name, card in cards.items()}
+    done = {name: stocks[name].up_to_date(card, finished[name]) for name, card in cards.items()}
+    kept = {name: _kept(stocks[name], card, finished[name]) for name, card in cards.items()}
+    works = worklist(plan.shards, done, kept, list(cards))
+    return replace(plan, finished=finished, kept=kept, works=works)
+
+
+def _kept(stock: Stock, card: ModalityCard, finished: Finished) -> Kept:
+    """The units whose labels are there, of the latest revision; where there are tokens alone, which labels will be kept
+    beside, the revision of these."""
+    units, latest = stock.kept_labels(card)
+    alone = {unit: number for unit, number in stock.kept_tokens(card)[1].items() if unit not in units}
+    return units, {**alone, **latest}
+
+
+def make_request(recipe: Recipe, graph: StepGraph, shards: Sequence[Shard], replacing: Sequence[str] = ()) -> Request:
+    """What the recipe asks of the dataset's manifest."""
+    return Request(
+        url=without_credentials(recipe.output),
+        corpus=_corpus_card(recipe, shards),
         seed=recipe.seed,
         views=recipe.views.model_dump(),
         units=recipe.units.model_dump(),
-        modalities=graph.cards,
+        cards=graph.cards,
+        replacing=frozenset(graph.downstream(replacing)),
     )
 
 
-def _reconcile(
-    old: Manifest | None, new: Manifest, recipe: Recipe, graph: StepGraph, replacing: Sequence[str]
-) -> Manifest:
-    """The manifest that the run will leave. Raises DatasetError where the output was made otherwise."""
-    unknown = [name for name in replacing if name not in graph.cards]
-    if unknown:
-        raise DatasetError(f"--replace {unknown[0]}: the recipe has {', '.join(graph.cards)}")
-    if old is None:
-        return new
-    where = without_credentials(recipe.output)
-    for name in ("seed", "views", "units"):
-        if getattr(old, name) != getattr(new, name):
-            raise DatasetError(
-                f"{where}: was made with {name} = {getattr(old, name)}, and the recipe says {getattr(new, name)}; "
-                f"go back to the former, or use another output"
-            )
-    anew = set(graph.downstream(replacing))
-    modalities = {}
-    for name, card in new.modalities.items():
-        before = old.modalities.get(name)
-        modalities[name] = card if before is None or name in anew else _kept(where, name, before, card, graph)
-    return replace(new, modalities=modalities | {n: c for n, c in old.modalities.items() if n not in modalities})
-
-
-def _kept(where: str, name: str, old: ModalityCard, new: ModalityCard, graph: StepGraph) -> ModalityCard:
-    if old.fingerprint != new.fingerprint:
-        stale = ", ".join(graph.downstream([name]))
-        raise DatasetError(
-            f"{where}: {name} was made differently:\n  "
-            + "\n  ".join(changes(old, new))
-            + f"\n  Make it anew with --replace {name} (which also makes anew: {stale}), or use another output"
-        )
-    return replace(
-        old,
-        keeps_tokens=old.keeps_tokens or new.keeps_tokens,
-        keeps_labels=old.keeps_labels or new.keeps_labels,
+def _corpus_card(recipe: Recipe, shards: Sequence[Shard]) -> CorpusCard:
+    urls = recipe.corpus.url if isinstance(recipe.corpus.url, list) else [recipe.corpus.url]
+    return CorpusCard(
+        url=[without_credentials(url) for url in urls],
+        shards=len(shards),
+        bytes=sum(shard.size for shard in shards),
+        digest=hashlib.sha256("\n".join(sorted(shard.id for shard in shards)).encode()).hexdigest(),
+        reading=reading_of(recipe),
     )

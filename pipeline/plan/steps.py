@@ -1,21 +1,21 @@
-"""Plan: from a recipe to steps (one labeler each), their cards, and stages (groups of steps in one actor)."""
+"""Steps: from a recipe to one labeler each, in an order that satisfies what they need, and a card per modality."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ...labelers.contract.kinds import Text
 from ...labelers.contract.labeler import Labeler, Modality, Resources
 from ...labelers.contract.licences import TINY
-from ...labelers.plugins.registry import find_labeler
-from ..dataset.manifest import ModalityCard, WeightsCard
-from ..storage.errors import without_credentials
+from ...labelers.plugins.registry import LABELER_GROUP, find_labeler, identity_of
+from ..dataset.cards import ModalityCard, WeightsCard
 from .licences import licence_refusal
 from .recipe import ModalitySettings, Recipe, RecipeError, validated
-from .tokenizer_choice import tokens_card
-from .weights import PACKAGE, LocalWeights, resolve, weights_of
+from .tokenizer_choice import CAPTIONS, tokens_card, uses_vocabulary, vocabulary_card
+from .weights import PACKAGE, LocalWeights, resolve, told, weights_of
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class StepGraph:
                 found |= set(step.modalities)
         return [name for step in self.steps for name in step.modalities if name in found]
 
-    def made_for(self, todo: Sequence[str], kept: bool = True) -> set[str]:
-        """The modalities in `todo`, and those that have to be made again in passing for them: needed by them, and
-        neither in `todo` nor, if `kept` ones may be read, kept as labels in the dataset."""
-        making = set(todo)
+    def made_for(self, wanted: Collection[str], kept: Collection[str]) -> set[str]:
+        """The modalities whose labels have to be made for those that are `wanted`: they and what they need, each
+        unless its labels are `kept`."""
+        making = set(wanted) - set(kept)
         for step in reversed(self.steps):
             if making & set(step.modalities):
-                making |= {name for name in step.needs if not (kept and self.cards[name].keeps_labels)}
+                making |= set(step.needs) - set(kept)
         return making
 
 
@@ -86,7 +86,29 @@ def step_graph(recipe: Recipe) -> StepGraph:
         for name in step.modalities:
             cards[name] = _card(recipe, name, group, step, cards)
         steps.append(step)
-    return StepGraph(tuple(steps), cards)
+    return StepGraph(tuple(steps), _with_vocabulary(recipe, cards))
+
+
+def _with_vocabulary(recipe: Recipe, cards: dict[str, ModalityCard]) -> dict[str, ModalityCard]:
+    """The cards, with the text vocabulary that the recipe asks for where a tokenizer uses one."""
+    using = [name for name, card in cards.items() if uses_vocabulary(name, card)]
+    if not using:
+        return cards
+    texts = {name: card.labels_generation for name, card in cards.items() if card.kind["kind"] == Text.name}
+    vocabulary = vocabulary_card(recipe, texts or {CAPTIONS: _captions_generation(recipe)})
+    return {
+        name: replace(card, tokens=replace(card.tokens, vocabulary=vocabulary))
+        if name in using and card.tokens
+        else card
+        for name, card in cards.items()
+    }
+
+
+def _captions_generation(recipe: Recipe) -> str:
+    """That of the labels which the modality of captions would have, had the recipe one."""
+    recipe = recipe.model_copy(update={"modalities": {CAPTIONS: ModalitySettings.model_validate({"keep": "labels"})}})
+    (group,) = _group(recipe)
+    return _card(recipe, CAPTIONS, group, group.step(recipe), {}).labels_generation
 
 
 @dataclass
@@ -251,25 +273,24 @@ def _card(recipe: Recipe, name: str, group: _Group, step: Step, cards: Mapping[s
     if tokens is None and keep != "labels":
         raise RecipeError(f"modalities.{name}.keep: nothing tokenises it, so only `labels` can be kept")
     weights = labeler.weights
-    common: dict[str, Any] = {"seed": recipe.seed, "views": recipe.views.model_dump()}
-    if tokens is not None:
-        common["fit_units"] = recipe.fit.units
-        common["vocabulary"] = resolve(recipe.vocabulary, recipe.storage_options).sha256 if recipe.vocabulary else None
     return ModalityCard(
         kind=json.loads(json.dumps(modality.kind.describe())),  # as it is read back
-        labeler=f"{type(labeler).__module__}:{type(labeler).__qualname__}",
+        labeler=identity_of(LABELER_GROUP, group.reference, Labeler),
         version=labeler.version,
         on=step.on,
         params=step.params,
-        weights=WeightsCard(
-            without_credentials(group.source or ""), group.weights.sha256, weights.licence_of(group.source or "")
-        )
+        weights=WeightsCard(told(group.source or ""), group.weights.sha256, weights.licence_of(group.source or ""))
         if weights and group.weights
         else None,
         licence=labeler.licence,
-        requires={need: cards[need].fingerprint for need in step.needs},
+        requires={need: cards[need].labels_generation for need in step.needs},
         tokens=tokens,
         keeps_tokens=keep in ("tokens", "both"),
         keeps_labels=keep in ("labels", "both"),
-        common=common,
+        common={"seed": recipe.seed, "views": recipe.views.model_dump(), "corpus": reading_of(recipe)},
     )
+
+
+def reading_of(recipe: Recipe) -> dict[str, Any]:
+    """How the recipe has the corpus read."""
+    return recipe.corpus.model_dump(exclude={"url", "storage_options"}, exclude_defaults=True)

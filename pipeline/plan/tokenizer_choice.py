@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from ...labelers.contract.kinds import Kind
 from ...labelers.contract.labeler import Weights
 from ...labelers.dinov2 import Dinov2
 from ...labelers.networks.hub import CheckpointError
 from ...tokenizers.contract.registry import tokenizer_for
+from ...tokenizers.contract.vocabulary import Vocabulary
 from ...tokenizers.fitting.perceptual import PERCEPTUAL, blocks_of
 from ...tokenizers.fitting.settings import FitSettings, PerceptualSettings
 from ...tokenizers.vq.base import TrainedTokenizer
-from ..dataset.manifest import TokensCard, WeightsCard
+from ..dataset.cards import ModalityCard, TokensCard, VocabularyCard, WeightsCard
 from ..storage.errors import without_credentials
 from .licences import licence_refusal
 from .recipe import Recipe, RecipeError, TokenizerSettings, validated
-from .weights import WeightsSource, resolve, weights_of
+from .weights import WeightsSource, localise, resolve, told, weights_of
+
+CAPTIONS = "caption"
+"""The modality of the corpus' captions, on which a vocabulary is trained where a recipe makes no texts."""
 
 
 def tokens_card(recipe: Recipe, name: str, kind: Kind, default: str | None = None) -> TokensCard | None:
@@ -33,7 +40,9 @@ def tokens_card(recipe: Recipe, name: str, kind: Kind, default: str | None = Non
         return None
     tokenizer_class = tokenizer_for(reference, kind, where)
     params = validated(tokenizer_class.Params, chosen.params, f"{where}.params")
-    card = TokensCard(reference, tokenizer_class.version, params.model_dump(mode="json"))
+    params_told = params.model_dump(mode="json")
+    sample = recipe.fit.units if tokenizer_class(kind, params).needs_fit else 0
+    card = TokensCard(reference, tokenizer_class.version, params_told, fit_units=sample)
     if not issubclass(tokenizer_class, TrainedTokenizer):
         if trained:
             raise RecipeError(f"{where}: {reference} has no network to be trained; leave out fit and weights")
@@ -53,9 +62,36 @@ def tokens_card(recipe: Recipe, name: str, kind: Kind, default: str | None = Non
     _check_licence(recipe, where, chosen.weights, tokenizer_class.weights)
     with weights_of(f"{where}.weights"):
         found = resolve(chosen.weights, recipe.storage_options)
-    source = without_credentials(chosen.weights)
+    source = told(chosen.weights)
     weights = WeightsCard(source, found.sha256, tokenizer_class.weights.licence_of(source))
     return replace(card, params=params.model_dump(mode="json", exclude_unset=True), weights=weights)
+
+
+def uses_vocabulary(name: str, card: ModalityCard) -> bool:
+    """Whether the modality's tokenizer writes with the text vocabulary."""
+    if card.tokens is None:
+        return False
+    return tokenizer_for(card.tokens.tokenizer, card.label_kind, f"modalities.{name}.tokenizer").uses_vocabulary
+
+
+def given_vocabulary(recipe: Recipe) -> Vocabulary | None:
+    """That which the recipe names. RecipeError for a file that is none."""
+    if recipe.vocabulary is None:
+        return None
+    with weights_of("vocabulary"):
+        path = localise(recipe.vocabulary, recipe.storage_options)
+    try:
+        return Vocabulary.from_bytes(Path(path).read_bytes())
+    except (ValueError, OSError) as error:
+        raise RecipeError(f"vocabulary: {without_credentials(recipe.vocabulary)}: {error}") from None
+
+
+def vocabulary_card(recipe: Recipe, texts: Mapping[str, str]) -> VocabularyCard:
+    """The text vocabulary that the recipe asks for. texts: label generations of what one would be trained on."""
+    given = given_vocabulary(recipe)
+    if given is None:
+        return VocabularyCard("", False, dict(texts))
+    return VocabularyCard(hashlib.sha256(given.to_bytes()).hexdigest(), True)
 
 
 def _check_licence(recipe: Recipe, where: str, source: str, declared: Weights) -> None:

@@ -73,6 +73,13 @@ def localise(source: str, options: Mapping[str, Any] | None = None, labeler_clas
     return _from_hub(source)
 
 
+def told(source: str) -> str:
+    """The source as a dataset tells it: a path that is the same from every folder, and no credentials."""
+    path = Path(source).expanduser()
+    is_path = source not in (RANDOM, TINY) and not source.startswith(PACKAGE) and "://" not in source and path.exists()
+    return str(path.absolute()) if is_path else without_credentials(source)
+
+
 @contextmanager
 def weights_of(field: str) -> Iterator[None]:
     """Puts the recipe's field in front of what a WeightsError says."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TypeAlias
 
 from ..corpus.corpus import Shard
 from ..corpus.units import Unit, spread
@@ -16,31 +19,47 @@ from ..dataset.manifest import DatasetError
 class Work:
     """A stretch of one corpus shard, `stop` None for its end, and the modalities that all its units lack.
 
-    units: stop after so many, to read a sample. keys: only these samples, to try them again.
+    kept: modalities whose labels are there, so that no labeler has to make them: those of `todo` among them lack their
+    tokens alone. revisions: (modality, start of a unit, revision) where what is there isn't of revision 0.
+    units: stop after so many, to read a sample. keys: only these samples of each modality, to try them again.
     """
 
     shard: Shard
     start: int
     stop: int | None
     todo: tuple[str, ...]
+    kept: tuple[str, ...] = ()
+    revisions: tuple[tuple[str, int, int], ...] = ()
     units: int | None = None
-    keys: tuple[str, ...] | None = None
+    keys: dict[str, tuple[str, ...]] | None = None
 
 
-def worklist(shards: Sequence[Shard], done: Mapping[str, Iterable[Unit]], todo: Sequence[str]) -> list[Work]:
+Kept: TypeAlias = tuple[AbstractSet[Unit], Mapping[Unit, int]]
+"""The units of which labels are kept, and the revisions of units that were tried again."""
+
+
+def worklist(
+    shards: Sequence[Shard], done: Mapping[str, Iterable[Unit]], kept: Mapping[str, Kept], todo: Sequence[str]
+) -> list[Work]:
     """What is left of the modalities `todo`, in the corpus' order. Neighbouring units that lack the same are one piece.
 
-    Raises DatasetError when the output holds units of shards that the corpus hasn't, or units that overlap.
+    done: finished units; kept: those whose labels are there; by modality. Raises DatasetError when the output holds
+    units of shards that the corpus hasn't, or units that overlap.
     """
     by_shard: dict[str, dict[Unit, set[str]]] = defaultdict(dict)
     for name in todo:
         for unit in done[name]:
             by_shard[unit.shard].setdefault(unit, set()).add(name)
+    for units, revisions in kept.values():
+        for unit in {*units, *revisions}:
+            by_shard[unit.shard].setdefault(unit, set())
     _refuse_strangers(by_shard, shards)
-    return [work for shard in shards for work in _merged(_stretches(by_shard.get(shard.id, {}), shard, todo))]
+    return [work for shard in shards for work in _merged(_stretches(by_shard.get(shard.id, {}), kept, shard, todo))]
 
 
-def _stretches(units: Mapping[Unit, set[str]], shard: Shard, todo: Sequence[str]) -> Iterator[Work]:
+def _stretches(
+    units: Mapping[Unit, set[str]], kept: Mapping[str, Kept], shard: Shard, todo: Sequence[str]
+) -> Iterator[Work]:
     at: int | None = 0
     for unit in sorted(units, key=lambda unit: unit.start):
         if at is None or unit.start < at:
@@ -52,17 +71,25 @@ def _stretches(units: Mapping[Unit, set[str]], shard: Shard, todo: Sequence[str]
             yield Work(shard, at, unit.start, tuple(todo))
         missing = tuple(name for name in todo if name not in units[unit])
         if missing:
-            yield Work(shard, unit.start, unit.stop, missing)
+            yield Work(shard, unit.start, unit.stop, missing, *kept_of(unit, kept))
         at = unit.stop
     if at is not None:
         yield Work(shard, at, None, tuple(todo))
 
 
+def kept_of(unit: Unit, kept: Mapping[str, Kept]) -> tuple[tuple[str, ...], tuple[tuple[str, int, int], ...]]:
+    """`kept` and `revisions` of a Work of that unit."""
+    names = tuple(name for name, (units, _) in kept.items() if unit in units)
+    revised = ((name, unit.start, revisions.get(unit, 0)) for name, (_, revisions) in kept.items())
+    return names, tuple(one for one in revised if one[2])
+
+
 def _merged(stretches: Iterable[Work]) -> list[Work]:
     merged: list[Work] = []
     for work in stretches:
-        if merged and merged[-1].stop == work.start and merged[-1].todo == work.todo:
-            merged[-1] = replace(merged[-1], stop=work.stop)
+        last = merged[-1] if merged else None
+        if last and (last.stop, last.todo, last.kept) == (work.start, work.todo, work.kept):
+            merged[-1] = replace(last, stop=work.stop, revisions=last.revisions + work.revisions)
         else:
             merged.append(work)
     return merged
@@ -77,7 +104,28 @@ def _refuse_strangers(by_shard: Mapping[str, object], shards: Sequence[Shard]) -
         )
 
 
-def sample_of(shards: Sequence[Shard], units: int) -> list[Work]:
-    """About `units` units: the first ones of shards that are spread evenly over the corpus."""
+def sample_of(shards: Sequence[Shard], units: int, kept: Mapping[str, Kept]) -> list[Work]:
+    """About `units` units: the first ones of shards that are spread evenly over the corpus. `todo` is empty."""
     each = math.ceil(units / len(shards))
-    return [Work(shard, 0, None, (), units=each) for shard in spread(shards, units)]
+    by_shard: dict[str, list[Unit]] = defaultdict(list)
+    for unit in frozenset().union(*(units for units, _ in kept.values())):
+        by_shard[unit.shard].append(unit)
+    works = []
+    for shard in spread(shards, units):
+        first = list(islice(_contiguous(by_shard[shard.id]), each))
+        if len(first) < each and not (first and first[-1].stop is None):
+            first = []
+        names = tuple(name for name, (units, _) in kept.items() if first and units >= set(first))
+        revisions = tuple(one for unit in first for one in kept_of(unit, kept)[1] if one[0] in names)
+        works.append(Work(shard, 0, None, (), names, revisions, units=each))
+    return works
+
+
+def _contiguous(units: Iterable[Unit]) -> Iterator[Unit]:
+    """The units of a shard from its start, up to the first gap."""
+    at: int | None = 0
+    for unit in sorted(units, key=lambda unit: unit.start):
+        if unit.start != at:
+            return
+        yield unit
+        at = unit.stop

@@ -65,15 +65,15 @@ def write_preview(
     store = Store(dataset)
     manifest = require_manifest(store)
     target = _target(store, output)
-    finished = {name: progress.units for name, progress in list_finished(store, manifest.modalities).items()}
-    units = sorted(set().union(*finished.values()))
+    finished = list_finished(store, manifest.modalities)
+    units = sorted(set().union(*(found.units for found in finished.values())))
     views = manifest.views["count"]
     picks = pick_samples(units, None if limit is None else max(1, limit // views))
     surveyed = units if limit is None else sorted({*spread(units, SURVEYED_UNITS), *picks})
     tokenizers = {
         name: load_tokenizer(store, name, card)
         for name, card in manifest.modalities.items()
-        if card.tokens is not None and card.keeps_tokens and finished[name]
+        if card.tokens is not None and card.keeps_tokens and finished[name].units
     }
     with _new_folder(target) as folder:
         survey = Survey(manifest, tokenizers)

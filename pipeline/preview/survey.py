@@ -7,7 +7,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -19,9 +18,10 @@ from ...tokenizers.codebooks.codebook import FittedTokenizer
 from ...tokenizers.contract.tokenizer import Tokenizer
 from ...tokenizers.measures.reconstruction import ErrorSum
 from ...tokenizers.text.base import VocabularyTokenizer
-from ..corpus.units import Unit
+from ..dataset.cards import ModalityCard
+from ..dataset.finished import Finished
 from ..dataset.ledger import Failure
-from ..dataset.manifest import Manifest, ModalityCard
+from ..dataset.manifest import Manifest
 from ..views.content import Content
 from .cells import readable, said
 
@@ -129,9 +129,7 @@ class Survey:
         counts = [(*what, count) for what, count in self._reasons.most_common()]
         return {"total": sum(self._reasons.values()), "counts": counts, "failures": failures}
 
-    def modalities(
-        self, finished: Mapping[str, AbstractSet[Unit]], errors: Mapping[str, ErrorSum]
-    ) -> list[dict[str, Any]]:
+    def modalities(self, finished: Mapping[str, Finished], errors: Mapping[str, ErrorSum]) -> list[dict[str, Any]]:
         """One dict per modality: its card, what is finished of it, its statistics, and the mean `errors` of what is
         shown."""
         cards = self._manifest.modalities
@@ -141,7 +139,7 @@ class Survey:
                 **_describe(name, card),
                 **self._numbers(name),
                 "random": name in random,
-                "finished": len(finished[name]),
+                "finished": len(finished[name].units),
                 "errors": {"labels": errors[name].labels, "means": said(errors[name].means())},
             }
             for name, card in cards.items()
@@ -205,7 +203,7 @@ def _describe(name: str, card: ModalityCard) -> dict[str, Any]:
         "version": card.version,
         "params": card.params,
         "licence": card.licence,
-        "fingerprint": card.fingerprint,
+        "generation": card.generation if card.fitted else None,
         "requires": sorted(card.requires),
         "keeps_tokens": card.keeps_tokens,
         "keeps_labels": card.keeps_labels,

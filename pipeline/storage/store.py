@@ -43,7 +43,7 @@ class Store:
 
     @property
     def url(self) -> str:
-        """The root for people and for dataset.json: without credentials, without a slash at its end."""
+        """The root for people and for manifests: without credentials, without a slash at its end."""
         return redact(self._address)
 
     @property

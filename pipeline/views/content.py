@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..corpus.units import Unit
-from ..dataset.layout import CORPUS
+from ..dataset.finished import Finished
 from ..dataset.ledger import Failure
 from ..dataset.manifest import DatasetError, Manifest
 from ..dataset.reader import Column, ColumnReader
@@ -32,12 +31,13 @@ class Content:
 
 
 class ContentReader:
-    """Reads what is finished. finished: the units of each modality."""
+    """Reads what is finished. finished: what each modality has."""
 
-    def __init__(self, store: Store, manifest: Manifest, finished: Mapping[str, AbstractSet[Unit]]) -> None:
+    def __init__(self, store: Store, manifest: Manifest, finished: Mapping[str, Finished]) -> None:
         self.modalities = list(manifest.modalities)
         self._cards, self._finished = manifest.modalities, finished
-        self._columns = ColumnReader(store, manifest.modalities, manifest.views["count"])
+        revisions = {name: found.revisions for name, found in finished.items()}
+        self._columns = ColumnReader(store, manifest.modalities, manifest.views["count"], revisions)
 
     def keys(self, unit: Unit) -> list[str]:
         """The keys of the unit's samples, from the first modality that can be read; [] when none can."""
@@ -46,7 +46,7 @@ class ContentReader:
 
     def content(self, unit: Unit, name: str, labels: bool) -> Content:
         """One modality of a unit; with `labels` the labels too, where they are kept."""
-        if unit not in self._finished[name]:
+        if unit not in self._finished[name].units:
             return Content(problem="not made yet")
         card = self._cards[name]
         try:
@@ -64,10 +64,14 @@ class ContentReader:
 
     def rejections(self, unit: Unit) -> list[Failure]:
         """What the corpus reader refused in this unit."""
-        try:
-            return self._columns.ledger(unit, CORPUS)
-        except (DatasetError, FileNotFoundError):  # which `verify` tells apart
-            return []
+        for name in self.modalities:
+            if unit in self._finished[name].units:
+                read = self._columns.tokens if self._cards[name].keeps_tokens else self._columns.labels
+                try:
+                    return self._columns.rejections(unit, read(unit, name))
+                except (DatasetError, FileNotFoundError):  # which `verify` tells apart
+                    continue
+        return []
 
     def _failures(self, unit: Unit, column: Column | None) -> list[Failure]:
         """Why values are missing, as far as the quarantine can be read: what is there can be shown without."""

@@ -40,14 +40,15 @@ class KeptLabels:
                 f"{self.store.url}: the dataset keeps no labels of {self.modality!r}; have the recipe say `keep: both` "
                 f"and run it again"
             )
-        units = sorted(list_finished(self.store, {self.modality: card})[self.modality].units)
+        finished = list_finished(self.store, {self.modality: card})[self.modality]
+        units = sorted(finished.units)
         whole = card.on != "view" and kind.spatial
         settings = CorpusSettings.model_validate(
             {"url": manifest.corpus.url, "storage_options": dict(self.corpus_options), **manifest.corpus.reading}
         )
         sizes = _ImageSizes(settings, UnitLimits(**manifest.units)) if whole else None
         views = ViewSettings(**manifest.views)
-        columns = ColumnReader(self.store, manifest.modalities, views.count)
+        columns = ColumnReader(self.store, manifest.modalities, views.count, {self.modality: finished.revisions})
         for unit in spread(units, self.units):
             column = columns.labels(unit, self.modality)
             known = sizes.of(unit) if sizes else {}

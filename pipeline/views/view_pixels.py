@@ -15,7 +15,8 @@ from ...labelers.contract.views import View, ViewSettings, cut_view
 from ...tokenizers.contract.tokenizer import Tokenizer
 from ..corpus.corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits
 from ..corpus.units import Unit
-from ..dataset.manifest import Manifest, ModalityCard
+from ..dataset.cards import ModalityCard
+from ..dataset.manifest import Manifest
 from .content import Content, ContentReader
 
 RGB = "rgb"

@@ -154,7 +154,7 @@ def _tokens(output: Path, modality: str) -> dict[str, list[int]]:
     """Tokens by key: of a folder per modality, or of one table with a column per modality."""
     folder, column = (output / modality, "tokens") if (output / modality).exists() else (output, modality)
     found: dict[str, list[int]] = {}
-    for path in sorted(folder.glob("*.parquet")):
+    for path in sorted(folder.rglob("*.parquet")):
         table = pq.ParquetFile(path).read(["key", column])
         found.update(zip(table["key"].to_pylist(), table[column].to_pylist(), strict=True))
     return found

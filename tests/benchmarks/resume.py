@@ -2,7 +2,7 @@
 
     python tests/benchmarks/resume.py [--quick] [--units 100000]
 
-The dataset is one of 10 modalities on a local disk, of which planning reads the listings and dataset.json alone: its
+The dataset is one of 10 modalities on a local disk, of which planning reads the listings and the manifest alone: its
 shards are empty files with the names that a run would have given them, for a corpus of tars with 50 units each. Four
 questions, each answered by a process of its own that starts with the imports:
 
@@ -26,13 +26,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 HERE = Path(__file__).resolve().parent
 UNITS_PER_SHARD = 50
 UNIT_SAMPLES = 256
 UNIT_BYTES = 10_240_000
+if TYPE_CHECKING:
+    from tokenloom.pipeline.dataset.cards import ModalityCard
+
 MODALITIES: dict[str, dict[str, str]] = {
     "rgb": {},
     "caption": {},
@@ -83,7 +87,7 @@ def benchmark(folder: Path, units: int) -> dict[str, object]:
     kept.rename(folder / "dataset" / "sharpness")
     _say("removing every tenth shard")
     for index, modality in enumerate(MODALITIES):
-        for path in sorted((folder / "dataset" / modality).iterdir())[index::10]:
+        for path in sorted((folder / "dataset" / modality).rglob("*.*"))[index::10]:
             path.unlink()
     answers["plan_scattered"] = _ask("plan_scattered", folder)
     expected = {"plan": 0, "run": 0, "plan_one_missing": units, "plan_scattered": units}
@@ -144,9 +148,11 @@ def _count_reads() -> list[str]:
 
 
 def _create(folder: Path, units: int) -> None:
-    """Corpus and dataset: sparse tars of the right length, dataset.json, and empty shards."""
-    from tokenloom.pipeline.dataset.layout import MANIFEST
+    """Corpus and dataset: sparse tars of the right length, the manifest, and empty shards."""
+    from tokenloom.pipeline.dataset.finished import folders_of
+    from tokenloom.pipeline.dataset.manifest import publish
     from tokenloom.pipeline.plan.plan import make_plan
+    from tokenloom.pipeline.storage.store import Store
 
     (folder / "corpus").mkdir()
     for index in range(units // UNITS_PER_SHARD):
@@ -154,11 +160,23 @@ def _create(folder: Path, units: int) -> None:
             tar.truncate(UNITS_PER_SHARD * UNIT_BYTES)
     plan = make_plan(_recipe(folder))
     names = [name for shard in plan.shards for name in _unit_names(shard.id)]
-    for modality, card in plan.graph.cards.items():
-        (folder / "dataset" / modality).mkdir(parents=True)
-        for name in names:
-            (folder / "dataset" / modality / f"{name}.{'parquet' if card.keeps_tokens else 'tar'}").touch()
-    (folder / "dataset" / MANIFEST).write_bytes(plan.manifest.to_bytes())
+    cards = {name: _as_if_fitted(card) for name, card in plan.graph.cards.items()}
+    for modality, card in cards.items():
+        for place in folders_of(modality, card):
+            (folder / "dataset" / place).mkdir(parents=True)
+            for name in names:
+                (folder / "dataset" / place / f"{name}.{'parquet' if card.keeps_tokens else 'tar'}").touch()
+    publish(Store(folder / "dataset"), lambda now: replace(plan.manifest, modalities=cards))
+
+
+def _as_if_fitted(card: ModalityCard) -> ModalityCard:
+    from tokenloom.tokenizers.contract.token_spec import TokenSpec
+
+    tokens = card.tokens
+    if tokens is None:
+        return card
+    vocabulary = replace(tokens.vocabulary, digest="0" * 64) if tokens.vocabulary else None
+    return replace(card, tokens=replace(tokens, spec=TokenSpec("vector", 16, 4, 4), vocabulary=vocabulary))
 
 
 def _unit_names(shard: str) -> Iterator[str]:

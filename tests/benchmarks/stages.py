@@ -35,7 +35,7 @@ from photographs import write_tars
 from stage_networks import NETWORKS
 from tokenloom.labelers.plugins.registry import find_labeler
 from tokenloom.pipeline.corpus.corpus import Corpus, UnitLimits
-from tokenloom.pipeline.dataset.layout import MANIFEST
+from tokenloom.pipeline.dataset.manifest import publish
 from tokenloom.pipeline.engine.config import stage_configs
 from tokenloom.pipeline.engine.payload import UnitPayload
 from tokenloom.pipeline.engine.stage import StageWorker
@@ -185,7 +185,7 @@ def _worker(folder: Path, tar: Path, modalities: Mapping[str, Any], name: str) -
         }
     )
     plan = make_plan(recipe)
-    Store(recipe.output).replace(MANIFEST, plan.manifest.to_bytes())
+    publish(Store(recipe.output), lambda now: plan.manifest)
     step = plan.graph.step_of(name)
     (config,) = stage_configs(plan, [Stage(name, (step,), 2.0, 0.0, 0, 1, 1)])
     (work,) = plan.works
@@ -195,7 +195,7 @@ def _worker(folder: Path, tar: Path, modalities: Mapping[str, Any], name: str) -
 
 def _forget(folder: Path, name: str) -> None:
     """Takes the modality's shards away, so that they can be written again."""
-    for path in (folder / "dataset" / name).glob("*.tar"):
+    for path in (folder / "dataset" / name).rglob("*.tar"):
         path.unlink()
 
 

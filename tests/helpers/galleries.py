@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from small_dataset import SmallDataset
-from tokenloom.pipeline.dataset.layout import MANIFEST
 from tokenloom.pipeline.preview.preview import write_preview
-from weaving import recipe, weave_here
+from weaving import recipe, weave_here, write_manifest
 
 HOSTILE = (
     "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> "
@@ -72,5 +71,5 @@ def without_corpus(small: SmallDataset, folder: Path) -> SmallDataset:
     """The dataset with a corpus that is no longer there."""
     corpus = replace(small.manifest.corpus, url=[str(folder / "gone")])
     manifest = replace(small.manifest, corpus=corpus)
-    small.store.replace(MANIFEST, manifest.to_bytes())
+    write_manifest(small.store, manifest)
     return replace(small, manifest=manifest)

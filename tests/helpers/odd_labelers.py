@@ -42,14 +42,16 @@ class Raises(MeanColour):
 
 
 class WaitsFor(MeanColour):
-    """Raises for `coffee` while a file is missing."""
+    """Raises for `coffee` while a file is missing, or with what it says."""
 
     class Params(BaseModel):
         file: str
 
     def label(self, batch: Batch):
-        if "coffee" in batch.keys and not Path(self.params.file).exists():
-            raise RuntimeError("not yet")
+        file = Path(self.params.file)
+        reason = file.read_text() if file.exists() else "not yet"
+        if "coffee" in batch.keys and reason:
+            raise RuntimeError(reason)
         return super().label(batch)
 
 
@@ -147,3 +149,70 @@ class Grid(Labeler):
         side = images.shape[1] // 4
         blocks = images[:, : side * 4, : side * 4].reshape(len(batch), 4, side, 4, side, 3).mean((2, 4))
         return {"grid": list((blocks.transpose(0, 3, 1, 2) / 255).astype(np.float16))}
+
+
+class CountedGrid(Grid):
+    """Notes in a file each sample that it is asked for."""
+
+    class Params(BaseModel):
+        file: str
+
+    def label(self, batch: Batch):
+        with open(self.params.file, "a") as notes:
+            print(*batch.keys, file=notes)
+        return super().label(batch)
+
+
+class GridWaitsForFlower(Grid):
+    """Raises for `flower` while a file is missing."""
+
+    class Params(BaseModel):
+        file: str
+
+    def label(self, batch: Batch):
+        if "flower" in batch.keys and not Path(self.params.file).exists():
+            raise RuntimeError("not yet")
+        return super().label(batch)
+
+
+class FailsAfter(Grid):
+    """Raises once a file is there."""
+
+    class Params(BaseModel):
+        file: str
+
+    def label(self, batch: Batch):
+        if Path(self.params.file).exists():
+            raise RuntimeError("no more")
+        return super().label(batch)
+
+
+class TellsWhatItKnows(Labeler):
+    """The mean colour where the sample has one, which it may lack."""
+
+    makes = (Modality("known", Vector(3)),)
+    on = "nothing"
+    wants = ("mean_colour",)
+
+    def label(self, batch: Batch):
+        known = batch.labels.get("mean_colour", [None] * len(batch))
+        return {"known": [np.zeros(3, np.float32) if label is None else label for label in known]}
+
+
+class Brighter(MeanColour):
+    """A hundred times the mean colour."""
+
+    def label(self, batch: Batch):
+        return {"mean_colour": [100 * label for label in super().label(batch)["mean_colour"]]}
+
+
+class KnowsLater(TellsWhatItKnows):
+    """Raises for `coffee` while a file is missing."""
+
+    class Params(BaseModel):
+        file: str
+
+    def label(self, batch: Batch):
+        if "coffee" in batch.keys and not Path(self.params.file).exists():
+            raise RuntimeError("not yet")
+        return super().label(batch)

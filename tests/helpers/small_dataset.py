@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -12,15 +14,23 @@ import numpy as np
 from tokenloom.labelers.contract.kinds import FeatureMap, Image, Record, Text
 from tokenloom.pipeline.corpus.samples import Rejection
 from tokenloom.pipeline.corpus.units import Unit, shard_id
-from tokenloom.pipeline.dataset.layout import MANIFEST, sample_path, token_path
+from tokenloom.pipeline.dataset.cards import ModalityCard, TokensCard, VocabularyCard, WeightsCard
+from tokenloom.pipeline.dataset.layout import ledger_folder, manifest_path, sample_path
 from tokenloom.pipeline.dataset.ledger import Failure
-from tokenloom.pipeline.dataset.manifest import CorpusCard, Manifest, ModalityCard, TokensCard, WeightsCard
+from tokenloom.pipeline.dataset.manifest import CorpusCard, Manifest, publish
+from tokenloom.pipeline.dataset.reader import ColumnReader
 from tokenloom.pipeline.dataset.shards import RowKeys, ShardMeta, read_tokens, write_labels, write_tokens
 from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
 from tokenloom.pipeline.engine.commit import UnitWriter
 from tokenloom.pipeline.engine.labeling import Result
 from tokenloom.pipeline.fitting.fit import provide_tokenizer
-from tokenloom.pipeline.fitting.sample import remove_sample, sample_labels, store_vocabulary, to_put_aside
+from tokenloom.pipeline.fitting.sample import (
+    remove_sample,
+    sample_labels,
+    store_vocabulary,
+    to_put_aside,
+    with_vocabulary,
+)
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.tokenizers.contract.vocabulary import Vocabulary
 
@@ -30,7 +40,7 @@ WORDS = ("a cat", "a dog on a chair", "two cups of coffee", "a rocket at night")
 
 def modality_card(kind, labeler: str, on: str, tokenizer: str | None, tokens: bool, labels: bool, **params):
     return ModalityCard(
-        kind=kind.describe(),
+        kind=json.loads(json.dumps(kind.describe())),  # as a manifest gives it back
         labeler=labeler,
         version=1,
         on=on,
@@ -38,10 +48,15 @@ def modality_card(kind, labeler: str, on: str, tokenizer: str | None, tokens: bo
         weights=WeightsCard("hub/model", "ab" * 32, "Apache-2.0") if labeler == "dinov2" else None,
         licence="Apache-2.0",
         requires={},
-        tokens=TokensCard(tokenizer, 1, params) if tokenizer else None,
+        tokens=_tokens(tokenizer, params) if tokenizer else None,
         keeps_tokens=tokens,
         keeps_labels=labels,
     )
+
+
+def _tokens(tokenizer: str, params) -> TokensCard:
+    texts = VocabularyCard("", False, {"caption": "captions"}) if tokenizer in ("wordpiece", "palette") else None
+    return TokensCard(tokenizer, 1, params, vocabulary=texts)
 
 
 CARDS = {
@@ -63,6 +78,26 @@ class SmallDataset:
     units: list[Unit]
     keys: dict[Unit, list[str]]
     labels: dict[str, dict[tuple[str, int], object]]
+
+    @property
+    def reader(self) -> ColumnReader:
+        return ColumnReader(self.store, self.manifest.modalities, VIEWS)
+
+    def token_path(self, name: str, unit: Unit) -> str:
+        return self.reader.token_path(unit, name)
+
+    def label_path(self, name: str, unit: Unit) -> str:
+        return self.reader.label_path(unit, name)
+
+    def ledger_path(self, name: str, unit: Unit, labels: bool = False) -> str:
+        """That of the tokens, or of the labels where there are no tokens or they are asked for; or of `corpus`."""
+        card = self.manifest.modalities.get(name) or next(iter(self.manifest.modalities.values()))
+        generation = (
+            card.corpus_generation if name == "corpus" else card.labels_generation if labels else card.generation
+        )
+        folder = ledger_folder(name, generation)
+        (found,) = (entry.name for entry in self.store.list(folder) if entry.name.startswith(f"{unit.name}-"))
+        return f"{folder}/{found}"
 
 
 def label_of(name: str, key: str, view: int):
@@ -110,19 +145,21 @@ def _made(shards: int, units: int, samples: int) -> SmallDataset:
     views = {"size": 224, "count": VIEWS, "min_scale": 0.8}
     cards = _fitted(store, all_units[0])
     manifest = Manifest(corpus, 0, views, {"samples": samples, "bytes": 2**26}, cards)
-    store.replace(MANIFEST, manifest.to_bytes())
+    store.create(manifest_path(1), manifest.to_bytes())
     written = SmallDataset(store, manifest, all_units, keys, {name: {} for name in cards})
     for unit in all_units:
         write_unit(written, unit, failing=unit == all_units[0] and samples > 0)
     return written
 
 
-def write_unit(dataset: SmallDataset, unit: Unit, failing: bool = False, modalities=tuple(CARDS)) -> None:
+def write_unit(
+    dataset: SmallDataset, unit: Unit, failing: bool = False, modalities: Sequence[str] = tuple(CARDS)
+) -> None:
     """All modalities of one unit."""
     keys = dataset.keys[unit]
     rejected = [Rejection("broken\x1b[31m.jpg", "the JPEG is truncated", "BadImage")] if failing else []
     writer = UnitWriter(dataset.store, unit, keys, VIEWS)
-    digest = writer.reject(rejected)
+    digest = writer.reject(rejected, next(iter(CARDS.values())).corpus_generation)
     for name in modalities:
         card = dataset.manifest.modalities[name]
         rows = [(key, view) for key in keys for view in range(VIEWS if card.on == "view" else 1)]
@@ -136,34 +173,62 @@ def write_unit(dataset: SmallDataset, unit: Unit, failing: bool = False, modalit
         writer.commit(name, card, result, digest)
 
 
+def repair_palette(dataset: SmallDataset, unit: Unit) -> None:
+    """Tries the unit's palettes again, and now all of them are made: a new revision, where one had failed."""
+    name, keys = "color_palette", dataset.keys[unit]
+    card = dataset.manifest.modalities[name]
+    labels: dict = {(key, view): label_of(name, key, view) for key in keys for view in range(VIEWS)}
+    result = _result(dataset.store, name, card, keys, labels, [])
+    UnitWriter(dataset.store, unit, keys, VIEWS).repair(name, card, result, keys)
+
+
+def made_anew(dataset: SmallDataset, name: str, units: int | None = None, **changes) -> SmallDataset:
+    """What the dataset will be when a modality is made otherwise: `units` of its units are written, by default all, and
+    no manifest yet."""
+    card = replace(dataset.manifest.modalities[name], **changes)
+    manifest = replace(dataset.manifest, modalities={**dataset.manifest.modalities, name: card})
+    renewed = replace(dataset, manifest=manifest)
+    for unit in dataset.units[:units]:
+        write_unit(renewed, unit, failing=unit == dataset.units[0], modalities=[name])
+    return renewed
+
+
+def pending(dataset: SmallDataset, renewed: SmallDataset, name: str) -> Manifest:
+    """Publishes that a modality is being made anew."""
+    card = renewed.manifest.modalities[name]
+    return publish(dataset.store, lambda now: replace(dataset.manifest, pending={name: card}))
+
+
 def _result(store, name, card, keys, labels, failures) -> Result:
     kind = card.label_kind
     encoded = [None if label is None else kind.encode(kind.check(label)) for label in labels.values()]
     if not card.keeps_tokens:
-        return Result([], encoded, failures)
+        return Result(labels=encoded, failures=failures)
     tokenizer = load_tokenizer(store, name, card)
     rows = [labels.get((key, view), labels[key, 0]) for key in keys for view in range(VIEWS)]
     tokens = [None if label is None else tokenizer.encode([label])[0] for label in rows]
-    return Result(tokens, encoded, failures)
+    return Result(tokens=tokens, labels=encoded, failures=failures)
 
 
 def _fitted(store: Store, unit: Unit) -> dict[str, ModalityCard]:
     """The cards with tokenizers that were fitted to a sample of eight and stored."""
     keys = [f"sample/{index}" for index in range(8)]
-    aside = to_put_aside(CARDS, train_vocabulary=True)
+    aside = to_put_aside(CARDS)
     assert sorted(aside) == ["caption", "dinov2"]
     for name in aside:
         kind = CARDS[name].label_kind
         labels = [label_of(name, key, 0) for key in keys]
         encoded = [None if label is None else kind.encode(label) for label in labels]
-        meta = ShardMeta(unit.name, name, CARDS[name].fingerprint)
+        meta = ShardMeta(unit.name, name, CARDS[name].labels_generation)
         rows = RowKeys([str(index) for index in range(len(keys))], [0] * len(keys))
-        store.create(sample_path(name, unit), write_labels(rows, encoded, kind.extension, meta))
-    store_vocabulary(store, Vocabulary.train(sample_labels(store, "caption", CARDS["caption"])))
+        store.create(sample_path(name, "sample", unit), write_labels(rows, encoded, kind.extension, meta))
+    texts = sample_labels(store, "caption", CARDS["caption"], "sample")
+    digest = store_vocabulary(store, Vocabulary.train(texts))
+    cards = {name: with_vocabulary(card, digest) for name, card in CARDS.items()}
     cards = {
-        name: provide_tokenizer(store, name, card, 0) if card.tokens else replace(card) for name, card in CARDS.items()
+        name: provide_tokenizer(store, name, card, 0, "sample") if card.tokens else card for name, card in cards.items()
     }
-    remove_sample(store, aside)
+    remove_sample(store, aside, "sample")
     return cards
 
 
@@ -173,7 +238,7 @@ def path_of(small: SmallDataset, path: str) -> Path:
 
 def rewrite_tokens(small: SmallDataset, name: str, unit: Unit, order=None, change=None, spec=None, **meta) -> None:
     """Writes a shard with a right checksum, with its samples in another order, changed tokens, or another meta."""
-    path = token_path(name, unit)
+    path = small.token_path(name, unit)
     shard = read_tokens(small.store.read(path))
     keys, tokens = shard.rows.keys[::VIEWS], list(shard.tokens)
     if order is not None:

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenloom.pipeline.checks.quarantine import list_failures
 from tokenloom.pipeline.corpus.corpus import Corpus, UnitLimits
-from tokenloom.pipeline.dataset.layout import MANIFEST
-from tokenloom.pipeline.dataset.ledger import Failure, read_ledger
-from tokenloom.pipeline.dataset.shards import read_labels
+from tokenloom.pipeline.dataset.cards import ModalityCard
+from tokenloom.pipeline.dataset.finished import list_finished
+from tokenloom.pipeline.dataset.layout import MANIFESTS, manifest_path
+from tokenloom.pipeline.dataset.ledger import Failure
+from tokenloom.pipeline.dataset.manifest import Manifest, manifest_numbers, publish, require_manifest
+from tokenloom.pipeline.dataset.reader import ColumnReader
 from tokenloom.pipeline.engine.config import StageConfig, stage_configs
 from tokenloom.pipeline.engine.payload import UnitPayload
 from tokenloom.pipeline.engine.stage import StageWorker
@@ -36,13 +40,13 @@ def weave_here(recipe: Recipe, split: bool = False) -> list[UnitPayload]:
     """
     plan = make_plan(recipe)
     store = Store(recipe.output)
-    store.replace(MANIFEST, plan.manifest.to_bytes())
+    publish(store, lambda now: plan.manifest)
     workers = [StageWorker(config) for config in _configs(plan, split)]
     corpus, done = Corpus(recipe.corpus), []
     for work in plan.works:
         limits = UnitLimits(recipe.units.samples, recipe.units.bytes)
         for unit in corpus.read(work.shard, work.start, work.stop, limits):
-            payload = UnitPayload.of(unit, work.todo)
+            payload = UnitPayload.of(unit, work.todo, kept=work.kept)
             for worker in workers:
                 payload = next(UnitPayload.from_table(worker.process(payload).to_table()))
             done.append(payload)
@@ -62,19 +66,37 @@ def digests(url: Path | str) -> dict[str, str]:
     return {entry.name: hashlib.sha256(store.read(entry.name)).hexdigest() for entry in store.list()}
 
 
+def shards_of(url: Path | str) -> dict[str, str]:
+    """`digests` of all objects but the manifests, of which there is one for each change."""
+    return {name: digest for name, digest in digests(url).items() if not name.startswith(f"{MANIFESTS}/")}
+
+
+def card_of(output: Path | str, modality: str) -> ModalityCard:
+    return require_manifest(Store(str(output))).modalities[modality]
+
+
+def write_manifest(store: Store, manifest: Manifest) -> None:
+    """In the place of the last one, as nobody else may."""
+    store.replace(manifest_path((manifest_numbers(store) or [1])[-1]), manifest.to_bytes())
+
+
 def labels_of(output, modality: str) -> dict[tuple[str, int], bytes | None]:
-    store, found = Store(str(output)), {}
-    for entry in store.list(modality):
-        shard = read_labels(store.read(f"{modality}/{entry.name}"))
-        rows = zip(shard.rows.keys, shard.rows.views, strict=True)
-        found |= dict(zip(rows, shard.labels, strict=True))
+    """The stored labels by key and view (0 for those of whole images), of the latest revisions."""
+    store = Store(str(output))
+    manifest = require_manifest(store)
+    finished = list_finished(store, {modality: manifest.modalities[modality]})[modality]
+    views = manifest.views["count"]
+    reader = ColumnReader(store, manifest.modalities, views, {modality: finished.revisions})
+    found = {}
+    for unit in sorted(finished.units):
+        column = reader.labels(unit, modality)
+        for place, value in enumerate(column.values):
+            found[column.keys[place // column.per_sample], place % column.per_sample] = value
     return found
 
 
 def failures_of(output, modality: str) -> list[Failure]:
-    store = Store(str(output))
-    ledgers = [store.read(f"quarantine/{modality}/{entry.name}") for entry in store.list(f"quarantine/{modality}")]
-    return [failure for ledger in ledgers for failure in read_ledger(ledger)]
+    return list(list_failures(Store(str(output)), [modality]))
 
 
 def missing(output, modality: str) -> set[str]:

@@ -57,10 +57,11 @@ def test_every_test_has_a_prefix_of_its_own(s3_url):
     assert s3fs.S3FileSystem().find(s3_url) == []
 
 
-def test_workers_share_neither_the_server_nor_ray(s3_url, request):
-    """All tests that use them are in one group, which one worker gets (tests/conftest.py)."""
+def test_one_worker_has_all_tests_of_the_server(s3_url, request):
+    """They are in one group (tests/conftest.py); each worker has a Ray of its own, in a folder of its own."""
     if hasattr(request.config, "workerinput"):
-        assert request.node.nodeid.endswith("@servers")
+        assert request.node.nodeid.endswith("@s3")
+        assert os.environ["RAY_TMPDIR"].endswith(f"/{os.environ['PYTEST_XDIST_WORKER']}")
 
 
 needs_ceph = pytest.mark.skipif(shutil.which("radosgw") is None, reason="Ceph isn't installed")

@@ -178,7 +178,7 @@ def test_credentials_are_written_nowhere(corpus_folder, tmp_path, monkeypatch):
     weave_here(made)
     store = Store(str(tmp_path / "out"))
     names = [entry.name for entry in store.list()]
-    assert "dataset.json" in names
+    assert "manifests/00000001.json" in names
     for name in names:
         assert SECRET.encode() not in store.read(name)
 

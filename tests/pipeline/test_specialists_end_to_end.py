@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from in_process import without_ray
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.manifest import read_manifest
 from tokenloom.pipeline.plan.recipe import Recipe, load_recipe
@@ -19,7 +20,7 @@ def lacking_in(recipe: Recipe, other: Recipe) -> dict[str, Any]:
     """What the one recipe makes and the other doesn't make likewise, and what it needs for that."""
     graph = step_graph(recipe)
     wanted = [name for name, settings in recipe.modalities.items() if other.modalities.get(name) != settings]
-    names = graph.made_for(wanted, kept=False)
+    names = graph.made_for(wanted, kept=())
     return {n: s.model_dump(exclude_unset=True) for n, s in recipe.modalities.items() if n in names}
 
 
@@ -34,7 +35,8 @@ def test_4m21_open_runs_and_is_verified_and_shown(tokenloom, corpus_folder, tmp_
     whole, other = (load_recipe(name, [*FEW[1::2], *without], "photos", "out") for name in ("4m21-open", "4m21"))
     path = tmp_path / "open.yaml"
     path.write_text(json.dumps({"modalities": lacking_in(whole, other)}))
-    made = runs_and_is_verified_and_shown(path, [], tokenloom, corpus_folder, tmp_path)
+    with without_ray():  # on which the other recipe goes
+        made = runs_and_is_verified_and_shown(path, [], tokenloom, corpus_folder, tmp_path)
     assert {"caption", "normal", "skeletons", "siglip", "foreground", "ocr"} <= set(made)
 
 
@@ -61,5 +63,8 @@ def runs_and_is_verified_and_shown(recipe, more, tokenloom, corpus_folder, tmp_p
     assert manifest is not None
     randomly = {n for n, card in manifest.modalities.items() if card.weights and card.weights.random}
     assert "depth" in randomly
-    assert json.loads((output / "dataset.json").read_text())["modalities"]["depth"]["weights"]["source"] == "tiny"
+    assert (
+        json.loads((output / "manifests/00000002.json").read_text())["modalities"]["depth"]["weights"]["source"]
+        == "tiny"
+    )
     return modalities

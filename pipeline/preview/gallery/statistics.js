@@ -78,7 +78,7 @@
       modality.fit && fact("measured", text(fit(modality.fit))),
       !tokens && fact("tokens", "none: labels only"),
       fact("kept", [modality.keeps_tokens && "tokens", modality.keeps_labels && "labels"].filter(Boolean).join(" and ")),
-      fact("fingerprint", make("code", { title: modality.fingerprint }, modality.fingerprint.slice(0, 16))));
+      modality.generation && fact("generation", make("code", {}, modality.generation)));
   };
 
   const frequent = (codes) => make("p", { class: "frequent" }, make("span", { class: "what" }, "most frequent"),

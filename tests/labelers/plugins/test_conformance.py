@@ -10,7 +10,7 @@ from tokenloom.labelers.caption import Caption
 from tokenloom.labelers.contract.instances import InstanceSet, Mask
 from tokenloom.labelers.contract.kinds import FeatureMap, Image, Instances, Text, Vector
 from tokenloom.labelers.contract.labeler import Labeler, Modality
-from tokenloom.labelers.plugins.conformance import Report, check_labeler
+from tokenloom.labelers.plugins.conformance import LAST_BITS, Report, check_labeler
 from tokenloom.labelers.plugins.difference import difference
 from tokenloom.labelers.plugins.registry import describe_labelers, find_labeler
 from tokenloom.labelers.plugins.scaffold import skeleton
@@ -38,6 +38,8 @@ def test_every_labeler_of_this_package_keeps_the_contract(name, dinov2_weights):
     report = check_labeler(labeler_class, weights=weights_of(name), requirements=needed)
     assert report.passed, report
     assert len(report.checks) == 10
+    (batches,) = (check.message for check in report.checks if check.name == "doesn't depend on the batch")
+    assert LAST_BITS not in batches or labeler_class.weights is not None  # as docs/labelers.md says
 
 
 class Brightness(Labeler):
@@ -263,3 +265,16 @@ def test_a_new_labelers_skeleton_passes_its_own_test(tmp_path):
 def test_names_that_cannot_be_a_module_and_a_modality_are_refused(name):
     with pytest.raises(ValueError, match=r"can't name a labeler|choose another name"):
         skeleton(name)
+
+
+def test_last_bits_that_a_batch_changes_are_told():
+    """As a sum in another order changes them."""
+
+    def label(self, batch):
+        shares = [np.float32(1 + len(batch) * 1e-7) for _ in range(len(batch))]
+        return {"brightness": [np.array([share], np.float32) for share in shares]}
+
+    report = check_labeler(type("Rounding", (Brightness,), {"__doc__": "Rounding.", "label": label}))
+    assert report.passed
+    assert f"{LAST_BITS}brightness" in str(report)
+    assert LAST_BITS not in str(check_labeler(Brightness))

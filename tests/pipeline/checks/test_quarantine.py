@@ -7,11 +7,12 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_dataset import write_dataset
+from small_dataset import repair_palette, rewrite_tokens, write_dataset
 from tokenloom.pipeline.checks.quarantine import Case, cases, list_failures
 from tokenloom.pipeline.cli import app
 from tokenloom.pipeline.commands.dataset import printable
-from tokenloom.pipeline.dataset.ledger import Failure, write_ledger
+from tokenloom.pipeline.dataset.layout import ledger_path, stem_of, token_path
+from tokenloom.pipeline.dataset.ledger import Failure, digest_of, write_ledger
 from tokenloom.pipeline.dataset.manifest import DatasetError
 from typer.testing import CliRunner
 
@@ -22,9 +23,22 @@ def small(tmp_path):
     return write_dataset(tmp_path)
 
 
-def add(small, modality: str, unit, *failures: tuple[str, str]) -> None:
-    lines = [Failure(key, modality, reason, "ValueError", unit.name) for key, reason in failures]
-    small.store.create(f"quarantine/{modality}/{unit.name}.jsonl", write_ledger(lines))
+def ledger_of(modality: str, unit, *failures: tuple[str, str]) -> bytes:
+    return write_ledger(Failure(key, modality, reason, "ValueError", unit.name) for key, reason in failures)
+
+
+def store_ledger(small, modality: str, unit, data: bytes, revision: int = 0) -> str:
+    generation = small.manifest.modalities[modality].tokens_generation
+    path = ledger_path(modality, generation, stem_of(unit, revision), digest_of(data))
+    small.store.create(path, data)
+    return path
+
+
+def add(small, modality: str, unit, *failures: tuple[str, str]) -> str:
+    """A ledger, and a shard of tokens that refers to it."""
+    data = ledger_of(modality, unit, *failures)
+    rewrite_tokens(small, modality, unit, ledger=digest_of(data))
+    return store_ledger(small, modality, unit, data)
 
 
 def test_failures_come_by_unit_then_modality(small):
@@ -51,10 +65,32 @@ def test_a_modality_that_is_not_there_is_a_mistake(small):
 
 
 def test_a_ledger_that_cannot_be_read_is_named(small):
-    path = f"quarantine/dinov2/{small.units[0].name}.jsonl"
-    small.store.create(path, b"{}\n")
+    rewrite_tokens(small, "dinov2", small.units[0], ledger=digest_of(b"{}\n"))
+    path = store_ledger(small, "dinov2", small.units[0], b"{}\n")
     with pytest.raises(DatasetError, match=f"{path}: line 1: it can't be read"):
         list(list_failures(small.store))
+
+
+def test_ledgers_that_no_shard_refers_to_are_not_listed(small):
+    """Of a writer that died or was outrun, of a revision that isn't complete, and of a generation that isn't read."""
+    before, unit = list(list_failures(small.store)), small.units[1]
+    data = ledger_of("dinov2", unit, ("c/1", "out of memory"))
+    for revision in (0, 1):
+        store_ledger(small, "dinov2", unit, data, revision)
+    small.store.create(ledger_path("dinov2", "0" * 16, unit.name, digest_of(data)), data)
+    assert list(list_failures(small.store)) == before
+    add(small, "dinov2", unit, ("c/1", "out of memory"))
+    assert [failure.key for failure in list_failures(small.store, ["dinov2"])] == ["c/1"]
+
+
+def test_what_succeeded_when_it_was_tried_again_is_not_listed(small):
+    unit = small.units[0]
+    repair_palette(small, unit)
+    assert [failure.modality for failure in list_failures(small.store)] == ["corpus"]
+    small.store.delete(
+        token_path("color_palette", small.manifest.modalities["color_palette"].tokens_generation, unit, 1)
+    )
+    assert [failure.modality for failure in list_failures(small.store)] == ["corpus", "color_palette"]
 
 
 def test_one_case_per_sample_and_reason():

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_dataset import CARDS, write_dataset
+from small_dataset import CARDS, made_anew, path_of, pending, repair_palette, write_dataset
 from tokenloom.pipeline.checks.status import LedgerCounts, Status, estimate_total, read_status
 from tokenloom.pipeline.cli import app
 from tokenloom.pipeline.commands import dataset as inspect_commands
 from tokenloom.pipeline.corpus.units import Unit
 from tokenloom.pipeline.dataset.finished import recent_rate
-from tokenloom.pipeline.dataset.manifest import DatasetError
+from tokenloom.pipeline.dataset.layout import ledger_path, manifest_path
+from tokenloom.pipeline.dataset.ledger import digest_of
+from tokenloom.pipeline.dataset.manifest import DatasetError, publish
 from tokenloom.pipeline.storage.store import Store
 from typer.testing import CliRunner
 
@@ -29,7 +32,7 @@ def by_name(status: Status):
 def date_shards(small, modality: str, seconds_ago: list[float], now: float) -> None:
     """Gives a modality's shards, in the order of units, times of modification."""
     for unit, ago in zip(sorted(small.units), seconds_ago, strict=False):
-        for path in Path(small.store.url, modality).glob(f"{unit.name}.*"):
+        for path in Path(small.store.url, modality).glob(f"*/{unit.name}.*"):
             os.utime(path, (now - ago, now - ago))
 
 
@@ -50,7 +53,7 @@ def test_a_dataset_under_way(tmp_path):
     small, now = write_dataset(tmp_path, shards=3, units=2), time.time()
     date_shards(small, "canny_edge", [35, 25, 15], now)
     for unit in sorted(small.units)[3:]:
-        for path in Path(tmp_path).glob(f"*/{unit.name}.*"):
+        for path in Path(tmp_path).glob(f"*/*/{unit.name}.*"):
             path.unlink()
     status = read_status(small.store, now=now)
     assert not status.finished
@@ -65,8 +68,8 @@ def test_a_dataset_under_way(tmp_path):
 
 def test_a_modality_added_later_has_an_exact_total(tmp_path):
     small = write_dataset(tmp_path)
-    for path in (tmp_path / "dinov2").iterdir():
-        path.unlink()
+    for unit in small.units:
+        small.store.delete(small.token_path("dinov2", unit))
     status = read_status(small.store)
     assert (status.total, status.exact, status.finished) == (16, True, False)
     assert (by_name(status)["dinov2"].share, by_name(status)["dinov2"].finished) == (0.0, False)
@@ -75,29 +78,96 @@ def test_a_modality_added_later_has_an_exact_total(tmp_path):
 
 def test_a_unit_counts_when_all_its_shards_are_there(tmp_path):
     small = write_dataset(tmp_path)
-    Path(tmp_path, "caption", f"{small.units[0].name}.parquet").unlink()
+    small.store.delete(small.token_path("caption", small.units[0]))
     assert by_name(read_status(small.store))["caption"].units == 3
 
 
 def test_only_names_and_ledgers_are_read_and_each_ledger_once(tmp_path, monkeypatch):
-    small, reads = write_dataset(tmp_path), []
-    original = Store.read
-    monkeypatch.setattr(Store, "read", lambda self, path: reads.append(path) or original(self, path))
-    ledgers = LedgerCounts()
+    """Of the shards those alone that a ledger lies beside, by ranges, and once."""
+    small, reads, opened = write_dataset(tmp_path), [], []
+    read, open_ = Store.read, Store.open
+    monkeypatch.setattr(Store, "read", lambda self, path: reads.append(path) or read(self, path))
+    monkeypatch.setattr(Store, "open", lambda self, path: opened.append(path) or open_(self, path))
+    ledgers = LedgerCounts(small.store)
     for _ in range(2):
         assert by_name(read_status(small.store, ledgers))["color_palette"].quarantined == 1
-    unit = small.units[0].name
-    assert sorted(reads) == [
-        "dataset.json",
-        "dataset.json",
-        f"quarantine/color_palette/{unit}.jsonl",
-        f"quarantine/corpus/{unit}.jsonl",
-    ]
+    unit = small.units[0]
+    own = [small.ledger_path(name, unit) for name in ("color_palette", "corpus")]
+    assert sorted(reads) == sorted([manifest_path(1), manifest_path(1), *own])
+    assert opened == [small.token_path("color_palette", unit)]
 
 
 def test_no_dataset(tmp_path):
     with pytest.raises(DatasetError, match="no dataset here"):
         read_status(Store(tmp_path))
+
+
+# --- what is superseded, stale, or being made anew --------------------------------------------------------------------
+
+
+def test_a_modality_that_is_being_made_anew_is_shown_beside_the_one_that_is_read(tmp_path):
+    small = write_dataset(tmp_path)
+    renewed = made_anew(small, "color_palette", units=2, version=2)
+    pending(small, renewed, "color_palette")
+    status = read_status(small.store)
+    assert [(one.name, one.pending) for one in status.modalities][-1] == ("color_palette", True)
+    current, new = (one for one in status.modalities if one.name == "color_palette")
+    assert (current.units, current.share, current.finished, current.quarantined) == (4, 1.0, True, 1)
+    assert (new.units, new.samples, new.share, new.finished, new.quarantined) == (2, 8, 0.5, False, 1)
+    assert (status.finished, status.total, status.exact, status.superseded) == (False, 16, True, 0)
+    publish(small.store, lambda now: renewed.manifest)
+    assert not any(one.pending for one in read_status(small.store).modalities)
+
+
+def test_a_modality_whose_new_tokenizer_is_not_fitted_has_no_units(tmp_path):
+    small = write_dataset(tmp_path)
+    card = small.manifest.modalities["dinov2"]
+    assert card.tokens is not None
+    tokens = replace(card.tokens, version=2, spec=None, files={})
+    publish(small.store, lambda now: replace(small.manifest, pending={"dinov2": replace(card, tokens=tokens)}))
+    new = read_status(small.store).modalities[-1]
+    assert (new.name, new.pending, new.units, new.share, new.finished) == ("dinov2", True, 0, 0.0, False)
+
+
+def test_what_is_stale_says_why(tmp_path):
+    small = write_dataset(tmp_path)
+    renewed = stale_edges(small)
+    publish(small.store, lambda now: renewed.manifest)
+    status = by_name(read_status(small.store))
+    assert {name: one.stale for name, one in status.items() if one.stale} == {
+        "canny_edge": ["it was made from caption as it was before"]
+    }
+    assert status["canny_edge"].finished
+
+
+def stale_edges(small):
+    """The dataset whose edges were made from its captions, which were made anew since."""
+    captions = small.manifest.modalities["caption"].labels_generation
+    return made_anew(made_anew(small, "canny_edge", requires={"caption": captions}), "caption", version=2)
+
+
+def test_bytes_of_what_was_replaced_are_superseded(tmp_path):
+    small = write_dataset(tmp_path)
+    old = sum(path.stat().st_size for path in path_of(small, "caption").glob("*/*"))
+    renewed = made_anew(small, "caption", version=2)
+    pending(small, renewed, "caption")
+    assert read_status(small.store).superseded == 0
+    publish(small.store, lambda now: renewed.manifest)
+    for strange in ("caption/notes.txt", f"caption/copies/{small.units[0].name}.parquet"):
+        small.store.create(strange, b"?" * 999)
+    status = read_status(small.store)
+    assert (status.superseded, status.finished) == (old, True)
+
+
+def test_ledgers_that_no_shard_refers_to_are_not_counted(tmp_path):
+    small = write_dataset(tmp_path)
+    unit, card = small.units[0], small.manifest.modalities["color_palette"]
+    data = small.store.read(small.ledger_path("color_palette", unit)) * 3
+    for stem in (unit.name, f"{unit.name}-r1", small.units[1].name):
+        small.store.create(ledger_path("color_palette", card.tokens_generation, stem, digest_of(data)), data)
+    assert by_name(read_status(small.store))["color_palette"].quarantined == 1
+    repair_palette(small, unit)
+    assert by_name(read_status(small.store))["color_palette"].quarantined == 0
 
 
 # --- estimates --------------------------------------------------------------------------------------------------------
@@ -147,8 +217,21 @@ def test_the_command_prints_a_table(tmp_path):
     assert lines[2].split() == ["color_palette", "4", "16", "100%", "1", "-", "done"]
     assert "16 samples, 2 of 2 corpus shards complete" in lines
     assert "1 sample refused by the corpus reader" in lines
-    Path(tmp_path, "dinov2", f"{small.units[0].name}.parquet").unlink()
+    small.store.delete(small.token_path("dinov2", small.units[0]))
     assert run("status", str(tmp_path)).stdout.splitlines()[3].split()[:4] == ["dinov2", "3", "12", "75%"]
+
+
+def test_the_command_tells_what_is_stale_pending_and_superseded(tmp_path):
+    small = write_dataset(tmp_path)
+    renewed = stale_edges(small)
+    publish(small.store, lambda now: renewed.manifest)
+    pending(renewed, made_anew(renewed, "dinov2", units=1, version=2), "dinov2")
+    printed = run("status", str(tmp_path)).stdout
+    assert printed.splitlines()[5].split()[:5] == ["dinov2", "(new)", "1", "4", "25%"]
+    notes = " ".join(printed.split())
+    assert "(new): takes the place of the one of its name" in notes
+    assert "canny_edge is stale: it was made from caption as it was before; --replace canny_edge makes it anew" in notes
+    assert f" superseded: `tokenloom gc {tmp_path}` deletes" in notes
 
 
 def test_the_command_prints_json(tmp_path):
@@ -165,13 +248,15 @@ def test_the_command_prints_json(tmp_path):
         "eta": None,
         "finished": True,
         "last_written": status["modalities"][0]["last_written"],
+        "stale": [],
+        "pending": False,
     }
 
 
 @pytest.mark.parametrize("as_json", [[], ["--json"]])
 def test_watching_ends_when_the_dataset_is_finished(tmp_path, monkeypatch, as_json):
     small = write_dataset(tmp_path)
-    lacking = Path(tmp_path, "dinov2", f"{small.units[0].name}.parquet")
+    lacking = path_of(small, small.token_path("dinov2", small.units[0]))
     data = lacking.read_bytes()
     lacking.unlink()
     naps = []

@@ -7,13 +7,13 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from small_dataset import CARDS, SmallDataset, path_of, rewrite_tokens, write_dataset, write_unit
+from small_dataset import CARDS, VIEWS, SmallDataset, path_of, rewrite_tokens, write_dataset, write_unit
 from tokenloom.pipeline.checks.verify import verify
-from tokenloom.pipeline.checks.verify_unit import Holding, check_unit
+from tokenloom.pipeline.checks.verify_unit import Held, Holding, check_unit
 from tokenloom.pipeline.cli import app
 from tokenloom.pipeline.corpus.units import Unit
 from tokenloom.pipeline.dataset.dataset import open_dataset
-from tokenloom.pipeline.dataset.layout import label_path, token_path
+from tokenloom.pipeline.dataset.layout import manifest_path, tokenizer_folder, vocabulary_path
 from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.storage.store import Store
 from typer.testing import CliRunner
@@ -33,7 +33,7 @@ def small(pristine, tmp_path) -> SmallDataset:
 
 def delete_unit(small: SmallDataset, unit: Unit) -> None:
     for name in CARDS:
-        for path in path_of(small, name).glob(f"{unit.name}.*"):
+        for path in path_of(small, name).glob(f"*/{unit.name}.*"):
             path.unlink()
 
 
@@ -50,7 +50,7 @@ def test_a_sound_dataset_passes(small):
     assert report.faults == []
     assert report.ok
     assert (report.modalities, report.samples, report.units, report.shards) == (4, 16, 4, 24)
-    assert report.bytes == sum(path.stat().st_size for name in CARDS for path in path_of(small, name).iterdir())
+    assert report.bytes == sum(path.stat().st_size for name in CARDS for path in path_of(small, name).glob("*/*"))
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
@@ -58,7 +58,7 @@ def test_a_sound_dataset_passes_on_s3(s3_url):
     small = write_dataset(s3_url)
     assert verify(s3_url, deep=True).faults == []
     small.store.create("dinov2/notes.txt", b"hello")
-    path = token_path("dinov2", small.units[0])
+    path = small.token_path("dinov2", small.units[0])
     small.store.replace(path, small.store.read(path)[:-1] + b"2")
     assert findings(small) == {("foreign", "dinov2/notes.txt"), ("damaged", path)}
 
@@ -71,7 +71,7 @@ def test_an_empty_unit_is_sound(tmp_path):
     assert verify(small.store).faults == []
     assert list(open_dataset(tmp_path)) == []
     assert list(open_dataset(tmp_path).iterate(labels=True)) == []
-    tar = path_of(small, label_path("caption", small.units[0]))
+    tar = path_of(small, small.label_path("caption", small.units[0]))
     assert list(WebDataset(str(tar), shardshuffle=False, empty_check=False)) == []
 
 
@@ -99,13 +99,14 @@ class Flipped(Store):
 @pytest.mark.parametrize("extension", ["parquet", "tar"])
 def test_any_flipped_bit_of_a_shard_is_found(pristine, extension):
     unit = pristine.units[0]
-    path = (token_path if extension == "parquet" else label_path)("caption", unit)
-    holding = Holding(unit, (("caption", extension),), frozenset({"corpus"}))
-    assert check_unit(pristine.store, pristine.manifest, holding, deep=False).faults == []
+    path = (pristine.token_path if extension == "parquet" else pristine.label_path)("caption", unit)
+    held = Held("caption", pristine.manifest.modalities["caption"], path, unit.name)
+    holding = Holding(unit, (held,))
+    assert check_unit(pristine.store, VIEWS, holding, deep=False).faults == []
     store, missed = Flipped(pristine.store.url), []
     for at in range(pristine.store.size(path)):
         store.flip = (path, at, at % 8)
-        faults = check_unit(store, pristine.manifest, holding, deep=False).faults
+        faults = check_unit(store, VIEWS, holding, deep=False).faults
         if [(fault.problem, fault.object) for fault in faults] != [("damaged", path)]:
             missed.append(at)
     assert missed == []
@@ -115,18 +116,19 @@ def test_any_flipped_bit_of_the_manifest_is_found(tmp_path, pristine):
     """Bit 5, too, everywhere: it turns 1e-05 into 1E-05, and other letters' case."""
     manifest = replace(pristine.manifest, modalities={"dinov2": pristine.manifest.modalities["dinov2"]})
     manifest = replace(manifest, views={**manifest.views, "min_scale": 1e-05})
-    store, missed = Flipped(tmp_path), []
-    store.create("dataset.json", manifest.to_bytes())
+    store, missed, path = Flipped(tmp_path), [], manifest_path(1)
+    store.create(path, manifest.to_bytes())
     for bit in (None, 5):
-        for at in range(store.size("dataset.json")):
-            store.flip = ("dataset.json", at, at % 8 if bit is None else bit)
-            if ("damaged", "dataset.json") not in {(fault.problem, fault.object) for fault in verify(store).faults}:
+        for at in range(store.size(path)):
+            store.flip = (path, at, at % 8 if bit is None else bit)
+            if ("damaged", path) not in {(fault.problem, fault.object) for fault in verify(store).faults}:
                 missed.append((at, bit))
     assert missed == []
 
 
 def test_a_flipped_bit_of_any_other_object_is_found(small):
-    files = [p for folder in ("tokenizers", "quarantine") for p in path_of(small, folder).rglob("*") if p.is_file()]
+    folders = ("tokenizers", "vocabularies", "quarantine")
+    files = [p for folder in folders for p in path_of(small, folder).rglob("*") if p.is_file()]
     assert len(files) >= 8
     for file in files:
         data = file.read_bytes()
@@ -139,21 +141,21 @@ def test_a_flipped_bit_of_any_other_object_is_found(small):
 
 @pytest.mark.parametrize("keep", [0, 1, 100, -1])
 def test_a_truncated_shard_is_found(small, keep):
-    for path in (token_path("dinov2", small.units[1]), label_path("canny_edge", small.units[1])):
+    for path in (small.token_path("dinov2", small.units[1]), small.label_path("canny_edge", small.units[1])):
         file = path_of(small, path)
         file.write_bytes(file.read_bytes()[:keep])
-    assert findings(small) == {("damaged", token_path("dinov2", small.units[1])), ("damaged", path)}
+    assert findings(small) == {("damaged", small.token_path("dinov2", small.units[1])), ("damaged", path)}
 
 
 # --- what the listings tell -------------------------------------------------------------------------------------------
 
 
 def test_a_deleted_shard_is_missed(small):
-    path_of(small, token_path("dinov2", small.units[2])).unlink()
-    path_of(small, label_path("caption", small.units[3])).unlink()
+    path_of(small, small.token_path("dinov2", small.units[2])).unlink()
+    path_of(small, small.label_path("caption", small.units[3])).unlink()
     assert findings(small) == {
-        ("missing", token_path("dinov2", small.units[2])),
-        ("missing", label_path("caption", small.units[3])),
+        ("missing", small.token_path("dinov2", small.units[2])),
+        ("missing", small.label_path("caption", small.units[3])),
     }
 
 
@@ -180,12 +182,10 @@ def test_a_deleted_last_unit_is_a_gap(small):
 
 def test_a_modality_that_is_not_begun_is_unfinished(small):
     shutil.rmtree(path_of(small, "canny_edge"))
+    folder = small.label_path("canny_edge", small.units[0]).rpartition("/")[0]
     (fault,) = verify(small.store).faults
-    assert (fault.problem, fault.object, fault.what) == (
-        "unfinished",
-        "canny_edge/*.tar",
-        "none of its 4 units is made yet",
-    )
+    assert (fault.problem, fault.object) == ("unfinished", f"{folder}/*.tar")
+    assert fault.what == "none of its 4 units is made yet"
 
 
 def test_units_of_another_corpus_are_found(small):
@@ -197,25 +197,42 @@ def test_units_of_another_corpus_are_found(small):
 
 
 def test_foreign_objects_are_named(small):
-    unit = small.units[0]
+    unit, cards, other = small.units[0], small.manifest.modalities, "0" * 16
+    tokens, labels = (
+        path(name, unit).rpartition("/")[0]
+        for path, name in ((small.token_path, "dinov2"), (small.label_path, "canny_edge"))
+    )
+    tokenizer = tokenizer_folder(cards["dinov2"].tokenizer_digest)
+    ledgers = f"quarantine/dinov2/{cards['dinov2'].tokens_generation}"
     files = [
         "notes.txt",
+        "manifests/notes.txt",
+        "manifests/1.json",
+        f"manifests/below/{manifest_path(1).rpartition('/')[2]}",
         "depth/notes.txt",
-        f"depth/{unit.name}.parquet",
+        f"depth/tokens-{other}/{unit.name}.parquet",
         "dinov2/notes.txt",
-        f"dinov2/{unit.name}.tar",
-        f"dinov2/{unit.name}.parquet.bak",
-        f"dinov2/below/{unit.name}.parquet",
-        f"canny_edge/{unit.name}.parquet",
-        f"quarantine/depth/{unit.name}.jsonl",
-        f"quarantine/dinov2/{unit.name}.jsonl",
-        f"quarantine/dinov2/{replace(unit, start=7).name}.jsonl",
-        "quarantine/dinov2/notes.txt",
-        "tokenizers/dinov2/notes.txt",
-        "tokenizers/canny_edge/config.json",
+        f"dinov2/{unit.name}.parquet",
+        f"dinov2/tokens-{other}/{unit.name}.parquet",
+        f"dinov2/labels-{other}/{unit.name}-r2.tar",
+        f"{tokens}/{unit.name}.tar",
+        f"{tokens}/{unit.name}.parquet.bak",
+        f"{tokens}/{unit.name}-r0.parquet",
+        f"{tokens}/below/{unit.name}.parquet",
+        f"{labels}/{unit.name}.parquet",
+        f"quarantine/depth/{other}/{unit.name}-{other}.jsonl",
+        f"quarantine/dinov2/{other}/{unit.name}-{other}.jsonl",
+        f"{ledgers}/{unit.name}.jsonl",
+        f"{ledgers}/{replace(unit, start=7).name}-{other}.jsonl",
+        f"{ledgers}/notes.txt",
+        f"{tokenizer}/notes.txt",
+        f"tokenizers/{other}/config.json",
+        f"vocabularies/{other}/vocabulary.json",
         ".tmp-host-1-ab",
         "dinov2/.tmp-host-1-ab",
-        "tokenizers/dinov2/.tmp-host-1-ab",
+        f"{tokens}/.tmp-host-1-ab",
+        f"{ledgers}/.tmp-host-1-ab",
+        f"{tokenizer}/.tmp-host-1-ab",
     ]
     for name in files:
         path = path_of(small, name)
@@ -225,7 +242,7 @@ def test_foreign_objects_are_named(small):
 
 
 def test_leftovers_of_a_run_are_unfinished(small):
-    for name in (f"fit/dinov2/{small.units[0].name}.tar", f"attempts/{small.units[0].name}/stage/0f"):
+    for name in (f"fit/dinov2/sample/{small.units[0].name}.tar", f"attempts/{small.units[0].name}/stage/0f"):
         small.store.create(name, b"")
     assert {problem for problem, _ in findings(small)} == {"unfinished"}
 
@@ -239,12 +256,19 @@ def test_many_foreign_objects_are_counted(small):
 
 
 def test_missing_and_exchanged_tokenizer_files_are_named(small):
-    path_of(small, "tokenizers/dinov2/config.json").unlink()
-    path_of(small, "tokenizers/vocabulary.json").unlink()
-    assert findings(small) == {
-        ("missing", "tokenizers/dinov2/config.json"),
-        ("missing", "tokenizers/vocabulary.json"),
-    }
+    cards = small.manifest.modalities
+    tokens = cards["caption"].tokens
+    assert tokens is not None
+    assert tokens.vocabulary is not None
+    vocabulary = vocabulary_path(tokens.vocabulary.digest)
+    config, other = (
+        f"{tokenizer_folder(cards[name].tokenizer_digest)}/config.json" for name in ("dinov2", "color_palette")
+    )
+    path_of(small, config).unlink()
+    path_of(small, vocabulary).unlink()
+    assert findings(small) == {("missing", config), ("missing", vocabulary)}
+    path_of(small, config).write_bytes(path_of(small, other).read_bytes())
+    assert findings(small) == {("damaged", config), ("missing", vocabulary)}
 
 
 # --- sound shards in the wrong place ----------------------------------------------------------------------------------
@@ -252,25 +276,25 @@ def test_missing_and_exchanged_tokenizer_files_are_named(small):
 
 def test_a_renamed_shard_is_found(small):
     unit = small.units[0]
-    path = path_of(small, token_path("dinov2", unit))
+    path = path_of(small, small.token_path("dinov2", unit))
     renamed = replace(unit, count=5)
-    path.rename(path_of(small, token_path("dinov2", renamed)))
+    path.rename(path_of(small, small.token_path("dinov2", renamed)))
     assert findings(small) == {
-        ("missing", token_path("dinov2", unit)),
-        ("misplaced", token_path("dinov2", renamed)),
+        ("missing", small.token_path("dinov2", unit)),
+        ("misplaced", small.token_path("dinov2", renamed)),
     }
 
 
 def test_swapped_units_are_found(small):
-    one, other = (path_of(small, token_path("dinov2", unit)) for unit in small.units[:2])
+    one, other = (path_of(small, small.token_path("dinov2", unit)) for unit in small.units[:2])
     first, second = one.read_bytes(), other.read_bytes()
     one.write_bytes(second)
     other.write_bytes(first)
-    assert findings(small) == {("misplaced", token_path("dinov2", unit)) for unit in small.units[:2]}
+    assert findings(small) == {("misplaced", small.token_path("dinov2", unit)) for unit in small.units[:2]}
 
 
 def test_swapped_modalities_are_found(small):
-    one, other = (token_path(name, small.units[0]) for name in ("caption", "color_palette"))
+    one, other = (small.token_path(name, small.units[0]) for name in ("caption", "color_palette"))
     first, second = path_of(small, one).read_bytes(), path_of(small, other).read_bytes()
     path_of(small, one).write_bytes(second)
     path_of(small, other).write_bytes(first)
@@ -279,10 +303,10 @@ def test_swapped_modalities_are_found(small):
 
 def test_a_shard_of_another_make_is_found(small):
     unit = small.units[0]
-    rewrite_tokens(small, "dinov2", unit, fingerprint="f" * 32)
+    rewrite_tokens(small, "dinov2", unit, generation="f" * 16)
     (fault,) = verify(small.store).faults
-    assert (fault.problem, fault.object) == ("misplaced", token_path("dinov2", unit))
-    assert "--replace dinov2" in fault.way_out
+    assert (fault.problem, fault.object) == ("misplaced", small.token_path("dinov2", unit))
+    assert "it is of the generation ffffffffffffffff" in fault.what
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
@@ -304,22 +328,22 @@ def test_a_key_that_occurs_in_two_units_is_found(tmp_path):
 
 
 def test_an_edited_manifest_is_found(small):
-    path = path_of(small, "dataset.json")
+    path = path_of(small, manifest_path(1))
     data = json.loads(path.read_bytes())
     data["seed"] = 1
     path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
     (fault,) = verify(small.store).faults
-    assert (fault.problem, fault.object) == ("damaged", "dataset.json")
+    assert (fault.problem, fault.object) == ("damaged", manifest_path(1))
     assert "changed by hand" in fault.what
     path.unlink()
-    assert findings(small) == {("missing", "dataset.json")}
+    assert findings(small) == {("missing", "manifests")}
 
 
 def test_a_manifest_of_a_later_format_is_refused(small):
-    path = path_of(small, "dataset.json")
-    path.write_bytes(path.read_bytes().replace(b'"version": 1', b'"version": 2', 1))
+    path = path_of(small, manifest_path(1))
+    path.write_bytes(path.read_bytes().replace(b'"version": 2', b'"version": 3', 1))
     (fault,) = verify(small.store).faults
-    assert "reads 'tokenloom' version 1" in fault.what
+    assert "reads 'tokenloom' version 2" in fault.what
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -337,7 +361,7 @@ def test_the_command_says_so_when_all_is_well(small):
 
 
 def test_the_command_names_each_object_and_the_way_out(small):
-    path = token_path("dinov2", small.units[0])
+    path = small.token_path("dinov2", small.units[0])
     file = path_of(small, path)
     file.write_bytes(file.read_bytes()[:-1])
     (path_of(small, "dinov2") / "a[red]\x1b.txt").write_bytes(b"")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gpu_cluster import gpu_cluster
+from in_process import weave
 from weaving import digests, odd, recipe
 
 HELPERS = Path(__file__).parents[2] / "helpers"
@@ -19,90 +16,66 @@ TINY = {"weights": "tiny", "fit": {"units": 2}, "units": {"samples": 3}, "views"
 ONE = {"resources": {"workers": 1}}
 
 
-# Two nodes, each with a GPU by its own word. Ends when its standard input does, however pytest ends.
-_CLUSTER = """
-import sys
-from ray.cluster_utils import Cluster
-node = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 120 * 2**20}
-cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-cluster.add_node(**node)
-print("address", cluster.address, flush=True)
-sys.stdin.read()
-cluster.shutdown()
-"""
-
-
 @pytest.fixture(scope="module")
-def gpu_cluster() -> Iterator[str]:
-    """The address of a cluster that claims GPUs, in processes and a folder of its own."""
-    folder = tempfile.mkdtemp(prefix="loom-gpu-")  # short: sockets lie in it, whose paths are bounded
-    command = [sys.executable, "-c", _CLUSTER]
-    environment = {**os.environ, "RAY_TMPDIR": folder, "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1"}
-    cluster = subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert cluster.stdin is not None
-    assert cluster.stdout is not None
-    try:
-        yield next(line.split()[1] for line in cluster.stdout if line.startswith("address "))
-    finally:
-        cluster.stdin.close()
-        cluster.wait(timeout=120)
-        shutil.rmtree(folder, ignore_errors=True)
+def cluster() -> Iterator[str]:
+    """The address of a cluster that claims GPUs."""
+    with gpu_cluster() as address:
+        yield address
 
 
 def run(command_line, made, code: int = 0, **environment: str) -> str:
     """`tokenloom run` on a recipe, which must end with that code: what it printed of errors."""
     path = command_line.folder / f"{Path(made.output).name}.json"  # which is YAML, too
     path.write_text(made.model_dump_json(exclude_unset=True))
-    # "local": a Ray of its own, beside the cluster that runs on this machine, too.
-    environment = {"TOKENLOOM_DEVICE": "cpu", "PYTHONPATH": str(HELPERS), "RAY_ADDRESS": "local", **environment}
+    environment = {"TOKENLOOM_DEVICE": "cpu", "PYTHONPATH": str(HELPERS), **environment}
     return command_line.end(command_line.start("run", path, **environment), code)[1]
 
 
-def test_specialists_on_gpus_leave_the_same_bytes(gpu_cluster, command_line, corpus_folder, tmp_path):
+def test_specialists_on_gpus_leave_the_same_bytes(cluster, command_line, corpus_folder, tmp_path):
     """A pool for each heavy labeler, with a share of a GPU, beside one fused stage on CPUs."""
-    run(command_line, recipe(corpus_folder, tmp_path / "with", SPECIALISTS, **TINY), RAY_ADDRESS=gpu_cluster)
-    run(command_line, recipe(corpus_folder, tmp_path / "without", SPECIALISTS, **TINY, **ONE))
+    run(command_line, recipe(corpus_folder, tmp_path / "with", SPECIALISTS, **TINY), RAY_ADDRESS=cluster)
+    weave(recipe(corpus_folder, tmp_path / "without", SPECIALISTS, **TINY, **ONE))
     assert digests(tmp_path / "with") == digests(tmp_path / "without")
 
 
-def test_a_deadly_sample_is_found_on_the_gpu_of_its_stage(gpu_cluster, command_line, corpus_folder, tmp_path):
+def test_a_deadly_sample_is_found_on_the_gpu_of_its_stage(cluster, command_line, corpus_folder, tmp_path):
     modalities = {"mean_colour": odd("AbortsOnGpu"), "canny_edge": {"keep": "labels"}}
-    run(command_line, recipe(corpus_folder, tmp_path / "out", modalities), RAY_ADDRESS=gpu_cluster)
-    (ledger,) = (tmp_path / "out/quarantine/mean_colour").iterdir()
+    run(command_line, recipe(corpus_folder, tmp_path / "out", modalities), RAY_ADDRESS=cluster)
+    (ledger,) = (tmp_path / "out/quarantine/mean_colour").glob("*/*")
     (line,) = ledger.read_text().splitlines()
     assert '"key": "coffee"' in line
     assert "killed its process: SIGABRT" in line
 
 
-def test_a_batch_too_large_for_the_gpu_is_halved(gpu_cluster, command_line, corpus_folder, tmp_path):
+def test_a_batch_too_large_for_the_gpu_is_halved(cluster, command_line, corpus_folder, tmp_path):
     notes = tmp_path / "notes"
     notes.mkdir()
     hungry = odd("Hungry", params={"folder": str(notes)})
-    run(command_line, recipe(corpus_folder, tmp_path / "out", {"mean_colour": hungry}), RAY_ADDRESS=gpu_cluster)
+    run(command_line, recipe(corpus_folder, tmp_path / "out", {"mean_colour": hungry}), RAY_ADDRESS=cluster)
     (written,) = notes.iterdir()
     # 32 at once are tried first, of which there are six; halved until two fit, and no more than two from then on.
     assert written.read_text().splitlines() == ["cpu 6", "cpu 6", "cpu 6", "cpu 4", "cpu 2", "cpu 2", "cpu 2"]
 
 
-def test_a_gpu_that_torch_cannot_use_is_an_error(gpu_cluster, command_line, corpus_folder, tmp_path):
+def test_a_gpu_that_torch_cannot_use_is_an_error(cluster, command_line, corpus_folder, tmp_path):
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     made = recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("AbortsOnGpu")})
-    errors = run(command_line, made, code=1, RAY_ADDRESS=gpu_cluster, TOKENLOOM_DEVICE="")
+    errors = run(command_line, made, code=1, RAY_ADDRESS=cluster, TOKENLOOM_DEVICE="")
     assert "Ray gave this worker a GPU" in errors
     assert "TOKENLOOM_DEVICE=cpu" in errors
     assert "Traceback" not in errors
 
 
-def test_a_labeler_that_dies_while_it_is_loaded_is_named(command_line, corpus_folder, tmp_path):
+def test_a_labeler_that_dies_while_it_is_loaded_is_named(cluster, command_line, corpus_folder, tmp_path):
     graves = tmp_path / "graves"
     graves.mkdir()
     deadly = odd("DiesLoading", params={"folder": str(graves)})
-    errors = run(command_line, recipe(corpus_folder, tmp_path / "out", {"mean_colour": deadly}, **ONE), code=1)
+    errors = run(
+        command_line, recipe(corpus_folder, tmp_path / "out", {"mean_colour": deadly}, **ONE), 1, RAY_ADDRESS=cluster
+    )
     assert "the labeler of mean_colour kills its process while it is loaded: SIGABRT" in errors
     assert "Traceback" not in errors
     assert len(list(graves.iterdir())) == 5  # three attempts at the unit, then two by the probe

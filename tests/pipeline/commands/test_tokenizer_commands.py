@@ -18,6 +18,7 @@ from tokenloom.labelers.networks.hub import CheckpointError
 from tokenloom.pipeline.commands.progress import FitProgress
 from tokenloom.pipeline.commands.publish import is_hub_id, published_files, push
 from tokenloom.pipeline.commands.tokenizer import evaluate, fit_job, print_evaluation
+from tokenloom.pipeline.dataset.layout import tokenizer_folder
 from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.fitting.evaluation import CodeFigures, Evaluation
 from tokenloom.pipeline.fitting.open_tokenizer import TokenizerError, open_tokenizer
@@ -119,13 +120,16 @@ def test_the_card_says_what_it_is(tmp_path):
 
 def test_the_card_of_a_datasets_tokenizer_names_the_labels_licence(tmp_path):
     small = write_dataset(tmp_path / "dataset")
-    folder = tmp_path / "dataset" / "tokenizers" / "dinov2"
+    folder = tokenizer_folder(small.manifest.modalities["dinov2"].tokenizer_digest)
     network = write_tokenizer(tmp_path / "fitted")
     for path in network.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    card = published_files(f"{small.store.url}/tokenizers/dinov2", "out")["README.md"].decode()
-    assert 'license_name: "Apache-2.0"' in card
-    assert "with the weights model (Apache-2.0)" in card
+        small.store.replace(f"{folder}/{path.name}", path.read_bytes())
+    for source in ("dinov2", "dinov2/", folder):
+        files = published_files(f"{small.store.url}/{source}", "out")
+        assert files["model.safetensors"] == (network / "model.safetensors").read_bytes()
+        card = files["README.md"].decode()
+        assert 'license_name: "Apache-2.0"' in card
+        assert "with the weights model (Apache-2.0)" in card
 
 
 def test_what_cannot_be_pushed_is_named(tmp_path):

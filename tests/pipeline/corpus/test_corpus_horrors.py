@@ -181,7 +181,7 @@ def test_a_tar_cut_off_anywhere_gives_its_whole_samples_and_says_where_it_ends(l
         assert rejected == []
     else:
         assert [(one.key, one.error) for one in rejected] == [("", "BrokenShard")]
-        assert f"{store.url}/dir/a.tar is broken at byte " in rejected[0].reason
+        assert "dir/a.tar is broken at byte " in rejected[0].reason
 
 
 @settings(deadline=None)
@@ -217,7 +217,7 @@ def test_files_that_are_no_whole_tars(data, reason):
     assert bad.unit.start == 0
     assert bad.unit.stop is None
     assert [(one.key, one.error) for one in bad.rejected] == [("", "BrokenShard")]
-    assert f"{store.url}/bad.tar is broken" in bad.rejected[0].reason
+    assert bad.rejected[0].reason.startswith("bad.tar is broken")
     assert reason in bad.rejected[0].reason
     assert [sample.key for sample in good.samples] == ["b"]
 

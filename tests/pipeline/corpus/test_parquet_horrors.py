@@ -47,7 +47,7 @@ def test_files_that_are_no_parquet(data):
     assert [sample.key for sample in good.samples] == ["a/000000000"]
     assert (bad.unit.start, bad.unit.stop, bad.unit.count) == (0, None, 0)
     assert [(one.key, one.error) for one in bad.rejected] == [("", "BrokenShard")]
-    assert f"{store.url}/b.parquet is broken, or no Parquet file" in bad.rejected[0].reason
+    assert bad.rejected[0].reason.startswith("b.parquet is broken, or no Parquet file")
 
 
 def test_one_odd_shard_among_many_is_rejected():

@@ -6,9 +6,10 @@ import pickle
 
 import numpy as np
 import pytest
-from small_dataset import CARDS, VIEWS, write_dataset
+from small_dataset import CARDS, VIEWS, label_of, made_anew, pending, repair_palette, write_dataset, write_unit
 from tokenloom.pipeline.dataset.dataset import UnknownKeyError, open_dataset
-from tokenloom.pipeline.dataset.manifest import DatasetError
+from tokenloom.pipeline.dataset.layout import manifest_path
+from tokenloom.pipeline.dataset.manifest import DatasetError, publish
 from tokenloom.pipeline.storage.store import Store
 
 
@@ -37,9 +38,10 @@ def test_modalities_tell_a_trainer_all(dataset, small):
     assert (dinov2.has_tokens, dinov2.has_labels) == (True, False)
     caption = dataset.modalities["caption"]
     assert (caption.token_type, caption.length, caption.grid) == ("text", None, None)
-    assert caption.fingerprint == small.manifest.modalities["caption"].fingerprint
+    assert caption.generation == small.manifest.modalities["caption"].tokens_generation
     edges = dataset.modalities["canny_edge"]
     assert (edges.token_type, edges.has_tokens, edges.has_labels, edges.on) == (None, False, True, "image")
+    assert edges.generation == small.manifest.modalities["canny_edge"].labels_generation
     with pytest.raises(DatasetError, match="canny_edge has no tokenizer"):
         edges.tokenizer()
 
@@ -112,7 +114,7 @@ def test_random_access_reads_one_column_of_one_modality_for_its_index(small, mon
     assert len(opened) == len(small.units)
     assert whole == []
     dataset.get(small.keys[small.units[-1]][2], modalities=["dinov2"])
-    assert whole == [f"dinov2/{small.units[-1].name}.parquet"]
+    assert whole == [small.token_path("dinov2", small.units[-1])]
     dataset.get(small.keys[small.units[-1]][1], modalities=["dinov2"])
     assert len(whole) == 1
 
@@ -121,9 +123,9 @@ def test_an_index_of_labels_alone(tmp_path, small):
     edges = small.manifest.modalities["canny_edge"]
     alone = Store(tmp_path)
     manifest = small.manifest.__class__(**{**small.manifest.__dict__, "modalities": {"canny_edge": edges}})
-    alone.create("dataset.json", manifest.to_bytes())
+    alone.create(manifest_path(1), manifest.to_bytes())
     for unit in small.units:
-        path = f"canny_edge/{unit.name}.tar"
+        path = small.label_path("canny_edge", unit)
         alone.create(path, small.store.read(path))
     key = small.keys[small.units[2]][1]
     label = open_dataset(tmp_path).get(key, labels=True).values["canny_edge"]
@@ -159,7 +161,7 @@ def test_mistakes_are_named(dataset, small):
 def test_an_unfinished_dataset_is_read_as_far_as_it_goes(tmp_path):
     small = write_dataset(tmp_path)
     lacking = sorted(small.units)[1]
-    small.store.delete(f"dinov2/{lacking.name}.parquet")
+    small.store.delete(small.token_path("dinov2", lacking))
     dataset = open_dataset(tmp_path)
     assert len(dataset) == 12
     assert len(list(dataset.iterate(["caption"]))) == 16 * VIEWS
@@ -170,28 +172,67 @@ def test_an_unfinished_dataset_is_read_as_far_as_it_goes(tmp_path):
         dataset[key]
 
 
+def test_a_sample_that_was_tried_again_has_its_value(tmp_path):
+    small = write_dataset(tmp_path)
+    unit = small.units[0]
+    key = small.keys[unit][0]
+    assert open_dataset(tmp_path).get(key, view=1).values["color_palette"] is None
+    repair_palette(small, unit)
+    dataset = open_dataset(tmp_path)
+    label = label_of("color_palette", key, 1)
+    assert dataset.decode_row(dataset.get(key, view=1))["color_palette"] == label
+    assert dataset.get(key, view=1, labels=["color_palette"]).values["color_palette"] == label
+    assert len(dataset) == 16
+
+
+def test_a_dataset_that_is_open_goes_on_with_what_it_named(tmp_path):
+    """While a run replaces a modality, tries samples again, and has it published; then others read the new one."""
+    small = write_dataset(tmp_path)
+    opened = open_dataset(tmp_path)
+    assert len(opened) == 16
+    renewed = made_anew(small, "color_palette", version=2)
+    pending(small, renewed, "color_palette")
+    assert (
+        open_dataset(tmp_path).modalities["color_palette"].generation == opened.modalities["color_palette"].generation
+    )
+    repair_palette(renewed, small.units[0])
+    publish(small.store, lambda now: renewed.manifest)
+    reopened = open_dataset(tmp_path)
+    assert reopened.modalities["color_palette"].generation != opened.modalities["color_palette"].generation
+    key = small.keys[small.units[0]][0]
+    assert opened.get(key, view=1).values["color_palette"] is None
+    assert reopened.get(key, view=1).values["color_palette"] is not None
+    for one, other in zip(opened, reopened, strict=True):
+        np.testing.assert_equal(one.values["dinov2"], other.values["dinov2"])
+
+
+def test_a_modality_that_is_begun_anew_is_read_as_it_was_until_it_is_complete(tmp_path):
+    small = write_dataset(tmp_path)
+    pending(small, made_anew(small, "dinov2", units=3, version=2), "dinov2")
+    rows = list(open_dataset(tmp_path).iterate(["dinov2"]))
+    assert [(row.key, row.view) for row in rows] == rows_of(small)
+
+
 @pytest.mark.slow
 def test_shards_that_are_misaligned_are_named(tmp_path):
     small = write_dataset(tmp_path)
     other = write_dataset(tmp_path / "other", samples=4)
     unit = sorted(small.units)[0]
     other.keys[unit] = list(reversed(other.keys[unit]))
-    path = f"dinov2/{unit.name}.parquet"
+    path, caption = (small.token_path(name, unit) for name in ("dinov2", "caption"))
     other.store.delete(path)
-    from small_dataset import write_unit
-
-    write_unit(other, unit)
+    write_unit(other, unit, modalities=["dinov2"])
     small.store.replace(path, other.store.read(path))
     dataset = open_dataset(tmp_path)
-    with pytest.raises(DatasetError, match=f"{path} and .*/caption/{unit.name}.parquet don't hold the same samples"):
+    with pytest.raises(DatasetError, match=f"{path} and .*/{caption} don't hold the same samples"):
         list(dataset)
 
 
 def test_shards_under_a_false_name_or_broken_are_named(tmp_path):
     small = write_dataset(tmp_path)
     first, second, *_ = sorted(small.units)
-    path = f"dinov2/{first.name}.parquet"
-    small.store.replace(path, small.store.read(f"dinov2/{second.name}.parquet"))
+    path = small.token_path("dinov2", first)
+    small.store.replace(path, small.store.read(small.token_path("dinov2", second)))
     with pytest.raises(DatasetError, match=f"{path}: holds dinov2 of {second.name}"):
         list(open_dataset(tmp_path))
     small.store.replace(path, b"PAR1")

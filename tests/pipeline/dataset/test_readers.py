@@ -32,12 +32,12 @@ def test_token_shards_are_plain_parquet(dataset, modality, tmp_path):
     import datasets
     import duckdb
 
-    pattern = f"{dataset.store.url}/{modality}/*.parquet"
+    pattern = f"{dataset.store.url}/{modality}/tokens-*/*.parquet"
     wanted = expected(dataset, modality)
     assert None in wanted.values() or modality == "dinov2"
 
     arrow = pa.concat_tables(
-        pq.read_table(path) for path in Path(dataset.store.url, modality).glob("*.parquet")
+        pq.read_table(path) for path in Path(dataset.store.url, modality).glob("tokens-*/*.parquet")
     ).to_pylist()
     assert {(row["key"], row["view"]): row["tokens"] for row in arrow} == wanted
     assert {(k, v): t for k, v, t in duckdb.execute(f"from '{pattern}'").fetchall()} == wanted
@@ -49,7 +49,7 @@ def test_token_shards_by_ray(dataset, ray_session):
     import ray.data
 
     rows = ray.data.read_parquet(
-        [str(path) for path in Path(dataset.store.url, "caption").glob("*.parquet")]
+        [str(path) for path in Path(dataset.store.url, "caption").glob("tokens-*/*.parquet")]
     ).take_all()
     read = {(row["key"], row["view"]): None if row["tokens"] is None else list(row["tokens"]) for row in rows}
     assert read == expected(dataset, "caption")
@@ -58,7 +58,7 @@ def test_token_shards_by_ray(dataset, ray_session):
 def test_label_shards_are_webdataset(dataset):
     from webdataset.compat import WebDataset
 
-    tars = sorted(f"{dataset.store.url}/canny_edge/{unit.name}.tar" for unit in dataset.units)
+    tars = sorted(f"{dataset.store.url}/{dataset.label_path('canny_edge', unit)}" for unit in dataset.units)
     decoded: Any = WebDataset(tars, shardshuffle=False).decode("l8")
     samples = list(decoded)
     assert [sample["__key__"] for sample in samples] == [
@@ -71,7 +71,7 @@ def test_label_shards_are_webdataset(dataset):
 def test_label_shards_align_though_labels_are_missing(dataset):
     from webdataset.compat import WebDataset
 
-    tars = sorted(f"{dataset.store.url}/caption/{unit.name}.tar" for unit in dataset.units)
+    tars = sorted(f"{dataset.store.url}/{dataset.label_path('caption', unit)}" for unit in dataset.units)
     samples = {sample["__key__"]: sample for sample in WebDataset(tars, shardshuffle=False)}
     assert len(samples) == sum(len(keys) for keys in dataset.keys.values())
     for key, sample in samples.items():

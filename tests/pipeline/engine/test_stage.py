@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tokenloom.pipeline.dataset.manifest import DatasetError
-from weaving import digests, failures_of, labels_of, missing, odd, recipe, weave_here
+from weaving import failures_of, labels_of, missing, odd, recipe, shards_of, weave_here
 
 KEYS = ["astronaut", "chelsea", "china", "coffee", "flower", "rocket"]
 
@@ -84,10 +84,10 @@ def test_the_bytes_do_not_depend_on_how_steps_are_grouped(corpus_folder, tmp_pat
     weave_here(recipe(corpus_folder, tmp_path / "split", modalities, **more), split=True)
     for count in range(1, len(modalities) + 1):
         weave_here(recipe(corpus_folder, tmp_path / "later", dict(list(modalities.items())[:count]), **more))
-    fused = digests(tmp_path / "fused")
-    assert len(fused) == 1 + 4 * 2 + 6  # dataset.json, shards, ledgers
-    assert digests(tmp_path / "split") == fused
-    assert digests(tmp_path / "later") == fused
+    fused = shards_of(tmp_path / "fused")
+    assert len(fused) == 4 * 2 + 6  # shards, ledgers
+    assert shards_of(tmp_path / "split") == fused
+    assert shards_of(tmp_path / "later") == fused
     assert len(labels_of(tmp_path / "fused", "canny_edge")) == 6 * views
 
 

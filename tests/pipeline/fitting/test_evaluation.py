@@ -14,10 +14,13 @@ from small_dataset import SmallDataset, write_dataset
 from tokenloom.labelers.contract.images import read_header
 from tokenloom.labelers.contract.kinds import Image
 from tokenloom.labelers.contract.views import ViewSettings, cut_view
+from tokenloom.pipeline.corpus.units import Unit
+from tokenloom.pipeline.dataset.cards import TokensCard
 from tokenloom.pipeline.dataset.finished import list_finished
-from tokenloom.pipeline.dataset.layout import MANIFEST, label_path
-from tokenloom.pipeline.dataset.manifest import DatasetError, TokensCard, require_manifest
-from tokenloom.pipeline.dataset.shards import read_labels, write_labels
+from tokenloom.pipeline.dataset.layout import label_path, tokenizer_folder
+from tokenloom.pipeline.dataset.manifest import DatasetError, require_manifest
+from tokenloom.pipeline.dataset.reader import Column, ColumnReader
+from tokenloom.pipeline.dataset.shards import RowKeys, write_labels
 from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
 from tokenloom.pipeline.engine.commit import UnitWriter
 from tokenloom.pipeline.engine.labeling import Result
@@ -29,6 +32,7 @@ from tokenloom.tokenizers.codebooks.codebook import PatchCodebook, PatchParams
 from tokenloom.tokenizers.instances.unquantised import reconstruct_unquantised
 from tokenloom.tokenizers.measures.reconstruction import ErrorSum
 from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
+from weaving import write_manifest
 
 SIZE = 96  # of the views that weave_photos cuts
 TINY = VQParams(encoder="vit_xt_enc", decoder="vit_xt_dec", codes=16, latent=8)
@@ -146,14 +150,15 @@ def test_labels_of_whole_images_are_cropped_to_the_views(photo_dataset, photos, 
     store, kind = Store(moved), Image(1, content="intensity")
     manifest = require_manifest(store)
     card = replace(manifest.modalities["canny_edge"], on="image")
-    store.replace(MANIFEST, replace(manifest, modalities={**manifest.modalities, "canny_edge": card}).to_bytes())
-    for unit in list_finished(store, {"canny_edge": card})["canny_edge"].units:
-        shard = read_labels(store.read(label_path("canny_edge", unit)))
-        meta = replace(shard.meta, fingerprint=card.fingerprint)
-        data = write_labels(shard.rows, shard.labels, kind.extension, meta)
-        store.replace(label_path("canny_edge", unit), data)
+    for unit, column in columns_of(store, "canny_edge").items():
+        meta = replace(column.meta, generation=card.labels_generation)
+        data = write_labels(RowKeys.of(column.keys, 1), column.values, kind.extension, meta)
+        store.create(label_path("canny_edge", card.labels_generation, unit), data)
+    write_manifest(store, replace(manifest, modalities={**manifest.modalities, "canny_edge": card}))
     found = list(labels_at_hand(store, require_manifest(store), "canny_edge"))
-    kept = {key: label for key, label in all_labels(store, "canny_edge").items() if label is not None}
+    columns = columns_of(store, "canny_edge").values()
+    labels = {k: v for column in columns for k, v in zip(column.keys, column.values, strict=True)}
+    kept = {key: label for key, label in labels.items() if label is not None}
     assert len(found) == len(kept) == len(photos) + 1
     for label, (key, whole) in zip(found, kept.items(), strict=True):
         header = read_header(photos["coffee" if "coffee" in key else key])
@@ -161,14 +166,12 @@ def test_labels_of_whole_images_are_cropped_to_the_views(photo_dataset, photos, 
         np.testing.assert_array_equal(label, kind.crop(kind.decode(whole), view))
 
 
-def all_labels(store: Store, modality: str) -> dict[str, bytes | None]:
-    """The kept labels by key, in order."""
-    card = require_manifest(store).modalities[modality]
-    labels = {}
-    for unit in sorted(list_finished(store, {modality: card})[modality].units):
-        shard = read_labels(store.read(label_path(modality, unit)))
-        labels |= dict(zip(shard.rows.keys, shard.labels, strict=True))
-    return labels
+def columns_of(store: Store, modality: str) -> dict[Unit, Column]:
+    """The kept labels by unit, in order."""
+    manifest = require_manifest(store)
+    units = sorted(list_finished(store, manifest.modalities)[modality].units)
+    reader = ColumnReader(store, manifest.modalities, manifest.views["count"])
+    return {unit: reader.labels(unit, modality) for unit in units}
 
 
 def test_a_corpus_out_of_reach_is_named(tmp_path):
@@ -189,12 +192,11 @@ def without_labels(photo_dataset: Path, views: list[np.ndarray], folder: Path, s
         keeps_tokens=True,
         keeps_labels=False,
     )
-    store, kept = Store(folder), Store(photo_dataset)
-    store.replace(MANIFEST, replace(whole, modalities={"rgb": card}).to_bytes())
-    for unit in list_finished(kept, {"rgb": whole.modalities["rgb"]})["rgb"].units:
-        found = read_labels(kept.read(label_path("rgb", unit)))
-        keys = [key if same_keys else f"other/{key}" for key in found.rows.keys]
-        tokens = [None if label is None else tokenizer.encode([Image(3).decode(label)])[0] for label in found.labels]
+    store = Store(folder)
+    write_manifest(store, replace(whole, modalities={"rgb": card}))
+    for unit, kept in columns_of(Store(photo_dataset), "rgb").items():
+        keys = [key if same_keys else f"other/{key}" for key in kept.keys]
+        tokens = [None if label is None else tokenizer.encode([Image(3).decode(label)])[0] for label in kept.values]
         UnitWriter(store, unit, keys, 1).commit("rgb", card, Result(tokens))
     return store
 
@@ -219,6 +221,17 @@ def test_a_tokenizer_is_opened_from_a_folder_and_from_a_url(network, views, plac
         place.replace(f"vq/{path.name}", path.read_bytes())
     here, there = (open_tokenizer(url, Image(3), lambda: None) for url in (str(network), f"{place.url}/vq"))
     np.testing.assert_array_equal(here.encode(views[:2]), there.encode(views[:2]))
+
+
+def test_a_datasets_own_tokenizer_is_opened_by_its_modality(small):
+    card = small.manifest.modalities["dinov2"]
+    labels = [label for label in small.labels["dinov2"].values() if label is not None]
+    own = load_tokenizer(small.store, "dinov2", card).encode(labels)
+    for name in ("dinov2", "dinov2/", tokenizer_folder(card.tokenizer_digest)):
+        opened = open_tokenizer(f"{small.store.url}/{name}", card.label_kind, lambda: None)
+        np.testing.assert_array_equal(opened.encode(labels), own)
+    with pytest.raises(WeightsError, match="no such file or folder"):
+        open_tokenizer(f"{small.store.url}/canny_edges", card.label_kind, lambda: None)
 
 
 def test_a_url_is_read_anew_every_time(network, place):

@@ -15,7 +15,7 @@ from rich.console import Console
 from small_fits import fit_job, pictures
 from tokenloom.labelers.dinov2 import Dinov2
 from tokenloom.pipeline.commands.run import _print_licences
-from tokenloom.pipeline.dataset.manifest import ModalityCard
+from tokenloom.pipeline.dataset.cards import ModalityCard
 from tokenloom.pipeline.fitting.job import FitError
 from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.plan.recipe import RecipeError
@@ -47,7 +47,7 @@ def test_the_card_tells_the_weights_by_their_content(weights, tmp_path):
     assert here.tokens.fit is not None
     assert here.tokens.fit["perceptual"] == {"weights": str(weights), "weight": 1.0, "sha256": hash_files(weights)}
     moved = Path(shutil.copytree(weights, tmp_path / "moved"))
-    assert card(chosen(moved)).fingerprint == here.fingerprint
+    assert card(chosen(moved)).asked == here.asked
     (moved / "preprocessor_config.json").unlink()
     others = [
         chosen(moved),
@@ -55,8 +55,8 @@ def test_the_card_tells_the_weights_by_their_content(weights, tmp_path):
         chosen(weights, blocks=[1]),
         {"tokenizer": {"fit": {"steps": 8}}},
     ]
-    fingerprints = {card(one).fingerprint for one in (chosen(weights), *others)}
-    assert len(fingerprints) == 5
+    asked = {card(one).asked for one in (chosen(weights), *others)}
+    assert len(asked) == 5
 
 
 def test_without_such_a_loss_cards_are_as_they_were():

@@ -1,4 +1,4 @@
-"""Plans: steps in order, cards with fingerprints, stages, and what a recipe can't ask for."""
+"""Plans: steps in order, cards with generations, stages, and what a recipe can't ask for."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def test_steps_come_after_what_they_need():
     assert plan.step_of("metadata").wants == ("caption",)
 
 
-def test_a_fingerprint_covers_parameters_views_and_what_a_label_is_made_from():
+def test_a_generation_covers_parameters_views_and_what_a_label_is_made_from():
     def prints(**more):
-        return {n: card.fingerprint for n, card in graph_of(BASE | more.pop("modalities", {}), **more).cards.items()}
+        graph = graph_of(BASE | more.pop("modalities", {}), **more)
+        return {name: card.labels_generation for name, card in graph.cards.items()}
 
     BASE = {"caption": {}, "canny_edge": {}, "metadata": {}}  # noqa: N806
     base = prints()
@@ -33,6 +34,10 @@ def test_a_fingerprint_covers_parameters_views_and_what_a_label_is_made_from():
     assert prints(views={"size": 128}).items().isdisjoint(base.items())
     changed = prints(modalities={"caption": {"params": {"field": "alt"}}})
     assert {name for name in base if changed[name] != base[name]} == {"caption", "metadata"}
+    made = recipe("photos", "out", BASE)
+    made = made.model_copy(update={"corpus": made.corpus.model_copy(update={"fields": ["alt"]})})
+    read_otherwise = {name: card.labels_generation for name, card in step_graph(made).cards.items()}
+    assert read_otherwise.items().isdisjoint(base.items())
     kept = prints(modalities={"canny_edge": {"keep": "both"}}, units={"samples": 7})
     assert kept == base
 
@@ -41,9 +46,10 @@ def test_what_is_stale_and_what_is_made_in_passing():
     modalities = {"mean_colour": {**odd("MeanColour"), "keep": "tokens"}, "doubled": odd("Doubled")}
     plan = graph_of(modalities)
     assert plan.downstream(["mean_colour"]) == ["mean_colour", "doubled"]
-    assert plan.made_for(["doubled"]) == {"doubled", "mean_colour"}
-    modalities["mean_colour"]["keep"] = "both"
-    assert graph_of(modalities).made_for(["doubled"]) == {"doubled"}
+    assert plan.made_for(["doubled"], kept=[]) == {"doubled", "mean_colour"}
+    assert plan.made_for(["doubled"], kept=["mean_colour"]) == {"doubled"}
+    assert plan.made_for(["doubled", "mean_colour"], kept=["mean_colour"]) == {"doubled"}
+    assert plan.made_for(["doubled"], kept=["doubled"]) == set()
 
 
 def test_stages_fuse_on_a_laptop_and_split_where_asked():

@@ -49,14 +49,14 @@ def test_the_worklist_is_exactly_what_is_missing(output):
             first, *_, last = [*alike] * 2
             if todo:
                 expected.append(Work(shard, first.start, last.stop, todo))
-    assert worklist(list(units), done, MODALITIES) == expected
+    assert worklist(list(units), done, {}, MODALITIES) == expected
 
 
 @given(outputs())
 def test_neighbours_that_lack_the_same_are_one_piece(output):
     units, missing = output
     done = {name: {unit for unit in missing if name not in missing[unit]} for name in MODALITIES}
-    for one, other in pairwise(worklist(list(units), done, MODALITIES)):
+    for one, other in pairwise(worklist(list(units), done, {}, MODALITIES)):
         assert (one.shard, one.stop, one.todo) != (other.shard, other.start, other.todo)
 
 
@@ -64,9 +64,31 @@ def test_neighbours_that_lack_the_same_are_one_piece(output):
 def test_the_worklist_looks_at_the_asked_modalities_alone(output):
     units, missing = output
     done = {name: {unit for unit in missing if name not in missing[unit]} for name in MODALITIES}
-    works = worklist(list(units), done, ["depth"])
+    works = worklist(list(units), done, {}, ["depth"])
     assert {work.todo for work in works} <= {("depth",)}
     assert bool(works) == any("depth" in names for names in missing.values())
+
+
+@given(outputs(), outputs())
+def test_labels_that_are_kept_are_told(output, other):
+    """Of every piece of work, the modalities whose labels all its units have, and no other."""
+    units, missing = output
+    _, labels = other
+    everything = list(missing)
+    kept = {
+        name: ({unit for unit, names in zip(everything, labels.values(), strict=False) if name in names}, {})
+        for name in MODALITIES
+    }
+    done = {name: {unit for unit in missing if name not in missing[unit]} for name in MODALITIES}
+    works = worklist(list(units), done, kept, MODALITIES)
+    found = {
+        unit: (set(work.todo), set(work.kept))
+        for work in works
+        for unit in everything
+        if unit.shard == work.shard.id and work.start <= unit.start < (work.stop or 2**62)
+    }
+    wanted = {unit: ({*names}, {n for n, (held, _) in kept.items() if unit in held}) for unit, names in missing.items()}
+    assert found == {unit: told for unit, told in wanted.items() if told[0]}
 
 
 @given(outputs(), st.randoms())
@@ -81,15 +103,15 @@ def test_units_that_overlap_are_refused():
     shard = corpus_shard(0)
     one, other = Unit(shard.id, 0, 100, 7), Unit(shard.id, 50, None, 7)
     with pytest.raises(DatasetError, match=r"units of part-0.tar overlap at part-000000000000-000000000050-end-00007"):
-        worklist([shard], {"rgb": [one, other]}, ["rgb"])
+        worklist([shard], {"rgb": [one, other]}, {}, ["rgb"])
     with pytest.raises(DatasetError, match="overlap"):
-        worklist([shard], {"rgb": [Unit(shard.id, 0, None, 7), Unit(shard.id, 100, None, 7)]}, ["rgb"])
+        worklist([shard], {"rgb": [Unit(shard.id, 0, None, 7), Unit(shard.id, 100, None, 7)]}, {}, ["rgb"])
 
 
 def test_units_of_another_corpus_are_refused():
     stranger = Unit(corpus_shard(5).id, 0, None, 7)
     with pytest.raises(DatasetError, match=r"1 shards that the corpus hasn't \(the first: part-000000000005\)"):
-        worklist([corpus_shard(0)], {"rgb": [stranger]}, ["rgb"])
+        worklist([corpus_shard(0)], {"rgb": [stranger]}, {}, ["rgb"])
 
 
 def test_listings_tell_what_is_finished(tmp_path):
@@ -98,18 +120,41 @@ def test_listings_tell_what_is_finished(tmp_path):
         name: frozenset(small.units) for name in CARDS
     }
     first, second = small.units[:2]
-    small.store.delete(f"caption/{first.name}.tar")
-    small.store.delete(f"caption/{second.name}.parquet")
-    stranger = replace(first, shard="other-0123456789ab")
-    for name in (f"caption/{stranger.name}.png", f"caption/below/{stranger.name}.parquet", "caption/notes.parquet"):
-        small.store.create(name, b"")
-    assert list_finished(small.store, CARDS)["caption"].units == frozenset(small.units[2:])
+    small.store.delete(small.label_path("caption", first))
+    small.store.delete(small.token_path("caption", second))
+    stranger, folder = replace(first, shard="other-0123456789ab"), small.token_path("caption", first).rpartition("/")[0]
+    for name in (f"{stranger.name}.png", f"below/{stranger.name}.parquet", f"{stranger.name}.tar", "notes.parquet"):
+        small.store.create(f"{folder}/{name}", b"")
+    small.store.create(f"caption/tokens-{'0' * 16}/{first.name}.parquet", b"")
+    finished = list_finished(small.store, small.manifest.modalities)["caption"]
+    assert finished.units == frozenset(small.units[2:])
+
+
+def test_the_highest_complete_revision_of_a_unit_counts(tmp_path):
+    small = write_dataset(tmp_path)
+    first, second, third = small.units[:3]
+
+    def again(unit: Unit, revision: int, *kinds: str) -> None:
+        for kind in kinds:
+            path = (small.token_path if kind == "tokens" else small.label_path)("caption", unit)
+            stem, _, extension = path.rpartition(".")
+            small.store.create(f"{stem}-r{revision}.{extension}", small.store.read(path))
+
+    again(first, 1, "labels")
+    again(second, 1, "labels", "tokens")
+    again(second, 3, "labels", "tokens")
+    again(second, 4, "tokens")
+    again(third, 12, "labels", "tokens")
+    small.store.delete(small.label_path("caption", third))
+    finished = list_finished(small.store, small.manifest.modalities)["caption"]
+    assert finished.units == frozenset(small.units)
+    assert finished.revisions == {second: 3, third: 12}
 
 
 def test_modalities_share_their_units(tmp_path):
     """A million shards of ten modalities are a hundred thousand units."""
     small = write_dataset(tmp_path)
-    progress = list_finished(small.store, CARDS)
+    progress = list_finished(small.store, small.manifest.modalities)
     assert len({id(unit) for found in progress.values() for unit in found.units}) == len(small.units)
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_dataset import SmallDataset, write_dataset
 from tokenloom.labelers.contract.kinds import Image
-from tokenloom.pipeline.dataset.layout import token_path
+from tokenloom.pipeline.dataset.finished import Finished
 from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.engine.commit import UnitWriter
 from tokenloom.pipeline.engine.labeling import Result
@@ -81,8 +81,8 @@ def test_a_missing_and_a_failed_label_say_so(small, tmp_path):
 
 def test_what_is_not_made_or_not_readable_says_so(small, tmp_path):
     first, second, *_ = small.units
-    Path(small.store.url, token_path("dinov2", first)).unlink()
-    small.store.replace(token_path("caption", second), b"no Parquet")
+    Path(small.store.url, small.token_path("dinov2", first)).unlink()
+    small.store.replace(small.token_path("caption", second), b"no Parquet")
     cards = cards_of(gallery_of(small, tmp_path))
     unmade = [card["cells"]["dinov2"] for card in cards if card["unit"] == first.name]
     assert unmade == [{"state": "unread", "note": "not made yet"}] * 8
@@ -137,7 +137,7 @@ def test_views_are_decoded_from_the_tokens_of_rgb_at_last(small, tmp_path):
     keys = small.keys[unit]
     UnitWriter(small.store, unit, keys, 2).commit("rgb", card, Result([*tokenizer.encode(labels)]))
     finder = ViewFinder(manifest, {"rgb": tokenizer})
-    seen = finder.find(unit, keys, [1, 3], ContentReader(small.store, manifest, {"rgb": {unit}}))
+    seen = finder.find(unit, keys, [1, 3], ContentReader(small.store, manifest, {"rgb": Finished(frozenset({unit}))}))
     assert list(seen) == [(1, 0), (1, 1), (3, 0), (3, 1)]
     assert {one.origin for one in seen.values()} == {"tokens"}
     for place, one in zip((2, 3, 6, 7), seen.values(), strict=True):
@@ -213,8 +213,8 @@ def test_statistics_count_what_the_dataset_holds(small, tmp_path):
     assert dict(caption["codes"]["frequent"])["number"] == 32 - without
     assert "codes" not in edges
     assert dinov2["weights"]["licence"] == "Apache-2.0"
-    assert [modality["fingerprint"] for modality in overview["modalities"]] == [
-        card.fingerprint for card in small.manifest.modalities.values()
+    assert [modality["generation"] for modality in overview["modalities"]] == [
+        card.generation for card in small.manifest.modalities.values()
     ]
 
 

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_dataset import SmallDataset, label_of, write_dataset
 from tokenloom.pipeline.corpus.units import Unit, spread
-from tokenloom.pipeline.dataset.layout import MANIFEST
 from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
 from tokenloom.pipeline.engine.commit import UnitWriter
 from tokenloom.pipeline.engine.labeling import Result
 from tokenloom.pipeline.preview.cells import PAGE
 from tokenloom.pipeline.preview.preview import pick_samples
+from weaving import write_manifest
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def write_texts(small: SmallDataset, samples: int, per_unit: int) -> None:
     names = ("caption", "color_palette")
     cards = {name: small.manifest.modalities[name] for name in names}
     manifest = replace(small.manifest, modalities=cards, views={**small.manifest.views, "count": 1})
-    small.store.replace(MANIFEST, manifest.to_bytes())
+    write_manifest(small.store, manifest)
     units = units_of(*[per_unit] * (samples // per_unit))
     for name, card in cards.items():
         shutil.rmtree(Path(small.store.url, name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from small_dataset import CARDS, write_dataset
+from small_dataset import CARDS, label_of, repair_palette, write_dataset
 from tokenloom.labelers.contract.images import read_header
 from tokenloom.labelers.contract.kinds import Image
 from tokenloom.labelers.contract.views import ViewSettings, cut_view
@@ -26,6 +26,16 @@ def test_kept_labels_of_views(tmp_path):
     some = list(KeptLabels(written.store, "color_palette", units=2).read(kind))
     per_unit = len(expected) // len(written.units)
     assert some == [label for label in expected[:per_unit] + expected[2 * per_unit : 3 * per_unit] if label is not None]
+
+
+def test_kept_labels_are_those_of_the_highest_complete_revision(tmp_path):
+    written = write_dataset(tmp_path)
+    kept = KeptLabels(written.store, "color_palette")
+    kind = CARDS["color_palette"].label_kind
+    before = list(kept.read(kind))
+    repair_palette(written, written.units[0])
+    label = label_of("color_palette", written.keys[written.units[0]][0], 1)
+    assert list(kept.read(kind)) == [before[0], label, *before[1:]]
 
 
 def test_kept_labels_of_whole_images_are_cut_by_the_views(corpus_tar, photos, tmp_path):

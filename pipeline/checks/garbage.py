@@ -1,0 +1,207 @@
+"""Garbage: what nobody reads any more, and its removal.
+
+A manifest is read for a while after it has been superseded, by those who opened the dataset before. So what it names
+stays until then, and so does whatever was written lately, since its manifest may still be to come.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from datetime import timedelta
+
+from ..dataset.cards import ModalityCard
+from ..dataset.finished import Finished, Stock, folders_of, take_stock
+from ..dataset.layout import (
+    ATTEMPTS,
+    CORPUS,
+    FIT,
+    MANIFESTS,
+    QUARANTINE,
+    TOKENIZERS,
+    VOCABULARIES,
+    label_folder,
+    manifest_number,
+    split_ledger_name,
+    split_stem,
+    stem_of,
+    token_folder,
+    tokenizer_folder,
+    vocabulary_path,
+)
+from ..dataset.manifest import Manifest, manifest_numbers, read_manifest_at, require_manifest
+from ..dataset.standing import StandingLedgers
+from ..storage.store import Entry, Store
+
+KEEP = timedelta(days=1)
+_CLOCK = f"{FIT}/_clock"
+"""Where an object is written for the time that the store puts on it."""
+
+_AT_ONCE = 50
+"""Objects that are deleted before it is looked again whether a manifest names them."""
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """An object that nothing needs. path: in the dataset; what: why it is there."""
+
+    path: str
+    size: int
+    what: str
+
+
+def remove_garbage(store: Store, keep: timedelta = KEEP) -> list[Garbage]:
+    """Deletes what `find_garbage` finds, the shards of a unit before what they refer to; what was deleted.
+
+    Looks again whenever a manifest is written meanwhile, which may name again what was superseded.
+    """
+    deleted: list[Garbage] = []
+    while True:
+        before = manifest_numbers(store)
+        garbage = sorted(find_garbage(store, keep), key=lambda one: one.path.startswith(QUARANTINE))
+        for number, one in enumerate(garbage):
+            if number % _AT_ONCE == 0 and manifest_numbers(store) != before:
+                break
+            store.delete(one.path)
+            deleted.append(one)
+        else:
+            return deleted
+
+
+def find_garbage(store: Store, keep: timedelta = KEEP) -> list[Garbage]:
+    """What has been superseded for longer than `keep`, by the store's own clock. Raises DatasetError where there is no
+    dataset, or a manifest can't be read: then nothing is known to be needed by nobody."""
+    require_manifest(store)
+    oldest = _store_time(store) - keep.total_seconds()
+    current, living = _living(store, oldest)
+    names = dict.fromkeys(name for one in living for name in (*one.modalities, *one.pending))
+    every = [child.rstrip("/") for child in store.children() if child.endswith("/")]
+    modalities = [name for name in every if name in names or _looks_like_modality(store, name)]
+    stocks = take_stock(store, modalities)
+    entries = {name: store.list(name) for name in modalities}
+    settled = {_stem(f"{name}/{e.name}") for name in modalities for e in entries[name] if e.modified < oldest}
+    found = [one for name in modalities for one in _of_modality(name, entries[name], stocks[name], living, settled)]
+    found += _ledgers(store, current, living, stocks, settled)
+    fitting = any(not card.fitted for cards in (current.modalities, current.pending) for card in cards.values())
+    if not fitting:  # else a tokenizer may be there that is about to be named
+        found += _made_tokens(store, living)
+    tops = (ATTEMPTS,) if fitting else (ATTEMPTS, FIT)
+    found += [(f"{top}/{entry.name}", entry, "left of a run that died") for top in tops for entry in store.list(top)]
+    return [Garbage(path, entry.size, what) for path, entry, what in found if entry.modified < oldest]
+
+
+def _store_time(store: Store) -> float:
+    """The store's own clock, unix seconds: that which it puts on an object that is written now."""
+    name = uuid.uuid4().hex
+    path = f"{_CLOCK}/{name}"
+    store.create(path, b"")
+    try:
+        return next(entry.modified for entry in store.list(_CLOCK) if entry.name == name)
+    finally:
+        store.delete(path)
+
+
+def _living(store: Store, oldest: float) -> tuple[Manifest, list[Manifest]]:
+    """The manifest that holds, and all those that held at some time since `oldest`."""
+    numbered = sorted(
+        (number, entry.modified)
+        for entry in store.list(MANIFESTS, recursive=False)
+        if (number := manifest_number(entry.name)) is not None
+    )
+    ends = [began for _, began in numbered[1:]] + [float("inf")]
+    living = [read_manifest_at(store, number) for (number, _), end in zip(numbered, ends, strict=True) if end >= oldest]
+    return living[-1], living
+
+
+def _looks_like_modality(store: Store, folder: str) -> bool:
+    return any(child.startswith(("labels-", "tokens-")) for child in store.children(folder))
+
+
+def _stem(path: str) -> str:
+    """A shard's path, less its extension."""
+    return path.rpartition(".")[0]
+
+
+def _of_modality(
+    name: str, entries: Sequence[Entry], stock: Stock, living: Sequence[Manifest], settled: Set[str]
+) -> Iterator[tuple[str, Entry, str]]:
+    """Shards of generations that no living manifest names, and of revisions that one of the `settled`, which
+    have been there for as long as is kept, supersedes. What is foreign isn't ours to delete."""
+    cards = [card for one in living for card in one.cards_of(name)]
+    named = {label_folder(name, card.labels_generation) for card in cards}
+    named |= {token_folder(name, card.tokens_generation) for card in cards if card.tokens and card.fitted}
+    oldest_read = _oldest_read(name, stock, [card for card in cards if card.fitted], settled)
+    for entry in entries:
+        folder, _, file = f"{name}/{entry.name}".rpartition("/")
+        unit_name, revision = split_stem(_stem(file))
+        if file in stock.folder(folder).foreign:
+            continue
+        if folder not in named:
+            yield f"{name}/{entry.name}", entry, "a generation that was replaced"
+        elif revision < oldest_read.get((folder, unit_name), 0):
+            yield f"{name}/{entry.name}", entry, "a unit that was tried again"
+
+
+def _oldest_read(
+    name: str, stock: Stock, cards: Sequence[ModalityCard], settled: Set[str]
+) -> dict[tuple[str, str], int]:
+    """By folder and unit's name, of units that were tried again: the lowest revision that any of the cards has."""
+    revised = {unit for card in cards for unit in stock.finished(card).revisions}
+    lowest: dict[tuple[str, str], int] = {}
+    for card in cards:
+        finished, folders = stock.finished(card), folders_of(name, card)
+        for unit in revised & finished.units:
+            revision = finished.revisions.get(unit, 0)
+            read = revision if f"{folders[0]}/{stem_of(unit, revision)}" in settled else 0
+            for folder in folders:
+                lowest[folder, unit.name] = min(read, lowest.get((folder, unit.name), read))
+    return lowest
+
+
+def _ledgers(
+    store: Store, current: Manifest, living: Sequence[Manifest], stocks: Mapping[str, Stock], settled: Set[str]
+) -> Iterator[tuple[str, Entry, str]]:
+    """Those of generations that no living manifest names, and those of the present ones that no shard refers to, where
+    that which is read instead is `settled`."""
+    known: set[tuple[str, str]] = set()
+    for one in living:
+        for name in (*one.modalities, *one.pending):
+            for card in one.cards_of(name):
+                known |= {(name, card.labels_generation), (CORPUS, card.corpus_generation)}
+                known |= {(name, card.tokens_generation)} if card.tokens and card.fitted else set()
+    finished: dict[str, Finished] = {n: stocks[n].finished(c) for n, c in current.modalities.items() if n in stocks}
+    cards = {name: current.modalities[name] for name in finished}
+    standing = {one.path for one in StandingLedgers(store).list(cards, finished, current.views["count"])}
+    present = {
+        (name, card.generation): {
+            unit.name
+            for unit in finished[name].units
+            if f"{folders_of(name, card)[0]}/{stem_of(unit, finished[name].revisions.get(unit, 0))}" in settled
+        }
+        for name, card in cards.items()
+        if card.fitted
+    }
+    for entry in store.list(QUARANTINE):
+        path, (modality, _, rest) = f"{QUARANTINE}/{entry.name}", entry.name.partition("/")
+        generation, _, file = rest.partition("/")
+        parts = split_ledger_name(file)
+        if parts is None:
+            continue
+        if (modality, generation) not in known:
+            yield path, entry, "of a generation that was replaced"
+        elif path not in standing and parts[0] in present.get((modality, generation), ()):
+            yield path, entry, "of a unit that was tried again"
+
+
+def _made_tokens(store: Store, living: Sequence[Manifest]) -> Iterator[tuple[str, Entry, str]]:
+    """Tokenizers and vocabularies that no living manifest names."""
+    cards = [card for one in living for name in (*one.modalities, *one.pending) for card in one.cards_of(name)]
+    tokens = [(card, card.tokens) for card in cards if card.tokens and card.fitted]
+    folders = {tokenizer_folder(card.tokenizer_digest) for card, _ in tokens}
+    folders |= {vocabulary_path(t.vocabulary.digest).rpartition("/")[0] for _, t in tokens if t.vocabulary}
+    for top in (TOKENIZERS, VOCABULARIES):
+        for entry in store.list(top):
+            path = f"{top}/{entry.name}"
+            if path.rpartition("/")[0] not in folders:
+                yield path, entry, "made no tokens that are left"

@@ -1,0 +1,177 @@
+"""The inventory: everything that lies in an output by name, and what of it the dataset's manifests don't know."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ..corpus.units import Unit
+from ..dataset.cards import ModalityCard
+from ..dataset.finished import Finished, Stock, folders_of, take_stock
+from ..dataset.layout import (
+    ATTEMPTS,
+    CORPUS,
+    FIT,
+    LABELS,
+    MANIFESTS,
+    QUARANTINE,
+    TOKENIZERS,
+    TOKENS,
+    VOCABULARIES,
+    label_folder,
+    manifest_number,
+    split_ledger_name,
+    stem_of,
+    token_folder,
+)
+from ..dataset.manifest import Manifest
+from ..storage.local import TEMPORARY
+from ..storage.store import Store
+from .verify_unit import Fault, Held, Holding
+
+_MANY = 20
+"""Findings of one sort about one modality or folder that are listed one by one; the rest is a number."""
+
+GO_ON = "run the recipe again, which goes on from there"
+NOT_OURS = "move it elsewhere, or delete it"
+
+
+@dataclass
+class Inventory:
+    """What lies in the output. places: the folders of shards that count, by path, with the modality and card that name
+    them; units: what is in each, with its revision."""
+
+    manifest: Manifest
+    stocks: dict[str, Stock]
+    places: dict[str, tuple[str, ModalityCard]] = field(default_factory=dict)
+    units: dict[str, dict[Unit, int]] = field(default_factory=dict)
+
+    def holders(self) -> dict[Unit, int]:
+        """How many shards each unit has."""
+        return Counter(unit for units in self.units.values() for unit in units)
+
+    def holding(self, unit: Unit) -> Holding:
+        shards = []
+        for folder, (name, card) in self.places.items():
+            if unit in self.units[folder]:
+                stem = stem_of(unit, self.units[folder][unit])
+                shards.append(Held(name, card, f"{folder}/{stem}.{extension_of(folder)}", stem))
+        return Holding(unit, tuple(shards))
+
+
+def take_inventory(store: Store, manifests: Sequence[Manifest], damaged: bool) -> tuple[Inventory, list[Fault]]:
+    """Everything in the output by name; what no manifest names is a fault, what only older ones name is none.
+
+    damaged: whether some of the manifests can't be read: then generations that none names may be theirs.
+    """
+    faults: list[Fault] = []
+    manifest = manifests[-1]
+    names = dict.fromkeys(name for one in manifests for name in (*one.modalities, *one.pending))
+    inventory = Inventory(manifest, take_stock(store, names))
+    for name in (*manifest.modalities, *manifest.pending):
+        for card in filter(lambda card: card.fitted, manifest.cards_of(name)):
+            finished = inventory.stocks[name].finished(card)
+            for folder in folders_of(name, card):
+                if folder not in inventory.places:  # where what is pending shares it with what readers get
+                    inventory.places[folder] = name, card
+                    inventory.units[folder] = _revisions(inventory.stocks[name], card, finished, folder)
+    named = {path for one in manifests for name in names for path in _folders_named(one, name)}
+    for child in store.children():
+        folder = child.rstrip("/")
+        if folder in names:
+            faults += few(_foreign_shards(inventory.stocks[folder], None if damaged else named), folder)
+        elif not child.endswith("/"):
+            faults.append(foreign(child))
+        elif folder not in (TOKENIZERS, VOCABULARIES, QUARANTINE) and not child.startswith(TEMPORARY):
+            found = (entry.name for entry in store.list(folder))
+            strange = (file for file in found if folder != MANIFESTS or manifest_number(file) is None)
+            faults += few((foreign(f"{folder}/{file}") for file in strange), folder)
+    if not damaged:
+        faults += few(_foreign_ledgers(store, manifests, inventory), QUARANTINE)
+    faults += few((foreign(path) for path in _temporaries(store, "", 4)), "temporary files")
+    return inventory, faults
+
+
+def _revisions(stock: Stock, card: ModalityCard, finished: Finished, path: str) -> dict[Unit, int]:
+    """The units with a shard in a folder that counts: of the revision that is complete, else of the highest of labels,
+    from which a run goes on."""
+    folder, (_, kept) = stock.folder(path), stock.kept_labels(card)
+    found = {unit: (finished.revisions if unit in finished.units else kept).get(unit, 0) for unit in folder.latest()[0]}
+    return {unit: revision for unit, revision in found.items() if unit in folder.units.get(revision, ())}
+
+
+def _folders_named(manifest: Manifest, name: str) -> Iterator[str]:
+    """The folders of a modality that a manifest knows of, whether it has shards kept there or not."""
+    for card in manifest.cards_of(name):
+        yield label_folder(name, card.labels_generation)
+        if card.tokens and card.fitted:
+            yield token_folder(name, card.tokens_generation)
+
+
+def extension_of(folder: str) -> str:
+    return TOKENS if folder.rpartition("/")[2].startswith("tokens-") else LABELS
+
+
+def _foreign_shards(stock: Stock, named: set[str] | None) -> Iterator[Fault]:
+    for path, folder in sorted(stock.folders.items()):
+        for name in folder.foreign:
+            yield foreign(f"{path}/{name}")
+        if named is not None and path not in named:
+            for number, units in sorted(folder.units.items()):
+                for unit in sorted(units):
+                    yield foreign(f"{path}/{stem_of(unit, number)}.{extension_of(path)}")
+
+
+def _foreign_ledgers(store: Store, manifests: Sequence[Manifest], inventory: Inventory) -> Iterator[Fault]:
+    """Ledgers of what no manifest names, or of units that no modality has; which ones count, the shards tell."""
+    units = {
+        unit for stock in inventory.stocks.values() for folder in stock.folders.values() for unit in folder.latest()[0]
+    }
+    cards = [(name, card) for one in manifests for name in inventory.stocks for card in one.cards_of(name)]
+    known = {(name, card.labels_generation) for name, card in cards}
+    known |= {(name, card.tokens_generation) for name, card in cards if card.tokens and card.fitted}
+    known |= {(CORPUS, card.corpus_generation) for _, card in cards}
+    unit_names = {unit.name for unit in units}
+    for entry in store.list(QUARANTINE):
+        modality, _, rest = entry.name.partition("/")
+        generation, _, file = rest.partition("/")
+        parts = split_ledger_name(file)
+        if parts is None or (modality, generation) not in known:
+            yield foreign(f"{QUARANTINE}/{entry.name}")
+        elif parts[0] not in unit_names:
+            what, way_out = "no modality has its unit", f"{GO_ON}; if it is still here then, delete it"
+            yield Fault("foreign", f"{QUARANTINE}/{entry.name}", what, way_out)
+
+
+def _temporaries(store: Store, folder: str, depth: int) -> Iterator[str]:
+    """Files that writers on a local disk left behind, which listings don't show."""
+    if not store.is_local:
+        return
+    for child in store.children(folder):
+        path = f"{folder}/{child}".lstrip("/")
+        if child.endswith("/") and depth:
+            yield from _temporaries(store, path.rstrip("/"), depth - 1)
+        elif child.startswith(TEMPORARY):
+            yield path
+
+
+def foreign(path: str) -> Fault:
+    top = path.split("/")[0]
+    if path.rsplit("/", 1)[-1].startswith(TEMPORARY):
+        return Fault("foreign", path, "what a writer that died left behind, or one that is at work", GO_ON)
+    if top in (FIT, ATTEMPTS):
+        return Fault("unfinished", path, "what a run needs until it ends", GO_ON)
+    return Fault("foreign", path, "no part of the dataset", NOT_OURS)
+
+
+def few(faults: Iterable[Fault], where: str) -> Iterator[Fault]:
+    """The first faults of many, and the number of the others."""
+    more, last = 0, None
+    for number, fault in enumerate(faults):
+        if number < _MANY:
+            yield fault
+        else:
+            more, last = more + 1, fault
+    if last is not None:
+        yield Fault(last.problem, where, f"{more:,} more like these", last.way_out)

@@ -1,0 +1,81 @@
+"""Standing ledgers: of what lies in the quarantine, that which the dataset's shards refer to.
+
+A ledger is written before its shard, so one can be left of a writer that died, or that another outran; and a unit that
+was tried again has a new one. Which one counts, the shard alone says.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ..corpus.units import Unit, UnitNames
+from ..storage.read_ahead import in_order
+from ..storage.store import Store
+from .cards import ModalityCard
+from .finished import Finished
+from .layout import CORPUS, LABELS, QUARANTINE, TOKENS, split_ledger_name
+from .reader import ColumnReader
+from .shards import BrokenShardError, ShardMeta, read_meta
+
+
+class Ledger(NamedTuple):
+    """One that counts. modality: or `corpus`, for what its reader refused."""
+
+    modality: str
+    unit: Unit
+    path: str
+
+
+class StandingLedgers:
+    """Finds them, by one listing and a few bytes of each shard that may have one. What was read once isn't read again,
+    since no shard ever changes."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._metas: dict[str, ShardMeta | None] = {}
+
+    def list(self, cards: Mapping[str, ModalityCard], finished: Mapping[str, Finished], views: int) -> list[Ledger]:
+        """Ordered by unit; a unit's refused samples first, then as `cards` has the modalities."""
+        revisions = {name: found.revisions for name, found in finished.items()}
+        reader = ColumnReader(self._store, cards, views, revisions)
+        everywhere = frozenset().union(*(found.units for found in finished.values()))
+        readings = {card.corpus_generation for card in cards.values()}
+        candidates: list[tuple[Ledger, str]] = []
+        names = UnitNames()
+        for entry in self._store.list(QUARANTINE):
+            modality, _, rest = entry.name.partition("/")
+            generation, _, file = rest.partition("/")
+            parts = split_ledger_name(file)
+            unit = names[parts[0]] if parts else None
+            if parts is None or unit is None:
+                continue
+            ledger, card = Ledger(modality, unit, f"{QUARANTINE}/{entry.name}"), cards.get(modality)
+            if modality == CORPUS and generation in readings and unit in everywhere:
+                candidates.append((ledger, ""))
+            elif card and card.fitted and (generation, parts[1]) == (card.generation, reader.revision(unit, modality)):
+                path = reader.token_path if card.keeps_tokens else reader.label_path
+                candidates.append((ledger, path(unit, modality)))
+        self._read([path for _, path in candidates if path])
+        places = {name: place for place, name in enumerate((CORPUS, *cards))}
+        standing = [ledger for ledger, path in candidates if not path or self._refers(path, ledger.path)]
+        return sorted(standing, key=lambda one: (one.unit, places[one.modality]))
+
+    def _refers(self, shard: str, ledger: str) -> bool:
+        """Whether the shard, of the ledger's unit and revision, names its digest."""
+        parts, meta = split_ledger_name(ledger.rpartition("/")[2]), self._metas[shard]
+        return parts is not None and meta is not None and bool(meta.ledger) and meta.ledger.startswith(parts[2])
+
+    def _read(self, paths: list[str]) -> None:
+        new = [path for path in paths if path not in self._metas]
+        self._metas.update(zip(new, in_order(self._meta, new, threads=16), strict=True))
+
+    def _meta(self, path: str) -> ShardMeta | None:
+        """None for a shard that can't be read, which is for `verify` to tell."""
+        extension = TOKENS if path.endswith(f".{TOKENS}") else LABELS
+        try:
+            file = self._store.open(path)
+            return read_meta(file if extension == TOKENS else io.BufferedReader(file, 2**14), extension)
+        except (BrokenShardError, FileNotFoundError):
+            return None

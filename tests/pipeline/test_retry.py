@@ -1,0 +1,222 @@
+"""Trying again: only what failed, with what was accepted before, and whatever was made without it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from in_process import weave, without_ray
+from lock_step import Driver, LockStep
+from tokenloom.labelers.contract.labeler import Weights
+from tokenloom.pipeline.checks.quarantine import list_failures
+from tokenloom.pipeline.checks.verify import verify
+from tokenloom.pipeline.dataset.dataset import open_dataset
+from tokenloom.pipeline.dataset.manifest import DatasetError
+from tokenloom.pipeline.engine.tally import Tally
+from tokenloom.pipeline.plan.recipe import RecipeError
+from tokenloom.pipeline.retry import retry
+from tokenloom.pipeline.storage.store import Store
+from weaving import digests, labels_of, missing, odd, recipe, shards_of
+
+MORE = {"units": {"samples": 3}, "views": {"size": 32}}
+
+
+def again(output: Path, *modalities: str) -> Tally:
+    with without_ray():
+        return retry(str(output), modalities)
+
+
+def waits_for(tmp_path: Path, labeler: str, name: str) -> dict[str, Any]:
+    return odd(labeler, params={"file": str(tmp_path / name)})
+
+
+def test_a_label_that_was_made_without_another_is_made_again_with_it(corpus, tmp_path):
+    """As metadata is made without detections where these failed."""
+    modalities = {"mean_colour": waits_for(tmp_path, "WaitsFor", "now"), "known": odd("TellsWhatItKnows")}
+    weave(recipe(corpus, tmp_path / "out", modalities, **MORE))
+    before = labels_of(tmp_path / "out", "known")
+    (tmp_path / "now").touch()
+    tally = again(tmp_path / "out")
+    assert (tally.rows, sum(tally.failed.values())) == ({"mean_colour": 1, "known": 1}, 0)
+    after = labels_of(tmp_path / "out", "known")
+    assert {key for key, label in after.items() if label != before[key]} == {("coffee", 0)}
+    weave(recipe(corpus, tmp_path / "fresh", modalities, **MORE))
+    assert after == labels_of(tmp_path / "fresh", "known")
+    assert verify(tmp_path / "out", deep=True).faults == []
+
+
+def test_each_modality_is_tried_for_its_own_failures(corpus, tmp_path):
+    """A label that exists stays what it is, though the labeler would fail now."""
+    modalities = {
+        "mean_colour": waits_for(tmp_path, "WaitsFor", "now"),
+        "grid": {**waits_for(tmp_path, "FailsAfter", "now"), "keep": "labels"},
+    }
+    weave(recipe(corpus, tmp_path / "out", modalities, **MORE))
+    kept = labels_of(tmp_path / "out", "grid")
+    (tmp_path / "now").touch()
+    tally = again(tmp_path / "out")
+    assert tally.rows == {"mean_colour": 1}
+    assert labels_of(tmp_path / "out", "grid") == kept
+    assert list(list_failures(Store(tmp_path / "out"))) == []
+
+
+def test_two_modalities_that_failed_for_different_samples_keep_what_they_have(corpus, tmp_path):
+    modalities = {
+        "mean_colour": waits_for(tmp_path, "WaitsFor", "now"),
+        "grid": {**waits_for(tmp_path, "GridWaitsForFlower", "later"), "keep": "labels"},
+    }
+    weave(recipe(corpus, tmp_path / "out", modalities, **MORE))
+    (tmp_path / "now").touch()
+    tally = again(tmp_path / "out")
+    assert (tally.rows, tally.failed) == ({"mean_colour": 1, "grid": 1}, {"mean_colour": 0, "grid": 1})
+    assert (missing(tmp_path / "out", "mean_colour"), missing(tmp_path / "out", "grid")) == (set(), {"flower"})
+    (tmp_path / "later").touch()
+    assert again(tmp_path / "out").rows == {"grid": 1}
+    assert missing(tmp_path / "out", "grid") == set()
+    assert verify(tmp_path / "out", deep=True).faults == []
+
+
+def test_what_fails_again_for_another_reason_is_told(corpus, tmp_path):
+    weave(recipe(corpus, tmp_path / "out", {"mean_colour": waits_for(tmp_path, "WaitsFor", "now")}, **MORE))
+    (tmp_path / "now").write_text("never")
+    again(tmp_path / "out")
+    (failure,) = list_failures(Store(tmp_path / "out"))
+    assert failure.reason == "never"
+    before = digests(tmp_path / "out")
+    again(tmp_path / "out")
+    assert digests(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("keep", ["tokens", "labels", "both"])
+def test_a_second_try_gives_whatever_is_kept(keep, corpus, tmp_path):
+    tokenizer = {"name": "codebook", "params": {"size": 4}}
+    settings = {**waits_for(tmp_path, "GridWaitsForFlower", "now"), "keep": keep, "tokenizer": tokenizer}
+    made = recipe(corpus, tmp_path / "out", {"grid": settings}, **MORE)
+    weave(made)
+    opened = open_dataset(tmp_path / "out")
+    (tmp_path / "now").touch()
+    again(tmp_path / "out")
+    rows = list(open_dataset(tmp_path / "out").iterate(["grid"], labels=keep == "labels"))
+    assert {row.key for row in rows if row.values["grid"] is None} == set()
+    assert {row.key for row in opened.iterate(["grid"], labels=keep == "labels") if row.values["grid"] is None} == set()
+    assert verify(tmp_path / "out", deep=True).faults == []
+    assert weave(made).units == 0
+
+
+def test_licences_that_were_accepted_still_are(corpus, tmp_path, monkeypatch):
+    from odd_labelers import Weighty
+
+    licence = "CC-BY-NC-4.0"
+    monkeypatch.setattr(Weighty, "weights", Weights("example/weighty", licence, "https://example.org"))
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"!")
+    settings = {"labeler": "odd_labelers:Weighty", "weights": str(weights), "keep": "labels"}
+    with pytest.raises(RecipeError, match="accept_license"):
+        weave(recipe(corpus, tmp_path / "out", {"mean_colour": settings}, **MORE))
+    weave(recipe(corpus, tmp_path / "out", {"mean_colour": settings}, accept_license=licence, **MORE))
+    assert again(tmp_path / "out").rows == {}
+
+
+def test_a_corpus_that_moved_gives_the_same_bytes(corpus_tar, tmp_path):
+    """Also where it is broken: what the quarantine tells of it names no place."""
+    colour = {"mean_colour": odd("MeanColour")}
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "photos.tar").write_bytes(corpus_tar.read_bytes()[:200_000] + b"?" * 1000)
+        weave(
+            recipe(
+                tmp_path / place, tmp_path / f"out-{place}", {"mean_colour": odd("MeanColour")}, max_failures=1, **MORE
+            )
+        )
+    here, there = (shards_of(tmp_path / f"out-{place}") for place in ("here", "there"))
+    assert any(name.startswith("quarantine/corpus/") for name in here)
+    assert here == there
+    shutil.rmtree(tmp_path / "here")
+    moved = recipe(tmp_path / "there", tmp_path / "out-here", colour, max_failures=1, **MORE)
+    assert weave(moved).units == 0
+    assert again(tmp_path / "out-here").rows == {}
+
+
+# --- beside other changes ---------------------------------------------------------------------------------------------
+
+
+def grid(tmp_path: Path, size: int, keep: str = "both") -> dict[str, Any]:
+    tokenizer = {"name": "codebook", "params": {"size": size}}
+    return {"grid": {**waits_for(tmp_path, "GridWaitsForFlower", "now"), "keep": keep, "tokenizer": tokenizer}}
+
+
+def flower_of(output: Path, **more: Any) -> Any:
+    return next(row for row in open_dataset(output).iterate(["grid"], **more) if row.key == "flower").values["grid"]
+
+
+def test_what_is_stale_is_not_tried_again(corpus, tmp_path):
+    """Its new labels would be made from something else than the others."""
+    modalities = {"mean_colour": odd("MeanColour"), "known": waits_for(tmp_path, "KnowsLater", "now")}
+    weave(recipe(corpus, tmp_path / "out", modalities, **MORE))
+    weave(recipe(corpus, tmp_path / "out", {"mean_colour": odd("Brighter")}, **MORE), ["mean_colour"])
+    (tmp_path / "now").touch()
+    before = digests(tmp_path / "out")
+    with pytest.raises(DatasetError, match=r"known is stale: it was made from mean_colour as it was before"):
+        again(tmp_path / "out")
+    assert digests(tmp_path / "out") == before
+
+
+def test_what_was_mended_stays_so_in_a_replacement_that_had_been_begun(corpus, tmp_path):
+    old, new = (recipe(corpus, tmp_path / "out", grid(tmp_path, size), **MORE) for size in (4, 3))
+    weave(old)
+    weave(new, ["grid"], limit=6)
+    (tmp_path / "now").touch()
+    again(tmp_path / "out")
+    weave(new)
+    assert flower_of(tmp_path / "out") is not None
+    assert verify(tmp_path / "out", deep=True).faults == []
+
+
+def test_what_was_mended_stays_so_where_labels_are_kept_later(corpus, tmp_path):
+    weave(recipe(corpus, tmp_path / "out", grid(tmp_path, 4, "tokens"), **MORE))
+    (tmp_path / "now").touch()
+    again(tmp_path / "out")
+    weave(recipe(corpus, tmp_path / "out", grid(tmp_path, 4, "both"), **MORE))
+    assert flower_of(tmp_path / "out") is not None
+    assert flower_of(tmp_path / "out", labels=True) is not None
+    assert verify(tmp_path / "out", deep=True).faults == []
+
+
+def test_a_try_that_was_stopped_half_way_is_finished_by_a_run(corpus, tmp_path):
+    made = recipe(corpus, tmp_path / "out", grid(tmp_path, 4), **MORE)
+    weave(made)
+    (tmp_path / "now").touch()
+    again(tmp_path / "out")
+    (tokens,) = (tmp_path / "out/grid").glob("tokens-*/*-r1.parquet")
+    data = tokens.read_bytes()
+    tokens.unlink()
+    assert flower_of(tmp_path / "out") is None
+    with pytest.raises(DatasetError, match="an earlier try of grid was stopped half way"):
+        again(tmp_path / "out")
+    assert weave(made).decodes == 0
+    assert tokens.read_bytes() == data
+    assert flower_of(tmp_path / "out") is not None
+
+
+def test_a_retry_killed_before_any_operation_is_made_good_by_the_next(corpus, tmp_path):
+    modalities = {"mean_colour": waits_for(tmp_path, "WaitsFor", "now"), "known": odd("TellsWhatItKnows")}
+    (tmp_path / "now").touch()
+    weave(recipe(corpus, tmp_path / "fresh", modalities, **MORE))
+    wanted, step = labels_of(tmp_path / "fresh", "known"), 0
+    while True:
+        (tmp_path / "now").unlink()
+        output = tmp_path / f"out-{step}"
+        made = recipe(corpus, output, modalities, **MORE)
+        weave(made)
+        (tmp_path / "now").touch()
+        one = Driver(lambda output=output: retry(str(output)), dies_at=step)
+        with without_ray():
+            LockStep(one).run(0)
+        if one.error is None:
+            break
+        again(output)
+        assert labels_of(output, "known") == wanted, step
+        step += 1
+    assert step > 10
