@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from photographs import write_tars
 from PIL import Image as Picture
-from tokenloom import Batch, Labeler
+from tokenloom import Batch, Labeler, Modality
 from tokenloom.labelers.contract.instances import InstanceSet
 from tokenloom.labelers.contract.kinds import Image, Kind
 from tokenloom.labelers.contract.views import View, ViewSettings, cut_view
@@ -130,16 +130,7 @@ class Bench:
         batch = batch_for(labeler, samples, {name: [labels[i] for i in kept] for name, labels in required.items()})
         exact = self._label(labeler, batch, None)
         rounded = self._label(labeler, batch, dtype)
-        return {
-            modality.name: mean_error(
-                [
-                    error_of(modality.kind, modality.kind.check(one), modality.kind.check(other))
-                    for one, other in zip(exact[modality.name], rounded[modality.name], strict=True)
-                    if one is not None and other is not None
-                ]
-            )
-            for modality in labeler.makes
-        }
+        return errors_of(labeler.makes, exact, rounded)
 
     def _made(self, labeler_class: type[Labeler]) -> Labeler | None:
         weights = None
@@ -197,6 +188,22 @@ def batch_for(labeler: Labeler, samples: Sequence[Sample], labels: Mapping[str, 
         images = [sample.image for sample in samples]
     fields = [{} if labeler.on == "image" else sample.fields for sample in samples]
     return Batch([sample.key for sample in samples], images, [sample.view for sample in samples], fields, labels)
+
+
+def errors_of(
+    makes: Sequence[Modality], exact: Mapping[str, Sequence[Any]], rounded: Mapping[str, Sequence[Any]]
+) -> dict[str, Error]:
+    """For each modality the mean error over the labels that are there on both sides."""
+    return {
+        modality.name: mean_error(
+            [
+                error_of(modality.kind, modality.kind.check(one), modality.kind.check(other))
+                for one, other in zip(exact[modality.name], rounded[modality.name], strict=True)
+                if one is not None and other is not None
+            ]
+        )
+        for modality in makes
+    }
 
 
 def error_of(kind: Kind, exact: Any, rounded: Any) -> Error:

@@ -31,8 +31,16 @@ STAGES = {
 }
 
 
-def grown(labeler: str, changes: Mapping[str, Any], side: int | None = None) -> Callable[[Path], Path]:
-    """A writer of the labeler's tiny checkpoint with `changes` in config.json, and images of `side` pixels."""
+def grown(
+    labeler: str,
+    changes: Mapping[str, Any],
+    side: int | None = None,
+    finish: Callable[[Any], Any] = lambda model: model,
+) -> Callable[[Path], Path]:
+    """A writer of the labeler's tiny checkpoint with `changes` in config.json, and images of `side` pixels.
+
+    finish: what else is done to the model before it is saved.
+    """
 
     def write(folder: Path) -> Path:
         import transformers
@@ -43,8 +51,10 @@ def grown(labeler: str, changes: Mapping[str, Any], side: int | None = None) -> 
         path = folder / "config.json"
         path.write_text(json.dumps(_merged(json.loads(path.read_text()), changes)))
         config = transformers.AutoConfig.from_pretrained(folder)
-        with quiet_transformers(), seeded():
-            getattr(transformers, json.loads(path.read_text())["architectures"][0])(config).save_pretrained(folder)
+        with quiet_transformers(), seeded(), torch.no_grad():
+            model = getattr(transformers, json.loads(path.read_text())["architectures"][0])(config)
+            finish(model)
+            model.save_pretrained(folder)
         path = folder / "preprocessor_config.json"
         if side is not None:
             settings = json.loads(path.read_text())
@@ -66,37 +76,50 @@ def clip(folder: Path) -> Path:
     return folder
 
 
-def imagebind(folder: Path) -> Path:
-    """Half as wide and less than half as deep as the published one."""
-    from tokenloom.labelers.imagebind import STEM
-    from tokenloom.labelers.networks.imagebind_vision import VisionTower
+def imagebind(width: int, depth: int, out: int) -> Callable[[Path], Path]:
+    """A writer of a vision tower of these sizes; the published one's are 1280, 32 and 1024."""
 
-    folder.mkdir(parents=True)
-    with seeded():
-        tensors = VisionTower(width=640, depth=12, patch=14, grid=16, out=512, heads=16).state_dict()
-    tensors[STEM] = torch.stack([tensors[STEM] / 2] * 2, dim=2)
-    torch.save(tensors, folder / "imagebind.pth")
-    return folder / "imagebind.pth"
+    def write(folder: Path) -> Path:
+        from tokenloom.labelers.imagebind import STEM
+        from tokenloom.labelers.networks.imagebind_vision import VisionTower
 
+        folder.mkdir(parents=True)
+        with seeded():
+            tensors = VisionTower(width=width, depth=depth, patch=14, grid=16, out=out, heads=16).state_dict()
+        tensors[STEM] = torch.stack([tensors[STEM] / 2] * 2, dim=2)
+        torch.save(tensors, folder / "imagebind.pth")
+        return folder / "imagebind.pth"
 
-def human_poses(folder: Path) -> Path:
-    """A backbone of ViT-B's size, where the published one is a ViT-H."""
-    from tokenloom.labelers.people.hmr2 import Backbone, Hmr2, SmplHead
-
-    folder.mkdir(parents=True)
-    with seeded():
-        network = Hmr2(Backbone(768, 12, 12, 3072), SmplHead(1024, 6, 8, 512, 1024, 768))
-        for positions in (network.backbone.pos_embed, network.smpl_head.transformer.pos_embedding):
-            torch.nn.init.normal_(positions, std=0.02)
-    means = {"body_pose": torch.eye(3)[:2].repeat(24, 1), "betas": torch.zeros(10), "cam": torch.eye(3)[0]}
-    state = {**network.state_dict(), **{f"smpl_head.init_{name}": m.reshape(1, -1) for name, m in means.items()}}
-    torch.save({"state_dict": state}, folder / "hmr2.ckpt")
-    return folder / "hmr2.ckpt"
+    return write
 
 
-def captioner(folder: Path) -> Path:
-    """Florence-2 base, at 384 pixels where the published one sees 768."""
+def human_poses(width: int, depth: int, heads: int) -> Callable[[Path], Path]:
+    """A writer of HMR2.0 with a backbone of these sizes; the published one's are a ViT-H's: 1280, 32 and 16."""
+
+    def write(folder: Path) -> Path:
+        from tokenloom.labelers.people.hmr2 import Backbone, Hmr2, SmplHead
+
+        folder.mkdir(parents=True)
+        with seeded():
+            network = Hmr2(Backbone(width, depth, heads, 4 * width), SmplHead(1024, 6, 8, 512, 1024, width))
+            for positions in (network.backbone.pos_embed, network.smpl_head.transformer.pos_embedding):
+                torch.nn.init.normal_(positions, std=0.02)
+        means = {"body_pose": torch.eye(3)[:2].repeat(24, 1), "betas": torch.zeros(10), "cam": torch.eye(3)[0]}
+        state = {**network.state_dict(), **{f"smpl_head.init_{name}": m.reshape(1, -1) for name, m in means.items()}}
+        torch.save({"state_dict": state}, folder / "hmr2.ckpt")
+        return folder / "hmr2.ckpt"
+
+    return write
+
+
+def captioner(side: int, vocabulary: int | None = None) -> Callable[[Path], Path]:
+    """A writer of Florence-2 base that sees `side` pixels and whose captions are as long as they may be.
+
+    The published one sees 768, and has 51,289 words; None leaves those that the tiny one has, which alone are said.
+    """
     text = {f"{part}_{what}": count for part in ("encoder", "decoder") for what, count in BART.items()}
+    if vocabulary is not None:
+        text["vocab_size"] = vocabulary
     vision = {
         "depths": [1, 1, 9, 1],
         "embed_dim": [128, 256, 512, 1024],
@@ -105,12 +128,25 @@ def captioner(folder: Path) -> Path:
         "projection_dim": 768,
         "window_size": 12,
     }
-    grown("captioner", {"text_config": {"d_model": 768, **text}, "vision_config": vision})(folder)
-    path = folder / "processor_config.json"
-    settings = json.loads(path.read_text())
-    seen = {"size": {"height": 384, "width": 384}, "image_seq_length": 1 + 12 * 12}
-    path.write_text(json.dumps(_merged(settings, {"image_processor": seen})))
-    return folder
+    changes = {"text_config": {"d_model": 768, **text}, "vision_config": vision}
+    write_grown = grown("captioner", changes, finish=_keep_to_words)
+
+    def write(folder: Path) -> Path:
+        write_grown(folder)
+        path = folder / "processor_config.json"
+        settings = json.loads(path.read_text())
+        seen = {"size": {"height": side, "width": side}, "image_seq_length": 1 + (side // 32) ** 2}
+        path.write_text(json.dumps(_merged(settings, {"image_processor": seen})))
+        return folder
+
+    return write
+
+
+def _keep_to_words(model: Any) -> None:
+    """It says nothing special, not even an end, and nothing that comes behind the tiny one's words."""
+    model.generation_config.forced_eos_token_id = None
+    first = model.config.image_token_id
+    model.generation_config.suppress_tokens = [*range(5), *range(first, model.config.text_config.vocab_size)]
 
 
 def _merged(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,7 +168,7 @@ NETWORKS: dict[str, Network] = {
     "dinov2": Network(dinov2_small, scale=4),
     "clip": Network(clip),
     "siglip": Network(grown("siglip", {"vision_config": {**VIT_B, "intermediate_size": 3072}})),
-    "imagebind": Network(imagebind),
+    "imagebind": Network(imagebind(640, 12, 512)),
     "depth": Network(
         grown(
             "depth",
@@ -189,9 +225,9 @@ NETWORKS: dict[str, Network] = {
         grown("open_det", {"vision_config": {**VIT_B, "intermediate_size": 3072, "patch_size": 16}}),
     ),
     "skeletons": Network(grown("skeletons", {"backbone_config": {**VIT_B, "mlp_ratio": 4}}), TINY_DET, scale=0.5),
-    "human_poses": Network(human_poses, TINY_DET, scale=0.5),
+    "human_poses": Network(human_poses(768, 12, 12), TINY_DET, scale=0.5),
     "caption": Network(
-        captioner,
+        captioner(384),
         settings={"labeler": "captioner", "params": {"field": None, "max_new_tokens": 8}},
     ),
     "t5_caption": Network(grown("t5_caption", T5_LARGE), CAPTION, scale=4),

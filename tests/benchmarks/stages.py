@@ -90,9 +90,9 @@ def measure(name: str, folder: Path, images: int, rounds: int) -> Figures:
     images = max(1, round(images * network.scale))
     (tar,) = write_tars(folder / "tars", 1, per_tar=images)
     weights = network.write(folder / "weights")
-    _weave(folder, tar, network.needs)
+    weave(folder, tar, network.needs)
     settings = {name: {**network.settings, "weights": str(weights), "keep": "labels"}}
-    worker, payload = _worker(folder, tar, {**network.needs, **settings}, name)
+    worker, payload = worker_for(folder, tar, {**network.needs, **settings}, name)
     worker.labeler.load()
     (runner,) = worker.labeler.models.runners.values()
     with recorded(runner.labeler) as first:
@@ -101,7 +101,7 @@ def measure(name: str, folder: Path, images: int, rounds: int) -> Figures:
         raise SystemExit(f"{name}: {failed} labels failed, {len(first.calls)} calls of its network were seen")
     stage, bare, shares = [], [], []
     for _ in range(rounds):
-        _forget(folder, name)
+        forget(folder, name)
         with recorded(runner.labeler) as record:
             stage.append(_timed(lambda: worker.process(payload)))
         shares.append(record.seconds / stage[-1])
@@ -167,15 +167,17 @@ def _timed(action: Callable[[], Any]) -> float:
     return perf_counter() - began
 
 
-def _weave(folder: Path, tar: Path, modalities: Mapping[str, Any]) -> None:
+def weave(folder: Path, tar: Path, modalities: Mapping[str, Any]) -> None:
     """Makes what the labeler needs, so that its own stage finds it in the dataset."""
     for name in modalities:
-        worker, payload = _worker(folder, tar, modalities, name)
+        worker, payload = worker_for(folder, tar, modalities, name)
         worker.process(payload)
 
 
-def _worker(folder: Path, tar: Path, modalities: Mapping[str, Any], name: str) -> tuple[StageWorker, UnitPayload]:
-    """A worker for the step that makes `name` alone, and the corpus as one unit."""
+def worker_for(
+    folder: Path, tar: Path, modalities: Mapping[str, Any], name: str, gpus: float = 0.0
+) -> tuple[StageWorker, UnitPayload]:
+    """A worker for the step that makes `name` alone, with two CPUs and so many GPUs, and the corpus as one unit."""
     recipe = parse_recipe(
         {
             "corpus": str(tar),
@@ -187,13 +189,13 @@ def _worker(folder: Path, tar: Path, modalities: Mapping[str, Any], name: str) -
     plan = make_plan(recipe)
     publish(Store(recipe.output), lambda now: plan.manifest)
     step = plan.graph.step_of(name)
-    (config,) = stage_configs(plan, [Stage(name, (step,), 2.0, 0.0, 0, 1, 1)])
+    (config,) = stage_configs(plan, [Stage(name, (step,), 2.0, gpus, 0, 1, 1)])
     (work,) = plan.works
     (unit,) = Corpus(recipe.corpus).read(work.shard, work.start, work.stop, UnitLimits(10_000, 2**40))
-    return StageWorker(config), UnitPayload.of(unit, (name,))
+    return StageWorker(config), UnitPayload.of(unit, (name,), kept=work.kept)
 
 
-def _forget(folder: Path, name: str) -> None:
+def forget(folder: Path, name: str) -> None:
     """Takes the modality's shards away, so that they can be written again."""
     for path in (folder / "dataset" / name).rglob("*.tar"):
         path.unlink()

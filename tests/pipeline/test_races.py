@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -134,6 +135,37 @@ def test_two_replacements(seed, corpus, output):
     assert holds is not None
     last = recipes[sizes.index(holds.params["size"])]
     assert both[recipes.index(last)].error is None
+
+
+def test_a_driver_that_was_replaced_before_its_end_says_so(corpus, output):
+    weave(recipe(corpus, output, {"grid": CODES}, **MORE))
+    mine, theirs = (
+        recipe(corpus, output, {"grid": {**CODES, "tokenizer": {"name": "codebook", "params": {"size": n}}}}, **MORE)
+        for n in (2, 3)
+    )
+    with without_ray():
+        plan = make_plan(mine, ["grid"])
+        weave(theirs, ["grid"])
+        with pytest.raises(DatasetError, match="--replace grid"):
+            weave(mine)
+        with pytest.raises(DatasetError, match=r"grid was made differently|replaced by another run meanwhile"):
+            execute(replace(plan, request=replace(plan.request, replacing=frozenset())))
+    is_whole(output, "grid")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_retry_beside_a_replacement(seed, corpus, output, tmp_path):
+    """Whichever comes first: what was reported as mended is what readers get, or an error was."""
+    waits = {"mean_colour": odd("WaitsFor", params={"file": str(tmp_path / "now")})}
+    weave(recipe(corpus, output, waits, **MORE))
+    (tmp_path / "now").touch()
+    again = Driver(lambda: retry(output))
+    replacing = driver(recipe(corpus, output, {"mean_colour": odd("Brighter")}, **MORE), "mean_colour")
+    race(seed, again, replacing)
+    assert replacing.error is None
+    assert verify(output, deep=True).faults == []
+    for row in open_dataset(output).iterate(["mean_colour"], labels=True):
+        assert row.values["mean_colour"].max() > 1
 
 
 @pytest.mark.parametrize("seed", SEEDS)

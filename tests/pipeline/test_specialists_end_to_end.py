@@ -1,4 +1,7 @@
-"""The recipes with every specialist, on tiny weights: from the command line to a verified dataset and its preview."""
+"""The recipes with every specialist, on tiny weights: from the command line to a verified dataset and its preview.
+
+Their stages are called in this process; tests/chaos/gpus.py has 4m21 on Ray, with and without GPUs.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ def lacking_in(recipe: Recipe, other: Recipe) -> dict[str, Any]:
 
 def test_4m21_runs_and_is_verified_and_shown(tokenloom, corpus_folder, tmp_path):
     tokenizer = ["--set", f"modalities.semseg_coco.tokenizer={NETWORK}"]
-    runs_and_is_verified_and_shown("4m21", tokenizer, tokenloom, corpus_folder, tmp_path)
+    with without_ray():
+        runs_and_is_verified_and_shown("4m21", tokenizer, tokenloom, corpus_folder, tmp_path)
 
 
 def test_4m21_open_runs_and_is_verified_and_shown(tokenloom, corpus_folder, tmp_path):
@@ -35,7 +39,7 @@ def test_4m21_open_runs_and_is_verified_and_shown(tokenloom, corpus_folder, tmp_
     whole, other = (load_recipe(name, [*FEW[1::2], *without], "photos", "out") for name in ("4m21-open", "4m21"))
     path = tmp_path / "open.yaml"
     path.write_text(json.dumps({"modalities": lacking_in(whole, other)}))
-    with without_ray():  # on which the other recipe goes
+    with without_ray():
         made = runs_and_is_verified_and_shown(path, [], tokenloom, corpus_folder, tmp_path)
     assert {"caption", "normal", "skeletons", "siglip", "foreground", "ocr"} <= set(made)
 

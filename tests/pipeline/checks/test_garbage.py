@@ -15,7 +15,7 @@ from tokenloom.pipeline.checks.verify import verify
 from tokenloom.pipeline.cli import app
 from tokenloom.pipeline.commands.housekeeping import parse_age
 from tokenloom.pipeline.dataset.dataset import open_dataset
-from tokenloom.pipeline.dataset.layout import ledger_path, manifest_path, tokenizer_folder
+from tokenloom.pipeline.dataset.layout import ledger_path, manifest_path, token_path, tokenizer_folder
 from tokenloom.pipeline.dataset.ledger import digest_of
 from tokenloom.pipeline.dataset.manifest import DatasetError, publish
 from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
@@ -100,6 +100,40 @@ def test_a_tokenizer_goes_with_the_last_manifest_that_names_it(small):
     assert verify(small.store).faults == []
 
 
+def test_what_a_fit_has_made_stays_while_tokenizers_are_being_fitted(small):
+    """However long it takes: the manifest that names it is still to come."""
+    card = small.manifest.modalities["dinov2"]
+    assert card.tokens is not None
+    unfitted = replace(card, version=2, tokens=replace(card.tokens, spec=None, files={}))
+    publish(small.store, lambda now: replace(small.manifest, pending={"dinov2": unfitted}))
+    for path in ("tokenizers/0123456789abcdef/config.json", "vocabularies/ab/vocabulary.json", "fit/dinov2/s/u.tar"):
+        small.store.create(path, b"{}")
+    age(small)
+    assert garbage(small) == {}
+    publish(small.store, lambda now: small.manifest)
+    age(small)
+    assert len(garbage(small)) == 3
+
+
+def test_it_looks_again_when_a_manifest_is_written_meanwhile(small, monkeypatch):
+    """One that goes back to what had been superseded: it stays."""
+    renewed = made_anew(small, "color_palette", version=2)
+    publish(small.store, lambda now: renewed.manifest)
+    age(small)
+    original = Store.delete
+
+    def delete(store: Store, path: str) -> None:
+        monkeypatch.setattr(Store, "delete", original)
+        if path.startswith("fit/_clock/"):
+            publish(small.store, lambda now: small.manifest)
+        original(store, path)
+
+    monkeypatch.setattr(Store, "delete", delete)
+    remove_garbage(small.store)
+    assert verify(small.store, deep=True).faults == []
+    assert len(list(open_dataset(small.store.url))) == 16 * VIEWS
+
+
 # --- revisions --------------------------------------------------------------------------------------------------------
 
 
@@ -129,6 +163,20 @@ def test_a_revision_stays_while_the_later_one_is_not_complete(small, lacking):
     gone.unlink()
     age(small)
     assert garbage(small) == {}
+
+
+def test_a_revision_stays_while_another_card_has_it(small):
+    """As labels do that a new tokenizer was given before some of them were tried again."""
+    unit, card = small.units[0], small.manifest.modalities["color_palette"]
+    assert card.tokens is not None
+    other = replace(card, tokens=replace(card.tokens, params={**card.tokens.params, "colors": 3}))
+    publish(small.store, lambda now: replace(small.manifest, pending={"color_palette": other}))
+    token_shard = small.store.read(small.token_path("color_palette", unit))
+    small.store.create(token_path("color_palette", other.tokens_generation, unit), token_shard)
+    repair_palette(small, unit)
+    age(small)
+    assert small.label_path("color_palette", unit) not in garbage(small)
+    assert small.token_path("color_palette", unit) in garbage(small)
 
 
 def test_a_ledger_that_no_shard_refers_to_goes(small):
