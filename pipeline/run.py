@@ -83,11 +83,7 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
             tally.cards = plan.graph.cards
             listener.say("labelling")
             plan = _label(plan, store, limit, tally, listener)
-    own = {step.name for step in plan.graph.steps}  # others may be at work
-    for entry in store.list(ATTEMPTS):
-        if entry.name.split("/")[1] in own:
-            store.delete(f"{ATTEMPTS}/{entry.name}")
-    store.remove_stale_temporaries()
+    _clean(plan, store)
     plan = _published(plan, store)
     tally.check(recipe.max_failures, ended=True)
     tally.superseded = _hand_over(plan, store)
@@ -196,6 +192,16 @@ def _published(plan: Plan, store: Store) -> Plan:
     manifest = publish(store, change)
     graph = replace(plan.graph, cards=cards_for(manifest, plan.request))
     return replace(plan, manifest=manifest, graph=graph, began=True)
+
+
+def _clean(plan: Plan, store: Store) -> None:
+    """Removes what this run, and those like it that died, needed until now; others may be at work."""
+    own = {step.name for step in plan.graph.steps}
+    for entry in store.list(ATTEMPTS):
+        _, _, mark = entry.name.partition("/")  # behind the unit
+        if mark.partition("/")[0] in own:
+            store.delete(f"{ATTEMPTS}/{entry.name}")
+    store.remove_stale_temporaries()
 
 
 def _hand_over(plan: Plan, store: Store) -> int:

@@ -196,6 +196,16 @@ def test_quarantined_samples_are_tried_again_alone(corpus_folder, tmp_path):
             np.testing.assert_array_equal(value, other.values[name])
 
 
+def test_marks_of_others_that_are_at_work_stay(corpus_folder, tmp_path):
+    """As a driver leaves them that makes other modalities of the same units."""
+    store, unit = Store(tmp_path / "out"), "shard-0123456789ab-000000000000-end-00006"
+    marks = [f"attempts/{unit}/{stage}/0f" for stage in ("mean_colour", "depth")]
+    for name in (*marks, "attempts/notes.txt"):
+        store.create(name, b"")
+    weave(recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("MeanColour")}))
+    assert [store.exists(name) for name in marks] == [False, True]
+
+
 def test_too_many_failures_stop_the_run(photos, tmp_path):
     for index in range(120):
         (tmp_path / f"{index}.jpg").write_bytes(photos["coffee"][: 2000 + index])
