@@ -24,6 +24,7 @@ from tokenloom.pipeline.storage.store import Store
 from tokenloom.tokenizers.contract.vocabulary import Vocabulary
 from weaving import card_of, digests, labels_of, odd, recipe, shards_of
 
+pytestmark = pytest.mark.slow
 MORE = {"units": {"samples": 3}, "views": {"size": 32}, "fit": {"units": 2}}
 DOUBLED = {"mean_colour": odd("MeanColour"), "doubled": odd("Doubled")}
 

@@ -25,6 +25,7 @@ from tokenloom.pipeline.run import execute
 from tokenloom.pipeline.storage.store import Store
 from weaving import digests, odd, recipe
 
+pytestmark = pytest.mark.slow
 MORE = {"units": {"samples": 3}, "views": {"size": 32}, "fit": {"units": 2}}
 CODES = {"labeler": "odd_labelers:Grid", "keep": "both", "tokenizer": {"name": "codebook", "params": {"size": 4}}}
 FEWER = {**CODES, "tokenizer": {"name": "codebook", "params": {"size": 3}}}

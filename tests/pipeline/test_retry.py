@@ -20,6 +20,7 @@ from tokenloom.pipeline.retry import retry
 from tokenloom.pipeline.storage.store import Store
 from weaving import digests, labels_of, missing, odd, recipe, shards_of
 
+pytestmark = pytest.mark.slow
 MORE = {"units": {"samples": 3}, "views": {"size": 32}}
 
 
