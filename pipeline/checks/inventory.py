@@ -60,6 +60,18 @@ class Inventory:
         return Holding(unit, tuple(shards))
 
 
+def superseded_shards(inventory: Inventory, manifests: Sequence[Manifest]) -> Iterator[str]:
+    """Shards that only older manifests name, or that a later revision has taken the place of: until `gc` deletes them
+    somebody may read them, or go back to them."""
+    named = {path for one in manifests for name in inventory.stocks for path in _folders_named(one, name)}
+    for stock in inventory.stocks.values():
+        for path, folder in sorted(stock.folders.items()):
+            counting = inventory.units.get(path, {})
+            for number, units in sorted(folder.units.items()) if path in named else ():
+                for unit in sorted(unit for unit in units if counting.get(unit) != number):
+                    yield f"{path}/{stem_of(unit, number)}.{extension_of(path)}"
+
+
 def take_inventory(store: Store, manifests: Sequence[Manifest], damaged: bool) -> tuple[Inventory, list[Fault]]:
     """Everything in the output by name; what no manifest names is a fault, what only older ones name is none.
 

@@ -30,14 +30,16 @@ from ..dataset.layout import (
     vocabulary_path,
 )
 from ..dataset.manifest import DatasetError, Manifest, manifest_numbers, stale
+from ..dataset.shards import BrokenShardError, verify_checksum
 from ..storage.read_ahead import in_order
 from ..storage.store import Store
-from .inventory import GO_ON, NOT_OURS, Inventory, extension_of, few, foreign, take_inventory
+from .inventory import GO_ON, NOT_OURS, Inventory, extension_of, few, foreign, superseded_shards, take_inventory
 from .verify_unit import Fault, Findings, check_unit, key_hashes
 
 _MANY = 20
 """Keys that occur twice that are listed by name; the rest is a number."""
 
+_LET_GO = "delete it: it has been superseded, and is made again by who goes back to it"
 _OWN_KEYS = "give each sample its own key in the corpus, and use another output"
 
 
@@ -84,6 +86,8 @@ def verify(
     units = _fitting_units(inventory, report)
     _check_completeness(inventory, units, report)
     report.faults += _staleness(manifest)
+    checked = in_order(partial(_damage, store), superseded_shards(inventory, manifests))
+    report.faults += few((fault for fault in checked if fault), "superseded shards")
     hashes: list[np.ndarray] = []
     check = partial(check_unit, store, manifest.views["count"], deep=deep)
     everything = sorted(inventory.holders())
@@ -135,13 +139,13 @@ def _check_tokenizers(store: Store, manifests: Sequence[Manifest], report: Repor
     """The files of tokenizers and vocabularies against the digests in the manifest, and none that no manifest names."""
     manifest = manifests[-1]
     expected = {path: told for name in _all_names(manifest) for path, told in _files_of(manifest, name)}
-    known = {path for one in manifests for name in _all_names(one) for path, _ in _files_of(one, name)}
+    known = {path: told for one in manifests for name in _all_names(one) for path, told in _files_of(one, name)}
     found = {f"{top}/{entry.name}" for top in (TOKENIZERS, VOCABULARIES) for entry in store.list(top)}
     for path in sorted(expected.keys() | found):
-        digest, name = expected.get(path, ("", ""))
-        way_out = f"put back a copy of it, or make {name} anew into another output"
-        if path not in expected:
-            report.faults += [] if path in known else [foreign(path)]
+        digest, name = known.get(path, ("", ""))
+        way_out = f"put back a copy of it, or make {name} anew into another output" if path in expected else _LET_GO
+        if path not in known:
+            report.faults.append(foreign(path))
         elif path not in found:
             report.faults.append(Fault("missing", path, "the tokens can't be decoded without it", way_out))
         elif hashlib.sha256(store.read(path)).hexdigest() != digest:
@@ -149,6 +153,17 @@ def _check_tokenizers(store: Store, manifests: Sequence[Manifest], report: Repor
             report.faults.append(Fault("damaged", path, what, way_out))
     for name in (name for name, card in manifest.modalities.items() if not card.fitted):
         report.faults.append(Fault("unfinished", name, "its tokenizer isn't fitted yet", GO_ON))
+
+
+def _damage(store: Store, path: str) -> Fault | None:
+    """What is wrong with the bits of a superseded shard; of one that `gc` deletes meanwhile, nothing."""
+    try:
+        verify_checksum(store.read(path))
+    except BrokenShardError as error:
+        return Fault("damaged", path, str(error), _LET_GO)
+    except FileNotFoundError:
+        return None
+    return None
 
 
 def _all_names(manifest: Manifest) -> list[str]:
