@@ -49,7 +49,7 @@ def compare(store: Store, old: int, new: int) -> list[str]:
 def differences(old: Manifest | None, new: Manifest) -> Iterator[str]:
     """What differs, in words, a line each."""
     if old is None:
-        yield f"begun, from {', '.join(new.corpus.url)} ({new.corpus.shards:,} shards)"
+        yield f"begun, from {', '.join(new.corpus.url)} ({_shards(new)})"
     elif old.corpus != new.corpus:
         yield f"the corpus: {_corpus(old)} -> {_corpus(new)}"
     for name in {**(old.modalities if old else {}), **new.modalities}:
@@ -86,4 +86,9 @@ def _of_modality(name: str, old: ModalityCard | None, new: ModalityCard | None) 
 
 def _corpus(manifest: Manifest) -> str:
     corpus = manifest.corpus
-    return f"{', '.join(corpus.url)} ({corpus.shards:,} shards, {corpus.bytes:,} bytes)"
+    return f"{', '.join(corpus.url)} ({_shards(manifest)}, {corpus.bytes:,} bytes)"
+
+
+def _shards(manifest: Manifest) -> str:
+    count = manifest.corpus.shards
+    return f"{count:,} shard{'' if count == 1 else 's'}"

@@ -10,6 +10,7 @@ import os
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +52,14 @@ def race(seed: int, *drivers: Driver) -> None:
     for one in drivers:
         if one.error is not None and not isinstance(one.error, (DatasetError, Killed)):
             raise one.error
+
+
+def failed_once(corpus: Path, output: str, folder: Path) -> tuple[dict[str, Any], Driver]:
+    """Makes a dataset in which a label has failed that would succeed now: its modality, and a driver that retries."""
+    waits = {"mean_colour": odd("WaitsFor", params={"file": str(folder / "now")})}
+    weave(recipe(corpus, output, waits, **MORE))
+    (folder / "now").touch()
+    return waits, Driver(lambda: retry(output))
 
 
 def is_whole(output: str, *names: str) -> None:
@@ -157,10 +166,7 @@ def test_a_driver_that_was_replaced_before_its_end_says_so(corpus, output):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_retry_beside_a_replacement(seed, corpus, output, tmp_path):
     """Whichever comes first: what was reported as mended is what readers get, or an error was."""
-    waits = {"mean_colour": odd("WaitsFor", params={"file": str(tmp_path / "now")})}
-    weave(recipe(corpus, output, waits, **MORE))
-    (tmp_path / "now").touch()
-    again = Driver(lambda: retry(output))
+    _, again = failed_once(corpus, output, tmp_path)
     replacing = driver(recipe(corpus, output, {"mean_colour": odd("Brighter")}, **MORE), "mean_colour")
     race(seed, again, replacing)
     assert replacing.error is None
@@ -171,10 +177,7 @@ def test_a_retry_beside_a_replacement(seed, corpus, output, tmp_path):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_retry_beside_a_run_that_adds_what_hangs_on_it(seed, corpus, output, tmp_path):
-    waits = {"mean_colour": odd("WaitsFor", params={"file": str(tmp_path / "now")})}
-    weave(recipe(corpus, output, waits, **MORE))
-    (tmp_path / "now").touch()
-    again = Driver(lambda: retry(output))
+    waits, again = failed_once(corpus, output, tmp_path)
     adding = driver(recipe(corpus, output, {**waits, "doubled": odd("Doubled")}, **MORE))
     race(seed, again, adding)
     assert [again.error, adding.error] == [None, None]
