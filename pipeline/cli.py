@@ -40,6 +40,10 @@ OutputUrl = Annotated[str | None, typer.Option("--output", metavar="URL", help="
 Replacing = Annotated[
     list[str], typer.Option("--replace", metavar="MODALITY", help="Make this modality, and what is made from it, anew.")
 ]
+TakeChanges = Annotated[
+    bool,
+    typer.Option("--take-changes", help="Make anew what has changed in the corpus, and drop what is gone."),
+]
 Weights = Annotated[list[str], typer.Option("--weights", metavar="NAME=PATH", help="Weights of one labeler.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -51,13 +55,14 @@ def run(
     corpus: CorpusUrl = None,
     output: OutputUrl = None,
     replacing: Replacing = [],  # noqa: B006
+    take_changes: TakeChanges = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after the unit that holds the Nth sample.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
 ) -> None:
     """Make the dataset that a recipe describes; run it again to resume."""
     from .commands import run as commands
 
-    commands.run(recipe, overrides, corpus, output, replacing, limit, dry_run)
+    commands.run(recipe, overrides, corpus, output, replacing, take_changes, limit, dry_run)
 
 
 @app.command()
@@ -67,12 +72,13 @@ def plan(
     corpus: CorpusUrl = None,
     output: OutputUrl = None,
     replacing: Replacing = [],  # noqa: B006
+    take_changes: TakeChanges = False,
     calibrate: Annotated[int, typer.Option(min=0, help="Samples to try in this process for an estimate of time.")] = 32,
 ) -> None:
     """Show stages, resources, what is left to do, and an estimate of the time it takes."""
     from .commands import run as commands
 
-    commands.plan(recipe, overrides, corpus, output, replacing, calibrate)
+    commands.plan(recipe, overrides, corpus, output, replacing, take_changes, calibrate)
 
 
 @app.command()

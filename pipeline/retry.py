@@ -8,12 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 from .cluster.session import start_ray
-from .corpus.corpus import Corpus, Shard
+from .corpus.corpus import Shard
+from .corpus.growth import Growth
+from .corpus.taken import Taken
 from .corpus.units import Unit
 from .dataset.cards import ModalityCard
 from .dataset.finished import Stock, take_stock
 from .dataset.layout import CORPUS
 from .dataset.ledger import read_ledger
+from .dataset.listings import taken_shards
 from .dataset.manifest import DatasetError, Manifest, require_manifest, stale
 from .dataset.standing import Ledger, StandingLedgers
 from .engine.config import Mode
@@ -45,8 +48,8 @@ def retry(
     for name, card in graph.cards.items():
         _same_labeler(name, manifest.modalities[name], card)
     graph = _as_made(graph, manifest)
-    shards = {shard.id: shard for shard in Corpus(recipe.corpus).shards()}
-    stocks = take_stock(store, graph.cards)
+    shards = taken_shards(store, manifest.corpus)
+    stocks = take_stock(store, graph.cards, manifest.corpus.retired)
     finished = {name: stocks[name].finished(card) for name, card in graph.cards.items()}
     labelled = [name for name, card in graph.cards.items() if card.keeps_labels]
     kept: dict[str, Kept] = {name: (finished[name].units, finished[name].revisions) for name in labelled}
@@ -61,8 +64,8 @@ def retry(
     tally = Tally(url, graph.cards)
     if works:
         start_ray()
-        request = make_request(recipe, graph, list(shards.values()))
-        plan = Plan(recipe, request, graph, manifest, list(shards.values()), finished, kept, works)
+        request, growth = make_request(recipe, graph, manifest.corpus), Growth(Taken(), None, list(shards.values()))
+        plan = Plan(recipe, request, graph, manifest, growth, finished, kept, works)
         for result in label_units(plan, works, Mode.REPAIR):
             tally.add(result)
             listener.labelled(tally)
@@ -168,7 +171,7 @@ def _work(
     """The modalities of one unit that have failures, or that are made from such: a label that was made without another
     is made again with it."""
     if unit.shard not in shards:
-        raise DatasetError(f"the corpus has no shard {unit.shard} any more; its samples can't be tried again")
+        raise DatasetError(f"no listing of the corpus has the shard {unit.shard}: its samples can't be tried again")
     keys = {name: set(found) for name, found in failed.items()}
     for step in graph.steps:
         for name in step.modalities:

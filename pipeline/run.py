@@ -16,7 +16,8 @@ from .dataset.cards import ModalityCard
 from .dataset.dataset import Dataset, open_dataset
 from .dataset.finished import take_stock
 from .dataset.layout import ATTEMPTS
-from .dataset.manifest import Manifest, publish
+from .dataset.listings import store_listing
+from .dataset.manifest import DatasetError, Manifest, publish
 from .engine.config import Mode, stage_configs
 from .engine.stream import ReaderConfig, UnitResult, stream
 from .engine.tally import Tally
@@ -33,7 +34,7 @@ from .fitting.sample import (
 )
 from .plan.plan import Plan, make_plan, with_work
 from .plan.recipe import Recipe, RecipeError, load_recipe, parse_recipe
-from .plan.reconcile import cards_for, completed, reconcile
+from .plan.reconcile import OvertakenError, cards_for, completed, reconcile
 from .plan.stages import stages
 from .plan.tokenizer_choice import given_vocabulary, perceptual_source
 from .plan.weights import localise
@@ -74,10 +75,10 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
     recipe, listener = plan.recipe, listener or RunListener()
     store = Store(recipe.output, recipe.storage_options)
     tally = Tally(recipe.output, plan.graph.cards)
+    plan = _begun(plan, store)
     if plan.works:
         start_ray()
         with raylet_watched():
-            plan = _published(plan, store)
             if plan.to_fit:
                 plan = _fit(plan, store, listener)
             tally.cards = plan.graph.cards
@@ -100,7 +101,7 @@ def _label(plan: Plan, store: Store, limit: int | None, tally: Tally, listener: 
             tally.add(result)
             listener.labelled(tally)
             tally.check(plan.recipe.max_failures)
-        before, plan = plan.works, with_work(plan, take_stock(store, plan.graph.cards))
+        before, plan = plan.works, with_work(plan, take_stock(store, plan.graph.cards, plan.request.corpus.retired))
         if limit is not None:
             break
         if plan.works == before:
@@ -149,7 +150,7 @@ def _fit(plan: Plan, store: Store, listener: RunListener) -> Plan:
     request = replace(plan.request, cards=cards)
     plan = _published(replace(plan, request=request), store)
     remove_sample(store, aside, sample)
-    return with_work(plan, take_stock(store, plan.graph.cards))
+    return with_work(plan, take_stock(store, plan.graph.cards, plan.request.corpus.retired))
 
 
 def _with_vocabulary(
@@ -180,12 +181,24 @@ def _given(plan: Plan) -> dict[str, Tokenizer]:
     return given
 
 
+def _begun(plan: Plan, store: Store) -> Plan:
+    """The plan, once a manifest names what the run makes and of what; another one, where somebody else has taken up
+    the corpus since it was made."""
+    while True:
+        if plan.growth.added:
+            store_listing(store, plan.growth.added)
+        try:
+            return _published(plan, store)
+        except OvertakenError:
+            plan = make_plan(plan.recipe, plan.request.replacing, plan.request.take_changes)
+
+
 def _published(plan: Plan, store: Store) -> Plan:
     """Writes the manifest that names what the run makes, beside what other drivers have written there meanwhile; the
-    plan with what it says, the tokenizers that they fitted among it."""
+    plan with what it says, the tokenizers that they fitted among it. Raises OvertakenError as `reconcile` does, unless
+    the run has begun: others may take up more of the corpus then."""
 
     def change(now: Manifest | None) -> Manifest:
-        # The corpus is as this run listed it only at its beginning.
         begun = now is not None and plan.began
         return reconcile(now, replace(plan.request, corpus=now.corpus) if begun and now else plan.request)
 
@@ -211,5 +224,11 @@ def _hand_over(plan: Plan, store: Store) -> int:
     if plan.replacing and not plan.works:
         manifest = publish(store, lambda now: completed(now, plan.replacing, plan.graph.cards))
     cards_for(manifest, plan.request)  # raises where readers won't get what was made
-    stocks = take_stock(store, plan.graph.cards)
+    retired = [shard.path for shard in plan.shards if shard.id in manifest.corpus.retired]
+    if retired:
+        raise DatasetError(
+            f"{store.url}: another run has taken up changes of the corpus meanwhile, in {retired[0]} among others: run "
+            f"the recipe again"
+        )
+    stocks = take_stock(store, plan.graph.cards, plan.request.corpus.retired)
     return sum(stock.superseded(manifest.cards_of(name)) for name, stock in stocks.items())

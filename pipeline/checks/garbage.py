@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
 
+from ..corpus.units import Unit
 from ..dataset.cards import ModalityCard
 from ..dataset.finished import Finished, Stock, folders_of, take_stock
 from ..dataset.layout import (
@@ -22,6 +23,7 @@ from ..dataset.layout import (
     TOKENIZERS,
     VOCABULARIES,
     label_folder,
+    listing_path,
     manifest_number,
     split_ledger_name,
     split_stem,
@@ -78,11 +80,14 @@ def find_garbage(store: Store, keep: timedelta = KEEP) -> list[Garbage]:
     names = dict.fromkeys(name for one in living for name in (*one.modalities, *one.pending))
     every = [child.rstrip("/") for child in store.children() if child.endswith("/")]
     modalities = [name for name in every if name in names or _looks_like_modality(store, name)]
-    stocks = take_stock(store, modalities)
+    stocks = take_stock(store, modalities, ())
     entries = {name: store.list(name) for name in modalities}
     settled = {_stem(f"{name}/{e.name}") for name in modalities for e in entries[name] if e.modified < oldest}
     found = [one for name in modalities for one in _of_modality(name, entries[name], stocks[name], living, settled)]
     found += _ledgers(store, current, living, stocks, settled)
+    listings = {listing_path(digest) for one in living for digest in one.corpus.listings}
+    taken = ((f"{CORPUS}/{entry.name}", entry) for entry in store.list(CORPUS))
+    found += [(path, entry, "no manifest names it") for path, entry in taken if path not in listings]
     fitting = any(not card.fitted for cards in (current.modalities, current.pending) for card in cards.values())
     if not fitting:  # else a tokenizer may be there that is about to be named
         found += _made_tokens(store, living)
@@ -126,11 +131,13 @@ def _stem(path: str) -> str:
 def _of_modality(
     name: str, entries: Sequence[Entry], stock: Stock, living: Sequence[Manifest], settled: Set[str]
 ) -> Iterator[tuple[str, Entry, str]]:
-    """Shards of generations that no living manifest names, and of revisions that one of the `settled`, which
-    have been there for as long as is kept, supersedes. What is foreign isn't ours to delete."""
+    """Shards of generations that no living manifest names, or of a part of the corpus that is retired in all of them;
+    and of revisions that one of the `settled`, which have been there for as long as is kept, supersedes. What is
+    foreign isn't ours to delete."""
     cards = [card for one in living for card in one.cards_of(name)]
     named = {label_folder(name, card.labels_generation) for card in cards}
     named |= {token_folder(name, card.tokens_generation) for card in cards if card.tokens and card.fitted}
+    retired = _retired(living)
     oldest_read = _oldest_read(name, stock, [card for card in cards if card.fitted], settled)
     for entry in entries:
         folder, _, file = f"{name}/{entry.name}".rpartition("/")
@@ -139,8 +146,20 @@ def _of_modality(
             continue
         if folder not in named:
             yield f"{name}/{entry.name}", entry, "a generation that was replaced"
+        elif _shard_of(unit_name) in retired:
+            yield f"{name}/{entry.name}", entry, "of a part of the corpus that changed, or is gone"
         elif revision < oldest_read.get((folder, unit_name), 0):
             yield f"{name}/{entry.name}", entry, "a unit that was tried again"
+
+
+def _retired(living: Sequence[Manifest]) -> frozenset[str]:
+    """The shards of the corpus that count in none of the manifests."""
+    return frozenset.intersection(*(frozenset(one.corpus.retired) for one in living))
+
+
+def _shard_of(unit_name: str) -> str:
+    unit = Unit.parse(unit_name)
+    return unit.shard if unit else ""
 
 
 def _oldest_read(
@@ -172,6 +191,7 @@ def _ledgers(
                 known |= {(name, card.tokens_generation)} if card.tokens and card.fitted else set()
     finished: dict[str, Finished] = {n: stocks[n].finished(c) for n, c in current.modalities.items() if n in stocks}
     cards = {name: current.modalities[name] for name in finished}
+    retired = _retired(living)
     standing = {one.path for one in StandingLedgers(store).list(cards, finished, current.views["count"])}
     present = {
         (name, card.generation): {
@@ -190,6 +210,8 @@ def _ledgers(
             continue
         if (modality, generation) not in known:
             yield path, entry, "of a generation that was replaced"
+        elif _shard_of(parts[0]) in retired:
+            yield path, entry, "of a part of the corpus that changed, or is gone"
         elif path not in standing and parts[0] in present.get((modality, generation), ()):
             yield path, entry, "of a unit that was tried again"
 

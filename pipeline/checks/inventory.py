@@ -61,14 +61,14 @@ class Inventory:
 
 
 def superseded_shards(inventory: Inventory, manifests: Sequence[Manifest]) -> Iterator[str]:
-    """Shards that only older manifests name, or that a later revision has taken the place of: until `gc` deletes them
-    somebody may read them, or go back to them."""
+    """Shards that only older manifests name, or that a later revision has taken the place of, or whose part of the
+    corpus is retired: until `gc` deletes them somebody may read them, or go back to them."""
     named = {path for one in manifests for name in inventory.stocks for path in _folders_named(one, name)}
     for stock in inventory.stocks.values():
         for path, folder in sorted(stock.folders.items()):
             counting = inventory.units.get(path, {})
-            for number, units in sorted(folder.units.items()) if path in named else ():
-                for unit in sorted(unit for unit in units if counting.get(unit) != number):
+            for number, unit in folder.shards() if path in named else ():
+                if counting.get(unit) != number:
                     yield f"{path}/{stem_of(unit, number)}.{extension_of(path)}"
 
 
@@ -80,7 +80,7 @@ def take_inventory(store: Store, manifests: Sequence[Manifest], damaged: bool) -
     faults: list[Fault] = []
     manifest = manifests[-1]
     names = dict.fromkeys(name for one in manifests for name in (*one.modalities, *one.pending))
-    inventory = Inventory(manifest, take_stock(store, names))
+    inventory = Inventory(manifest, take_stock(store, names, manifest.corpus.retired))
     for name in (*manifest.modalities, *manifest.pending):
         for card in filter(lambda card: card.fitted, manifest.cards_of(name)):
             finished = inventory.stocks[name].finished(card)
@@ -95,7 +95,7 @@ def take_inventory(store: Store, manifests: Sequence[Manifest], damaged: bool) -
             faults += few(_foreign_shards(inventory.stocks[folder], None if damaged else named), folder)
         elif not child.endswith("/"):
             faults.append(foreign(child))
-        elif folder not in (TOKENIZERS, VOCABULARIES, QUARANTINE) and not child.startswith(TEMPORARY):
+        elif folder not in (CORPUS, TOKENIZERS, VOCABULARIES, QUARANTINE) and not child.startswith(TEMPORARY):
             found = (entry.name for entry in store.list(folder))
             strange = (file for file in found if folder != MANIFESTS or manifest_number(file) is None)
             faults += few((foreign(f"{folder}/{file}") for file in strange), folder)
@@ -130,16 +130,14 @@ def _foreign_shards(stock: Stock, named: set[str] | None) -> Iterator[Fault]:
         for name in folder.foreign:
             yield foreign(f"{path}/{name}")
         if named is not None and path not in named:
-            for number, units in sorted(folder.units.items()):
-                for unit in sorted(units):
-                    yield foreign(f"{path}/{stem_of(unit, number)}.{extension_of(path)}")
+            for number, unit in folder.shards():
+                yield foreign(f"{path}/{stem_of(unit, number)}.{extension_of(path)}")
 
 
 def _foreign_ledgers(store: Store, manifests: Sequence[Manifest], inventory: Inventory) -> Iterator[Fault]:
     """Ledgers of what no manifest names, or of units that no modality has; which ones count, the shards tell."""
-    units = {
-        unit for stock in inventory.stocks.values() for folder in stock.folders.values() for unit in folder.latest()[0]
-    }
+    folders = [folder for stock in inventory.stocks.values() for folder in stock.folders.values()]
+    units = {unit for folder in folders for _, unit in folder.shards()}
     cards = [(name, card) for one in manifests for name in inventory.stocks for card in one.cards_of(name)]
     known = {(name, card.labels_generation) for name, card in cards}
     known |= {(name, card.tokens_generation) for name, card in cards if card.tokens and card.fitted}
@@ -174,6 +172,9 @@ def foreign(path: str) -> Fault:
         return Fault("foreign", path, "what a writer that died left behind, or one that is at work", GO_ON)
     if top in (FIT, ATTEMPTS):
         return Fault("unfinished", path, "what a run needs until it ends", GO_ON)
+    if top == CORPUS:
+        what = "a listing of the corpus that no manifest names: left of a run that died, or of one that begins"
+        return Fault("foreign", path, what, "`tokenloom gc` deletes it")
     return Fault("foreign", path, "no part of the dataset", NOT_OURS)
 
 

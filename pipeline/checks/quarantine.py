@@ -43,7 +43,7 @@ def list_failures(store: Store, modalities: Collection[str] | None = None) -> It
     for name in modalities or ():
         if name not in known:
             raise DatasetError(f"{store.url}: there is no modality {name!r}; it has {', '.join(known[1:])}")
-    finished = list_finished(store, manifest.modalities)
+    finished = list_finished(store, manifest.modalities, manifest.corpus.retired)
     ledgers = StandingLedgers(store).list(manifest.modalities, finished, manifest.views["count"])
     chosen = [ledger.path for ledger in ledgers if modalities is None or ledger.modality in modalities]
     for failures in in_order(lambda path: _read(store, path), chosen):

@@ -87,7 +87,7 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
     Raises DatasetError where there is no dataset.
     """
     manifest = require_manifest(store)
-    stocks = take_stock(store, {**manifest.modalities, **manifest.pending})
+    stocks = take_stock(store, {**manifest.modalities, **manifest.pending}, manifest.corpus.retired)
     progress = {name: stocks[name].finished(card) for name, card in manifest.modalities.items()}
     views = manifest.views["count"]
     ledgers = ledgers or LedgerCounts(store)

@@ -11,24 +11,28 @@ import json
 import os
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
+from ..corpus.taken import Shard
 from ..corpus.units import Unit
 from ..dataset.finished import folders_of
 from ..dataset.layout import (
+    CORPUS,
     MANIFESTS,
     TOKENIZERS,
     VOCABULARIES,
+    listing_path,
     manifest_path,
     stem_of,
     tokenizer_folder,
     vocabulary_path,
 )
+from ..dataset.listings import BrokenListingError, read_listing, taken_shards
 from ..dataset.manifest import DatasetError, Manifest, manifest_numbers, stale
 from ..dataset.shards import BrokenShardError, verify_checksum
 from ..storage.read_ahead import in_order
@@ -83,8 +87,11 @@ def verify(
     inventory, foreigners = take_inventory(store, manifests, damaged)
     report.faults += foreigners
     _check_tokenizers(store, manifests, report)
+    shards = _check_listings(store, manifests, report)
     units = _fitting_units(inventory, report)
     _check_completeness(inventory, units, report)
+    if shards is not None:
+        report.faults += _other_shards(set(units), shards)
     report.faults += _staleness(manifest)
     checked = in_order(partial(_damage, store), superseded_shards(inventory, manifests))
     report.faults += few((fault for fault in checked if fault), "superseded shards")
@@ -153,6 +160,23 @@ def _check_tokenizers(store: Store, manifests: Sequence[Manifest], report: Repor
             report.faults.append(Fault("damaged", path, what, way_out))
     for name in (name for name, card in manifest.modalities.items() if not card.fitted):
         report.faults.append(Fault("unfinished", name, "its tokenizer isn't fitted yet", GO_ON))
+
+
+def _check_listings(store: Store, manifests: Sequence[Manifest], report: Report) -> dict[str, Shard] | None:
+    """The listings of the corpus, and none that no manifest names; the shards that they come to now, None where that
+    can't be told."""
+    named = dict.fromkeys(digest for one in manifests for digest in one.corpus.listings)
+    known = {listing_path(digest) for digest in named}
+    strange = (f"{CORPUS}/{entry.name}" for entry in store.list(CORPUS))
+    report.faults += few((foreign(path) for path in strange if path not in known), CORPUS)
+    broken = set()
+    for digest in named:
+        try:
+            read_listing(store, digest)
+        except BrokenListingError as error:
+            report.faults.append(Fault("damaged", error.path, error.what, "put back a copy of it"))
+            broken.add(digest)
+    return None if broken.intersection(manifests[-1].corpus.listings) else taken_shards(store, manifests[-1].corpus)
 
 
 def _damage(store: Store, path: str) -> Fault | None:
@@ -234,15 +258,17 @@ def _check_completeness(inventory: Inventory, fitting: Mapping[str, Sequence[Uni
             paths = (f"{folder}/{stem}.{extension_of(folder)}" for stem in stems)
             report.faults += few((Fault("missing", path, what, GO_ON) for path in paths), folder)
     report.faults += few((gap for units in fitting.values() for gap in _gaps(units)), "corpus shards")
-    digest = hashlib.sha256("\n".join(sorted(fitting)).encode()).hexdigest()
-    if digest != manifest.corpus.digest:
-        begun, wanted = len(fitting), manifest.corpus.shards
-        if begun < wanted:
-            what = f"its list of shards isn't complete: there are units of {begun:,} of {wanted:,}"
-            report.faults.append(Fault("unfinished", "the corpus", what, GO_ON))
-        else:
-            what = f"there are units of {begun:,} shards, which aren't the {wanted:,} that the corpus had"
-            report.faults.append(Fault("foreign", "the corpus", what, "give the corpus as it was, or another output"))
+
+
+def _other_shards(begun: Set[str], shards: Mapping[str, Shard]) -> Iterator[Fault]:
+    """Shards of the corpus that no unit is of, and units of what is no shard of the corpus. begun: ids of shards."""
+    missing = [shard for id, shard in shards.items() if id not in begun]
+    if missing:
+        begun_of = f"{len(shards) - len(missing):,} of its {len(shards):,} shards"
+        what = f"there are units of {begun_of}, but none of {missing[0].url}"
+        yield Fault("unfinished", "the corpus", what, GO_ON)
+    strange = (Fault("foreign", id, "no listing of the corpus has this shard", NOT_OURS) for id in sorted(begun))
+    yield from few((fault for fault in strange if fault.object not in shards), "the corpus")
 
 
 def _gaps(units: Sequence[Unit]) -> Iterator[Fault]:

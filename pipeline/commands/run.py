@@ -19,6 +19,7 @@ from ..plan.stages import Stage, stages
 from ..retry import retry
 from ..run import execute
 from .dataset import readable_size
+from .growth import print_growth
 from .progress import RunProgress, duration
 
 
@@ -28,16 +29,18 @@ def run(
     corpus: str | None,
     output: str | None,
     replacing: Sequence[str],
+    take_changes: bool,
     limit: int | None,
     dry_run: bool,
 ) -> None:
     recipe = load_recipe(name, overrides, corpus, output)
     console = Console()
-    plan = make_plan(recipe, replacing)
+    plan = make_plan(recipe, replacing, take_changes)
     if dry_run:
         print_plan(console, plan)
         return
     _print_licences(console, plan)
+    print_growth(console, plan)
     _print_changes(console, plan)
     try:
         with RunProgress(console, plan.bytes) as progress:
@@ -53,11 +56,12 @@ def plan(
     corpus: str | None,
     output: str | None,
     replacing: Sequence[str],
+    take_changes: bool,
     samples: int,
 ) -> None:
     recipe = load_recipe(name, overrides, corpus, output)
     console = Console()
-    plan = make_plan(recipe, replacing)
+    plan = make_plan(recipe, replacing, take_changes)
     print_plan(console, plan)
     groups = stages(plan.graph, recipe, cluster_size())
     _print_stages(console, groups)
@@ -92,6 +96,7 @@ def print_plan(console: Console, plan: Plan) -> None:
     again = sorted({name for work in plan.works for name in plan.graph.made_for(work.todo, work.kept)} - set(plan.todo))
     if again:
         console.print(f"\nmade again in passing, since their labels aren't kept: {', '.join(again)}", highlight=False)
+    print_growth(console, plan)
     _print_changes(console, plan)
     if not plan.works:
         console.print("\nnothing left to do")

@@ -9,11 +9,24 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..storage.errors import StorageError
-from ..storage.store import Store
-from .folder import folder_identity, pictures, read_folder
-from .listing import Shard, find_shards, folder_shard_id
+from ..storage.store import Entry, Store
+from .folder import pictures, read_folder
+from .growth import grown
+from .listing import Found, find_files
 from .parquet import find_columns, open_parquet, read_parquet
-from .samples import CorpusError, Item, Rejection, Sample, Selection, Stretch, UnitLimits, UnitSamples, cut
+from .samples import (
+    CorpusError,
+    Item,
+    Rejection,
+    Sample,
+    Selection,
+    Stretch,
+    UnitLimits,
+    UnitSamples,
+    changed_since,
+    cut,
+)
+from .taken import Shard, Taken
 from .tar import read_tar
 
 __all__ = ["Corpus", "CorpusError", "CorpusSettings", "Rejection", "Sample", "Shard", "UnitLimits", "UnitSamples"]
@@ -53,17 +66,19 @@ class Corpus:
     settings: CorpusSettings
     _stores: dict[str, Store] = field(default_factory=dict, repr=False)
 
-    def shards(self) -> list[Shard]:
-        """Every shard, sorted by path, from fresh listings alone. Raises CorpusError when a URL stands for nothing."""
+    def find(self, known_root: str = "") -> Found:
+        """The files, from fresh listings alone. known_root: as of `find_files`.
+
+        Raises CorpusError when a URL stands for nothing.
+        """
         settings = self.settings
         urls = [settings.url] if isinstance(settings.url, str) else settings.url
         format = None if settings.format == "auto" else settings.format
-        shards = find_shards(urls, format, settings.image, settings.storage_options)
-        paths: dict[str, str] = {}
-        for shard in shards:
-            if paths.setdefault(shard.id, shard.path) != shard.path:
-                raise CorpusError(f"the shards {paths[shard.id]} and {shard.path} have one id: rename either")
-        return shards
+        return find_files(urls, format, settings.image, settings.storage_options, known_root)
+
+    def shards(self) -> list[Shard]:
+        """Every shard, in order, of a corpus that nothing was taken up of yet. Raises as `find` does."""
+        return grown(self.find(), Taken(), self.settings.image).shards
 
     def check(self, shards: Sequence[Shard]) -> None:
         """Look into the first shard for the columns that the settings name. Raises CorpusError; call it before work."""
@@ -87,20 +102,20 @@ class Corpus:
 
         The units after any unit's start are the same wherever reading began. Bad samples are dropped and listed in
         their unit's `rejected`, broken shards end with a rejection. Raises FileNotFoundError for a shard that is gone,
-        StorageError when the storage fails, CorpusError for a folder that changed after it was listed.
+        StorageError when the storage fails, CorpusError for a file that changed after it was listed.
         """
         stretch = Stretch(self._store(shard.root), shard.path, shard.size, start, stop)
         return cut(self._items(shard, stretch), shard.id, start, stop, limits or UnitLimits())
 
     def _items(self, shard: Shard, stretch: Stretch) -> Iterator[Item]:
+        if shard.format != "folder" and stretch.store.size(shard.path) != shard.size:
+            raise changed_since(shard.url)
         if shard.format == "tar":
             return read_tar(stretch, self._selection)
         if shard.format == "parquet":
             return read_parquet(stretch, self._selection)
-        found = pictures(stretch.store.list(shard.path, recursive=False), self.settings.image)
-        if folder_shard_id(shard.path, *folder_identity(found)) != shard.id:
-            raise CorpusError(f"the images in {shard.url} changed while the run was under way: start it again")
-        return read_folder(stretch, found, self._selection)
+        found = pictures((Entry(name, size, 0.0) for name, size in shard.files), self.settings.image)
+        return read_folder(stretch, found, dict(shard.doubled), self._selection)
 
     @property
     def _selection(self) -> Selection:

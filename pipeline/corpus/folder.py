@@ -5,7 +5,6 @@ A shard is one folder with the images directly in it; a position is an index int
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from .samples import (
     Sample,
     Selection,
     Stretch,
+    changed_since,
     check_key,
     check_size,
     clean_key,
@@ -43,7 +43,11 @@ class Picture:
 
     @property
     def size(self) -> int:
-        return self.image.size + sum(entry.size for entry in self.beside.values())
+        return sum(entry.size for entry in self.files)
+
+    @property
+    def files(self) -> list[Entry]:
+        return [self.image, *sorted(self.beside.values())]
 
 
 def pictures(entries: Iterable[Entry], chosen: str | None) -> list[Picture]:
@@ -61,30 +65,33 @@ def pictures(entries: Iterable[Entry], chosen: str | None) -> list[Picture]:
     return [Picture(stem, entry, beside.get(stem, {})) for stem, entry in sorted(images, key=lambda pair: pair[1].name)]
 
 
-def folder_identity(found: Iterable[Picture]) -> tuple[str, int]:
-    """A digest of the names and sizes that belong to a folder's samples, and their bytes in all."""
-    digest, total = hashlib.sha256(), 0
-    for picture in found:
-        for entry in (picture.image, *sorted(picture.beside.values())):
-            digest.update(f"{entry.name}\n{entry.size}\n".encode("utf-8", "surrogateescape"))
-        total += picture.size
-    return digest.hexdigest()[:16], total
+def pictures_by_folder(files: Mapping[str, int], chosen: str | None) -> Iterator[tuple[str, list[Picture]]]:
+    """The images among files, given with their bytes by path, folder by folder: its path, with a slash at its end
+    unless it is empty, and what `pictures` finds there."""
+    by_folder: defaultdict[str, list[Entry]] = defaultdict(list)
+    for path, size in files.items():
+        folder, slash, name = path.rpartition("/")
+        by_folder[folder + slash].append(Entry(name, size, 0.0))
+    for folder, entries in sorted(by_folder.items()):
+        yield folder, pictures(entries, chosen)
 
 
-def read_folder(stretch: Stretch, found: list[Picture], selection: Selection) -> Iterator[Item]:
-    """The samples of a stretch of the images `found` in a folder. Their keys are paths without the extension."""
+def read_folder(
+    stretch: Stretch, found: list[Picture], doubled: Mapping[str, str], selection: Selection
+) -> Iterator[Item]:
+    """The samples of a stretch of the images `found` in a folder. Their keys are paths without the extension.
+
+    doubled: those images, by name, whose keys other images have, and which.
+    """
     store, folder = stretch.store, stretch.path
-    first = {picture.stem: index for index, picture in reversed(list(enumerate(found)))}
 
     def load(index: int) -> Item:
         picture = found[index]
-        path = f"{folder}/{picture.stem}" if folder else picture.stem
-        key = clean_key(path)
+        key = clean_key(f"{folder}/{picture.stem}" if folder else picture.stem)
         try:
             check_key(key)
-            if first[picture.stem] != index:
-                other = found[first[picture.stem]].image.name
-                raise BadSample("DuplicateKey", f"{picture.image.name} has the key of {other}")
+            if picture.image.name in doubled:
+                raise BadSample("DuplicateKey", f"{picture.image.name} has the key of {doubled[picture.image.name]}")
             sample = Sample(key, *_contents(store, folder, picture, selection.fields))
         except BadSample as error:
             return Item(index, picture.size, rejection(key, error))
@@ -98,7 +105,14 @@ def read_folder(stretch: Stretch, found: list[Picture], selection: Selection) ->
 def _contents(store: Store, folder: str, picture: Picture, wanted: Collection[str] | None) -> tuple[bytes, dict]:
     def content(entry: Entry, limit: int) -> bytes:
         check_size(entry.name, entry.size, limit)
-        return store.read(f"{folder}/{entry.name}" if folder else entry.name)
+        path = f"{folder}/{entry.name}" if folder else entry.name
+        try:
+            data = store.read(path)
+        except FileNotFoundError:
+            raise changed_since(f"{store.url}/{path}") from None
+        if len(data) != entry.size:
+            raise changed_since(f"{store.url}/{path}")
+        return data
 
     texts = {
         extension.lower(): content(entry, LARGEST_TEXT)

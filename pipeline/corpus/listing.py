@@ -1,20 +1,19 @@
-"""From the URLs of a recipe to the shards of a corpus, by listings alone."""
+"""From the URLs of a recipe to the files of a corpus, by listings alone."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..storage.errors import redact
+from ..storage.errors import redact, without_credentials
 from ..storage.store import Entry, Store, absolute_url
-from .folder import folder_identity, pictures
+from .folder import pictures_by_folder
 from .samples import CorpusError
-from .units import shard_id
 
 Format = Literal["tar", "parquet", "folder"]
 
@@ -25,25 +24,20 @@ _FEW = 4
 
 
 @dataclass(frozen=True)
-class Shard:
-    """A part of a corpus that is read in one go: a tar, a Parquet file, or a folder with images directly in it.
+class Found:
+    """The files that a corpus' URLs stand for, of one format.
 
-    root: URL of the corpus' root, that may hold credentials: print `url` instead. path: relative to it. size: bytes.
+    root: URL of the folder that paths are relative to, which may hold credentials. files: bytes by path; one that
+    begins with `../` lies outside of the root.
     """
 
-    id: str
     root: str
-    path: str
     format: Format
-    size: int
-
-    @property
-    def url(self) -> str:
-        return redact(f"{self.root}/{self.path}".rstrip("/"))
+    files: dict[str, int]
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Match:
     """What one URL stands for. base: its folder; files: relative to that; named: whether it is one file's own URL."""
 
     url: str
@@ -52,62 +46,82 @@ class _Found:
     named: bool = False
 
 
-def find_shards(
-    urls: Iterable[str], format: Format | None, image: str | None, options: Mapping[str, Any]
-) -> list[Shard]:
-    """The shards that the URLs stand for, sorted by path. Raises CorpusError when one stands for nothing.
+def find_files(
+    urls: Iterable[str], format: Format | None, image: str | None, options: Mapping[str, Any], known_root: str = ""
+) -> Found:
+    """The files that the URLs stand for. Raises CorpusError when one stands for nothing.
 
-    The corpus' root is the innermost folder that holds all of them: ids and keys are relative to it, so that they
-    stay when the corpus moves as a whole.
+    The root is the innermost folder with all that the first URL stands for, so that paths, and with them keys and the
+    shards' ids, stay as they are when URLs are added, and when the corpus moves as a whole. known_root: that which a
+    dataset has had, without credentials; it stays the root for as long as any file lies below it.
     """
-    found = [match for url in urls for match in _resolve(url, options)]
-    root = _common_folder([match.base for match in found])
-    files: dict[str, Entry] = {}
+    by_url = [list(_resolve(url, options)) for url in urls]
+    matches = [match for found in by_url for match in found]
+    _refuse_two_places([match.base for match in matches])
+    root = _known(matches, known_root) or _common_folder([match.base for match in by_url[0]])
+    files: dict[str, int] = {}
     named: set[str] = set()
-    for match in found:
-        prefix = match.base[len(root) :].lstrip("/")
+    ways = _Ways(root)
+    for match in matches:
         for entry in match.files:
-            path = f"{prefix}/{entry.name}" if prefix else entry.name
-            files[path] = entry._replace(name=path)
-            named.update([path] if match.named else [])
+            folder, _, name = f"{match.base}/{entry.name}".rpartition("/")
+            files[ways[folder] + name] = entry.size
+            named.update([ways[folder] + name] if match.named else [])
     shown = ", ".join(redact(url) for url in urls)
     if format in (None, "tar"):
         _refuse_compressed(files, shown)
     format = format or _guess_format(files, shown)
     if format == "folder":
-        shards = _folder_shards(root, files, image)
+        by_folder = pictures_by_folder(files, image)
+        wanted = [folder + entry.name for folder, found in by_folder for one in found for entry in one.files]
     else:
-        shards = [
-            Shard(shard_id(path, entry.size), root, path, format, entry.size)
-            for path, entry in sorted(files.items())
-            if _format_of(path) == format or path in named
-        ]
-    if not shards:
-        wanted = f".{image} images" if image and format == "folder" else "images" if format == "folder" else format
+        wanted = [path for path in files if _format_of(path) == format or path in named]
+    if not wanted:
+        what = f".{image} images" if image and format == "folder" else "images" if format == "folder" else format
         examples = ", ".join(sorted(files)[:3])
-        raise CorpusError(f"{shown} holds no {wanted} but {len(files):,} other files, such as {examples}")
-    return shards
+        raise CorpusError(f"{shown} holds no {what} but {len(files):,} other files, such as {examples}")
+    return Found(root, format, {path: files[path] for path in sorted(wanted)})
 
 
-def _folder_shards(root: str, files: Mapping[str, Entry], image: str | None) -> list[Shard]:
-    by_folder: defaultdict[str, list[Entry]] = defaultdict(list)
-    for path, entry in files.items():
-        folder, _, name = path.rpartition("/")
-        by_folder[folder].append(entry._replace(name=name))
-    shards = []
-    for folder, entries in sorted(by_folder.items()):
-        if found := pictures(entries, image):
-            digest, size = folder_identity(found)
-            shards.append(Shard(folder_shard_id(folder, digest, size), root, folder, "folder", size))
-    return shards
+def _known(matches: Sequence[_Match], root: str) -> str | None:
+    """The known root, with the credentials that the corpus is read with, if anything lies below it."""
+    urls = (without_credentials(f"{match.base}/{entry.name}") for match in matches for entry in match.files)
+    if not root or not any(url.startswith(f"{root}/") for url in urls):
+        return None
+    place = matches[0].base.split("/")[:3]
+    return "/".join(place + root.split("/")[3:]) if "://" in root else root
 
 
-def folder_shard_id(folder: str, digest: str, size: int) -> str:
-    """The id of a folder's shard, in which every file has a part: an added image makes it another shard."""
-    return shard_id(f"{digest}/{folder}", size)
+def _common_folder(folders: Sequence[str]) -> str:
+    first, *others = (folder.split("/") for folder in folders)
+    return "/".join(first[: min((_shared(first, other) for other in others), default=len(first))])
 
 
-def _resolve(url: str, options: Mapping[str, Any]) -> Iterator[_Found]:
+def _shared(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many parts two paths share from their beginning."""
+    differing = (index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))
+
+
+class _Ways(dict[str, str]):
+    """What `way` gives for folders, found once for each."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__()
+        self._root = root
+
+    def __missing__(self, folder: str) -> str:
+        return self.setdefault(folder, way(self._root, folder))
+
+
+def way(root: str, folder: str) -> str:
+    """The path from the root to a folder, with a slash at its end unless it is empty."""
+    ours, theirs = root.split("/"), folder.split("/")
+    shared = _shared(ours, theirs)
+    return "".join(f"{part}/" for part in [".."] * (len(ours) - shared) + theirs[shared:])
+
+
+def _resolve(url: str, options: Mapping[str, Any]) -> Iterator[_Match]:
     """What a URL stands for, braces first: {000..123} and {a,b} name files that must be there, * and ? look."""
     from braceexpand import braceexpand
 
@@ -129,7 +143,7 @@ def _resolve(url: str, options: Mapping[str, Any]) -> Iterator[_Found]:
             yield _matching(pattern, options)
 
 
-def _named(parent: str, names: list[str], options: Mapping[str, Any], missing: list[str]) -> Iterator[_Found]:
+def _named(parent: str, names: list[str], options: Mapping[str, Any], missing: list[str]) -> Iterator[_Match]:
     """The files and folders of these names; what is neither is added to `missing`. Many cost one listing."""
     whole_bucket = parent.endswith(":/")
     store = Store(parent or "/", options)
@@ -142,9 +156,9 @@ def _named(parent: str, names: list[str], options: Mapping[str, Any], missing: l
     for name in names:
         url = f"{parent}/{name}"
         if name in sizes:
-            yield _Found(url, parent, [Entry(name, sizes[name], 0.0)], named=True)
+            yield _Match(url, parent, [Entry(name, sizes[name], 0.0)], named=True)
         elif below := _visible(Store(url, options).list()):
-            yield _Found(url, url, below)
+            yield _Match(url, url, below)
         else:
             missing.append(url)
 
@@ -154,7 +168,7 @@ def _visible(entries: Iterable[Entry]) -> list[Entry]:
     return [entry for entry in entries if not entry.name.startswith(".") and "/." not in entry.name]
 
 
-def _matching(pattern: str, options: Mapping[str, Any]) -> _Found:
+def _matching(pattern: str, options: Mapping[str, Any]) -> _Match:
     """The files that a pattern matches, and all files below folders that it matches."""
     from fsspec.utils import glob_translate
 
@@ -167,7 +181,7 @@ def _matching(pattern: str, options: Mapping[str, Any]) -> _Found:
     files = [entry for entry in listed if any(matches(part) for part in _ancestors(entry.name))]
     if not files:
         raise CorpusError(_nothing(pattern, options))
-    return _Found(pattern, base, files)
+    return _Match(pattern, base, files)
 
 
 def _ancestors(path: str) -> Iterator[str]:
@@ -196,19 +210,14 @@ def _guess_format(files: Iterable[str], shown: str) -> Format:
     return formats.pop() if formats else "folder"
 
 
-def _common_folder(bases: list[str]) -> str:
-    common = bases[0].split("/")
-    for base in bases[1:]:
-        parts = base.split("/")
-        length = next((i for i, (a, b) in enumerate(zip(common, parts, strict=False)) if a != b), None)
-        common = common[: min(len(common), len(parts)) if length is None else length]
-    root = "/".join(common)
-    if "://" in bases[0] and (len(common) < 3 or (len(common) == 3 and bases[0].startswith("s3") and not common[2])):
+def _refuse_two_places(bases: Sequence[str]) -> None:
+    """Raises CorpusError unless all folders lie on one file system, and in one bucket."""
+    places = {"/".join(base.split("/")[:3]) if "://" in base else "" for base in bases}
+    if len(places) > 1:
         shown = ", ".join(sorted({redact(base) for base in bases})[:3])
         raise CorpusError(
             f"the URLs of a corpus must share a bucket: {shown}. Make a dataset of each, and mix in training"
         )
-    return root
 
 
 def _nothing(url: str, options: Mapping[str, Any], missing: int = 1, of: int = 1) -> str:

@@ -29,6 +29,14 @@ class CorpusError(ValueError):
     """A corpus that can't be read as the recipe says; the message says what to change."""
 
 
+def changed_since(url: str) -> CorpusError:
+    """What to raise for a file that isn't as it was listed."""
+    return CorpusError(
+        f"{url} has changed, or is gone, since it was listed: run the recipe again, which leaves what has changed as "
+        f"it is; or with --take-changes, which makes it anew"
+    )
+
+
 class BadSample(ValueError):  # noqa: N818 - a finding about the input, as quarantine shows it
     """A sample that can't be used. error: the finding in one word; the message: in a sentence."""
 

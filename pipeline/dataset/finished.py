@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -40,14 +40,21 @@ class Finished:
 
 @dataclass
 class Folder:
-    """One generation of one modality's labels or tokens. units: by revision. bytes: of their shards. foreign: names
-    that are no shard's."""
+    """One generation of one modality's labels or tokens. units: by revision; retired: likewise, those of retired shards
+    of the corpus, which count no more. bytes, retired_bytes: of their shards. foreign: names that are no shard's."""
 
     units: dict[int, set[Unit]] = field(default_factory=lambda: defaultdict(set))
+    retired: dict[int, set[Unit]] = field(default_factory=lambda: defaultdict(set))
     bytes: int = 0
+    retired_bytes: int = 0
     times: array = field(default_factory=lambda: array("d"))
     counts: array = field(default_factory=lambda: array("L"))
     foreign: list[str] = field(default_factory=list)
+
+    def shards(self) -> Iterator[tuple[int, Unit]]:
+        """All that lies there, as revision and unit, of retired shards of the corpus, too."""
+        for number, units in sorted((*self.units.items(), *self.retired.items()), key=lambda item: item[0]):
+            yield from ((number, unit) for unit in sorted(units))
 
     def latest(self) -> tuple[frozenset[Unit], dict[Unit, int]]:
         """Its units, and the highest revisions of those that were tried again."""
@@ -98,10 +105,10 @@ class Stock:
         return self.folder(token_folder(self.modality, card.tokens_generation)).latest()
 
     def superseded(self, cards: Iterable[ModalityCard]) -> int:
-        """Bytes of what none of the modality's cards names."""
+        """Bytes of what none of the modality's cards names, and of retired shards of the corpus."""
         named = {path for card in cards if card.fitted for path in folders_of(self.modality, card)}
         named |= {label_folder(self.modality, card.labels_generation) for card in cards}
-        return sum(folder.bytes for path, folder in self.folders.items() if path not in named)
+        return sum(f.retired_bytes + (0 if path in named else f.bytes) for path, f in self.folders.items())
 
 
 def folders_of(modality: str, card: ModalityCard) -> list[str]:
@@ -110,20 +117,21 @@ def folders_of(modality: str, card: ModalityCard) -> list[str]:
     return tokens + ([label_folder(modality, card.labels_generation)] if card.keeps_labels else [])
 
 
-def take_stock(store: Store, modalities: Iterable[str]) -> dict[str, Stock]:
-    """What every modality has, by one listing of each prefix, side by side."""
-    names, modalities = UnitNames(), list(modalities)
+def take_stock(store: Store, modalities: Iterable[str], retired: Collection[str]) -> dict[str, Stock]:
+    """What every modality has, by one listing of each prefix, side by side. retired: ids of shards of the corpus."""
+    names, modalities, retired = UnitNames(), list(modalities), frozenset(retired)
     with ThreadPoolExecutor(_LISTINGS) as pool:
-        return dict(zip(modalities, pool.map(lambda name: _stock(store, name, names), modalities), strict=True))
+        stocks = pool.map(lambda name: _stock(store, name, names, retired), modalities)
+        return dict(zip(modalities, stocks, strict=True))
 
 
-def list_finished(store: Store, cards: Mapping[str, ModalityCard]) -> dict[str, Finished]:
-    """The finished units of every modality, by one listing of each prefix, side by side."""
-    stocks = take_stock(store, cards)
+def list_finished(store: Store, cards: Mapping[str, ModalityCard], retired: Collection[str]) -> dict[str, Finished]:
+    """The finished units of every modality, by one listing of each prefix, side by side. retired: as of take_stock."""
+    stocks = take_stock(store, cards, retired)
     return {name: stocks[name].finished(card) for name, card in cards.items()}
 
 
-def _stock(store: Store, modality: str, names: UnitNames) -> Stock:
+def _stock(store: Store, modality: str, names: UnitNames, retired: Set[str]) -> Stock:
     stock = Stock(modality)
     for entry in store.list(modality):
         path, _, file = entry.name.rpartition("/")
@@ -133,6 +141,10 @@ def _stock(store: Store, modality: str, names: UnitNames) -> Stock:
         unit = names[unit_name]
         if unit is None or "/" in path or not path.startswith(_KINDS.get(extension, "/")):
             folder.foreign.append(file)
+            continue
+        if unit.shard in retired:
+            folder.retired[revision].add(unit)
+            folder.retired_bytes += entry.size
             continue
         folder.bytes += entry.size
         folder.units[revision].add(unit)

@@ -5,6 +5,7 @@ manifests/<number>.json                             what the dataset is: the hig
 <modality>/tokens-<generation>/<unit>.parquet       tokens
 quarantine/<modality>/<generation>/<unit>-<digest>.jsonl   what failed; under `corpus` what the corpus reader refused
 tokenizers/<digest>/, vocabularies/<digest>/        what made the tokens
+corpus/<digest>.jsonl                               listings of the corpus' files, as they were taken up
 fit/, attempts/                                     what a run needs until it ends
 
 An object is written once, under a name that is never used for other bytes. A unit that is tried again is a new
@@ -28,7 +29,7 @@ ATTEMPTS = "attempts"
 """Where a stage marks the units that it has begun."""
 
 CORPUS = "corpus"
-"""The name under which the quarantine lists what the corpus reader refused."""
+"""Where the listings of the corpus lie, and the name under which the quarantine has what its reader refused."""
 
 RESERVED = (ATTEMPTS, CORPUS, FIT, MANIFESTS, QUARANTINE, TOKENIZERS, VOCABULARIES)
 """Names that no modality may have."""
@@ -91,6 +92,11 @@ def split_ledger_name(name: str) -> tuple[str, int, str] | None:
     """A unit's name, the revision, and the first digits of the digest, of a ledger's file name; None for any other."""
     match = _LEDGER_NAME.fullmatch(name)
     return (*split_stem(match["stem"]), match["digest"]) if match else None
+
+
+def listing_path(digest: str) -> str:
+    """digest: the listing's SHA-256."""
+    return f"{CORPUS}/{digest}.jsonl"
 
 
 def tokenizer_folder(digest: str) -> str:

@@ -25,15 +25,19 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class CorpusCard:
-    """The corpus as it was listed: `digest` is over the sorted shard ids, so that completeness shows in the output.
+    """The corpus as it was taken up. shards, bytes: of what counts.
 
-    reading: the rest of the recipe's corpus settings, less its storage options.
+    url: as the recipe has it. root: the folder that paths are relative to. listings: digests of those of its files,
+    oldest first. retired: the ids of their shards that count no more. reading: the rest of the recipe's corpus
+    settings, less its storage options.
     """
 
     url: list[str]
+    root: str
     shards: int
     bytes: int
-    digest: str
+    listings: list[str] = field(default_factory=list)
+    retired: list[str] = field(default_factory=list)
     reading: dict[str, Any] = field(default_factory=dict)
 
 

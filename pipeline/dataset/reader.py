@@ -173,6 +173,7 @@ class DatasetReader:
 
     def __init__(self, store: Store, manifest: Manifest) -> None:
         self.store, self.cards, self.views = store, manifest.modalities, int(manifest.views["count"])
+        self._retired = manifest.corpus.retired
         self._listed: dict[str, Finished] | None = None
 
     @property
@@ -187,7 +188,7 @@ class DatasetReader:
 
     def _list(self) -> dict[str, Finished]:
         if self._listed is None:
-            self._listed = list_finished(self.store, self.cards)
+            self._listed = list_finished(self.store, self.cards, self._retired)
         return self._listed
 
     def units(self, modalities: Collection[str] | None = None) -> list[Unit]:

@@ -112,7 +112,7 @@ def labels_at_hand(store: Store, manifest: Manifest, modality: str, limit: int |
             f"{store.url}: no labels of {modality} are kept, so there is nothing to compare reconstructions with; "
             f"write `keep: both` for {modality} in the recipe"
         )
-    units = sorted(list_finished(store, {modality: card})[modality].units)
+    units = sorted(list_finished(store, {modality: card}, manifest.corpus.retired)[modality].units)
     if limit is not None and units:
         per_unit = sum(unit.count for unit in units) * manifest.views["count"] / len(units)
         units = spread(units, max(1, math.ceil(limit / max(1, per_unit))))
@@ -124,7 +124,8 @@ def labels_at_hand(store: Store, manifest: Manifest, modality: str, limit: int |
 def _views(store: Store, manifest: Manifest, units: Sequence[Unit]) -> Iterator[np.ndarray]:
     """The views of some units, uint8 (size, size, 3), cut from the corpus; less those whose images are broken."""
     empty = Finished(frozenset())
-    finished = dict.fromkeys(manifest.modalities, empty) | list_finished(store, {RGB: manifest.modalities[RGB]})
+    rgb = list_finished(store, {RGB: manifest.modalities[RGB]}, manifest.corpus.retired)
+    finished = dict.fromkeys(manifest.modalities, empty) | rgb
     reader, finder = ContentReader(store, manifest, finished), ViewFinder(manifest, {})
     for unit in units:
         keys = reader.keys(unit)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from ..corpus.corpus import Corpus, Shard
+from ..corpus.growth import Growth, grown
+from ..corpus.listing import Found
+from ..corpus.taken import Taken
 from ..dataset.cards import ModalityCard
 from ..dataset.finished import Finished, Stock, take_stock
 from ..dataset.layout import MANIFESTS
+from ..dataset.listings import read_taken
 from ..dataset.manifest import CorpusCard, DatasetError, Manifest, read_manifest, stale
 from ..storage.errors import without_credentials
 from ..storage.store import Store
@@ -22,18 +25,23 @@ from .worklist import Kept, Work, worklist
 @dataclass(frozen=True)
 class Plan:
     """All that is known before anything runs. request: what the recipe asks for; manifest: that which the run begins
-    with; graph: steps, with the cards of what the run makes; kept: labels that are there, by modality;
-    began: whether the run has written its manifest."""
+    with; graph: steps, with the cards of what the run makes; growth: what has become of the corpus; kept: labels that
+    are there, by modality; began: whether the run has written its manifest."""
 
     recipe: Recipe
     request: Request
     graph: StepGraph
     manifest: Manifest
-    shards: list[Shard]
+    growth: Growth
     finished: dict[str, Finished]
     kept: dict[str, Kept]
     works: list[Work]
     began: bool = False
+
+    @property
+    def shards(self) -> list[Shard]:
+        """The shards of the corpus that something can be made of."""
+        return self.growth.shards
 
     @property
     def bytes(self) -> int:
@@ -64,30 +72,58 @@ class Plan:
         return {name: reasons for name, reasons in stale(after).items() if name not in self.graph.cards}
 
 
-def make_plan(recipe: Recipe, replacing: Sequence[str] = ()) -> Plan:
+def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: bool = False) -> Plan:
     """What the recipe comes to and what the output lacks; reads listings and the manifest, writes nothing.
 
     replacing: modalities that may be made anew, with what is made from them, though the output's were made otherwise.
+    take_changes: whether shards of the corpus that have changed are made anew, and what is gone of it dropped.
     """
     graph = step_graph(recipe)
     unknown = [name for name in replacing if name not in graph.cards]
     if unknown:
         raise DatasetError(f"--replace {unknown[0]}: the recipe has {', '.join(graph.cards)}")
-    corpus = Corpus(recipe.corpus)
-    shards = corpus.shards()
-    corpus.check(shards)
     store = Store(recipe.output, recipe.storage_options)
-    request = make_request(recipe, graph, shards, replacing)
     old = read_manifest(store)
+    corpus = Corpus(recipe.corpus)
+    found = corpus.find(old.corpus.root if old else "")
+    growth = grown(found, _taken(store, old, recipe), recipe.corpus.image, take_changes)
+    corpus.check(growth.shards)
+    request = replace(
+        make_request(recipe, graph, _corpus_card(recipe, found, growth), replacing),
+        seen=old.corpus if old else None,
+        take_changes=take_changes,
+    )
+    _refuse_partial(request, growth, old)
     manifest = reconcile(old, request)
     graph = replace(graph, cards=cards_for(manifest, request))
-    stocks = take_stock(store, graph.cards)
+    stocks = take_stock(store, graph.cards, request.corpus.retired)
     if old is None and any(stock.folders for stock in stocks.values()):
         raise DatasetError(
             f"{store.url}: there are shards, but no {MANIFESTS}/ that say what they are; put them back from a copy, or "
             f"use another output"
         )
-    return with_work(Plan(recipe, request, graph, manifest, shards, {}, {}, []), stocks)
+    return with_work(Plan(recipe, request, graph, manifest, growth, {}, {}, []), stocks)
+
+
+def _taken(store: Store, manifest: Manifest | None, recipe: Recipe) -> Taken:
+    """What the dataset has taken up; nothing where the recipe has other files read."""
+    if manifest is None:
+        return Taken()
+    before, now = manifest.corpus.reading, reading_of(recipe)
+    same = all(before.get(name) == now.get(name) for name in ("format", "image"))
+    return read_taken(store, manifest.corpus) if same else Taken()
+
+
+def _refuse_partial(request: Request, growth: Growth, old: Manifest | None) -> None:
+    """Raises DatasetError where what takes the place of others would be made of a part of the corpus alone."""
+    anew = request.replacing & (old.modalities.keys() if old else set())
+    if anew and growth.left:
+        first = (growth.gone or growth.changed)[0]
+        raise DatasetError(
+            f"{request.url}: {min(anew)} can't be made anew for {len(growth.left):,} shards of the corpus, in which "
+            f"files have changed or are gone (the first: {first}): say --take-changes, too, or give the corpus as it "
+            f"was"
+        )
 
 
 def with_work(plan: Plan, stocks: Mapping[str, Stock]) -> Plan:
@@ -108,25 +144,28 @@ def _kept(stock: Stock, card: ModalityCard, finished: Finished) -> Kept:
     return units, {**alone, **latest}
 
 
-def make_request(recipe: Recipe, graph: StepGraph, shards: Sequence[Shard], replacing: Sequence[str] = ()) -> Request:
+def make_request(recipe: Recipe, graph: StepGraph, corpus: CorpusCard, replacing: Collection[str] = ()) -> Request:
     """What the recipe asks of the dataset's manifest."""
     return Request(
         url=without_credentials(recipe.output),
-        corpus=_corpus_card(recipe, shards),
+        corpus=corpus,
         seed=recipe.seed,
         views=recipe.views.model_dump(),
         units=recipe.units.model_dump(),
         cards=graph.cards,
-        replacing=frozenset(graph.downstream(replacing)),
+        replacing=frozenset(graph.downstream(list(replacing))),
     )
 
 
-def _corpus_card(recipe: Recipe, shards: Sequence[Shard]) -> CorpusCard:
+def _corpus_card(recipe: Recipe, found: Found, growth: Growth) -> CorpusCard:
     urls = recipe.corpus.url if isinstance(recipe.corpus.url, list) else [recipe.corpus.url]
+    shards = [*growth.shards, *growth.left]
     return CorpusCard(
         url=[without_credentials(url) for url in urls],
+        root=without_credentials(found.root),
         shards=len(shards),
         bytes=sum(shard.size for shard in shards),
-        digest=hashlib.sha256("\n".join(sorted(shard.id for shard in shards)).encode()).hexdigest(),
+        listings=[listing.digest for listing in growth.taken.listings],
+        retired=sorted(growth.taken.retired),
         reading=reading_of(recipe),
     )

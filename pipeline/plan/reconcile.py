@@ -14,7 +14,11 @@ from ..dataset.manifest import CorpusCard, DatasetError, Manifest, changes, voca
 
 @dataclass(frozen=True)
 class Request:
-    """What a recipe asks for. replacing: modalities that may take the places of those that were made otherwise."""
+    """What a recipe asks for. replacing: modalities that may take the places of those that were made otherwise.
+
+    corpus: as it is to be taken up, by somebody who has seen it as `seen`, None for not at all. take_changes: whether
+    what has changed in it is taken up, too.
+    """
 
     url: str
     corpus: CorpusCard
@@ -23,12 +27,19 @@ class Request:
     units: dict[str, int]
     cards: dict[str, ModalityCard]
     replacing: frozenset[str] = frozenset()
+    seen: CorpusCard | None = None
+    take_changes: bool = False
+
+
+class OvertakenError(DatasetError):
+    """Another run has taken up the corpus meanwhile: what there is to do has to be planned again."""
 
 
 def reconcile(now: Manifest | None, request: Request) -> Manifest:
     """The manifest with all that is asked for: new modalities beside the others, and as `pending` those that replace.
 
-    Raises DatasetError where the dataset was made otherwise, and nothing says that it may be replaced.
+    Raises DatasetError where the dataset was made otherwise, and nothing says that it may be replaced, OvertakenError
+    where its corpus isn't as the request has seen it.
     """
     if now is None:
         settings = (request.seed, request.views, request.units)
@@ -40,6 +51,8 @@ def reconcile(now: Manifest | None, request: Request) -> Manifest:
                 f"{getattr(request, name)}; go back to the former, or use another output"
             )
     _refuse_other_reading(now, request)
+    if now.corpus not in (request.seen, request.corpus):
+        raise OvertakenError(f"{request.url}: another run has taken up the corpus meanwhile: run the recipe again")
     modalities, pending = dict(now.modalities), dict(now.pending)
     for name, card in _with_pinned_vocabulary(now, request.cards).items():
         current, waiting = now.modalities.get(name), now.pending.get(name)

@@ -43,8 +43,8 @@ def worklist(
 ) -> list[Work]:
     """What is left of the modalities `todo`, in the corpus' order. Neighbouring units that lack the same are one piece.
 
-    done: finished units; kept: those whose labels are there; by modality. Raises DatasetError when the output holds
-    units of shards that the corpus hasn't, or units that overlap.
+    done: finished units; kept: those whose labels are there; by modality; units of other shards count for nothing.
+    Raises DatasetError for units that overlap.
     """
     by_shard: dict[str, dict[Unit, set[str]]] = defaultdict(dict)
     for name in todo:
@@ -53,7 +53,6 @@ def worklist(
     for units, revisions in kept.values():
         for unit in {*units, *revisions}:
             by_shard[unit.shard].setdefault(unit, set())
-    _refuse_strangers(by_shard, shards)
     return [work for shard in shards for work in _merged(_stretches(by_shard.get(shard.id, {}), kept, shard, todo))]
 
 
@@ -93,15 +92,6 @@ def _merged(stretches: Iterable[Work]) -> list[Work]:
         else:
             merged.append(work)
     return merged
-
-
-def _refuse_strangers(by_shard: Mapping[str, object], shards: Sequence[Shard]) -> None:
-    strangers = sorted(set(by_shard) - {shard.id for shard in shards})
-    if strangers:
-        raise DatasetError(
-            f"the output holds units of {len(strangers)} shards that the corpus hasn't (the first: {strangers[0]}); "
-            f"the corpus has changed since, or this is another one: use another output, or give the corpus as it was"
-        )
 
 
 def sample_of(shards: Sequence[Shard], units: int, kept: Mapping[str, Kept]) -> list[Work]:

@@ -65,7 +65,7 @@ def write_preview(
     store = Store(dataset)
     manifest = require_manifest(store)
     target = _target(store, output)
-    finished = list_finished(store, manifest.modalities)
+    finished = list_finished(store, manifest.modalities, manifest.corpus.retired)
     units = sorted(set().union(*(found.units for found in finished.values())))
     views = manifest.views["count"]
     picks = pick_samples(units, None if limit is None else max(1, limit // views))

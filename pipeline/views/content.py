@@ -34,7 +34,7 @@ class ContentReader:
     """Reads what is finished. finished: what each modality has."""
 
     def __init__(self, store: Store, manifest: Manifest, finished: Mapping[str, Finished]) -> None:
-        self.modalities = list(manifest.modalities)
+        self.store, self.modalities = store, list(manifest.modalities)
         self._cards, self._finished = manifest.modalities, finished
         revisions = {name: found.revisions for name, found in finished.items()}
         self._columns = ColumnReader(store, manifest.modalities, manifest.views["count"], revisions)

@@ -13,6 +13,7 @@ from ...labelers.contract.views import ViewSettings, cut_view
 from ..corpus.corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits
 from ..corpus.units import Unit, spread
 from ..dataset.finished import list_finished
+from ..dataset.listings import taken_shards
 from ..dataset.manifest import DatasetError, require_manifest
 from ..dataset.reader import ColumnReader
 from ..storage.store import Store
@@ -40,13 +41,14 @@ class KeptLabels:
                 f"{self.store.url}: the dataset keeps no labels of {self.modality!r}; have the recipe say `keep: both` "
                 f"and run it again"
             )
-        finished = list_finished(self.store, {self.modality: card})[self.modality]
+        finished = list_finished(self.store, {self.modality: card}, manifest.corpus.retired)[self.modality]
         units = sorted(finished.units)
         whole = card.on != "view" and kind.spatial
         settings = CorpusSettings.model_validate(
             {"url": manifest.corpus.url, "storage_options": dict(self.corpus_options), **manifest.corpus.reading}
         )
-        sizes = _ImageSizes(settings, UnitLimits(**manifest.units)) if whole else None
+        shards = taken_shards(self.store, manifest.corpus) if whole else {}
+        sizes = _ImageSizes(settings, shards, UnitLimits(**manifest.units)) if whole else None
         views = ViewSettings(**manifest.views)
         columns = ColumnReader(self.store, manifest.modalities, views.count, {self.modality: finished.revisions})
         for unit in spread(units, self.units):
@@ -67,17 +69,14 @@ class KeptLabels:
 class _ImageSizes:
     """(height, width) of the corpus' upright images, by unit and key."""
 
-    def __init__(self, settings: CorpusSettings, limits: UnitLimits) -> None:
-        self._corpus, self._limits = Corpus(settings), limits
-        self._shards: dict[str, Shard] | None = None
+    def __init__(self, settings: CorpusSettings, shards: Mapping[str, Shard], limits: UnitLimits) -> None:
+        self._corpus, self._shards, self._limits = Corpus(settings), shards, limits
 
     def of(self, unit: Unit) -> dict[str, tuple[int, int]]:
         """Of one unit. Raises DatasetError where the corpus can't be read: the crops of views would be unknown."""
         try:
-            if self._shards is None:
-                self._shards = {shard.id: shard for shard in self._corpus.shards()}
             if unit.shard not in self._shards:
-                raise CorpusError(f"it has no shard {unit.shard} any more")
+                raise CorpusError(f"no listing of it has the shard {unit.shard}")
             found = next(self._corpus.read(self._shards[unit.shard], unit.start, unit.stop, self._limits))
         except (CorpusError, OSError) as error:
             raise DatasetError(

@@ -16,7 +16,8 @@ from ...tokenizers.contract.tokenizer import Tokenizer
 from ..corpus.corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits
 from ..corpus.units import Unit
 from ..dataset.cards import ModalityCard
-from ..dataset.manifest import Manifest
+from ..dataset.listings import taken_shards
+from ..dataset.manifest import DatasetError, Manifest
 from .content import Content, ContentReader
 
 RGB = "rgb"
@@ -75,7 +76,7 @@ class ViewFinder:
         wanted = {keys[sample]: sample for sample in samples}
         rgb = reader.content(unit, RGB, labels=True) if self._rgb else Content()
         labels = rgb.labels
-        crops = {} if labels and not self._needs_crops() else self._from_corpus(unit, wanted)
+        crops = {} if labels and not self._needs_crops() else self._from_corpus(unit, wanted, reader)
         count = self._settings.count
         decoded = {} if labels or crops else self._from_tokens(rgb, samples)
         found = {}
@@ -104,12 +105,14 @@ class ViewFinder:
         cards = self._manifest.modalities.values()
         return any(card.keeps_labels and card.on != "view" and card.label_kind.spatial for card in cards)
 
-    def _from_corpus(self, unit: Unit, wanted: Mapping[str, int]) -> dict[tuple[int, int], tuple[View, np.ndarray]]:
+    def _from_corpus(
+        self, unit: Unit, wanted: Mapping[str, int], reader: ContentReader
+    ) -> dict[tuple[int, int], tuple[View, np.ndarray]]:
         found = {}
         try:
             if self._shards is None:
                 self._shards = {}
-                self._shards = {shard.id: shard for shard in self._corpus.shards()}
+                self._shards = taken_shards(reader.store, self._manifest.corpus)
             shard = self._shards.get(unit.shard)
             if shard is None:
                 return {}
@@ -118,7 +121,7 @@ class ViewFinder:
                 if sample.key in wanted:
                     for index, cut in enumerate(self._views(sample.key, sample.image or b"")):
                         found[wanted[sample.key], index] = cut
-        except (CorpusError, OSError) as error:
+        except (CorpusError, DatasetError, OSError) as error:
             self.problem = f"the corpus can't be read: {error}"
         return found
 

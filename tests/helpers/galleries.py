@@ -69,7 +69,7 @@ def cards_of(gallery: Path) -> list[dict[str, Any]]:
 
 def without_corpus(small: SmallDataset, folder: Path) -> SmallDataset:
     """The dataset with a corpus that is no longer there."""
-    corpus = replace(small.manifest.corpus, url=[str(folder / "gone")])
+    corpus = replace(small.manifest.corpus, root=str(folder / "gone"))
     manifest = replace(small.manifest, corpus=corpus)
     write_manifest(small.store, manifest)
     return replace(small, manifest=manifest)

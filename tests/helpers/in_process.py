@@ -46,6 +46,6 @@ def without_ray() -> Iterator[None]:
         yield
 
 
-def weave(recipe: Recipe, replacing: Sequence[str] = (), **more: Any) -> Tally:
+def weave(recipe: Recipe, replacing: Sequence[str] = (), take_changes: bool = False, **more: Any) -> Tally:
     with without_ray():
-        return running.execute(make_plan(recipe, replacing), **more)
+        return running.execute(make_plan(recipe, replacing, take_changes), **more)

@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 from tokenloom.labelers.contract.kinds import FeatureMap, Image, Record, Text
 from tokenloom.pipeline.corpus.samples import Rejection
+from tokenloom.pipeline.corpus.taken import Listing
 from tokenloom.pipeline.corpus.units import Unit, shard_id
 from tokenloom.pipeline.dataset.cards import ModalityCard, TokensCard, VocabularyCard, WeightsCard
 from tokenloom.pipeline.dataset.layout import ledger_folder, manifest_path, sample_path
 from tokenloom.pipeline.dataset.ledger import Failure
+from tokenloom.pipeline.dataset.listings import store_listing
 from tokenloom.pipeline.dataset.manifest import CorpusCard, Manifest, publish
 from tokenloom.pipeline.dataset.reader import ColumnReader
 from tokenloom.pipeline.dataset.shards import RowKeys, ShardMeta, read_tokens, write_labels, write_tokens
@@ -112,11 +114,11 @@ def label_of(name: str, key: str, view: int):
     return rng.integers(0, 256, (6, 8)).astype(np.uint8)
 
 
-def corpus_units(shards: int, units: int, samples: int) -> tuple[list[Unit], list[str]]:
-    """The units of a corpus of tars, and the ids of these."""
+def corpus_units(shards: int, units: int, samples: int) -> list[Unit]:
+    """The units of a corpus of tars."""
     ids = [shard_id(f"photos-{index:05d}.tar", 100_000) for index in range(shards)]
     stops = [*range(1024, 1024 * units, 1024), None]
-    return [Unit(name, 1024 * at, stop, samples) for name in ids for at, stop in enumerate(stops)], ids
+    return [Unit(name, 1024 * at, stop, samples) for name in ids for at, stop in enumerate(stops)]
 
 
 def write_dataset(url, options=None, shards: int = 2, units: int = 2, samples: int = 4) -> SmallDataset:
@@ -135,13 +137,14 @@ def write_dataset(url, options=None, shards: int = 2, units: int = 2, samples: i
 def _made(shards: int, units: int, samples: int) -> SmallDataset:
     """In memory, once: tests take copies."""
     store = Store(f"memory://{uuid.uuid4()}")
-    all_units, ids = corpus_units(shards, units, samples)
+    all_units = corpus_units(shards, units, samples)
     keys = {
         unit: [f"photos/{at // units:05d}.{at % units}/{index}" for index in range(samples)]
         for at, unit in enumerate(all_units)
     }
-    digest = hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
-    corpus = CorpusCard(["s3://photos/*.tar"], shards, 100_000 * shards, digest)
+    listing = Listing("tar", {f"photos-{index:05d}.tar": 100_000 for index in range(shards)})
+    store_listing(store, listing)
+    corpus = CorpusCard(["s3://photos/*.tar"], "s3://photos", shards, 100_000 * shards, [listing.digest])
     views = {"size": 224, "count": VIEWS, "min_scale": 0.8}
     cards = _fitted(store, all_units[0])
     manifest = Manifest(corpus, 0, views, {"samples": samples, "bytes": 2**26}, cards)

@@ -11,8 +11,9 @@ from tokenloom.pipeline.checks.quarantine import list_failures
 from tokenloom.pipeline.corpus.corpus import Corpus, UnitLimits
 from tokenloom.pipeline.dataset.cards import ModalityCard
 from tokenloom.pipeline.dataset.finished import list_finished
-from tokenloom.pipeline.dataset.layout import MANIFESTS, manifest_path
+from tokenloom.pipeline.dataset.layout import CORPUS, MANIFESTS, manifest_path
 from tokenloom.pipeline.dataset.ledger import Failure
+from tokenloom.pipeline.dataset.listings import store_listing
 from tokenloom.pipeline.dataset.manifest import Manifest, manifest_numbers, publish, require_manifest
 from tokenloom.pipeline.dataset.reader import ColumnReader
 from tokenloom.pipeline.engine.config import StageConfig, stage_configs
@@ -40,6 +41,8 @@ def weave_here(recipe: Recipe, split: bool = False) -> list[UnitPayload]:
     """
     plan = make_plan(recipe)
     store = Store(recipe.output)
+    if plan.growth.added:
+        store_listing(store, plan.growth.added)
     publish(store, lambda now: plan.manifest)
     workers = [StageWorker(config) for config in _configs(plan, split)]
     corpus, done = Corpus(recipe.corpus), []
@@ -67,8 +70,9 @@ def digests(url: Path | str) -> dict[str, str]:
 
 
 def shards_of(url: Path | str) -> dict[str, str]:
-    """`digests` of all objects but the manifests, of which there is one for each change."""
-    return {name: digest for name, digest in digests(url).items() if not name.startswith(f"{MANIFESTS}/")}
+    """`digests` of all objects but the manifests and the corpus' listings, of which there is one for each change."""
+    told = (f"{MANIFESTS}/", f"{CORPUS}/")
+    return {name: digest for name, digest in digests(url).items() if not name.startswith(told)}
 
 
 def card_of(output: Path | str, modality: str) -> ModalityCard:
@@ -84,7 +88,7 @@ def labels_of(output, modality: str) -> dict[tuple[str, int], bytes | None]:
     """The stored labels by key and view (0 for those of whole images), of the latest revisions."""
     store = Store(str(output))
     manifest = require_manifest(store)
-    finished = list_finished(store, {modality: manifest.modalities[modality]})[modality]
+    finished = list_finished(store, {modality: manifest.modalities[modality]}, manifest.corpus.retired)[modality]
     views = manifest.views["count"]
     reader = ColumnReader(store, manifest.modalities, views, {modality: finished.revisions})
     found = {}

@@ -47,7 +47,7 @@ def tars(place) -> Store:
         (["/train"], ["000.tar", "001.tar", "deep/002.tar"]),
         (["/t*"], ["train/000.tar", "train/001.tar", "train/deep/002.tar"]),
         (["/"], ["train/000.tar", "train/001.tar", "train/deep/002.tar", "val/000.tar"]),
-        (["/val/000.tar", "/train/*.tar", "/train/000.tar"], ["train/000.tar", "train/001.tar", "val/000.tar"]),
+        (["/val/000.tar", "/train/*.tar", "/train/000.tar"], ["train/000.tar", "train/001.tar", "000.tar"]),
     ],
 )
 def test_urls_name_shards(tars, patterns, paths):

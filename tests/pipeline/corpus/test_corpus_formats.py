@@ -189,12 +189,29 @@ def test_an_added_file_makes_another_shard_and_a_stray_one_does_not(place):
     assert [shard.id == old for shard, old in zip(changed, ids, strict=True)] == [False, True]
 
 
-def test_a_folder_that_changed_after_its_listing_is_refused(place):
+@pytest.mark.parametrize("change", ["another size", "deleted"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.txt"])
+def test_a_picture_that_changed_after_its_listing_ends_the_run(place, change, name):
     place.create("a.jpg", b"1")
+    place.create("a.txt", b"one")
     corpus = corpus_of(place.url)
     (shard,) = corpus.shards()
     place.create("b.jpg", b"2")
-    with pytest.raises(CorpusError, match="changed while the run was under way"):
+    assert [unit.unit.count for unit in corpus.read(shard)] == [1]
+    place.delete(name)
+    if change == "another size":
+        place.create(name, b"twelve")
+    with pytest.raises(CorpusError, match=f"{name} has changed, or is gone, since it was listed: run the recipe again"):
+        list(corpus.read(shard))
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.parquet"])
+def test_a_file_that_changed_after_its_listing_ends_the_run(place, name):
+    place.create(name, tar_bytes([("a.jpg", b"1")]))
+    corpus = corpus_of(place.url)
+    (shard,) = corpus.shards()
+    place.replace(name, bytes(20_000))
+    with pytest.raises(CorpusError, match=f"{name} has changed"):
         list(corpus.read(shard))
 
 

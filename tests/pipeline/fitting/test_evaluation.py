@@ -18,6 +18,7 @@ from tokenloom.pipeline.corpus.units import Unit
 from tokenloom.pipeline.dataset.cards import TokensCard
 from tokenloom.pipeline.dataset.finished import list_finished
 from tokenloom.pipeline.dataset.layout import label_path, tokenizer_folder
+from tokenloom.pipeline.dataset.listings import read_taken, store_listing
 from tokenloom.pipeline.dataset.manifest import DatasetError, require_manifest
 from tokenloom.pipeline.dataset.reader import Column, ColumnReader
 from tokenloom.pipeline.dataset.shards import RowKeys, write_labels
@@ -169,7 +170,7 @@ def test_labels_of_whole_images_are_cropped_to_the_views(photo_dataset, photos, 
 def columns_of(store: Store, modality: str) -> dict[Unit, Column]:
     """The kept labels by unit, in order."""
     manifest = require_manifest(store)
-    units = sorted(list_finished(store, manifest.modalities)[modality].units)
+    units = sorted(list_finished(store, manifest.modalities, ())[modality].units)
     reader = ColumnReader(store, manifest.modalities, manifest.views["count"])
     return {unit: reader.labels(unit, modality) for unit in units}
 
@@ -193,6 +194,8 @@ def without_labels(photo_dataset: Path, views: list[np.ndarray], folder: Path, s
         keeps_labels=False,
     )
     store = Store(folder)
+    for listing in read_taken(Store(photo_dataset), whole.corpus).listings:
+        store_listing(store, listing)
     write_manifest(store, replace(whole, modalities={"rgb": card}))
     for unit, kept in columns_of(Store(photo_dataset), "rgb").items():
         keys = [key if same_keys else f"other/{key}" for key in kept.keys]

@@ -14,7 +14,7 @@ def small(tmp_path) -> SmallDataset:
 
 
 def reader_of(small: SmallDataset) -> ContentReader:
-    return ContentReader(small.store, small.manifest, list_finished(small.store, small.manifest.modalities))
+    return ContentReader(small.store, small.manifest, list_finished(small.store, small.manifest.modalities, ()))
 
 
 def test_a_failure_is_told_of_the_view_that_has_it(small):

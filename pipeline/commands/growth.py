@@ -1,0 +1,38 @@
+"""What the commands say of a corpus that isn't as a dataset took it up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+
+from ..corpus.samples import clean_key
+from ..plan.plan import Plan
+
+_FEW = 3
+"""Files that are named where there are many."""
+
+
+def print_growth(console: Console, plan: Plan) -> None:
+    """What of the corpus is new, what has changed or is gone, and what becomes of that."""
+    growth, takes = plan.growth, plan.request.take_changes
+    news = growth.added.files if growth.added and plan.request.seen else ()
+    for what, paths in (("new", news), ("changed", growth.changed), ("gone", growth.gone)):
+        if paths:
+            console.print(f"\n{what} in the corpus: {_few(paths)}", highlight=False, soft_wrap=True, markup=False)
+    if growth.left:
+        text = f"{_count(len(growth.left), 'shard')} with such files left as it was taken up: --take-changes makes anew"
+        console.print(f"{text} what has changed, and drops what is gone", highlight=False, soft_wrap=True)
+    elif takes and (growth.changed or growth.gone):
+        console.print("taken up as it is now: what is made of it takes the old one's place", highlight=False)
+
+
+def _few(paths: Iterable[str]) -> str:
+    """How many files there are, and the first of them."""
+    names = sorted(paths)
+    first = ", ".join(clean_key(name) for name in names[:_FEW])
+    return f"{_count(len(names), 'file')}, {first}{', ...' if len(names) > _FEW else ''}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

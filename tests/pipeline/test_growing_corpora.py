@@ -1,0 +1,257 @@
+"""Corpora that grow, are mended, shrink and move between runs: only the new is made, and nothing changes unasked."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from corpus_files import tar_bytes
+from in_process import weave, without_ray
+from lock_step import Driver, LockStep
+from tokenloom.pipeline.checks.garbage import remove_garbage
+from tokenloom.pipeline.checks.status import read_status
+from tokenloom.pipeline.checks.verify import verify
+from tokenloom.pipeline.commands.run import run as command
+from tokenloom.pipeline.corpus.corpus import CorpusError, CorpusSettings
+from tokenloom.pipeline.dataset.dataset import open_dataset
+from tokenloom.pipeline.dataset.manifest import DatasetError, require_manifest
+from tokenloom.pipeline.plan.plan import make_plan
+from tokenloom.pipeline.retry import retry
+from tokenloom.pipeline.run import execute
+from tokenloom.pipeline.storage.store import Store
+from weaving import digests, labels_of, odd, recipe, shards_of
+
+pytestmark = pytest.mark.slow
+MORE: dict[str, Any] = {"units": {"samples": 3}, "views": {"size": 32}, "fit": {"units": 2}}
+CODES = {"labeler": "odd_labelers:Grid", "keep": "both", "tokenizer": {"name": "codebook", "params": {"size": 4}}}
+COLOUR = {"mean_colour": odd("MeanColour")}
+BOTH = {**COLOUR, "grid": CODES}
+
+
+def keys(output: Path | str) -> list[str]:
+    return sorted(row.key for row in open_dataset(str(output)).iterate(labels=True))
+
+
+def faults(output: Path | str) -> list[str]:
+    return [f"{fault.problem} {fault.object}: {fault.what}" for fault in verify(str(output)).faults]
+
+
+def tar(folder: Path, name: str, photos: dict[str, bytes]) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_bytes(tar_bytes([(f"{key}.jpg", photo) for key, photo in photos.items()]))
+    return path
+
+
+@pytest.fixture
+def some(photos) -> dict[str, bytes]:
+    return {name: photos[name] for name in ("chelsea", "coffee", "flower", "rocket")}
+
+
+# --- growth -----------------------------------------------------------------------------------------------------------
+
+
+def one_photograph(corpus: Path, photos: dict[str, bytes]) -> tuple[Any, set[str]]:
+    (corpus / "new.jpg").write_bytes(photos["coffee"])
+    return corpus, {"new"}
+
+
+def a_folder_below(corpus: Path, photos: dict[str, bytes]) -> tuple[Any, set[str]]:
+    (corpus / "0").mkdir()
+    (corpus / "0/new.jpg").write_bytes(photos["coffee"])
+    return corpus, {"0/new"}
+
+
+def another_url(corpus: Path, photos: dict[str, bytes]) -> tuple[Any, set[str]]:
+    other = corpus.with_name("another")
+    other.mkdir()
+    (other / "astronaut.jpg").write_bytes(photos["coffee"])
+    return [str(other), str(corpus)], {"another/astronaut"}
+
+
+def the_folder_above(corpus: Path, photos: dict[str, bytes]) -> tuple[Any, set[str]]:
+    another_url(corpus, photos)
+    return str(corpus.parent / "{corpus,another}"), {"another/astronaut"}
+
+
+@pytest.mark.parametrize("grow", [one_photograph, a_folder_below, another_url, the_folder_above])
+@pytest.mark.parametrize("begin", [None, 2])
+def test_what_comes_later_alone_is_made(corpus_folder, photos, tmp_path, grow: Callable, begin):
+    output = tmp_path / "out"
+    weave(recipe(corpus_folder, output, BOTH, **MORE), limit=begin)
+    before, had = shards_of(output), set(keys(output))
+    corpus, new = grow(corpus_folder, photos)
+    settings = {"url": corpus if isinstance(corpus, list) else str(corpus)}
+    grown = recipe(corpus_folder, output, BOTH, **MORE)
+    grown = grown.model_copy(update={"corpus": CorpusSettings.model_validate(settings)})
+    tally = weave(grown)
+    assert set(keys(output)) == {path.stem for path in corpus_folder.glob("*.txt")} | new
+    assert tally.samples == len(keys(output)) - len(had)
+    assert before.items() <= shards_of(output).items()
+    assert faults(output) == []
+    after = digests(output)
+    assert weave(grown).units == 0
+    assert digests(output) == after
+    more = recipe(corpus_folder, output, {**BOTH, "canny_edge": {"keep": "labels"}}, **MORE)
+    weave(more.model_copy(update={"corpus": grown.corpus}))
+    assert faults(output) == []
+    assert len(open_dataset(output)) == len(keys(output))
+
+
+def test_tars_grow_into_the_same_as_all_at_once(some, photos, tmp_path):
+    folder = tmp_path / "tars"
+    tar(folder, "b.tar", some)
+    weave(recipe(folder, tmp_path / "grown", COLOUR, **MORE))
+    tar(folder, "a.tar", {"astronaut": photos["astronaut"]})
+    tar(folder, "c.tar", {"china": photos["china"]})
+    weave(recipe(folder, tmp_path / "grown", COLOUR, **MORE))
+    weave(recipe(folder, tmp_path / "at-once", COLOUR, **MORE))
+    assert shards_of(tmp_path / "grown") == shards_of(tmp_path / "at-once")
+
+
+def test_a_corpus_that_moved_is_the_same(corpus_folder, tmp_path):
+    weave(recipe(corpus_folder, tmp_path / "out", COLOUR, **MORE))
+    before = shards_of(tmp_path / "out")
+    moved = corpus_folder.rename(tmp_path / "elsewhere")
+    assert weave(recipe(moved, tmp_path / "out", COLOUR, **MORE)).units == 0
+    assert shards_of(tmp_path / "out") == before
+    assert require_manifest(Store(tmp_path / "out")).corpus.root == str(moved)
+
+
+# --- what has changed -------------------------------------------------------------------------------------------------
+
+
+def test_a_cut_tar_that_was_replaced_is_made_anew_on_the_users_word(some, photos, tmp_path, capsys):
+    folder, output = tmp_path / "tars", tmp_path / "out"
+    tar(folder, "b.tar", {"astronaut": photos["astronaut"]})
+    whole = tar(folder, "a.tar", some).read_bytes()
+    (folder / "a.tar").write_bytes(whole[: len(whole) // 2])
+    made = recipe(folder, output, BOTH, **MORE)
+    weave(made)
+    before, had = digests(output), keys(output)
+    (folder / "a.tar").write_bytes(whole)
+    (tmp_path / "recipe.json").write_text(made.model_dump_json(exclude_unset=True))
+    with without_ray():
+        command(str(tmp_path / "recipe.json"), [], None, None, [], False, None, False)
+    said = capsys.readouterr().out
+    assert "changed in the corpus: 1 file, a.tar" in said
+    assert "1 shard with such files left as it was taken up: --take-changes makes anew" in said
+    assert digests(output) == before
+    with without_ray():
+        command(str(tmp_path / "recipe.json"), [], None, None, [], True, None, False)
+    assert keys(output) == sorted({*some, "astronaut"}) != had
+    assert faults(output) == []
+    status = read_status(Store(output))
+    assert (status.finished, status.shards) == (True, 2)
+    assert status.superseded > 0
+    labels = labels_of(output, "mean_colour")
+    weave(recipe(folder, tmp_path / "fresh", COLOUR, **MORE))
+    assert labels == labels_of(tmp_path / "fresh", "mean_colour")
+    remove_garbage(Store(output), timedelta(0))
+    assert faults(output) == []
+    assert read_status(Store(output)).superseded == 0
+    assert keys(output) == sorted({*some, "astronaut"})
+
+
+def test_nothing_is_made_of_what_has_changed_until_it_is_taken(corpus_folder, photos, tmp_path):
+    output = tmp_path / "out"
+    weave(recipe(corpus_folder, output, COLOUR, **MORE))
+    (corpus_folder / "coffee.jpg").write_bytes(photos["china"])
+    (corpus_folder / "later.jpg").write_bytes(photos["china"])
+    more = recipe(corpus_folder, output, {**COLOUR, "canny_edge": {"keep": "labels"}}, **MORE)
+    weave(more)
+    assert {key for key, _ in labels_of(output, "canny_edge")} == {"later"}
+    assert len(labels_of(output, "mean_colour")) == 7
+    weave(more, take_changes=True)
+    assert len(labels_of(output, "canny_edge")) == len(labels_of(output, "mean_colour")) == 7
+    assert labels_of(output, "mean_colour")["coffee", 0] == labels_of(output, "mean_colour")["china", 0]
+    assert faults(output) == []
+
+
+def test_what_is_gone_stays_until_that_is_taken(corpus_folder, tmp_path):
+    output = tmp_path / "out"
+    made = recipe(corpus_folder, output, COLOUR, **MORE)
+    weave(made)
+    for path in corpus_folder.glob("coffee.*"):
+        path.unlink()
+    before = digests(output)
+    assert weave(made).units == 0
+    assert (digests(output), len(keys(output)), faults(output)) == (before, 6, [])
+    weave(made, take_changes=True)
+    assert len(keys(output)) == 5
+    assert faults(output) == []
+
+
+def test_a_modality_is_not_replaced_for_a_part_of_the_corpus(corpus_folder, tmp_path):
+    output = tmp_path / "out"
+    weave(recipe(corpus_folder, output, COLOUR, **MORE))
+    (corpus_folder / "coffee.jpg").unlink()
+    other = recipe(corpus_folder, output, {"mean_colour": odd("Raises")}, **MORE)
+    with pytest.raises(DatasetError, match=r"mean_colour can't be made anew for 1 shards .*coffee.jpg.*--take-changes"):
+        make_plan(other, ["mean_colour"])
+    weave(other, ["mean_colour"], take_changes=True)
+    assert faults(output) == []
+
+
+def test_another_corpus_is_refused(corpus_folder, some, tmp_path):
+    weave(recipe(corpus_folder, tmp_path / "out", COLOUR, **MORE))
+    tar(tmp_path / "tars", "a.tar", some)
+    for take in (False, True):
+        with pytest.raises(CorpusError, match="this is another one"):
+            make_plan(recipe(tmp_path / "tars", tmp_path / "out", COLOUR, **MORE), take_changes=take)
+
+
+def test_failures_can_be_tried_again_after_growth(corpus_folder, photos, tmp_path):
+    output = tmp_path / "out"
+    waits = {"mean_colour": odd("WaitsFor", params={"file": str(tmp_path / "now")})}
+    weave(recipe(corpus_folder, output, waits, **MORE))
+    (corpus_folder / "later.jpg").write_bytes(photos["china"])
+    weave(recipe(corpus_folder, output, waits, **MORE))
+    (tmp_path / "now").touch()
+    with without_ray():
+        tally = retry(str(output))
+    assert sum(tally.rows.values()) > sum(tally.failed.values()) == 0
+    assert faults(output) == []
+
+
+# --- others at work ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("take_changes", [False, True])
+def test_two_runs_that_find_the_corpus_at_different_times(corpus_folder, photos, seed, take_changes):
+    output = f"memory://{uuid.uuid4()}"
+    made = recipe(corpus_folder, output, COLOUR, **MORE)
+    weave(made, limit=2)
+    plan = make_plan(made)
+    (corpus_folder / "later.jpg").write_bytes(photos["china"])
+    if take_changes:
+        (corpus_folder / "coffee.txt").write_text("another caption")
+    drivers = [Driver(lambda: execute(plan)), Driver(lambda: execute(make_plan(made, take_changes=take_changes)))]
+    with without_ray():
+        LockStep(*drivers).run(seed)
+    assert drivers[1].error is None
+    assert not take_changes or isinstance(drivers[0].error, (DatasetError, CorpusError, type(None)))
+    weave(made)
+    assert len(keys(output)) == len(set(keys(output))) == 7
+    assert faults(output) == []
+
+
+@pytest.mark.parametrize("grown_by", ["a tar", "nothing"])
+def test_a_reader_goes_on_with_what_it_opened(some, photos, tmp_path, grown_by):
+    folder, output = tmp_path / "tars", tmp_path / "out"
+    tar(folder, "a.tar", some)
+    made = recipe(folder, output, COLOUR, **MORE)
+    weave(made)
+    dataset = open_dataset(output)
+    rows = dataset.iterate(labels=True)
+    first = next(rows)
+    if grown_by == "a tar":
+        tar(folder, "b.tar", {"china": photos["china"]})
+    tar(folder, "a.tar", dict(list(some.items())[:2]))
+    weave(made, take_changes=True)
+    assert [first.key, *(row.key for row in rows)] == sorted(some)
