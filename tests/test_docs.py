@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from in_process import without_ray
 from pages import (
     PAGES,
     PROGRAMS,
@@ -134,7 +135,7 @@ class Workplace:
         return printed
 
     def _here(self, words: Sequence[str]) -> tuple[int, str]:
-        """In this process, which has Ray and all that is heavy loaded already."""
+        """In this process, which has all that is heavy loaded already, and without Ray."""
         import ray
         from tokenloom.pipeline import cli
 
@@ -144,7 +145,7 @@ class Workplace:
             patch.setattr(sys, "argv", list(words))
             patch.setattr(ray, "shutdown", lambda: None)
             patch.setenv("COLUMNS", "200")
-            with contextlib.redirect_stderr(printed):
+            with contextlib.redirect_stderr(printed), without_ray():
                 try:
                     cli.main()
                     code = 0

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from inspect import cleandoc
 from pathlib import Path
@@ -26,9 +27,15 @@ class RegistryError(ValueError):
     """A name or `module:Class` that doesn't lead to a usable class; the message says what to write instead."""
 
 
+@cache
+def entries(group: str) -> metadata.EntryPoints:
+    """What installed packages registered in an entry point group. Read once: that reads a file of each package."""
+    return metadata.entry_points(group=group)
+
+
 def names(group: str) -> list[str]:
-    """The names that installed packages registered in an entry point group, sorted."""
-    return sorted({entry.name for entry in metadata.entry_points(group=group)})
+    """The names in an entry point group, sorted."""
+    return sorted(entries(group).names)
 
 
 def find(group: str, reference: str, base: type[T]) -> type[T]:
@@ -56,7 +63,7 @@ def find_labeler(reference: str) -> type[Labeler]:
 def identity_of(group: str, reference: str, base: type) -> str:
     """The one name by which datasets know the class: the first that is registered for it, else `reference` itself."""
     target = reference if ":" in reference else _registered(group, reference, base)
-    return min((e.name for e in metadata.entry_points(group=group) if e.value == target), default=reference)
+    return min((e.name for e in entries(group) if e.value == target), default=reference)
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ class LabelerRow:
 def describe_labelers() -> list[LabelerRow]:
     """One row per registered labeler class, in the order of their names. Loads no weights."""
     references: dict[str, str] = {}
-    for entry in sorted(metadata.entry_points(group=LABELER_GROUP), key=lambda entry: entry.name):
+    for entry in sorted(entries(LABELER_GROUP), key=lambda entry: entry.name):
         references.setdefault(entry.value, entry.name)
     return [_describe(name) for name in references.values()]
 
@@ -119,7 +126,7 @@ def _describe(name: str) -> LabelerRow:
 
 def _registered(group: str, name: str, base: type) -> str:
     """The `module:Class` that is registered as `name`."""
-    targets = {entry.value for entry in metadata.entry_points(group=group, name=name)}
+    targets = {entry.value for entry in entries(group).select(name=name)}
     if len(targets) > 1:
         choices = " or ".join(sorted(targets))
         raise RegistryError(f"{name}: several installed packages register this name; write {choices}")

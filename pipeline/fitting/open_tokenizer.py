@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from ...labelers.contract.kinds import Kind
-from ...labelers.plugins.registry import TOKENIZER_GROUP
+from ...labelers.plugins.registry import TOKENIZER_GROUP, entries
 from ...tokenizers.contract.files import CONFIG
 from ...tokenizers.contract.registry import tokenizer_for
 from ...tokenizers.contract.tokenizer import Tokenizer
@@ -101,7 +100,7 @@ def _published(kind: Kind, folder: Path, source: str, vocabulary: Callable[[], b
 
 def _reference(class_name: str, source: str) -> str:
     """The registered name of a tokenizer's class."""
-    for entry in metadata.entry_points(group=TOKENIZER_GROUP):
+    for entry in entries(TOKENIZER_GROUP):
         if entry.value.partition(":")[2] == class_name:
             return entry.name
     raise TokenizerError(f"{source}: no installed package registers a tokenizer {class_name!r}, which it was made by")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -13,11 +14,17 @@ import pytest
 from tokenloom.pipeline import retry as retrying
 from tokenloom.pipeline import run as running
 from tokenloom.pipeline.cluster.size import ClusterSize, Node
+from tokenloom.pipeline.commands import run as commands
 from tokenloom.pipeline.engine.config import StageConfig
 from tokenloom.pipeline.engine.payload import UnitPayload
 from tokenloom.pipeline.engine.stage import StageWorker
 from tokenloom.pipeline.engine.stream import ReaderConfig, UnitResult, read_units
 from tokenloom.pipeline.engine.tally import Tally
+from tokenloom.pipeline.fitting import fit as fitting
+from tokenloom.pipeline.fitting import ray_train
+from tokenloom.pipeline.fitting.job import FitJob
+from tokenloom.pipeline.fitting.listener import FitListener
+from tokenloom.pipeline.fitting.worker import Board, train_worker
 from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.plan.recipe import Recipe
 from tokenloom.pipeline.plan.worklist import Work
@@ -34,13 +41,52 @@ def stream_here(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[St
         yield UnitResult(payload.unit, payload.done, payload.bytes, len(payload.rejected), payload.decodes)
 
 
+class _BoardHere:
+    """A board as the handle of its actor shows it, whose methods are called at once."""
+
+    def __init__(self) -> None:
+        self.board = Board()
+
+    def __getattr__(self, method: str) -> SimpleNamespace:
+        return SimpleNamespace(remote=getattr(self.board, method))
+
+
+def run_fit_here(job: FitJob, listener: FitListener | None = None) -> dict[str, bytes]:
+    """As `fitting.ray_train.run_fit` with one worker, which is this process, without Ray."""
+    import ray
+    import ray.train
+    import ray.train.torch
+
+    job.new_tokenizer()
+    board, listener = _BoardHere(), listener or FitListener()
+    alone = SimpleNamespace(get_world_size=lambda: 1, get_world_rank=lambda: 0, get_local_world_size=lambda: 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray, "get", lambda given: given)
+        patch.setattr(ray.train, "get_context", lambda: alone)
+        patch.setattr(ray.train.torch, "get_device", lambda: "cpu")
+        patch.setattr(ray.train.torch, "prepare_model", lambda module, **_: module)
+        train_worker({"job": job, "board": board, "threads": 1})
+    for news in board.board.take():
+        if isinstance(news, str):
+            listener.say(news)
+        else:
+            listener.trained(news, job.settings)
+    files = board.board.files()
+    if files is None:
+        raise ray_train.FitError(board.board.reason())
+    return files
+
+
 @contextmanager
 def without_ray() -> Iterator[None]:
     """Runs that are begun meanwhile need no Ray."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "stream", stream_here)
-        patch.setattr(running, "cluster_size", lambda: ClusterSize((Node(2),)))
+        for module in (running, commands):
+            patch.setattr(module, "cluster_size", lambda: ClusterSize((Node(2),)))
         patch.setattr(running, "raylet_watched", nullcontext)
+        for module in (fitting, ray_train):
+            patch.setattr(module, "run_fit", run_fit_here)
         for module in (running, retrying):
             patch.setattr(module, "start_ray", lambda: None)
         yield

@@ -34,8 +34,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 @pytest.fixture(scope="session")
-def tokenloom(ray_session: None) -> Callable[..., str]:
-    """A function that runs the command line in this process, on the session's Ray, and gives what it prints."""
+def tokenloom() -> Callable[..., str]:
+    """A function that runs the command line in this process and gives what it prints; on the session's Ray, for which a
+    test has to ask, or without."""
     import ray
 
     def run(*words: object) -> str:

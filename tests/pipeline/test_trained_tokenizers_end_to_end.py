@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from in_process import without_ray
 from tokenloom.pipeline.dataset.dataset import open_dataset
 
 RECIPE = """\
@@ -31,10 +32,11 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, corpus, tokenloom) -> Path:
-    """A folder with a recipe, and the dataset that it makes."""
+    """A folder with a recipe, and the dataset that it makes without Ray."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "mine.yaml").write_text(RECIPE.format(corpus=corpus, output=folder / "whole", tokenizer=TRAINED))
-    printed = tokenloom("run", folder / "mine.yaml")
+    with without_ray():
+        printed = tokenloom("run", folder / "mine.yaml")
     assert "fitting the tokenizer of rgb" in printed
     assert "6 samples in 2 units, 1 modalities" in printed
     return folder
@@ -55,14 +57,17 @@ def test_a_run_fits_and_tokenises(place, tokenloom):
     assert all(len(tokens) == 16 for tokens in rows)
 
 
-def test_a_run_killed_while_it_trains_ends_in_the_same_bytes(place, tokenloom, command_line):
+def test_a_run_killed_while_it_trains_ends_in_the_same_bytes(place, tokenloom, command_line, ray_session):
+    """Both times by Ray Train."""
     output = place / "killed"
     process = command_line.start("run", place / "mine.yaml", "--output", output)
     command_line.wait(process, lambda: list((output / "fit" / "_rgb").glob("*/checkpoints/*.json")))
     process.send_signal(signal.SIGKILL)
     command_line.end(process, -signal.SIGKILL)
     assert not (output / "rgb").exists(), "the run was over before it could be killed"
-    tokenloom("run", place / "mine.yaml", "--output", output)
+    printed = tokenloom("run", place / "mine.yaml", "--output", output)
+    assert "going on from step" in printed
+    assert "6 samples in 2 units, 1 modalities" in printed
     assert files(output) == files(place / "whole")
 
 

@@ -5,6 +5,7 @@ from importlib import metadata
 import pytest
 from tokenloom.labelers.contract.labeler import Labeler
 from tokenloom.labelers.networks.extras import naming_extras
+from tokenloom.labelers.plugins import registry
 from tokenloom.labelers.plugins.registry import (
     LABELER_GROUP,
     TOKENIZER_GROUP,
@@ -108,8 +109,8 @@ def test_optional_packages_name_their_extra(monkeypatch):
 
 
 def test_two_packages_that_register_one_name_are_told_apart(monkeypatch):
-    entries = [metadata.EntryPoint("depth", f"{module}:Depth", LABELER_GROUP) for module in ("one", "two")]
-    monkeypatch.setattr(metadata, "entry_points", lambda **_: metadata.EntryPoints(entries))
+    two = [metadata.EntryPoint("depth", f"{module}:Depth", LABELER_GROUP) for module in ("one", "two")]
+    monkeypatch.setattr(registry, "entries", lambda group: metadata.EntryPoints(two))
     with pytest.raises(RegistryError, match="write one:Depth or two:Depth"):
         find(LABELER_GROUP, "depth", Labeler)
 
@@ -134,15 +135,11 @@ def test_the_listing_says_what_each_labeler_makes_and_under_which_licence():
 
 
 def test_a_broken_plugin_does_not_hide_the_others(monkeypatch):
-    entries = [
+    two = [
         metadata.EntryPoint("broken", "no_such_module:Broken", LABELER_GROUP),
         metadata.EntryPoint("ocr", "tokenloom.labelers.ocr:Ocr", LABELER_GROUP),
     ]
-
-    def entry_points(group, name=None):
-        return metadata.EntryPoints(entry for entry in entries if name in (None, entry.name))
-
-    monkeypatch.setattr(metadata, "entry_points", entry_points)
+    monkeypatch.setattr(registry, "entries", lambda group: metadata.EntryPoints(two))
     broken, ocr = describe_labelers()
     assert "no module 'no_such_module'" in (broken.problem or "")
     assert ocr.problem is None

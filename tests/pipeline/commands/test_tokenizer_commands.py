@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import without_ray
 from rich.console import Console
 from small_dataset import write_dataset
 from small_fits import PARAMS, SETTINGS, pictures
@@ -232,7 +233,8 @@ def test_a_tokenizer_is_fitted_evaluated_and_pushed(tokenloom, photos, tmp_path)
     content = fitting_recipe(photos, tmp_path, tokenizer={"params": PARAMS, "fit": SETTINGS | {"batch_size": 4}})
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(content))
-    said = tokenloom("tokenizer", "fit", path, "rgb", "--to", tmp_path / "fitted")
+    with without_ray():
+        said = tokenloom("tokenizer", "fit", path, "rgb", "--to", tmp_path / "fitted")
     assert "step 12 of 12" in said
     found = json.loads(
         tokenloom("tokenizer", "eval", content["output"], "rgb", "--tokenizer", tmp_path / "fitted", "--json")
