@@ -11,10 +11,11 @@ from ..tokenizers.contract.tokenizer import Tokenizer
 from .cluster.raylet import raylet_watched
 from .cluster.session import EngineError, start_ray
 from .cluster.size import cluster_size
-from .corpus.corpus import UnitLimits
+from .corpus.corpus import CorpusError, UnitLimits
+from .corpus.left_out import few
 from .dataset.cards import ModalityCard
 from .dataset.dataset import Dataset, open_dataset
-from .dataset.finished import take_stock
+from .dataset.finished import empty_shards, take_stock
 from .dataset.layout import ATTEMPTS
 from .dataset.listings import store_listing
 from .dataset.manifest import DatasetError, Manifest, publish
@@ -84,6 +85,7 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
             tally.cards = plan.graph.cards
             listener.say("labelling")
             plan = _label(plan, store, limit, tally, listener)
+            tally.empty = empty_shards(frozenset().union(*(found.units for found in plan.finished.values())))
     _clean(plan, store)
     plan = _published(plan, store)
     tally.check(recipe.max_failures, ended=True)
@@ -137,8 +139,13 @@ def _fit(plan: Plan, store: Store, listener: RunListener) -> Plan:
     aside, sample = to_put_aside(cards), sample_digest(cards, works)
     if aside:
         listener.say(f"labelling a sample to fit tokenizers to ({', '.join(aside)})")
-        for _ in label_units(plan, [replace(w, todo=tuple(aside)) for w in works], Mode.SAMPLE, sample=sample):
-            pass
+        works_aside = [replace(work, todo=tuple(aside)) for work in works]
+        if not sum(result.unit.count for result in label_units(plan, works_aside, Mode.SAMPLE, sample=sample)):
+            names = few([work.shard.path for work in works])
+            raise CorpusError(
+                f"there is no usable sample to fit tokenizers to in {names}: look at these files, or "
+                f"read more of them with `fit.units` in the recipe"
+            )
     cards = _with_vocabulary(plan, store, works, sample, listener)
     for name in plan.to_fit:
         if name in aside:

@@ -7,20 +7,26 @@ resize both work in fixed point. Colour profiles are not applied.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from .bare import without_metadata
 from .views import View
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAX_PIXELS = 89_478_485
 """Larger images are refused before memory is used: a quarter of a gigabyte of RGB, where Pillow starts to warn too."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 
 _JPEG_EIGHTHS = (1, 2, 3, 4, 5)
 """Scales in eighths worth decoding at: without SIMD in libjpeg-turbo, 6/8 and 7/8 cost more than they save."""
@@ -42,6 +48,26 @@ class Header:
     width: int
 
 
+def _also_bare(decode: Callable[Concatenate[bytes, P], T]) -> Callable[Concatenate[bytes, P], T]:
+    """`decode`, tried again without the file's metadata where it refuses the file: they don't spoil the picture."""
+
+    @wraps(decode)
+    def decoded(data: bytes, *args: P.args, **more: P.kwargs) -> T:
+        try:
+            return decode(data, *args, **more)
+        except BadImage as error:
+            bare = without_metadata(data)
+            if bare is None:
+                raise
+            try:
+                return decode(bare, *args, **more)
+            except BadImage:
+                raise error from None
+
+    return decoded
+
+
+@_also_bare
 def read_header(data: bytes) -> Header:
     """The size after EXIF orientation, without decoding any pixel. Raises BadImage."""
     with _refusals(data):
@@ -50,6 +76,7 @@ def read_header(data: bytes) -> Header:
         return Header(height, width)
 
 
+@_also_bare
 def decode_image(data: bytes) -> np.ndarray:
     """The whole image, upright: uint8 (height, width, 3) RGB. Of an animation the first frame; alpha lies over white.
 
@@ -63,6 +90,7 @@ def decode_image(data: bytes) -> np.ndarray:
         return _upright(pixels, orientation)
 
 
+@_also_bare
 def decode_view(data: bytes, view: View) -> np.ndarray:
     """The view's pixels: uint8 (view.size, view.size, 3) RGB. Raises BadImage.
 
@@ -119,6 +147,8 @@ def _orientation(image: Image.Image) -> int:
         return 1  # Pillow turns TIFF by itself, size and pixels
     if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
         return 1  # getexif would decode the pixels to look behind them
+    if image.format == "PNG" and "exif" not in image.info:
+        image.load()  # as getexif does; what fails then isn't the EXIF
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from ..corpus.units import Unit
 from ..dataset.cards import ModalityCard
-from ..dataset.finished import Finished, is_complete, take_stock
+from ..dataset.finished import Finished, empty_shards, is_complete, take_stock
 from ..dataset.layout import CORPUS
 from ..dataset.manifest import require_manifest, stale
 from ..dataset.standing import StandingLedgers
@@ -45,7 +45,8 @@ class Status:
     """shards: of the corpus; complete_shards: those that some modality has to their end. total: samples that there will
     be. It is exact when every shard is complete; until then each other shard is taken to hold as many samples as a
     complete one does on average, or what has been seen of it if that is more; None while no shard is complete.
-    refused: samples, or parts of shards, that the corpus reader refused. superseded: bytes of shards that the manifest
+    refused: samples, or parts of shards, that the corpus reader refused. empty: ids of the corpus shards that hold no
+    sample. superseded: bytes of shards that the manifest
     names no more, which `gc` deletes."""
 
     url: str
@@ -55,6 +56,7 @@ class Status:
     exact: bool
     refused: int
     superseded: int
+    empty: list[str]
     modalities: list[ModalityStatus]
 
     @property
@@ -113,6 +115,7 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
         exact=exact,
         refused=failed.get(CORPUS, 0),
         superseded=sum(stock.superseded(manifest.cards_of(name)) for name, stock in stocks.items()),
+        empty=empty_shards(units),
         modalities=modalities,
     )
 

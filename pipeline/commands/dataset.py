@@ -24,6 +24,7 @@ from ..checks.status import LedgerCounts, ModalityStatus, Status, read_status
 from ..checks.verify import Report
 from ..checks.verify import verify as verify_dataset
 from ..checks.verify_unit import Fault
+from ..corpus.left_out import few
 from ..storage.store import Store
 from .progress import duration
 
@@ -146,6 +147,8 @@ def _status_notes(status: Status) -> Iterable[str]:
     if status.superseded:
         size = readable_size(status.superseded)
         yield f"{size} superseded: `tokenloom gc {status.url}` deletes what nobody reads any more"
+    if status.empty:
+        yield empty_shards(status.empty)
     if status.refused:
         yield f"{_count(status.refused, 'sample')} refused by the corpus reader"
     if status.refused or any(modality.quarantined for modality in status.modalities):
@@ -153,6 +156,11 @@ def _status_notes(status: Status) -> Iterable[str]:
     last = max((modality.last_written for modality in status.modalities), default=0.0)
     if not status.finished and last and time.time() - last > _QUIET:
         yield f"the last shard was written {duration(time.time() - last)} ago"
+
+
+def empty_shards(names: Sequence[str]) -> str:
+    verb = "holds" if len(names) == 1 else "hold"
+    return f"{_count(len(names), 'corpus shard')} {verb} no sample: {printable(few(names))}"
 
 
 def _floor_percent(modality: ModalityStatus) -> int:

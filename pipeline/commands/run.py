@@ -18,7 +18,7 @@ from ..plan.recipe import load_recipe
 from ..plan.stages import Stage, stages
 from ..retry import retry
 from ..run import execute
-from .dataset import readable_size
+from .dataset import empty_shards, readable_size
 from .growth import print_growth
 from .progress import RunProgress, duration
 
@@ -197,6 +197,12 @@ def _print_summary(console: Console, plan: Plan, tally: Tally) -> None:
     failed = sum(tally.failed.values())
     quarantined = f"; {failed} labels quarantined" if failed else ""
     rejected = f"; {tally.rejected} samples refused by the reader" if tally.rejected else ""
+    if tally.empty:
+        paths = {shard.id: shard.path for shard in plan.shards}
+        console.print(empty_shards([paths.get(name, name) for name in tally.empty]), highlight=False, soft_wrap=True)
+    if failed or tally.rejected:
+        text = f"`tokenloom quarantine {plan.request.url}` tells why samples failed"
+        console.print(text, highlight=False, soft_wrap=True)
     console.print(
         f"{tally.samples:,} samples in {tally.units} units, {len(tally.rows)} modalities{quarantined}{rejected} -> "
         f"{plan.recipe.output}",

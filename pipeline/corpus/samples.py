@@ -13,7 +13,7 @@ from ..storage.store import Store
 from .units import Unit
 
 IMAGE_EXTENSIONS = frozenset(
-    "jpg jpeg jpe jfif png webp gif bmp dib tif tiff ppm pgm pbm pnm".split()  # noqa: SIM905 - one line reads better
+    "jpg jpeg jpe jfif png webp gif bmp dib tif tiff ppm pgm pbm pnm avif".split()  # noqa: SIM905 - one line reads better
 )
 """Extensions of image files, in lower case."""
 

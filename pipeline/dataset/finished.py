@@ -177,3 +177,11 @@ def is_complete(units: Iterable[Unit]) -> bool:
             return False
         at = unit.stop
     return at is None
+
+
+def empty_shards(units: Iterable[Unit]) -> list[str]:
+    """Ids of the corpus shards that are complete, and hold no sample."""
+    by_shard: dict[str, list[Unit]] = defaultdict(list)
+    for unit in units:
+        by_shard[unit.shard].append(unit)
+    return sorted(shard for shard, own in by_shard.items() if not any(unit.count for unit in own) and is_complete(own))

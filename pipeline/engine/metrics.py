@@ -20,10 +20,12 @@ class UnitMetrics:
         """Adds what the stage came to: its modalities' entries in `payload.done`."""
         mine = {name: result for name, result in payload.done.items() if name in modalities}
         for name, (rows, failed, _) in mine.items():
-            self._labels.inc(rows, {"modality": name})
-            if failed:
-                self._failed.inc(failed, {"modality": name})
-        self._units.inc(1, {"stage": stage})
-        seconds = max((seconds for _, _, seconds in mine.values()), default=0.0)
-        if seconds:
-            self._seconds.inc(seconds, {"stage": stage})
+            _add(self._labels, rows, modality=name)
+            _add(self._failed, failed, modality=name)
+        _add(self._units, 1, stage=stage)
+        _add(self._seconds, max((seconds for _, _, seconds in mine.values()), default=0.0), stage=stage)
+
+
+def _add(counter: Counter, value: float, **tags: str) -> None:
+    if value:  # Ray refuses to add nothing, and a unit may hold no sample
+        counter.inc(value, tags)

@@ -18,7 +18,8 @@ class TooManyFailuresError(RuntimeError):
 @dataclass
 class Tally:
     """What a run has done so far, by modality. cards: of the recipe's modalities, with tokenizers once fitted.
-    superseded: bytes in the output, of these modalities, that the manifest names no more."""
+    superseded: bytes in the output, of these modalities, that the manifest names no more. empty: ids of the corpus
+    shards that hold no sample."""
 
     output: str
     cards: dict[str, ModalityCard]
@@ -30,6 +31,7 @@ class Tally:
     superseded: int = 0
     rows: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
 
     def add(self, result: UnitResult) -> None:
         self.units += 1

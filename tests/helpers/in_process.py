@@ -35,9 +35,9 @@ def stream_here(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[St
     workers = [StageWorker(config) for config in stages]
     block = pa.table({"work": [json.dumps([asdict(work) for work in works])]})
     for table in read_units(block, reader):
-        payload = next(UnitPayload.from_table(table))
         for worker in workers:
-            payload = next(UnitPayload.from_table(worker.process(payload).to_table()))
+            table = next(worker(table))
+        payload = next(UnitPayload.from_table(table))
         yield UnitResult(payload.unit, payload.done, payload.bytes, len(payload.rejected), payload.decodes)
 
 

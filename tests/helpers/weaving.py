@@ -49,10 +49,10 @@ def weave_here(recipe: Recipe, split: bool = False) -> list[UnitPayload]:
     for work in plan.works:
         limits = UnitLimits(recipe.units.samples, recipe.units.bytes)
         for unit in corpus.read(work.shard, work.start, work.stop, limits):
-            payload = UnitPayload.of(unit, work.todo, kept=work.kept)
+            table = UnitPayload.of(unit, work.todo, kept=work.kept).to_table()
             for worker in workers:
-                payload = next(UnitPayload.from_table(worker.process(payload).to_table()))
-            done.append(payload)
+                table = next(worker(table))
+            done.extend(UnitPayload.from_table(table))
     return done
 
 

@@ -1,0 +1,98 @@
+"""Shards that hold no sample, each beside a good one: the run completes, and what was wrong is counted and named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from corpus_files import parquet_bytes, tar_bytes
+from in_process import weave
+from tokenloom.pipeline.checks.quarantine import list_failures
+from tokenloom.pipeline.checks.status import read_status
+from tokenloom.pipeline.checks.verify import verify
+from tokenloom.pipeline.corpus.corpus import CorpusError
+from tokenloom.pipeline.dataset.dataset import open_dataset
+from tokenloom.pipeline.storage.store import Store
+from weaving import recipe
+
+MODALITIES = {
+    "rgb": {"tokenizer": {"name": "patch_codebook", "params": {"size": 4}}},
+    "caption": {"keep": "both"},
+    "metadata": {},
+}
+SMALL = {"views": {"size": 32}, "units": {"samples": 2}}
+HTML = b"<!DOCTYPE html><html><body>404 Not Found</body></html>\n" * 40
+
+EMPTY: dict[str, tuple[bytes, str]] = {
+    "zero-byte.tar": (b"", "the file is empty"),
+    "error-page.tar": (HTML, "this is no tar"),
+    "no-members.tar": (tar_bytes([]), ""),
+    "no-images.tar": (tar_bytes([("a.txt", b"a"), ("b.txt", b"b")]), "no image"),
+    "no-samples.tar": (tar_bytes([("README", b"the photographs of 2019")]), ""),
+    "no-rows.parquet": (parquet_bytes({"jpg": pa.array([], pa.binary()), "caption": pa.array([], pa.string())}), ""),
+    "no-columns.parquet": (parquet_bytes({}), "no column looks like the image"),
+    "null-images.parquet": (parquet_bytes({"jpg": pa.nulls(4, pa.binary()), "caption": list("abcd")}), "is null"),
+    "zero-byte.parquet": (b"", "no Parquet file"),
+}
+"""What makes a unit without samples, and words of the reason where one is given."""
+
+
+def write_good(folder: Path, photos: dict[str, bytes], extension: str) -> None:
+    """The shard `good`, of four photographs."""
+    keys = sorted(photos)[:4]
+    if extension == "tar":
+        data = tar_bytes([member for key in keys for member in ((f"{key}.jpg", photos[key]), (f"{key}.txt", b"x"))])
+    else:
+        data = parquet_bytes({"key": keys, "jpg": [photos[key] for key in keys], "caption": ["x"] * 4})
+    (folder / f"good.{extension}").write_bytes(data)
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_a_shard_without_samples_costs_itself(name, photos, tmp_path):
+    (tmp_path / "corpus").mkdir()
+    content, reason = EMPTY[name]
+    (tmp_path / "corpus" / name).write_bytes(content)
+    write_good(tmp_path / "corpus", photos, name.rpartition(".")[2])
+    made = recipe(tmp_path / "corpus", tmp_path / "out", MODALITIES, **SMALL, max_failures=0.6)
+    tally = weave(made)
+    assert (tally.samples, bool(tally.rejected)) == (4, bool(reason))
+    assert weave(made).units == 0
+    store = Store(tmp_path / "out")
+    assert verify(store, deep=True).faults == []
+    refused = [failure.reason for failure in list_failures(store, ["corpus"])]
+    assert len(refused) == tally.rejected
+    assert all(reason in one for one in refused)
+    status = read_status(store)
+    assert (status.finished, status.total, status.refused) == (True, 4, tally.rejected)
+    assert [shard.rpartition("-")[0] for shard in status.empty] == [name.partition(".")[0]]
+    rows = list(open_dataset(str(tmp_path / "out")).iterate(["rgb", "caption"]))
+    assert sorted(row.key for row in rows) == sorted(photos)[:4]
+
+
+@pytest.mark.parametrize("extension", ["tar", "parquet"])
+def test_a_run_says_which_shards_were_empty(tokenloom: Callable[..., str], photos, tmp_path, extension):
+    """All of them at once, through Ray."""
+    (tmp_path / "corpus").mkdir()
+    write_good(tmp_path / "corpus", photos, extension)
+    mine = [name for name in EMPTY if name.endswith(extension)]
+    for name in mine:
+        (tmp_path / "corpus" / name).write_bytes(EMPTY[name][0])
+    words = ("quickstart", "--corpus", tmp_path / "corpus", "--output", tmp_path / "out")
+    printed = tokenloom("run", *words, "--set", "max_failures=0.9")
+    assert "4 samples in" in printed
+    assert f"{len(mine)} corpus shards hold no sample" in printed
+    assert f"tokenloom quarantine {tmp_path / 'out'}" in printed
+    status = tokenloom("status", tmp_path / "out")
+    assert f"{len(mine)} corpus shards hold no sample" in status
+    for name in sorted(mine)[:3]:
+        assert name in printed
+        assert name.partition(".")[0] in status
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_a_corpus_without_any_sample_is_an_error_in_words(name, tmp_path):
+    (tmp_path / name).write_bytes(EMPTY[name][0])
+    with pytest.raises(CorpusError, match=f"{name}.*`fit.units`|image: {tmp_path / name} has the columns"):
+        weave(recipe(tmp_path / name, tmp_path / "out", MODALITIES, **SMALL))
