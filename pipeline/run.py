@@ -32,7 +32,7 @@ from .fitting.sample import (
     with_vocabulary,
 )
 from .plan.plan import Plan, make_plan, with_work
-from .plan.recipe import Recipe, RecipeError, load_recipe, parse_recipe
+from .plan.recipe import Recipe, at_key, load_recipe, parse_recipe
 from .plan.reconcile import cards_for, completed, reconcile
 from .plan.stages import stages
 from .plan.tokenizer_choice import given_vocabulary, perceptual_source
@@ -75,11 +75,12 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
     store = Store(recipe.output, recipe.storage_options)
     tally = Tally(recipe.output, plan.graph.cards)
     if plan.works:
+        given = _given(plan)  # what can't be is found before anything starts
         start_ray()
         with raylet_watched():
             plan = _published(plan, store)
             if plan.to_fit:
-                plan = _fit(plan, store, listener)
+                plan = _fit(plan, store, listener, given)
             tally.cards = plan.graph.cards
             listener.say("labelling")
             plan = _label(plan, store, limit, tally, listener)
@@ -128,10 +129,10 @@ def label_units(
     return stream(works, reader, stage_configs(plan, groups, mode, sample))
 
 
-def _fit(plan: Plan, store: Store, listener: RunListener) -> Plan:
-    """Puts labels of a sample of the corpus aside, fits the tokenizers to them and stores them."""
+def _fit(plan: Plan, store: Store, listener: RunListener, given: Mapping[str, Tokenizer]) -> Plan:
+    """Puts labels of a sample of the corpus aside, fits the tokenizers to them and stores them. given: tokenizers that
+    are trained already, by modality."""
     recipe, cards = plan.recipe, dict(plan.graph.cards)
-    given = _given(plan)
     works = sample_of(plan.shards, recipe.fit.units, plan.kept)
     aside, sample = to_put_aside(cards), sample_digest(cards, works)
     if aside:
@@ -173,10 +174,8 @@ def _given(plan: Plan) -> dict[str, Tokenizer]:
     for name in plan.to_fit:
         settings, card = plan.recipe.modalities[name].tokenizer, plan.graph.cards[name]
         if settings and settings.weights:
-            try:
+            with plan.recipe.named(), at_key(f"modalities.{name}.tokenizer.weights"):
                 given[name] = given_tokenizer(name, card, localise(settings.weights, plan.recipe.storage_options))
-            except ValueError as error:
-                raise RecipeError(f"modalities.{name}.tokenizer.weights: {error}") from None
     return given
 
 

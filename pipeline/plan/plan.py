@@ -13,7 +13,7 @@ from ..dataset.layout import MANIFESTS
 from ..dataset.manifest import CorpusCard, DatasetError, Manifest, read_manifest, stale
 from ..storage.errors import without_credentials
 from ..storage.store import Store
-from .recipe import Recipe
+from .recipe import Recipe, at_key
 from .reconcile import Request, cards_for, reconcile
 from .steps import StepGraph, reading_of, step_graph
 from .worklist import Kept, Work, worklist
@@ -74,8 +74,10 @@ def make_plan(recipe: Recipe, replacing: Sequence[str] = ()) -> Plan:
     if unknown:
         raise DatasetError(f"--replace {unknown[0]}: the recipe has {', '.join(graph.cards)}")
     corpus = Corpus(recipe.corpus)
-    shards = corpus.shards()
-    corpus.check(shards)
+    with recipe.named(), at_key("corpus.url"):
+        shards = corpus.shards()
+    with recipe.named(), at_key("corpus"):
+        corpus.check(shards)
     store = Store(recipe.output, recipe.storage_options)
     request = make_request(recipe, graph, shards, replacing)
     old = read_manifest(store)
