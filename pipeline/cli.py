@@ -326,7 +326,8 @@ def _stoppable() -> Iterator[None]:
 
 
 def main() -> None:
-    """Runs the command line; a user's mistake is one message and exit code 1, never a traceback."""
+    """Runs the command line. What is expected to go wrong is a message without a traceback: exit code 2 where the user
+    asked for what can't be, 1 for the rest."""
     try:
         with _stoppable():
             app()
@@ -335,7 +336,7 @@ def main() -> None:
     except (ValueError, RuntimeError, OSError) as error:
         if not _expected(error):
             raise
-        _fail(str(error), 1)
+        _fail(str(error), 2 if isinstance(error, ValueError) else 1)
 
 
 def _expected(error: Exception) -> bool:

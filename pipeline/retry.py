@@ -21,6 +21,7 @@ from .dataset.manifest import DatasetError, Manifest, require_manifest, stale
 from .dataset.standing import Ledger, StandingLedgers
 from .engine.config import Mode
 from .engine.tally import Tally
+from .plan.mistakes import Places
 from .plan.plan import Plan, make_request
 from .plan.recipe import Recipe, parse_recipe
 from .plan.steps import StepGraph, step_graph
@@ -88,7 +89,7 @@ def recipe_of(manifest: Manifest, url: str, storage_options: Mapping[str, Any]) 
             "accept_license": sorted({card.licence for card in weights}),
             "storage_options": dict(storage_options),
         },
-        f"{url}/manifests",
+        Places(f"{url}/manifests"),
     )
 
 

@@ -34,7 +34,7 @@ from .fitting.sample import (
     with_vocabulary,
 )
 from .plan.plan import Plan, make_plan, with_work
-from .plan.recipe import Recipe, RecipeError, load_recipe, parse_recipe
+from .plan.recipe import Recipe, at_key, load_recipe, parse_recipe
 from .plan.reconcile import OvertakenError, cards_for, completed, reconcile
 from .plan.stages import stages
 from .plan.tokenizer_choice import given_vocabulary, perceptual_source
@@ -76,12 +76,12 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
     recipe, listener = plan.recipe, listener or RunListener()
     store = Store(recipe.output, recipe.storage_options)
     tally = Tally(recipe.output, plan.graph.cards)
-    plan = _begun(plan, store)
+    plan, given = _begun(plan, store)
     if plan.works:
         start_ray()
         with raylet_watched():
             if plan.to_fit:
-                plan = _fit(plan, store, listener)
+                plan = _fit(plan, store, listener, given)
             tally.cards = plan.graph.cards
             listener.say("labelling")
             plan = _label(plan, store, limit, tally, listener)
@@ -131,10 +131,10 @@ def label_units(
     return stream(works, reader, stage_configs(plan, groups, mode, sample))
 
 
-def _fit(plan: Plan, store: Store, listener: RunListener) -> Plan:
-    """Puts labels of a sample of the corpus aside, fits the tokenizers to them and stores them."""
+def _fit(plan: Plan, store: Store, listener: RunListener, given: Mapping[str, Tokenizer]) -> Plan:
+    """Puts labels of a sample of the corpus aside, fits the tokenizers to them and stores them. given: tokenizers that
+    are trained already, by modality."""
     recipe, cards = plan.recipe, dict(plan.graph.cards)
-    given = _given(plan)
     works = sample_of(plan.shards, recipe.fit.units, plan.kept)
     aside, sample = to_put_aside(cards), sample_digest(cards, works)
     if aside:
@@ -181,21 +181,20 @@ def _given(plan: Plan) -> dict[str, Tokenizer]:
     for name in plan.to_fit:
         settings, card = plan.recipe.modalities[name].tokenizer, plan.graph.cards[name]
         if settings and settings.weights:
-            try:
+            with plan.recipe.named(), at_key(f"modalities.{name}.tokenizer.weights"):
                 given[name] = given_tokenizer(name, card, localise(settings.weights, plan.recipe.storage_options))
-            except ValueError as error:
-                raise RecipeError(f"modalities.{name}.tokenizer.weights: {error}") from None
     return given
 
 
-def _begun(plan: Plan, store: Store) -> Plan:
+def _begun(plan: Plan, store: Store) -> tuple[Plan, dict[str, Tokenizer]]:
     """The plan, once a manifest names what the run makes and of what; another one, where somebody else has taken up
-    the corpus since it was made."""
+    the corpus since it was made. With the trained tokenizers that the recipe names."""
     while True:
+        given = _given(plan) if plan.works else {}  # what can't be is found before anything is written
         if plan.growth.added:
             store_listing(store, plan.growth.added)
         try:
-            return _published(plan, store)
+            return _published(plan, store), given
         except OvertakenError:
             plan = make_plan(plan.recipe, plan.request.replacing, plan.request.take_changes)
 

@@ -26,6 +26,7 @@ from ..checks.verify import verify as verify_dataset
 from ..checks.verify_unit import Fault
 from ..corpus.left_out import few
 from ..storage.store import Store
+from .console import plain_console
 from .progress import duration
 
 _REFRESH = 5.0
@@ -52,7 +53,7 @@ def verify(url: str, deep: bool, as_json: bool) -> bool:
         report = verify_dataset(store, deep)
         print(json.dumps({"ok": report.ok, **asdict(report)}, indent=2))
         return report.ok
-    console = Console()
+    console = plain_console()
     with _bar(console) as bar:
         task = bar.add_task("units", total=None)
         report = verify_dataset(
@@ -71,16 +72,16 @@ def _print_report(console: Console, report: Report) -> None:
     read = f"{report.shards:,} shards of {report.modalities} modalities read, {report.samples:,} samples in "
     read += f"{report.units:,} units, {readable_size(report.bytes)}"
     if report.ok:
-        console.print(f"{read}: all as written, nothing missing, nothing foreign", highlight=False, soft_wrap=True)
+        console.print(f"{read}: all as written, nothing missing, nothing foreign", soft_wrap=True)
         return
     counts = Counter(fault.problem for fault in report.faults)
     for problem, title in _PROBLEMS.items():
         faults = [fault for fault in report.faults if fault.problem == problem]
         if faults:
-            console.print(f"{problem}: {title}", style="bold", highlight=False)
+            console.print(f"{problem}: {title}", style="bold")
             _print_faults(console, faults)
     listed = ", ".join(f"{counts[problem]} {problem}" for problem in _PROBLEMS if counts[problem])
-    console.print(f"{read}\n{_count(len(report.faults), 'finding')}: {listed}", highlight=False, soft_wrap=True)
+    console.print(f"{read}\n{_count(len(report.faults), 'finding')}: {listed}", soft_wrap=True)
 
 
 def _print_faults(console: Console, faults: Sequence[Fault]) -> None:
@@ -91,13 +92,13 @@ def _print_faults(console: Console, faults: Sequence[Fault]) -> None:
         console.print(Padding(Text(printable(what[0])), (0, 0, 0, 4)))
         console.print(Padding(Text(f"-> {printable(what[1])}", style="green"), (0, 0, 0, 4)))
     if len(faults) > len(shown):
-        console.print(f"  and {len(faults) - len(shown):,} more; --json lists all", highlight=False)
+        console.print(f"  and {len(faults) - len(shown):,} more; --json lists all")
     console.print()
 
 
 def status(url: str, watch: bool, as_json: bool) -> None:
     """Prints how far the dataset is; with `watch` again and again, until it is finished."""
-    store, console = Store(url), Console()
+    store, console = Store(url), plain_console()
     ledgers = LedgerCounts(store)
     live = Live(console=console, auto_refresh=False) if watch and console.is_terminal and not as_json else None
     with live or nullcontext(), suppress(KeyboardInterrupt):
@@ -175,11 +176,11 @@ def quarantine(url: str, modalities: Sequence[str], as_json: bool) -> None:
     if as_json:
         _print_json_lines(asdict(failure) for failure in failures)
         return
-    console = Console()
+    console = plain_console()
     found = cases(failures)
     shown = list(islice(found, _MOST_CASES))
     if not shown:
-        console.print("nothing is in quarantine", highlight=False)
+        console.print("nothing is in quarantine")
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for heading in ("key", "modalities", "reason"):
@@ -192,7 +193,7 @@ def quarantine(url: str, modalities: Sequence[str], as_json: bool) -> None:
     refused = sum(case.refused for case in shown)
     console.print(f"{_count(len(shown), 'case')}" + (f", {refused} refused by the corpus reader" if refused else ""))
     if more:
-        console.print(f"and {more:,} more cases; --json lists all", highlight=False)
+        console.print(f"and {more:,} more cases; --json lists all")
 
 
 def _modalities(case: Case) -> str:

@@ -15,6 +15,7 @@ from ..engine.tally import Tally
 from ..plan.plan import make_plan
 from ..plan.recipe import load_recipe
 from ..run import execute
+from .console import plain_console
 from .demo_weights import MINILM, dinov2_small
 from .progress import RunProgress, duration
 
@@ -50,7 +51,7 @@ def demo(output: Path) -> None:
     from ..checks.verify import verify
     from ..preview.preview import write_preview
 
-    console = Console()
+    console = plain_console()
     began = time.monotonic()
     corpus, dataset, gallery = output / "photos", output / "dataset", output / "preview"
     write_corpus(corpus)
@@ -111,6 +112,5 @@ def _print_end(console: Console, tally: Tally, dataset: Path, index: Path, secon
     console.print(
         f"\nverified, in {duration(seconds)}\n  dataset  {dataset}\n  preview  {index}\n"
         f"  next     tokenloom status {dataset}",
-        highlight=False,
         soft_wrap=True,
     )

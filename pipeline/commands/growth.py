@@ -19,12 +19,12 @@ def print_growth(console: Console, plan: Plan) -> None:
     news = growth.added.files if growth.added and plan.request.seen else ()
     for what, paths in (("new", news), ("changed", growth.changed), ("gone", growth.gone)):
         if paths:
-            console.print(f"\n{what} in the corpus: {_few(paths)}", highlight=False, soft_wrap=True, markup=False)
+            console.print(f"\n{what} in the corpus: {_few(paths)}", soft_wrap=True)
     if growth.left:
         text = f"{_count(len(growth.left), 'shard')} with such files left as it was taken up: --take-changes makes anew"
-        console.print(f"{text} what has changed, and drops what is gone", highlight=False, soft_wrap=True)
+        console.print(f"{text} what has changed, and drops what is gone", soft_wrap=True)
     elif takes and (growth.changed or growth.gone):
-        console.print("taken up as it is now: what is made of it takes the old one's place", highlight=False)
+        console.print("taken up as it is now: what is made of it takes the old one's place")
 
 
 def _few(paths: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from ..checks.garbage import KEEP, Garbage, find_garbage, remove_garbage
 from ..checks.history import compare, read_history
 from ..dataset.manifest import DatasetError
 from ..storage.store import Store
+from .console import plain_console
 from .dataset import printable, readable_size
 from .progress import duration
 
@@ -23,21 +24,21 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 def history(url: str, old: int | None, new: int | None) -> None:
     """Prints the manifests with what each changed, or what changed between two."""
-    store, console = Store(url), Console()
+    store, console = Store(url), plain_console()
     if old is not None and new is not None:
         for line in compare(store, old, new):
             console.print(Text(printable(line)), soft_wrap=True)
         return
     for chapter in read_history(store):
         ago = duration(max(0.0, time.time() - chapter.written))
-        console.print(Text(f"{chapter.number:>4}  {ago} ago"), highlight=False)
+        console.print(Text(f"{chapter.number:>4}  {ago} ago"))
         for line in chapter.changes:
             console.print(Text(f"      {printable(line)}"), soft_wrap=True)
 
 
 def gc(url: str, keep: str | None, dry_run: bool) -> None:
     """Deletes what nobody reads any more; with `dry_run` only says what that would be."""
-    store, console = Store(url), Console()
+    store, console = Store(url), plain_console()
     age = parse_age(keep) if keep else KEEP
     found = find_garbage(store, age) if dry_run else remove_garbage(store, age)
     if not dry_run:
@@ -60,11 +61,11 @@ def _print_garbage(console: Console, found: list[Garbage], dry_run: bool) -> Non
     for what, number in Counter(one.what for one in found).most_common():
         alike = [one for one in found if one.what == what]
         size = readable_size(sum(one.size for one in alike))
-        console.print(f"{what}: {number:,} objects, {size}", highlight=False)
+        console.print(f"{what}: {number:,} objects, {size}")
         if dry_run:
             for one in alike[:_SHOWN]:
                 console.print(Text(f"  {printable(one.path)}"), soft_wrap=True)
             if len(alike) > _SHOWN:
-                console.print(f"  and {len(alike) - _SHOWN:,} more", highlight=False)
+                console.print(f"  and {len(alike) - _SHOWN:,} more")
     total = readable_size(sum(one.size for one in found))
-    console.print(f"{total} {'would be' if dry_run else 'are'} deleted", highlight=False)
+    console.print(f"{total} {'would be' if dry_run else 'are'} deleted")

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ...labelers.contract.codecs import to_png
@@ -24,6 +22,7 @@ from ..engine.trial import Labels, label_in_process
 from ..plan.recipe import Recipe, RecipeError, parse_recipe
 from ..plan.steps import validated
 from ..plan.weights import localise
+from .console import plain_console
 
 
 def list_labelers(as_json: bool) -> None:
@@ -34,12 +33,12 @@ def list_labelers(as_json: bool) -> None:
 
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return
-    console = Console()
+    console = plain_console()
     made = _table("modality", "kind", "labeler", "looks at", "needs")
     weights = _table("labeler", "default weights", "licence of the code", "of the weights", "memory", "autocast")
     params = _table("labeler", "parameters")
     for row in rows:
-        needs = ", ".join((*row.requires, *(rf"\[{name}]" for name in row.wants)))
+        needs = ", ".join((*row.requires, *(f"[{name}]" for name in row.wants)))
         for name, kind in row.modalities:
             made.add_row(name, kind, row.reference, row.on, needs or "-")
         if row.problem:
@@ -48,15 +47,15 @@ def list_labelers(as_json: bool) -> None:
         licence = row.weights_licence or "-"
         weights.add_row(row.reference, row.weights or "-", row.licence, licence, memory, row.autocast or "-")
         if row.params:
-            params.add_row(row.reference, escape(", ".join(f"{name}={value}" for name, value in row.params.items())))
+            params.add_row(row.reference, ", ".join(f"{name}={value}" for name, value in row.params.items()))
     console.print(made)
-    console.print("needs in \\[brackets] are used where the recipe has them\n", style="dim")
+    console.print("needs in [brackets] are used where the recipe has them\n", style="dim")
     console.print(weights)
     console.print("memory is that of one copy at batch size 1; autocast is used on GPUs\n", style="dim")
     console.print(params)
     for row in rows:
         if row.problem:
-            console.print(f"{row.reference} can't be used: {row.problem}", highlight=False)
+            console.print(f"{row.reference} can't be used: {row.problem}")
 
 
 def _table(*headings: str) -> Table:

@@ -45,7 +45,7 @@ class Shown:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        self._console.print(f"{text} ...", style="dim", highlight=False)
+        self._console.print(f"{text} ...", style="dim")
 
     def show(self, table: Callable[[], Table], line: Callable[[], str], last: bool = False) -> None:
         """last: of several; it is always printed."""
@@ -53,7 +53,7 @@ class Shown:
             self._live.update(table())
         elif last or time.monotonic() - self._spoke > _EVERY:
             self._spoke = time.monotonic()
-            self._console.print(line(), highlight=False)
+            self._console.print(line())
 
 
 class FitProgress(Shown, FitListener):

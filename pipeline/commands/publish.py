@@ -7,11 +7,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Console
-
 from ...tokenizers.contract.files import CONFIG, MODEL, VOCABULARY_FILE
 from ..fitting.open_tokenizer import TokenizerError, of_dataset
 from ..storage.store import Store
+from .console import plain_console
 from .model_card import model_card
 
 
@@ -26,7 +25,7 @@ def push(source: str, target: str) -> None:
             store.replace(name, files[name])
         where = store.url
     size = sum(map(len, files.values())) / 2**20
-    Console().print(f"{', '.join(files)}, {size:,.1f} MiB -> {where}", highlight=False, soft_wrap=True)
+    plain_console().print(f"{', '.join(files)}, {size:,.1f} MiB -> {where}", soft_wrap=True)
 
 
 def published_files(source: str, target: str) -> dict[str, bytes]:

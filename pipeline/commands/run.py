@@ -18,6 +18,7 @@ from ..plan.recipe import load_recipe
 from ..plan.stages import Stage, stages
 from ..retry import retry
 from ..run import execute
+from .console import plain_console
 from .dataset import empty_shards, readable_size
 from .growth import print_growth
 from .progress import RunProgress, duration
@@ -34,7 +35,7 @@ def run(
     dry_run: bool,
 ) -> None:
     recipe = load_recipe(name, overrides, corpus, output)
-    console = Console()
+    console = plain_console()
     plan = make_plan(recipe, replacing, take_changes)
     if dry_run:
         print_plan(console, plan)
@@ -60,7 +61,7 @@ def plan(
     samples: int,
 ) -> None:
     recipe = load_recipe(name, overrides, corpus, output)
-    console = Console()
+    console = plain_console()
     plan = make_plan(recipe, replacing, take_changes)
     print_plan(console, plan)
     groups = stages(plan.graph, recipe, cluster_size())
@@ -71,7 +72,7 @@ def plan(
 
 
 def retry_quarantined(url: str, modalities: Sequence[str]) -> None:
-    console = Console()
+    console = plain_console()
     try:
         with RunProgress(console, 0) as progress:
             progress.say("labelling quarantined samples again")
@@ -81,7 +82,7 @@ def retry_quarantined(url: str, modalities: Sequence[str]) -> None:
     failed = sum(tally.failed.values())
     tried = sum(tally.rows.values())
     text = f"{tried - failed} of {tried} labels made, {failed} failed again" if tried else "nothing is quarantined"
-    console.print(text, highlight=False)
+    console.print(text)
 
 
 def print_plan(console: Console, plan: Plan) -> None:
@@ -95,7 +96,7 @@ def print_plan(console: Console, plan: Plan) -> None:
     console.print(table)
     again = sorted({name for work in plan.works for name in plan.graph.made_for(work.todo, work.kept)} - set(plan.todo))
     if again:
-        console.print(f"\nmade again in passing, since their labels aren't kept: {', '.join(again)}", highlight=False)
+        console.print(f"\nmade again in passing, since their labels aren't kept: {', '.join(again)}")
     print_growth(console, plan)
     _print_changes(console, plan)
     if not plan.works:
@@ -105,10 +106,9 @@ def print_plan(console: Console, plan: Plan) -> None:
     console.print(
         f"\nleft: {', '.join(plan.todo)} in {shards:,} of {len(plan.shards):,} shards; at most "
         f"{plan.bytes / 2**20:,.1f} MiB to read",
-        highlight=False,
     )
     if plan.to_fit:
-        console.print(f"to fit before: the tokenizers of {', '.join(plan.to_fit)}", highlight=False)
+        console.print(f"to fit before: the tokenizers of {', '.join(plan.to_fit)}")
 
 
 def _print_changes(console: Console, plan: Plan) -> None:
@@ -116,12 +116,12 @@ def _print_changes(console: Console, plan: Plan) -> None:
     if plan.replacing:
         names = ", ".join(plan.replacing)
         text = f"made anew beside the old ones, which readers get until all of it is there: {names}"
-        console.print(f"\n{text}", highlight=False, soft_wrap=True)
+        console.print(f"\n{text}", soft_wrap=True)
     for name in sorted(plan.request.replacing - set(plan.replacing)):
-        console.print(f"\n{name}: is as the recipe says; --replace has nothing to replace", highlight=False)
+        console.print(f"\n{name}: is as the recipe says; --replace has nothing to replace")
     for name, reasons in plan.stale.items():
         text = f"{name}, which this recipe doesn't make, is stale then: {'; '.join(reasons)}"
-        console.print(f"\n{text}", highlight=False, soft_wrap=True)
+        console.print(f"\n{text}", soft_wrap=True)
 
 
 def _describe(tokens: TokensCard) -> str:
@@ -169,12 +169,11 @@ def _print_estimate(console: Console, plan: Plan, groups: Sequence[Stage], estim
         f"\ntried on {estimate.samples} samples here: {1000 * estimate.per_sample:,.1f} ms each ({shares} of that)\n"
         f"for what is left about {duration(total)} of one worker, {duration(total / workers)} with {workers} workers, "
         f"without starting and fitting",
-        highlight=False,
     )
     gpu = sum(estimate.seconds[step.name] for stage in groups if stage.num_gpus for step in stage.steps)
     if gpu:
         hours = gpu * plan.bytes / max(1, estimate.bytes) / 3600
-        console.print(f"of that {hours:,.1f} GPU hours, were GPUs as quick as this machine", highlight=False)
+        console.print(f"of that {hours:,.1f} GPU hours, were GPUs as quick as this machine")
 
 
 def _table(*headings: str) -> Table:
@@ -190,9 +189,9 @@ def _print_summary(console: Console, plan: Plan, tally: Tally) -> None:
     if superseded:
         url = plan.request.url
         text = f"{readable_size(superseded)} superseded: `tokenloom gc {url}` deletes what nobody reads any more"
-        console.print(text, highlight=False, soft_wrap=True)
+        console.print(text, soft_wrap=True)
     if not tally.units:
-        console.print(f"nothing to do: {plan.recipe.output} is complete", highlight=False)
+        console.print(f"nothing to do: {plan.recipe.output} is complete", soft_wrap=True)
         return
     failed = sum(tally.failed.values())
     quarantined = f"; {failed} labels quarantined" if failed else ""
@@ -206,5 +205,5 @@ def _print_summary(console: Console, plan: Plan, tally: Tally) -> None:
     console.print(
         f"{tally.samples:,} samples in {tally.units} units, {len(tally.rows)} modalities{quarantined}{rejected} -> "
         f"{plan.recipe.output}",
-        highlight=False,
+        soft_wrap=True,
     )

@@ -19,6 +19,7 @@ from ..fitting.open_tokenizer import TokenizerError, vocabulary_of
 from ..plan.recipe import Recipe, RecipeError, TokenizerSettings, load_recipe
 from ..plan.tokenizer_choice import perceptual_source, tokens_card
 from ..storage.store import Store
+from .console import plain_console
 from .progress import FitProgress
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _TRAINING = "training"
 def evaluate(dataset: str, modality: str, tokenizer: str | None, limit: int | None, as_json: bool) -> None:
     from ..fitting.evaluation import evaluate
 
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     with console.status(f"comparing labels of {modality}") as status:
         found = evaluate(
             dataset, modality, tokenizer, limit, lambda done: status.update(f"comparing labels of {modality}: {done}")
@@ -42,12 +43,12 @@ def evaluate(dataset: str, modality: str, tokenizer: str | None, limit: int | No
     if as_json:
         print(json.dumps(asdict(found), indent=2))
     else:
-        print_evaluation(Console(), found)
+        print_evaluation(plain_console(), found)
 
 
 def print_evaluation(console: Console, found: Evaluation) -> None:
     """Errors with their units, and the codes that they took."""
-    console.print(f"{found.modality} by {found.tokenizer}, over {found.labels:,} labels\n", highlight=False)
+    console.print(f"{found.modality} by {found.tokenizer}, over {found.labels:,} labels\n")
     table = Table(box=None, pad_edge=False)
     for heading in ("error", "value", *(["not quantised"] if found.bound else []), "better", "what it is"):
         table.add_column(heading, justify="right" if heading in ("value", "not quantised") else "left")
@@ -61,7 +62,6 @@ def print_evaluation(console: Console, found: Evaluation) -> None:
     console.print(
         f"\ncodes        {100 * codes.used:.1f} % of {books} used, {codes.unused:,} dead; perplexity "
         f"{codes.perplexity:,.1f}\ntokens       {codes.tokens:,.1f} a label: {codes.bits:,.0f} bits",
-        highlight=False,
     )
 
 
@@ -74,7 +74,7 @@ def fit(name: str, modality: str, target: str, overrides: Sequence[str]) -> None
     from ..fitting.ray_train import run_fit
 
     job = fit_job(load_recipe(name, overrides), modality, target)
-    console = Console()
+    console = plain_console()
     try:
         with FitProgress(console) as progress:
             files = run_fit(job, progress)
@@ -84,7 +84,7 @@ def fit(name: str, modality: str, target: str, overrides: Sequence[str]) -> None
     for path in sorted(files, reverse=True):  # config.json, by which a tokenizer is found, comes last
         job.store.replace(path, files[path])
     remove_fit(job.store, job.prefix)
-    console.print(f"{job.tokenizer} of {modality} -> {job.store.url}", highlight=False, soft_wrap=True)
+    console.print(f"{job.tokenizer} of {modality} -> {job.store.url}", soft_wrap=True)
 
 
 def fit_job(recipe: Recipe, modality: str, target: str) -> FitJob:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..storage.errors import StorageError
-from ..storage.store import Entry, Store
+from ..storage.store import Entry, Store, url_problem
 from .folder import pictures, read_folder
 from .growth import grown
 from .listing import Found, find_files
@@ -48,9 +48,10 @@ class CorpusSettings(BaseModel):
 
     @field_validator("url")
     @classmethod
-    def _not_empty(cls, value: str | list[str]) -> str | list[str]:
-        if not value or ("" in value and isinstance(value, list)):
-            raise ValueError("name at least one path or URL")
+    def _possible(cls, value: str | list[str]) -> str | list[str]:
+        urls = [value] if isinstance(value, str) else value
+        if problem := next(filter(None, map(url_problem, urls or [""])), None):
+            raise ValueError(problem)
         return value
 
     @field_validator("image")

@@ -127,7 +127,10 @@ def _resolve(url: str, options: Mapping[str, Any]) -> Iterator[_Match]:
 
     address = absolute_url(url)
     literal = "://" not in address and Path(address).exists()
-    expanded = [address] if literal else list(braceexpand(address))
+    try:
+        expanded = [address] if literal else list(braceexpand(address))
+    except ValueError:
+        raise CorpusError(f"{redact(url)}: there is a {{ without its }}, or the other way round") from None
     by_parent: defaultdict[str, list[str]] = defaultdict(list)
     for one in expanded:
         parent, _, name = one.rpartition("/")
@@ -206,7 +209,9 @@ def _refuse_compressed(files: Iterable[str], shown: str) -> None:
 def _guess_format(files: Iterable[str], shown: str) -> Format:
     formats: set[Format] = {found for path in files if (found := _format_of(path))}
     if len(formats) > 1:
-        raise CorpusError(f"{shown} holds both tar and Parquet files. Write `format: tar` or `format: parquet`")
+        raise CorpusError(
+            f"{shown} holds both tar and Parquet files. Write `corpus: {{url: ..., format: tar}}` or parquet"
+        )
     return formats.pop() if formats else "folder"
 
 

@@ -21,4 +21,4 @@ def load_tokenizer(store: Store, modality: str, card: ModalityCard) -> Tokenizer
         if hashlib.sha256(data).hexdigest() != card.tokens.files[name]:
             raise DatasetError(f"{store.url}/{folder}/{name}: changed since the tokens were made with it")
     kind = card.label_kind
-    return tokenizer_for(card.tokens.tokenizer, kind, modality).from_files(kind, files)
+    return tokenizer_for(card.tokens.tokenizer, kind).from_files(kind, files)

@@ -21,7 +21,7 @@ from ..plan.recipe import Recipe
 from ..plan.weights import WeightsSource
 from ..plan.worklist import Work
 from ..storage.store import Store
-from .job import FitJob
+from .job import FitError, FitJob
 from .listener import FitListener
 from .ray_train import run_fit
 from .sample import SampleLabels, lacking_vocabulary, new_tokenizer, sample_labels
@@ -72,8 +72,13 @@ def provide_tokenizer(
     if tokenizer.needs_fit:
         try:
             tokenizer = _fitted(store, modality, card, tokenizer, seed, sample, words, listener, perceptual)
-        except (ValueError, FileNotFoundError) as error:
+        except (FitError, FileNotFoundError) as error:
             problem = error
+        except ValueError as error:
+            problem = FitError(
+                f"modalities.{modality}.tokenizer: {error}. Its sample are the labels of {card.tokens.fit_units} "
+                f"units: take more of them with `fit: {{units: ...}}`, or give {modality} `keep: labels`"
+            )
     # Another driver that was first may have cleared the sample away, from under us even: then its tokenizer holds.
     if (theirs := _fitted_by_another(store, modality, card)) is not None:
         return theirs

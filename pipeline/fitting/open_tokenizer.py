@@ -44,7 +44,7 @@ def open_tokenizer(url: str, kind: Kind, vocabulary: Callable[[], bytes | None])
         try:
             if "tokenizer" not in config:
                 return _published(kind, folder, source, vocabulary)
-            tokenizer_class = tokenizer_for(_reference(config["tokenizer"], source), kind, source)
+            tokenizer_class = tokenizer_for(_reference(config["tokenizer"], source), kind)
             files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in _SUFFIXES}
             return tokenizer_class.from_files(kind, files)
         except TokenizerError:
@@ -87,7 +87,7 @@ def read_config_at(folder: Path, source: str) -> dict[str, Any]:
 def _published(kind: Kind, folder: Path, source: str, vocabulary: Callable[[], bytes | None]) -> Tokenizer:
     if kind.trained_tokenizer is None:
         raise TokenizerError(f"{source}: no tokenizer of labels of the kind {kind.name} is a network")
-    tokenizer_class = tokenizer_for(kind.trained_tokenizer, kind, source)
+    tokenizer_class = tokenizer_for(kind.trained_tokenizer, kind)
     assert issubclass(tokenizer_class, TrainedTokenizer)
     tokenizer: Tokenizer = tokenizer_class.from_weights(kind, None, folder, source)
     if isinstance(tokenizer, VocabularyTokenizer):

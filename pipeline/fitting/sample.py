@@ -30,9 +30,9 @@ from .checkpoints import remove_fit
 def new_tokenizer(modality: str, card: ModalityCard) -> Tokenizer:
     """The tokenizer that the card names, not yet fitted."""
     assert card.tokens is not None
-    kind, where = card.label_kind, f"modalities.{modality}.tokenizer"
-    tokenizer_class = tokenizer_for(card.tokens.tokenizer, kind, where)
-    return tokenizer_class(kind, validated(tokenizer_class.Params, card.tokens.params, where))
+    kind, tokenizer_class = card.label_kind, tokenizer_for(card.tokens.tokenizer, card.label_kind)
+    params = validated(tokenizer_class.Params, card.tokens.params, f"modalities.{modality}.tokenizer")
+    return tokenizer_class(kind, params)
 
 
 def given_tokenizer(modality: str, card: ModalityCard, folder: str) -> Tokenizer:

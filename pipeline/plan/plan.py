@@ -16,7 +16,7 @@ from ..dataset.listings import read_taken
 from ..dataset.manifest import CorpusCard, DatasetError, Manifest, read_manifest, stale
 from ..storage.errors import without_credentials
 from ..storage.store import Store
-from .recipe import Recipe
+from .recipe import Recipe, at_key
 from .reconcile import Request, cards_for, reconcile
 from .steps import StepGraph, reading_of, step_graph
 from .worklist import Kept, Work, worklist
@@ -85,9 +85,12 @@ def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: boo
     store = Store(recipe.output, recipe.storage_options)
     old = read_manifest(store)
     corpus = Corpus(recipe.corpus)
-    found = corpus.find(old.corpus.root if old else "")
-    growth = grown(found, _taken(store, old, recipe), recipe.corpus.image, take_changes)
-    corpus.check(growth.shards)
+    before = _taken(store, old, recipe)
+    with recipe.named(), at_key("corpus.url"):
+        found = corpus.find(old.corpus.root if old else "")
+        growth = grown(found, before, recipe.corpus.image, take_changes)
+    with recipe.named(), at_key("corpus"):
+        corpus.check(growth.shards)
     request = replace(
         make_request(recipe, graph, _corpus_card(recipe, found, growth), replacing),
         seen=old.corpus if old else None,

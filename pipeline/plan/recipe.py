@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from ...labelers.networks.hub import CheckpointError
 from ...tokenizers.fitting.settings import FitSettings
 from ..corpus.corpus import CorpusSettings
 from ..dataset.layout import RESERVED
+from ..storage.store import absolute_url, url_problem
+from .mistakes import MistakesError, Places, checked
+from .yaml_text import YamlTextError, read_yaml
+
+NOWHERE = Places("recipe")
+"""Where keys stand of a recipe that was never written down."""
 
 SHIPPED = Path(__file__).parent / "recipes"
 
@@ -62,7 +69,7 @@ class TokenizerSettings(Strict):
     @field_validator("fit", mode="before")
     @classmethod
     def _as_it_is(cls, value: Any) -> Any:
-        return {} if value is True else value
+        return _written_out("fit", value)
 
     @model_validator(mode="after")
     def _one_source(self) -> TokenizerSettings:
@@ -92,7 +99,7 @@ class ModalitySettings(Strict):
     @field_validator("tokenizer", mode="before")
     @classmethod
     def _name_alone(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+        return _written_out("tokenizer", value)
 
 
 class StageSettings(Strict):
@@ -103,6 +110,12 @@ class StageSettings(Strict):
     num_gpus: float = Field(default=0.0, ge=0)
     min_workers: int = Field(default=1, ge=1)
     max_workers: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> StageSettings:
+        if self.max_workers is not None and self.max_workers < self.min_workers:
+            raise ValueError(f"min_workers = {self.min_workers} is more than max_workers = {self.max_workers}")
+        return self
 
 
 class Resources(Strict):
@@ -126,7 +139,7 @@ class Recipe(Strict):
     corpus: CorpusSettings
     output: str = Field(description="folder or fsspec URL of the dataset")
     modalities: dict[str, ModalitySettings] = Field(min_length=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     views: ViewsSettings = ViewsSettings()
     units: UnitSettings = UnitSettings()
     vocabulary: str | None = Field(
@@ -144,11 +157,30 @@ class Recipe(Strict):
     storage_options: dict[str, Any] = Field(
         default_factory=dict, description="fsspec options of the output", repr=False
     )
+    _places: Places = PrivateAttr(default=NOWHERE)
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Puts the file and the line in front of what an error says of a key: `modalities.depth.keep: ...`."""
+        try:
+            yield
+        except RecipeError as error:
+            lines = str(error).splitlines()
+            places = [self._places.of(line.partition(":")[0]) for line in lines]
+            said = "\n".join(f"{place}: {line}" for place, line in zip(places, lines, strict=True))
+            raise RecipeError(said) from None
 
     @field_validator("corpus", mode="before")
     @classmethod
     def _url_alone(cls, value: Any) -> Any:
-        return {"url": value} if isinstance(value, str | list) else value
+        return _written_out("corpus", value)
+
+    @field_validator("output")
+    @classmethod
+    def _possible(cls, value: str) -> str:
+        if problem := url_problem(value):
+            raise ValueError(problem)
+        return absolute_url(value)
 
     @field_validator("accept_license", mode="before")
     @classmethod
@@ -158,8 +190,7 @@ class Recipe(Strict):
     @field_validator("modalities", mode="before")
     @classmethod
     def _names_alone(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            value = dict.fromkeys(value)
+        value = _written_out("modalities", value)
         if isinstance(value, Mapping):
             return {name: {} if settings is None else settings for name, settings in value.items()}
         return value
@@ -186,30 +217,32 @@ def load_recipe(
     Raises RecipeError with the line of every mistake.
     """
     path = _find(str(name))
-    text = path.read_text()
     try:
-        data, lines = yaml.safe_load(text), _lines(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not YAML: {error}") from None
+        data, lines = read_yaml(path.read_bytes())
+    except YamlTextError as error:
+        raise RecipeError(f"{path}:{error.line}: {error}" if error.line else f"{path}: {error}") from None
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
+    places = {key: f"{path}:{line}" for key, line in lines.items()}
     if corpus is not None:
         before = data.get("corpus")
         data["corpus"] = {**(before if isinstance(before, dict) else {}), "url": corpus}
+        places["corpus.url"] = "--corpus"
     if output is not None:
-        data["output"] = output
+        data["output"], places["output"] = output, "--output"
     for override in overrides:
-        _apply(data, override)
-    return parse_recipe(data, str(path), lines)
+        places[_apply(data, override)] = f"--set {override}"
+    return parse_recipe(data, Places(str(path), places))
 
 
-def parse_recipe(data: Mapping[str, Any], source: str = "recipe", lines: Mapping[tuple, int] | None = None) -> Recipe:
-    """The recipe in `data`; `lines` gives the line of each path of keys, for the messages."""
+def parse_recipe(data: Mapping[str, Any], places: Places = NOWHERE) -> Recipe:
+    """The recipe in `data`. places: where its keys stand, for the messages. RecipeError."""
     try:
-        return Recipe.model_validate(data)
-    except ValidationError as error:
-        messages = [_explain(problem, source, lines or {}) for problem in error.errors()]
-        raise RecipeError("\n".join(messages)) from None
+        recipe = checked(Recipe, data)
+    except MistakesError as error:
+        raise RecipeError("\n".join(f"{places.of(one.key)}: {one}" for one in error.found)) from None
+    recipe._places = places
+    return recipe
 
 
 def shipped_recipes() -> list[str]:
@@ -232,81 +265,63 @@ def _find(name: str) -> Path:
     return shipped
 
 
-def _apply(data: dict[str, Any], override: str) -> None:
-    """Sets one `a.b=value` in place; the value is YAML."""
-    keys, equals, value = override.partition("=")
-    if not equals or not keys:
+def _apply(data: dict[str, Any], override: str) -> str:
+    """Sets one `a.b=value` in place, whose value is YAML; its key."""
+    name, equals, text = override.partition("=")
+    if not equals or not name:
         raise RecipeError(f"--set {override}: write key.key=value, as in --set views.size=448")
-    *parents, last = keys.split(".")
-    node: Any = data
-    for key in parents:
-        child = node.get(key)
-        if isinstance(child, str) and key == "corpus":
-            child = {"url": child}
-        if isinstance(child, list) and key == "modalities":
-            child = dict.fromkeys(child)
-        node[key] = node = child if isinstance(child, dict) else {}
     try:
-        node[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {override}: {value!r} is not YAML; quote it") from None
+        value, _ = read_yaml(text.encode())
+    except YamlTextError as error:
+        raise RecipeError(f"--set {override}: {text!r} is {error}; quote it") from None
+    *parents, last = name.split(".")
+    node: Any = data
+    for depth, key in enumerate(parents):
+        child = _written_out(key, node.get(key))
+        if child is not None and not isinstance(child, dict):
+            above, kind = ".".join(parents[: depth + 1]), "list" if isinstance(child, list) else "value"
+            raise RecipeError(f"--set {override}: {above} is a {kind}, without keys; set all of it: --set {above}=...")
+        node[key] = node = child or {}
+    node[last] = value
+    return name
 
 
-def _lines(text: str) -> dict[tuple, int]:
-    """The line (from 1) of every key and list item in a YAML text, by its path."""
-    lines: dict[tuple, int] = {}
-
-    def walk(node: yaml.Node | None, path: tuple) -> None:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                lines[(*path, key.value)] = key.start_mark.line + 1
-                walk(value, (*path, key.value))
-        elif isinstance(node, yaml.SequenceNode):
-            for index, value in enumerate(node.value):
-                lines[(*path, index)] = value.start_mark.line + 1
-                walk(value, (*path, index))
-
-    walk(yaml.compose(text, Loader=yaml.SafeLoader), ())
-    return lines
-
-
-def _explain(problem: Any, source: str, lines: Mapping[tuple, int]) -> str:
-    path = tuple(part for part in problem["loc"] if part not in ("str", "list[str]"))
-    known = next((path[:length] for length in range(len(path), 0, -1) if path[:length] in lines), ())
-    place = f"{source}:{lines[known]}" if known else source
-    name = ".".join(str(part) for part in path)
-    if problem["type"] == "extra_forbidden":
-        siblings = _keys_beside(path)
-        close = difflib.get_close_matches(str(path[-1]), siblings, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"the keys here are {', '.join(siblings)}"
-        return f"{place}: unknown key {name!r}; {hint}"
-    if problem["type"] == "missing":
-        option = f"--{name} URL" if name in ("corpus", "output") else f"--set {name}=VALUE"
-        return f"{place}: the key {name!r} is missing; write it, or give {option}"
-    return f"{place}: {name}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+def _written_out(key: str, value: Any) -> Any:
+    """What a recipe has at the key, its short forms written out: `corpus: URL`, `modalities: [NAME, ...]`,
+    `tokenizer: NAME` and `fit: true`."""
+    if key == "corpus" and isinstance(value, str | list):
+        return {"url": value}
+    if key == "tokenizer" and isinstance(value, str):
+        return {"name": value}
+    if key == "fit" and value is True:
+        return {}
+    if key == "modalities" and isinstance(value, list):
+        counts = Counter(name if isinstance(name, str) else "" for name in value)
+        if counts[""]:
+            raise ValueError(
+                "a list of modalities holds their names alone; with settings write each on a line of its own, without "
+                "a dash, as `rgb: {}` and `caption: {keep: both}`"
+            )
+        if twice := [name for name, count in counts.items() if count > 1]:
+            raise ValueError(f"{twice[0]} is there twice; leave one of them out")
+        return dict.fromkeys(value)
+    return value
 
 
-def _keys_beside(path: tuple) -> list[str]:
-    """The keys that a recipe may have where the last part of `path` stands."""
-    model: Any = Recipe
-    for part in path[:-1]:
-        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
-            annotation = model.model_fields[part].annotation
-            nested = [m for m in (annotation, *getattr(annotation, "__args__", ())) if _is_model(m)]
-            model = nested[0] if nested else None
-    return list(model.model_fields) if _is_model(model) else []
-
-
-def _is_model(thing: Any) -> bool:
-    return isinstance(thing, type) and issubclass(thing, BaseModel)
+@contextmanager
+def at_key(key: str) -> Iterator[None]:
+    """Puts the recipe's key in front of why what stands there can't be used: RecipeError."""
+    try:
+        yield
+    except RecipeError:
+        raise  # it names its key already
+    except (ValueError, CheckpointError) as error:
+        raise RecipeError(f"{key}: {' '.join(str(error).split())}") from error
 
 
 def validated(model: type[BaseModel], params: Mapping[str, Any], where: str) -> BaseModel:
     """The parameters as an instance of `model`. RecipeError naming the key."""
     try:
-        return model.model_validate(dict(params))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        known = ", ".join(model.model_fields) or "none"
-        raise RecipeError(f"{where}.{key}: {problem['msg'].lower()}; the parameters are: {known}") from None
+        return checked(model, params)
+    except MistakesError as error:
+        raise RecipeError("\n".join(str(one.below(where)) for one in error.found)) from None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..cluster.size import ClusterSize
-from .recipe import Recipe, RecipeError, StageSettings
+from .recipe import Recipe, StageSettings
 from .steps import Step, StepGraph
 
 _ROUNDING = 1e-6
@@ -40,9 +40,6 @@ def stages(graph: StepGraph, recipe: Recipe, size: ClusterSize) -> list[Stage]:
     light stage.
     """
     wishes = recipe.resources.stages
-    unknown = sorted({name for wish in wishes for name in wish.modalities} - set(graph.cards))
-    if unknown:
-        raise RecipeError(f"resources.stages: {', '.join(unknown)} aren't among the recipe's modalities")
     pools: dict[str, str] = {}
     levels: dict[str, int] = {}
     grouped: dict[tuple[int, str], list[Step]] = {}

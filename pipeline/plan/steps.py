@@ -13,9 +13,9 @@ from ...labelers.contract.licences import TINY
 from ...labelers.plugins.registry import LABELER_GROUP, find_labeler, identity_of
 from ..dataset.cards import ModalityCard, WeightsCard
 from .licences import licence_refusal
-from .recipe import ModalitySettings, Recipe, RecipeError, validated
+from .recipe import ModalitySettings, Recipe, RecipeError, at_key, validated
 from .tokenizer_choice import CAPTIONS, tokens_card, uses_vocabulary, vocabulary_card
-from .weights import PACKAGE, LocalWeights, resolve, told, weights_of
+from .weights import PACKAGE, LocalWeights, resolve, told
 
 
 @dataclass(frozen=True)
@@ -74,19 +74,19 @@ class StepGraph:
 def step_graph(recipe: Recipe) -> StepGraph:
     """Finds every labeler and tokenizer, checks parameters and needs, and hashes weights. Loads no model.
 
-    Raises RecipeError, RegistryError or WeightsError naming the modality.
+    Raises RecipeError naming the key.
     """
-    _check_weights(recipe)
-    groups = _group(recipe)
-    ordered = _order(groups)
-    cards: dict[str, ModalityCard] = {}
-    steps = []
-    for group in ordered:
-        step = group.step(recipe)
-        for name in step.modalities:
-            cards[name] = _card(recipe, name, group, step, cards)
-        steps.append(step)
-    return StepGraph(tuple(steps), _with_vocabulary(recipe, cards))
+    with recipe.named():
+        _check_weights(recipe)
+        _check_stages(recipe)
+        cards: dict[str, ModalityCard] = {}
+        steps = []
+        for group in _order(_group(recipe)):
+            step = group.step(recipe)
+            for name in step.modalities:
+                cards[name] = _card(recipe, name, group, step, cards)
+            steps.append(step)
+        return StepGraph(tuple(steps), _with_vocabulary(recipe, cards))
 
 
 def _with_vocabulary(recipe: Recipe, cards: dict[str, ModalityCard]) -> dict[str, ModalityCard]:
@@ -179,12 +179,13 @@ def _same(group: _Group, name: str, settings: ModalitySettings, plain: bool) -> 
 
 def _new_group(recipe: Recipe, name: str, settings: ModalitySettings) -> _Group:
     reference = settings.labeler or name
-    labeler_class = find_labeler(reference)
+    labeler_class = _labeler_of(name, settings)
     params = validated(labeler_class.Params, settings.params, f"modalities.{name}.params")
     source = _source_of_weights(recipe, settings, labeler_class)
-    with weights_of(f"modalities.{name}.weights"):
+    with at_key(f"modalities.{name}.weights"):
         weights = resolve(source, recipe.storage_options, labeler_class) if source else None
-    labeler = labeler_class(params, weights.path if weights else None)
+    with at_key(f"modalities.{name}"):
+        labeler = labeler_class(params, weights.path if weights else None)
     made = [modality.name for modality in labeler.makes]
     if name not in made:
         raise RecipeError(
@@ -194,6 +195,21 @@ def _new_group(recipe: Recipe, name: str, settings: ModalitySettings) -> _Group:
     return _Group(reference, labeler, source, weights, settings, [])
 
 
+def _labeler_of(name: str, settings: ModalitySettings) -> type[Labeler]:
+    with at_key(f"modalities.{name}.labeler" if settings.labeler else f"modalities.{name}"):
+        return find_labeler(settings.labeler or name)
+
+
+def _check_stages(recipe: Recipe) -> None:
+    for index, stage in enumerate(recipe.resources.stages):
+        unknown = [name for name in stage.modalities if name not in recipe.modalities]
+        if unknown:
+            raise RecipeError(
+                f"resources.stages.{index}.modalities: {', '.join(unknown)} aren't among the recipe's modalities, "
+                f"{', '.join(recipe.modalities)}"
+            )
+
+
 def _check_weights(recipe: Recipe) -> None:
     """Refuses, before any are fetched, weights that have no default, and those whose licence forbids commercial use
     unless the recipe accepts it. RecipeError naming all of them."""
@@ -201,7 +217,7 @@ def _check_weights(recipe: Recipe) -> None:
     refused = []
     for name in sorted(recipe.modalities, key=lambda name: not _is_explicit(recipe.modalities[name])):
         settings = recipe.modalities[name]
-        labeler_class = find_labeler(settings.labeler or name)
+        labeler_class = _labeler_of(name, settings)
         if labeler_class in settled and not _is_explicit(settings):
             continue  # it joins the labeler of another modality
         settled.add(labeler_class)
@@ -261,6 +277,11 @@ def _needs(group: _Group, owner: Mapping[str, str]) -> set[str]:
 def _card(recipe: Recipe, name: str, group: _Group, step: Step, cards: Mapping[str, ModalityCard]) -> ModalityCard:
     labeler, settings = group.labeler, recipe.modalities[name]
     modality = group.modality(name)
+    if step.on == "nothing" and modality.kind.spatial:
+        raise RecipeError(
+            f"modalities.{name}: {group.reference} looks at nothing, and its kind, {modality.kind.name}, has to follow "
+            f"the image: give the labeler `on = 'image'` or `on = 'view'`"
+        )
     if step.on == "image" and modality.kind.view_only:
         raise RecipeError(
             f"modalities.{name}: a {modality.kind.name} can't be cropped; its labeler has to work on views"

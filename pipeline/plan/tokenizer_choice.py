@@ -19,8 +19,8 @@ from ...tokenizers.vq.base import TrainedTokenizer
 from ..dataset.cards import ModalityCard, TokensCard, VocabularyCard, WeightsCard
 from ..storage.errors import without_credentials
 from .licences import licence_refusal
-from .recipe import Recipe, RecipeError, TokenizerSettings, validated
-from .weights import WeightsSource, localise, resolve, told, weights_of
+from .recipe import Recipe, RecipeError, TokenizerSettings, at_key, validated
+from .weights import WeightsSource, localise, resolve, told
 
 CAPTIONS = "caption"
 """The modality of the corpus' captions, on which a vocabulary is trained where a recipe makes no texts."""
@@ -38,10 +38,12 @@ def tokens_card(recipe: Recipe, name: str, kind: Kind, default: str | None = Non
         if trained:
             raise RecipeError(f"{where}: no tokenizer of the kind {kind.name} has a network; leave out fit and weights")
         return None
-    tokenizer_class = tokenizer_for(reference, kind, where)
-    params = validated(tokenizer_class.Params, chosen.params, f"{where}.params")
+    with at_key(where):
+        tokenizer_class = tokenizer_for(reference, kind)
+        params = validated(tokenizer_class.Params, chosen.params, f"{where}.params")
+        tokenizer = tokenizer_class(kind, params)
     params_told = params.model_dump(mode="json")
-    sample = recipe.fit.units if tokenizer_class(kind, params).needs_fit else 0
+    sample = recipe.fit.units if tokenizer.needs_fit else 0
     card = TokensCard(reference, tokenizer_class.version, params_told, fit_units=sample)
     if not issubclass(tokenizer_class, TrainedTokenizer):
         if trained:
@@ -49,8 +51,10 @@ def tokens_card(recipe: Recipe, name: str, kind: Kind, default: str | None = Non
         return card
     if chosen.weights is None:
         settings = chosen.fit or FitSettings()
-        tokenizer = tokenizer_class(kind, params)
+        assert isinstance(tokenizer, TrainedTokenizer)
         tokenizer.settings = settings
+        with at_key(f"{where}.params"):
+            tokenizer.check_params()
         try:
             tokenizer.check_settings()
         except ValueError as error:
@@ -60,7 +64,7 @@ def tokens_card(recipe: Recipe, name: str, kind: Kind, default: str | None = Non
             settings = settings.model_copy(update={"perceptual": pinned})
         return replace(card, fit=settings.model_dump(mode="json", exclude_none=True))
     _check_licence(recipe, where, chosen.weights, tokenizer_class.weights)
-    with weights_of(f"{where}.weights"):
+    with at_key(f"{where}.weights"):
         found = resolve(chosen.weights, recipe.storage_options)
     source = told(chosen.weights)
     weights = WeightsCard(source, found.sha256, tokenizer_class.weights.licence_of(source))
@@ -71,14 +75,15 @@ def uses_vocabulary(name: str, card: ModalityCard) -> bool:
     """Whether the modality's tokenizer writes with the text vocabulary."""
     if card.tokens is None:
         return False
-    return tokenizer_for(card.tokens.tokenizer, card.label_kind, f"modalities.{name}.tokenizer").uses_vocabulary
+    with at_key(f"modalities.{name}.tokenizer"):
+        return tokenizer_for(card.tokens.tokenizer, card.label_kind).uses_vocabulary
 
 
 def given_vocabulary(recipe: Recipe) -> Vocabulary | None:
     """That which the recipe names. RecipeError for a file that is none."""
     if recipe.vocabulary is None:
         return None
-    with weights_of("vocabulary"):
+    with at_key("vocabulary"):
         path = localise(recipe.vocabulary, recipe.storage_options)
     try:
         return Vocabulary.from_bytes(Path(path).read_bytes())
@@ -115,7 +120,7 @@ def _pinned(recipe: Recipe, name: str, wanted: PerceptualSettings, where: str) -
     assert given is not None
     source = without_credentials(given.source)
     _check_licence(recipe, where, given.source, PERCEPTUAL)
-    with weights_of(f"{where}.weights"):
+    with at_key(f"{where}.weights"):
         found = resolve(given.source, given.options, Dinov2)
     if recipe.weights is None and wanted.sha256 not in (None, found.sha256):
         raise RecipeError(f"{where}: the weights {source} have the SHA-256 {found.sha256}, not {wanted.sha256}")

@@ -7,8 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,15 +77,6 @@ def told(source: str) -> str:
     path = Path(source).expanduser()
     is_path = source not in (RANDOM, TINY) and not source.startswith(PACKAGE) and "://" not in source and path.exists()
     return str(path.absolute()) if is_path else without_credentials(source)
-
-
-@contextmanager
-def weights_of(field: str) -> Iterator[None]:
-    """Puts the recipe's field in front of what a WeightsError says."""
-    try:
-        yield
-    except WeightsError as error:
-        raise WeightsError(f"{field}: {error}") from None
 
 
 def resolve(

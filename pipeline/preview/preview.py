@@ -37,14 +37,12 @@ _MARK = "data/overview.js"
 
 def preview(dataset: str, output: Path | None, limit: int | None) -> None:
     """What the command does: writes the gallery, shows how far it is, and says where it lies."""
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = Console()
-    with Progress(console=console, transient=True) as progress:
+    with Progress(transient=True) as progress:
         task = progress.add_task("reading units", total=None)
         index = write_preview(dataset, output, limit, lambda done, of: progress.update(task, completed=done, total=of))
-    console.print(f"preview  {index}", highlight=False, soft_wrap=True)
+    print(f"preview  {index}")
 
 
 def write_preview(

@@ -6,6 +6,7 @@ happened, where, and what to do, and never shows a credential.
 
 from __future__ import annotations
 
+import difflib
 import io
 import os
 import time
@@ -170,10 +171,28 @@ def absolute_url(url: str) -> str:
     """The URL without a slash at its end, a local path made absolute. Keeps credentials: `redact` before printing."""
     for scheme in ("file://", "local://"):
         url = url.removeprefix(scheme)
-    if "://" not in url and "::" not in url:
+    if "://" not in url:
         return str(Path(url).expanduser().absolute())
     scheme, rest = url.split("://", 1)
     return f"{scheme}://{rest.rstrip('/')}"
+
+
+def url_problem(url: str) -> str | None:
+    """Why no store can have such a URL, wherever it leads; None where one can."""
+    if not url:
+        return "name a folder or URL"
+    protocol, found, _ = url.partition("://")
+    if "::" in url and not Path(url).exists():
+        return f"{redact(url)}: `::` is in no path or URL that is read here; of several URLs write a list"
+    if not found:
+        return None
+    from fsspec import available_protocols
+
+    known = available_protocols()
+    if protocol in known:
+        return None
+    close = difflib.get_close_matches(protocol, known, n=3) or sorted(known)
+    return f"{redact(url)}: no file system is called {protocol}://; there are {', '.join(close)}"
 
 
 def _check_path(path: str, url: str) -> None:

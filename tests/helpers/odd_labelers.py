@@ -32,6 +32,42 @@ class Doubled(Labeler):
         return {"doubled": [2 * label for label in batch.labels["mean_colour"]]}
 
 
+class Boxless(Doubled):
+    """Says that it looks at nothing, and makes what lies somewhere in the image."""
+
+    makes = (Modality("boxless", Image(1, content="intensity")),)
+    requires = ()
+
+
+class Nowhere(MeanColour):
+    """Has a label for none of the samples."""
+
+    makes = (Modality("nowhere", Vector(3)),)
+
+    def label(self, batch: Batch):
+        return {"nowhere": [None for _ in batch.keys]}
+
+
+class Thirds(MeanColour):
+    """A map of classes, as semseg_coco makes one: the view's thirds from left to right."""
+
+    makes = (Modality("thirds", Image(1, content="classes", classes=3)),)
+
+    def label(self, batch: Batch):
+        side = np.asarray(batch.images).shape[1]
+        return {"thirds": [np.tile(np.arange(side, dtype=np.uint8) // -(-side // 3), (side, 1)) for _ in batch.keys]}
+
+
+class Picky(MeanColour):
+    """Refuses its parameters only when it sees its weights, as dinov2 does a size that its patches don't divide."""
+
+    makes = (Modality("picky", Vector(3)),)
+
+    def __init__(self, params: BaseModel | None = None, weights: str | None = None) -> None:
+        super().__init__(params, weights)
+        raise ValueError("not with 3\npatches")
+
+
 class Raises(MeanColour):
     """Raises when the batch holds the sample `coffee`."""
 

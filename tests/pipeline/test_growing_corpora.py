@@ -20,6 +20,7 @@ from tokenloom.pipeline.corpus.corpus import CorpusError, CorpusSettings
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.manifest import DatasetError, require_manifest
 from tokenloom.pipeline.plan.plan import make_plan
+from tokenloom.pipeline.plan.recipe import RecipeError
 from tokenloom.pipeline.retry import retry
 from tokenloom.pipeline.run import execute
 from tokenloom.pipeline.storage.store import Store
@@ -201,7 +202,7 @@ def test_another_corpus_is_refused(corpus_folder, some, tmp_path):
     weave(recipe(corpus_folder, tmp_path / "out", COLOUR, **MORE))
     tar(tmp_path / "tars", "a.tar", some)
     for take in (False, True):
-        with pytest.raises(CorpusError, match="this is another one"):
+        with pytest.raises(RecipeError, match="this is another one"):
             make_plan(recipe(tmp_path / "tars", tmp_path / "out", COLOUR, **MORE), take_changes=take)
 
 

@@ -108,6 +108,9 @@ class HumanPosesVQTokenizer(TrainedTextTokenizer, PosesText):
     def examples(self, label: InstanceSet) -> np.ndarray:
         return self._body_poses(label)
 
+    def _contract_of_kind(self) -> InputContract:
+        return POSE_CONTRACT
+
     def _contract_for(self, examples: np.ndarray) -> InputContract:
         return POSE_CONTRACT
 

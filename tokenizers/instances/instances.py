@@ -117,6 +117,9 @@ class InstancesVQTokenizer(TrainedTextTokenizer, InstancesText):
     def examples(self, label: InstanceSet) -> np.ndarray:
         return self._mask_squares(label)
 
+    def _contract_of_kind(self) -> InputContract:
+        return MASK_CONTRACT
+
     def _contract_for(self, examples: np.ndarray) -> InputContract:
         return MASK_CONTRACT
 

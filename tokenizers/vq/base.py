@@ -116,6 +116,15 @@ class TrainedTokenizer(Tokenizer):
                 f"{_content(self.kind)}: leave it out"
             )
 
+    def check_params(self) -> None:
+        """Raises ValueError where no network has such parameters and takes labels of the kind, of whatever size."""
+        contract = self._contract_of_kind()
+        check_network(self._config_for(contract), contract)
+
+    @abstractmethod
+    def _contract_of_kind(self) -> InputContract:
+        """The contract as far as it is known without examples; an image's size suits the patches."""
+
     @abstractmethod
     def examples(self, label: Any) -> np.ndarray:
         """What the network sees of a label, checked, in a compact dtype: (n, *shape), n = 0 where it sees nothing."""

@@ -109,6 +109,10 @@ class VQTokenizer(TrainedTokenizer):
             raise ValueError(f"token ids {ids.min()}..{ids.max()} leave the vocabulary 0..{spec.vocabulary - 1}")
         return ids
 
+    def _contract_of_kind(self) -> InputContract:
+        side = 16 * self.params.patch_size
+        return contract_for(self.kind, side, side)
+
     def _contract_for(self, examples: np.ndarray) -> InputContract:
         height, width = examples.shape[1:3] if isinstance(self.kind, Image) else (1, 1)
         return with_statistics(contract_for(self.kind, height, width), examples)

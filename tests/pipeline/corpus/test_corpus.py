@@ -99,7 +99,7 @@ def test_a_url_for_nothing_shows_what_is_near(tars, pattern, message):
 def test_formats_are_told_apart(place):
     place.create("mixed/a.tar", tar_bytes([]))
     place.create("mixed/b.parquet", parquet_bytes({"jpg": [b"1"]}))
-    with pytest.raises(CorpusError, match="Write `format: tar` or `format: parquet`"):
+    with pytest.raises(CorpusError, match=r"Write `corpus: {url: ..., format: tar}` or parquet"):
         corpus_of(f"{place.url}/mixed").shards()
     assert [shard.path for shard in corpus_of(f"{place.url}/mixed", format="tar").shards()] == ["a.tar"]
     assert [shard.path for shard in corpus_of(f"{place.url}/mixed", format="parquet").shards()] == ["b.parquet"]
@@ -136,7 +136,7 @@ def test_settings_refuse_what_they_do_not_know():
     with pytest.raises(ValidationError, match="iamge"):
         CorpusSettings.model_validate({"url": "x", "iamge": "jpg"})
     for url in ("", [], ["a", ""]):
-        with pytest.raises(ValidationError, match="name at least one path"):
+        with pytest.raises(ValidationError, match="name a folder or URL"):
             CorpusSettings(url=url)
     assert "hush" not in repr(CorpusSettings(url="x", storage_options={"secret": "hush"}))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tokenloom.labelers.plugins.registry import RegistryError
 from tokenloom.pipeline.cluster.size import ClusterSize, Node
 from tokenloom.pipeline.plan.recipe import RecipeError
 from tokenloom.pipeline.plan.stages import stages
@@ -71,24 +70,23 @@ def test_stages_fuse_on_a_laptop_and_split_where_asked():
 
 
 @pytest.mark.parametrize(
-    ("modalities", "error", "message"),
+    ("modalities", "message"),
     [
-        ({"cany_edge": {}}, RegistryError, "canny_edge"),
-        ({"canny_edge": {"params": {"lo": 1}}}, RecipeError, r"modalities.canny_edge.params.lo: .*low, high"),
-        ({"doubled": odd("Doubled")}, RecipeError, "needs the modality 'mean_colour'; add"),
-        ({"edges": {"labeler": "canny_edge"}}, RecipeError, "makes canny_edge, not 'edges'"),
-        ({"caption": {"tokenizer": "patch_codebook"}}, RegistryError, "takes labels of the kind image, not text"),
-        ({"caption": {"weights": "some/where"}}, RecipeError, "takes no weights"),
-        ({"dinov2": {"weights": "./nowhere"}}, WeightsError, r"modalities.dinov2.weights: .*\./nowhere: no such file"),
+        ({"cany_edge": {}}, "canny_edge"),
+        ({"canny_edge": {"params": {"lo": 1}}}, r"modalities.canny_edge.params.lo: unknown key; did you mean .low"),
+        ({"doubled": odd("Doubled")}, "needs the modality 'mean_colour'; add"),
+        ({"edges": {"labeler": "canny_edge"}}, "makes canny_edge, not 'edges'"),
+        ({"caption": {"tokenizer": "patch_codebook"}}, "takes labels of the kind image, not text"),
+        ({"caption": {"weights": "some/where"}}, "takes no weights"),
+        ({"dinov2": {"weights": "./nowhere"}}, r"modalities.dinov2.weights: .*\./nowhere: no such file"),
         (
             {"canny_edge": {"tokenizer": {"weights": "./nowhere"}}},
-            WeightsError,
             r"modalities.canny_edge.tokenizer.weights: .*\./nowhere: no such file",
         ),
     ],
 )
-def test_what_cannot_be_made_says_why(modalities, error, message):
-    with pytest.raises(error, match=message):
+def test_what_cannot_be_made_says_why(modalities, message):
+    with pytest.raises(RecipeError, match=message):
         graph_of(modalities)
 
 

@@ -43,18 +43,18 @@ def test_a_tokenizer_is_trained_here_or_given(tmp_path):
     assert given.modalities["canny_edge"].tokenizer.weights.startswith("EPFL-VILAB/")  # type: ignore[union-attr]
     with pytest.raises(RecipeError, match="give one of them"):
         load(tmp_path, GOOD.replace("patch_codebook", "{fit: {}, weights: some/where}"))
-    with pytest.raises(RecipeError, match=r"unknown key 'modalities.canny_edge.tokenizer.fit.step'; did you mean 'ste"):
+    with pytest.raises(RecipeError, match=r"modalities.canny_edge.tokenizer.fit.step: unknown key; did you mean 'ste"):
         load(tmp_path, GOOD.replace("patch_codebook", "{fit: {step: 30}}"))
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("modaliti: {}", r"mine.yaml:9: unknown key 'modaliti'; did you mean 'modalities'\?"),
-        ("units: {sampels: 3}", r"mine.yaml:9: unknown key 'units.sampels'; did you mean 'samples'\?"),
+        ("modaliti: {}", r"mine.yaml:9: modaliti: unknown key; did you mean 'modalities'\?"),
+        ("units: {sampels: 3}", r"mine.yaml:9: units.sampels: unknown key; did you mean 'samples'\?"),
         ("max_failures: lots", r"mine.yaml:9: max_failures: "),
         ("units: {samples: 0}", r"mine.yaml:9: units.samples: input should be greater than or equal to 1"),
-        ("seed: [", r"mine.yaml: not YAML"),
+        ("seed: [", r"mine.yaml:10: not YAML"),
     ],
 )
 def test_a_mistake_names_the_line_and_the_way_out(tmp_path, wrong, message):
@@ -64,7 +64,7 @@ def test_a_mistake_names_the_line_and_the_way_out(tmp_path, wrong, message):
 
 def test_a_modality_is_checked_in_depth(tmp_path):
     with pytest.raises(
-        RecipeError, match=r"mine.yaml:6: unknown key 'modalities.canny_edge.parms'; did you mean 'params'"
+        RecipeError, match=r"mine.yaml:6: modalities.canny_edge.parms: unknown key; did you mean 'params'"
     ):
         load(tmp_path, GOOD.replace("params:", "parms:"))
     with pytest.raises(RecipeError, match=r"'tokenizers' can't be a modality's name"):
@@ -72,7 +72,7 @@ def test_a_modality_is_checked_in_depth(tmp_path):
 
 
 def test_a_missing_key_is_named(tmp_path):
-    with pytest.raises(RecipeError, match=r"the key 'output' is missing; write it, or give --output URL"):
+    with pytest.raises(RecipeError, match=r"mine.yaml: output: it is missing; write it, or give --output URL"):
         load(tmp_path, "corpus: photos\nmodalities: [rgb]\n")
 
 
@@ -81,8 +81,8 @@ def test_overrides(tmp_path):
     assert recipe.views.size == 448
     assert (recipe.corpus.url, recipe.corpus.format) == ("photos", "tar")
     assert recipe.modalities["dinov2"].weights == "here/it/is"
-    recipe = load(tmp_path, GOOD, corpus="s3://bucket/{0..3}.tar", output="else: where")
-    assert (recipe.corpus.url, recipe.output) == ("s3://bucket/{0..3}.tar", "else: where")
+    recipe = load(tmp_path, GOOD, corpus="s3://bucket/{0..3}.tar", output="/else: where")
+    assert (recipe.corpus.url, recipe.output) == ("s3://bucket/{0..3}.tar", "/else: where")
 
 
 @pytest.mark.parametrize("override", ["views.size", "=3", "seed=["])

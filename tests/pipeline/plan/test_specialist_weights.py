@@ -10,7 +10,7 @@ from tokenloom.labelers.contract.licences import NONE
 from tokenloom.labelers.plugins.registry import describe_labelers, find_labeler
 from tokenloom.pipeline.plan.recipe import RecipeError
 from tokenloom.pipeline.plan.steps import step_graph
-from tokenloom.pipeline.plan.weights import WeightsError, hash_files, localise, resolve
+from tokenloom.pipeline.plan.weights import hash_files, localise, resolve
 from weaving import odd, recipe
 
 WITH_WEIGHTS = [
@@ -47,7 +47,7 @@ def test_tiny_weights_are_reproducible_and_small_and_load_from_s3(name, s3_url, 
 def test_noncommercial_weights_need_the_recipes_word_before_they_are_fetched():
     with pytest.raises(RecipeError, match=r"modalities\.imagebind: .*CC-BY-NC-SA-4\.0.*accept_license: CC-BY-NC-SA"):
         graph_of({"imagebind": {}})
-    with pytest.raises(WeightsError, match=r"imagebind_huge\.pth: can't be fetched"):
+    with pytest.raises(RecipeError, match=r"imagebind_huge\.pth: can't be fetched"):
         graph_of({"imagebind": {}}, accept_license="CC-BY-NC-SA-4.0")
 
 
@@ -55,7 +55,7 @@ def test_all_weights_that_need_a_word_are_named_at_once():
     modalities = {"imagebind": {}, "imagebind_global": {}, "depth": {"weights": "apple/DepthPro-hf"}, "human_poses": {}}
     with pytest.raises(RecipeError) as caught:
         graph_of(modalities, accept_license=["MIT"])
-    named = [line.split(":")[0] for line in str(caught.value).splitlines()]
+    named = [line.split(": ")[1] for line in str(caught.value).splitlines()]
     assert sorted(named) == ["modalities.depth", "modalities.human_poses", "modalities.imagebind"]
 
 
@@ -75,5 +75,5 @@ def test_tiny_weights_need_no_licence_and_say_what_they_are():
 
 
 def test_a_labeler_without_tiny_weights_says_so():
-    with pytest.raises(WeightsError, match="Weighty has no tiny weights"):
+    with pytest.raises(RecipeError, match="Weighty has no tiny weights"):
         graph_of({"weighty": odd("Weighty")}, weights="tiny")

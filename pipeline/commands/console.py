@@ -1,0 +1,10 @@
+"""What commands print on."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+
+def plain_console(stderr: bool = False) -> Console:
+    """Prints texts as they are: paths and captions hold [brackets] and :colons: that mean nothing to rich."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
