@@ -57,11 +57,19 @@ class Shown:
 
 
 class FitProgress(Shown, FitListener):
-    """The training of a tokenizer's network: its loss, the codes that it uses, its speed."""
+    """The rounds of k-means; the training of a tokenizer's network: its loss, the codes that it uses, its speed."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._skipped = 0
+        self._first_round = 0.0
+
+    def fitting(self, modality: str, done: int, of: int) -> None:
+        if not done:
+            self._first_round = time.monotonic()
+        left = duration((time.monotonic() - self._first_round) / done * (of - done)) if done else "-"
+        said = {"fitting": modality, "round": f"{done + 1} of {of}", "left": left}
+        self.show(lambda: _table([[*said.values()]], *said), lambda: ", ".join(f"{n} {v}" for n, v in said.items()))
 
     def trained(self, figures: Figures, settings: FitSettings) -> None:
         self._skipped += figures.skipped

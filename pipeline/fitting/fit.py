@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 from ...labelers.caption import Caption
@@ -62,7 +63,7 @@ def provide_tokenizer(
     """Fits and stores the modality's tokenizer; its card, with spec and files.
 
     sample: the digest of the sample that was put aside. given: the tokenizer, where there is nothing to fit.
-    listener: told of a network's training. perceptual: as of FitJob.
+    listener: told of the fit's rounds, or of a network's training. perceptual: as of FitJob.
     """
     tokenizer, problem = given or new_tokenizer(modality, card), None
     assert card.tokens is not None
@@ -70,6 +71,8 @@ def provide_tokenizer(
     if words is not None:
         tokenizer.use_vocabulary(Vocabulary.from_bytes(words))
     if tokenizer.needs_fit:
+        if listener is not None:
+            tokenizer.watch_fit(partial(listener.fitting, modality))
         try:
             tokenizer = _fitted(store, modality, card, tokenizer, seed, sample, words, listener, perceptual)
         except (FitError, FileNotFoundError) as error:

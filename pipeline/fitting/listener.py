@@ -15,5 +15,8 @@ class FitListener:
     def say(self, what: str) -> None:
         """What begins, in a few words."""
 
+    def fitting(self, modality: str, done: int, of: int) -> None:
+        """So many rounds of a modality's k-means are done, of so many at most."""
+
     def trained(self, figures: Figures, settings: FitSettings) -> None:
         """A network has been trained for some more steps."""

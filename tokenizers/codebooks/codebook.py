@@ -13,21 +13,24 @@ from pydantic import BaseModel, ConfigDict, Field
 from ...labelers.contract.kinds import FeatureMap, Image, Kind, Vector
 from ..contract.files import config_file, model_file, read_config, read_model
 from ..contract.token_spec import TokenSpec
-from ..contract.tokenizer import Tokenizer
-from .kmeans import Clusters, kmeans, nearest, normalise, sample_rows
+from ..contract.tokenizer import Tokenizer, Watch
+from .kmeans import kmeans, nearest, normalise, sample_rows, squared_distances
 
 POINTS_PER_CODE = 4
 """A sample of n vectors supports n / 4 codes; more would only learn the sample by heart."""
 
+_MEASURED = 4096
+"""Vectors of the sample, evenly spread, on which the loss is measured."""
+
 
 class CodebookParams(BaseModel):
     """size: codes, at most; a small sample supports fewer. sample: vectors that the codes are fitted to, at most.
-    iterations: of Lloyd's algorithm, at most."""
+    iterations: of Lloyd's algorithm, at most; more of them fit the sample better, and nothing else."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     size: int = Field(default=8192, ge=1)
     sample: int = Field(default=131_072, ge=1)
-    iterations: int = Field(default=10, ge=1)
+    iterations: int = Field(default=3, ge=1)
 
 
 class ProductParams(CodebookParams):
@@ -50,16 +53,21 @@ def supported_codes(wanted: int, points: int) -> int:
 class FittedTokenizer(Tokenizer):
     """A tokenizer whose fitted state is `tensors`, and `facts` about the fit, kept in config.json.
 
-    facts: `codes` found, the size of the `sample`, the `loss` measured on it, and a `note` where there are fewer codes
-    than asked for.
+    facts: `codes` found, the size of the `sample`, the `loss` measured on 4,096 vectors of it, and a `note` where there
+    are fewer codes than asked for.
     """
 
+    version = 2
     Params: ClassVar[type[BaseModel]] = CodebookParams
 
     def __init__(self, kind: Kind, params: BaseModel | None = None) -> None:
         super().__init__(kind, params)
         self.facts: dict[str, Any] = {}
         self.tensors: dict[str, np.ndarray] = {}
+        self._watch: Watch = lambda done, of: None
+
+    def watch_fit(self, watch: Watch) -> None:
+        self._watch = watch
 
     @property
     def needs_fit(self) -> bool:
@@ -94,6 +102,11 @@ class FittedTokenizer(Tokenizer):
             raise ValueError(f"token ids {ids.min()}..{ids.max()} leave the codebook's 0..{self.spec.vocabulary - 1}")
         return ids
 
+    @staticmethod
+    def _measured(points: np.ndarray) -> np.ndarray:
+        """The points on which the loss is measured."""
+        return points[:: -(-len(points) // _MEASURED)]
+
     def _record(self, codes: int, sample: int, **loss: float | None) -> None:
         self.facts = {"codes": codes, "sample": sample, "loss": loss}
         if codes < self.params.size:
@@ -126,13 +139,15 @@ class Codebook(FittedTokenizer):
             raise ValueError("a codebook can't be fitted: the sample has no vector other than zero")
         codes = supported_codes(self.params.size, len(vectors))
         directions = normalise(vectors)
-        clusters = kmeans(directions, codes, seed, self.params.iterations, spherical=True)
+        clusters = kmeans(directions, codes, seed, self.params.iterations, spherical=True, watch=self._watch)
         lengths = np.sqrt(np.square(vectors, dtype=np.float64).sum(axis=1))
         counts = np.bincount(clusters.ids, minlength=len(clusters.centroids))
         sums = np.bincount(clusters.ids, weights=lengths, minlength=len(clusters.centroids))
         means = np.where(counts > 0, sums / np.maximum(counts, 1), lengths.mean())
         self.tensors = {"centroids": clusters.centroids, "lengths": means.astype(np.float32)}
-        loss = clusters.objective[-1] / 2 / len(vectors)
+        some = self._measured(directions)
+        distances = squared_distances(some, clusters.centroids, nearest(some, clusters.centroids))
+        loss = float(distances.mean()) / 2
         self._record(len(clusters.centroids), len(vectors), cosine_distance=loss)
 
     def encode(self, labels: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -183,11 +198,14 @@ class ProductCodebook(FittedTokenizer):
         if not len(vectors):
             raise ValueError("a codebook can't be fitted: the sample holds no vectors")
         codes = supported_codes(self.params.size, len(vectors))
-        parts = [kmeans(part, codes, seed, self.params.iterations) for part in self._split(vectors)]
-        self.tensors = {f"part_{index:04d}": part.centroids for index, part in enumerate(parts)}
-        restored = np.concatenate([part.centroids[part.ids] for part in parts], axis=1)
-        loss = float(_cosine_distance(vectors, restored).mean())
-        self._record(max(len(part.centroids) for part in parts), len(vectors), cosine_distance=loss)
+        parts = self._split(vectors)
+        for index, part in enumerate(parts):
+            self._watch(index, len(parts))
+            self.tensors[f"part_{index:04d}"] = kmeans(part, codes, seed, self.params.iterations).centroids
+        self.facts = {"codes": max(map(len, self.tensors.values()))}
+        some = list(self._measured(vectors))
+        loss = float(_cosine_distance(np.stack(some), np.stack(self.decode(self.encode(some)))).mean())
+        self._record(self.facts["codes"], len(vectors), cosine_distance=loss)
 
     def encode(self, labels: Sequence[np.ndarray]) -> list[np.ndarray]:
         spec = self.spec
@@ -261,12 +279,13 @@ class PatchCodebook(FittedTokenizer):
         mean = patches.mean(axis=0, dtype=np.float64).astype(np.float32)
         patches -= mean
         codes = supported_codes(self.params.size, len(patches))
-        clusters = kmeans(patches, codes, seed, self.params.iterations)
-        self.tensors = {"centroids": clusters.centroids, "mean": mean}
-        squared = clusters.objective[-1] / patches.size * self._scale**2
+        centroids = kmeans(patches, codes, seed, self.params.iterations, watch=self._watch).centroids
+        self.tensors = {"centroids": centroids, "mean": mean}
+        some = self._measured(patches)
+        errors = (some.astype(np.float64) - centroids[nearest(some, centroids)]) * self._scale
+        squared = float(np.square(errors).mean())
         psnr = 10 * math.log10(peak**2 / squared) if squared and peak else None
-        mae = _mean_absolute_error(patches, clusters) * self._scale
-        self._record(len(clusters.centroids), len(patches), mae=mae, psnr=psnr)
+        self._record(len(centroids), len(patches), mae=float(np.abs(errors).mean()), psnr=psnr)
         self.facts["image_size"] = size
 
     def encode(self, labels: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -307,9 +326,3 @@ class PatchCodebook(FittedTokenizer):
 def _cosine_distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """float64 (n,): 1 - cosine of each pair of rows; 1 where a row is zero."""
     return 1 - (normalise(first).astype(np.float64) * normalise(second)).sum(axis=1)
-
-
-def _mean_absolute_error(points: np.ndarray, clusters: Clusters) -> float:
-    blocks = range(0, len(points), 4096)
-    parts = ((points[at : at + 4096], clusters.centroids[clusters.ids[at : at + 4096]]) for at in blocks)
-    return sum(float(np.abs(part - codes).sum(dtype=np.float64)) for part, codes in parts) / points.size

@@ -1,21 +1,28 @@
 """k-means with the same bits on one thread or many.
 
 Matrix products may round differently from one thread count, chunk or library to the next. So they only shortlist the
-nearest centroids; what lies within their rounding error is decided in float64, in a fixed order. All other sums run in
-numpy, in a fixed order.
+nearest centroids; what lies within their rounding error is decided in float64, in a fixed order. Those that look for
+principal components are of whole numbers, which float64 adds up exactly. All other sums run in numpy, in a fixed order.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-_SCORES = 2**23  # numbers in one block of scores: 32 MiB
+COMPONENTS = 32
+"""Principal components in which long points are clustered: quicker by their length over this, and what is left out is
+what centroids would learn by heart."""
+
+_SCORES = 2**20  # numbers in one block of scores: 4 MiB, which caches hold
 _SEED_ROUNDS = 64
 _COLUMNS = 64
+_PART = 16_384  # points that settle principal components, and centroids where they are few
+_POWERS = 6
+_BITS = 18  # of whole numbers: products of two, added up 2**17 times, are exact in float64
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,9 @@ class Clusters:
     """What `kmeans` found.
 
     centroids: float32 (k, dim). ids: int64 (n,), the nearest centroid of each point. objective: the sum of squared
-    distances to the nearest centroid at each iteration; never rising.
+    distances to the nearest centroid at each iteration; never rising. Of points that are many or long, centroids are
+    the means of those that share an id, and ids and objective are as `kmeans` found them in a part of the points and
+    of their components.
     """
 
     centroids: np.ndarray
@@ -31,19 +40,72 @@ class Clusters:
     objective: tuple[float, ...]
 
 
-def kmeans(points: np.ndarray, k: int, seed: int, iterations: int = 10, spherical: bool = False) -> Clusters:
+def kmeans(
+    points: np.ndarray,
+    k: int,
+    seed: int,
+    iterations: int = 10,
+    spherical: bool = False,
+    watch: Callable[[int, int], None] = lambda done, of: None,
+) -> Clusters:
     """At most k clusters of `points`, float32 (n, dim), n >= 1; fewer when fewer of them are distinct.
 
     Lloyd's algorithm from a D^2-weighted seeding in rounds, as in Bahmani et al., "Scalable k-means++"
-    (arXiv 1203.6402). spherical: points are of unit length, and centroids are kept so; on the sphere squared
-    distance is twice the cosine distance. Deterministic in its arguments. Raises ValueError for no points.
+    (arXiv 1203.6402). Points of more than twice COMPONENTS numbers are told apart by their principal components; where
+    there are more than two a cluster, and more than 16,384, a part of them goes through the iterations, and all make
+    the means in the end. What is left out changes next to nothing on other points than these.
+
+    spherical: points are of unit length, and centroids are made so; on the sphere squared distance is twice the cosine
+    distance. watch: told each round before it begins, and how many there are at most. Deterministic in its arguments.
+    Raises ValueError for no points.
     """
     if len(points) == 0:
         raise ValueError("k-means needs at least one point")
     points = np.ascontiguousarray(points, dtype=np.float32)
-    centroids = _seed(points, k, np.random.Generator(np.random.PCG64(seed)))
+    generator = np.random.Generator(np.random.PCG64(seed))
+    long = points.shape[1] > 2 * COMPONENTS
+    seen = principal_components(points, generator) if long else points
+    most = max(2 * k, _PART)
+    part = seen[np.sort(generator.permutation(len(seen))[:most])] if len(seen) > most else seen
+    found = lloyd(part, k, generator, iterations, spherical and not long, watch)
+    if part is points:
+        return found
+    watch(iterations + 2, iterations + 3)
+    ids = found.ids if part is seen else nearest(seen, found.centroids)
+    _, first, ids = np.unique(ids, return_index=True, return_inverse=True)
+    return Clusters(_means(points, ids, points[first], np.zeros(len(points)), spherical), ids, found.objective)
+
+
+def principal_components(points: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """float32 (n, COMPONENTS): where the points lie along the directions in which they are longest.
+
+    By subspace iteration (Halko et al., arXiv 0909.4061, algorithm 4.4) on a part of the points.
+    """
+    step = -(-len(points) // _PART)
+    some = _whole(points[::step])
+    directions = _whole(_orthonormal(generator.normal(size=(points.shape[1], COMPONENTS))), 1)
+    for _ in range(_POWERS):
+        directions = _whole(_orthonormal(some.T @ _whole(some @ directions)), 1)
+    largest = float(max(points.max(), -points.min())) or 1.0
+    blocks = (_whole(points[at : at + 4096], largest) @ directions for at in range(0, len(points), 4096))
+    return np.concatenate([(block * (largest * 2.0 ** (-2 * _BITS))).astype(np.float32) for block in blocks])
+
+
+def lloyd(
+    points: np.ndarray,
+    k: int,
+    generator: np.random.Generator,
+    iterations: int,
+    spherical: bool,
+    watch: Callable[[int, int], None] = lambda done, of: None,
+) -> Clusters:
+    """As `kmeans`, of the points as they are, in all of them."""
+    rounds = iterations + 3  # the seeding first; the assignment of all points last
+    watch(0, rounds)
+    centroids = _seed(points, k, generator)
     ids, objective = np.full(len(points), -1), []
     for iteration in range(iterations + 1):
+        watch(iteration + 1, rounds)
         previous, ids = ids, nearest(points, centroids)
         distances = squared_distances(points, centroids, ids)
         objective.append(float(distances.sum()))
@@ -66,11 +128,14 @@ def nearest(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
         block = points[start : start + rows]
         scores = block @ centroids.T
         scores -= half_squares
-        threshold = scores.max(axis=1) - _rounding_error(block, float(norms.max()))
-        close = scores >= threshold[:, None]
-        ids[start : start + rows] = close.argmax(axis=1)
-        unsure = np.flatnonzero(np.count_nonzero(close, axis=1) > 1)
-        ids[start + unsure] = _decide(block, centroids, close, unsure)
+        best, places = scores.argmax(axis=1), np.arange(len(block))
+        highest = scores[places, best]
+        scores[places, best] = -np.inf
+        threshold = highest - _rounding_error(block, float(norms.max()))
+        unsure = np.flatnonzero(scores.max(axis=1) >= threshold)
+        scores[places, best] = highest
+        ids[start : start + rows] = best
+        ids[start + unsure] = _decide(block[unsure], centroids, scores[unsure] >= threshold[unsure, None])
     return ids
 
 
@@ -125,18 +190,33 @@ def _rounding_error(block: np.ndarray, longest: float) -> np.ndarray:
     return (2 * unit * ((block.shape[1] + 2) * norms * longest + 2 * longest**2)).astype(np.float32)
 
 
-def _decide(block: np.ndarray, centroids: np.ndarray, close: np.ndarray, unsure: np.ndarray) -> np.ndarray:
-    """Of the `close` centroids of each `unsure` row, the nearest by float64. Equal rows are decided once."""
+def _decide(points: np.ndarray, centroids: np.ndarray, close: np.ndarray) -> np.ndarray:
+    """Of the `close` centroids of each point, the nearest by float64. Equal points are decided once."""
     decided: dict[bytes, int] = {}
-    ids = np.empty(len(unsure), dtype=np.int64)
-    for place, row in enumerate(unsure):
-        key = block[row].tobytes()
-        if key not in decided:
-            candidates = np.flatnonzero(close[row])
-            difference = centroids[candidates].astype(np.float64) - block[row]
+    for point, near in zip(points, close, strict=True):
+        if (key := point.tobytes()) not in decided:
+            candidates = np.flatnonzero(near)
+            difference = centroids[candidates].astype(np.float64) - point
             decided[key] = int(candidates[np.square(difference).sum(axis=1).argmin()])
-        ids[place] = decided[key]
-    return ids
+    return np.array([decided[point.tobytes()] for point in points], np.int64)
+
+
+def _whole(numbers: np.ndarray, largest: float | None = None) -> np.ndarray:
+    """The numbers as whole ones of _BITS bits, float64; `largest`, by default that of them, becomes 2**_BITS."""
+    largest = largest or float(np.abs(numbers).max()) or 1.0
+    return np.rint(numbers.astype(np.float64) * (2.0**_BITS / largest))
+
+
+def _orthonormal(columns: np.ndarray) -> np.ndarray:
+    """An orthonormal basis of what the columns span, by Gram and Schmidt; zero for a column that adds nothing."""
+    basis = np.zeros_like(columns)
+    for index, column in enumerate(columns.T):
+        before, length = basis[:, :index], np.sqrt(np.square(column).sum())
+        for _ in range(2):  # the second time takes what rounding left
+            column = column - (before * (before * column[:, None]).sum(axis=0)).sum(axis=1)
+        rest = np.sqrt(np.square(column).sum())
+        basis[:, index] = column / rest if rest > 1e-9 * length else 0
+    return basis
 
 
 def _seed(points: np.ndarray, k: int, generator: np.random.Generator) -> np.ndarray:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel
@@ -13,6 +13,9 @@ from ...labelers.contract.kinds import Kind
 from ...labelers.contract.labeler import NoParams
 from .token_spec import TokenSpec
 from .vocabulary import Vocabulary
+
+Watch: TypeAlias = Callable[[int, int], None]
+"""Told how many rounds of a fit are done, and of how many at most."""
 
 
 class Tokenizer(ABC):
@@ -44,6 +47,9 @@ class Tokenizer(ABC):
 
     def fit(self, labels: Iterable[Any], seed: int) -> None:  # noqa: B027 - only fitted tokenizers have a fit
         """Fit to `labels`, deterministically in (labels, seed)."""
+
+    def watch_fit(self, watch: Watch) -> None:  # noqa: B027 - only fits in rounds can tell
+        """Have `fit` tell of its rounds."""
 
     @property
     @abstractmethod

@@ -32,6 +32,8 @@ class HumanPosesTokenizer(PosesText):
     Loss, in config.json: `joint_angle`, the mean angle in degrees between the sample's rotations and those decoded.
     """
 
+    version = 2
+
     def __init__(self, kind: Kind, params: BaseModel | None = None) -> None:
         super().__init__(kind, params)
         self.facts: dict[str, Any] = {}

@@ -36,6 +36,8 @@ class InstancesTokenizer(InstancesText):
     Loss, in config.json: `pixel_error`, the share of wrong pixels in the sample's 64 x 64 masks.
     """
 
+    version = 2
+
     def __init__(self, kind: Kind, params: BaseModel | None = None) -> None:
         super().__init__(kind, params)
         self.facts: dict[str, Any] = {}

@@ -73,6 +73,7 @@ class TrainedTokenizer(Tokenizer):
     settings: of the training. contract: what the network takes; known once it is designed or read.
     """
 
+    version = 2
     weights: ClassVar[Weights] = PUBLISHED
     open_params: ClassVar[frozenset[str]] = frozenset()
     """Parameters that have nothing to do with the network, so that they may be given beside weights."""

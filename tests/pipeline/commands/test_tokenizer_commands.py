@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,19 @@ def test_progress_in_plain_lines():
     )  # fmt: skip
     assert end.startswith("step 100 of 100")
     assert end.endswith("left 0 s")
+
+
+def test_rounds_of_k_means_say_what_is_fitted_and_how_long_it_will_take(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+
+    def show(console: Console) -> None:
+        with FitProgress(console) as progress:
+            for done in (0, 1, 2):
+                clock[0] = 100.0 + 6 * done
+                progress.fitting("rgb", done, 6)
+
+    assert printed(show).splitlines() == ["fitting rgb, round 1 of 6, left -", "fitting rgb, round 3 of 6, left 24 s"]
 
 
 def test_a_tokenizer_is_fitted_evaluated_and_pushed(tokenloom, photos, tmp_path):

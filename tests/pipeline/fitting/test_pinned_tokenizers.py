@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 from small_dataset import CARDS, SmallDataset, label_of, made_anew, pending, write_dataset
@@ -10,6 +11,7 @@ from tokenloom.pipeline.dataset.layout import sample_path, tokenizer_folder
 from tokenloom.pipeline.dataset.manifest import publish
 from tokenloom.pipeline.dataset.shards import RowKeys, ShardMeta, write_labels
 from tokenloom.pipeline.fitting.fit import provide_tokenizer
+from tokenloom.pipeline.fitting.listener import FitListener
 from weaving import digests
 
 
@@ -60,6 +62,19 @@ def test_what_was_asked_for_otherwise_is_fitted_beside_it(small):
     assert before.items() <= after.items()
     assert card.tokens is not None
     assert {f"{tokenizer_folder(card.tokenizer_digest)}/{name}" for name in card.tokens.files} <= after.keys()
+
+
+def test_the_rounds_of_a_fit_are_told(small):
+    class Heard(FitListener):
+        rounds: ClassVar[list[tuple[str, int, int]]] = []
+
+        def fitting(self, modality: str, done: int, of: int) -> None:
+            self.rounds.append((modality, done, of))
+
+    publish(small.store, lambda now: replace(small.manifest, modalities={}))
+    put_aside(small, "mine")
+    provide_tokenizer(small.store, "dinov2", CARDS["dinov2"], 0, "mine", listener=Heard())
+    assert Heard.rounds[:2] == [("dinov2", 0, 13), ("dinov2", 1, 13)]
 
 
 def test_the_same_sample_gives_the_same_tokenizer(small, tmp_path):

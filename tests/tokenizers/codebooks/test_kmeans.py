@@ -12,7 +12,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from tokenloom.tokenizers.codebooks.kmeans import kmeans, nearest, normalise, sample_rows, squared_distances
+from tokenloom.tokenizers.codebooks.kmeans import (
+    COMPONENTS,
+    kmeans,
+    nearest,
+    normalise,
+    principal_components,
+    sample_rows,
+    squared_distances,
+)
 
 tame = st.floats(-100, 100, width=32)
 point_sets = st.integers(1, 5).flatmap(
@@ -63,6 +71,52 @@ def test_no_points():
         kmeans(np.zeros((0, 3), np.float32), 2, seed=0)
 
 
+def waves(count: int, seed: int, dim: int = 200) -> np.ndarray:
+    """Points near a plane of few dimensions, with noise in all of them, float32 (count, dim)."""
+    plane = rng(99).normal(size=(12, dim))
+    points = np.sin(rng(seed).normal(size=(count, 12)) * 2) @ plane + rng(seed + 1).normal(size=(count, dim)) / 2
+    return points.astype(np.float32)
+
+
+def test_principal_components_keep_what_can_be_kept():
+    points = (rng().normal(size=(3000, 300)) * 0.97 ** np.arange(300)).astype(np.float32)
+    seen = principal_components(points, rng())
+    values = np.linalg.svd(points, compute_uv=False)
+    assert seen.shape == (3000, COMPONENTS)
+    assert np.square(seen, dtype=np.float64).sum() > 0.985 * np.square(values[:COMPONENTS]).sum()
+    lengths, distances = (np.linalg.norm(one - one[::-1], axis=1) for one in (points, seen))
+    assert (distances <= lengths * (1 + 1e-3)).all()
+    few = np.repeat(points[:3], 9, axis=0)
+    assert np.linalg.norm(principal_components(few, rng()), axis=1) == pytest.approx(np.linalg.norm(few, axis=1), 1e-3)
+
+
+def lloyd(points: np.ndarray, k: int) -> np.ndarray:
+    """Centroids of Lloyd's algorithm by its definition."""
+    centroids = points[rng(5).permutation(len(points))[:k]]
+    for _ in range(10):
+        ids = nearest(points, centroids)
+        known = np.unique(ids)
+        centroids[known] = [points[ids == id].mean(axis=0) for id in known]
+    return centroids
+
+
+@pytest.mark.parametrize("count", [4000, 20_000])
+def test_long_points_are_clustered_as_well_for_others(count):
+    """By the error of points that were not fitted to; beside Lloyd's algorithm on whole points, all of them."""
+    points, others = waves(count, 7), waves(2000, 11)
+    told: list[tuple[int, int]] = []
+    found = kmeans(points, 200, 0, 3, watch=lambda done, of: told.append((done, of)))
+    ours, theirs = (
+        squared_distances(others, centroids, nearest(others, centroids)).mean()
+        for centroids in (found.centroids, lloyd(points, 200))
+    )
+    assert ours < theirs * 1.01
+    means = [points[found.ids == id].mean(axis=0, dtype=np.float64) for id in range(len(found.centroids))]
+    np.testing.assert_allclose(found.centroids, means, atol=1e-4)
+    assert (np.diff(found.objective) <= 0).all()
+    assert told == [(done, 6) for done in range(6)]
+
+
 @settings(max_examples=100, deadline=None)
 @given(point_sets, st.integers(0, 2**32))
 def test_nearest_does_not_depend_on_neighbours(points, seed):
@@ -87,7 +141,7 @@ def test_equally_near_takes_the_lowest():
 FIT = """
 import hashlib, numpy as np
 from tokenloom.tokenizers.codebooks.kmeans import kmeans, normalise
-points = normalise(np.random.Generator(np.random.PCG64(5)).normal(size=(6000, 96)))
+points = normalise(np.random.Generator(np.random.PCG64(5)).normal(size=(17000, 96)))
 clusters = kmeans(points, 300, seed=1, iterations=4, spherical=True)
 found = clusters.centroids.tobytes() + clusters.ids.tobytes() + repr(clusters.objective).encode()
 print(hashlib.sha256(found).hexdigest())
