@@ -5,16 +5,21 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from ..corpus.units import Unit
 from ..dataset.cards import ModalityCard
 from ..dataset.finished import Finished, empty_shards, is_complete, take_stock
 from ..dataset.layout import CORPUS
+from ..dataset.ledger import BrokenLedgerError, read_ledger
 from ..dataset.manifest import require_manifest, stale
 from ..dataset.standing import StandingLedgers
 from ..storage.read_ahead import in_order
 from ..storage.store import Store
+
+_NO_KEY = b'"key": ""'
+"""In a ledger's line about a part of a corpus shard."""
 
 _IDLE = 600.0
 """Seconds without a new shard after which nothing seems to be running."""
@@ -45,9 +50,9 @@ class Status:
     """shards: of the corpus; complete_shards: those that some modality has to their end. total: samples that there will
     be. It is exact when every shard is complete; until then each other shard is taken to hold as many samples as a
     complete one does on average, or what has been seen of it if that is more; None while no shard is complete.
-    refused: samples, or parts of shards, that the corpus reader refused. empty: ids of the corpus shards that hold no
-    sample. superseded: bytes of shards that the manifest
-    names no more, which `gc` deletes."""
+    refused: samples, or parts of shards, that the corpus reader refused. broken: why these parts can't be read. empty:
+    ids of the corpus shards that hold no sample. superseded: bytes of shards that the manifest names no more, which
+    `gc` deletes."""
 
     url: str
     shards: int
@@ -55,6 +60,7 @@ class Status:
     total: int | None
     exact: bool
     refused: int
+    broken: list[str]
     superseded: int
     empty: list[str]
     modalities: list[ModalityStatus]
@@ -64,23 +70,43 @@ class Status:
         return all(modality.finished for modality in self.modalities)
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What ledgers hold. lines: by modality; broken: why parts of the corpus can't be read."""
+
+    lines: dict[str, int]
+    broken: list[str]
+
+
 class LedgerCounts:
     """Lines of ledgers, each read once: nothing is ever overwritten."""
 
     def __init__(self, store: Store) -> None:
         self._store, self._standing = store, StandingLedgers(store)
-        self._lines: dict[str, int] = {}
+        self._read: dict[str, tuple[int, list[str]]] = {}
 
-    def read(self, cards: Mapping[str, ModalityCard], finished: Mapping[str, Finished], views: int) -> dict[str, int]:
-        """Lines by modality, and those of the corpus reader."""
-        counts: dict[str, int] = defaultdict(int)
+    def read(self, cards: Mapping[str, ModalityCard], finished: Mapping[str, Finished], views: int) -> Counted:
+        """Those of these modalities, and those of the corpus reader."""
+        lines: dict[str, int] = defaultdict(int)
+        broken: list[str] = []
         ledgers = self._standing.list(cards, finished, views)
-        new = [ledger.path for ledger in ledgers if ledger.path not in self._lines]
+        new = [ledger.path for ledger in ledgers if ledger.path not in self._read]
         data = in_order(self._store.read, new, threads=16)
-        self._lines.update((path, lines.count(b"\n")) for path, lines in zip(new, data, strict=True))
+        self._read.update((path, (one.count(b"\n"), _broken_parts(one))) for path, one in zip(new, data, strict=True))
         for ledger in ledgers:
-            counts[ledger.modality] += self._lines[ledger.path]
-        return counts
+            count, parts = self._read[ledger.path]
+            lines[ledger.modality] += count
+            broken += parts
+        return Counted(lines, broken)
+
+
+def _broken_parts(ledger: bytes) -> list[str]:
+    """Why parts of a corpus shard can't be read: the lines without a key. Broken lines are for `verify` to find."""
+    if _NO_KEY not in ledger:
+        return []
+    with suppress(BrokenLedgerError):
+        return [one.reason for one in read_ledger(ledger) if not one.key]
+    return []
 
 
 def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | None = None) -> Status:
@@ -93,19 +119,19 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
     progress = {name: stocks[name].finished(card) for name, card in manifest.modalities.items()}
     views = manifest.views["count"]
     ledgers = ledgers or LedgerCounts(store)
-    failed = ledgers.read(manifest.modalities, progress, views)
+    counted = ledgers.read(manifest.modalities, progress, views)
     units = frozenset().union(*(found.units for found in progress.values()))
     complete, total = estimate_total(units, manifest.corpus.shards)
     exact = complete == manifest.corpus.shards
     now, reasons = time.time() if now is None else now, stale(manifest)
     modalities = [
-        _modality(name, found, failed.get(name, 0), total, exact and found.units == units, now)
+        _modality(name, found, counted.lines.get(name, 0), total, exact and found.units == units, now)
         for name, found in progress.items()
     ]
     modalities = [replace(one, stale=reasons.get(one.name, [])) for one in modalities]
     for name, card in manifest.pending.items():
         found = stocks[name].finished(card)
-        count = ledgers.read({name: card}, {name: found}, views).get(name, 0)
+        count = ledgers.read({name: card}, {name: found}, views).lines.get(name, 0)
         modalities.append(replace(_modality(name, found, count, total, False, now), pending=True))
     return Status(
         url=store.url,
@@ -113,7 +139,8 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
         complete_shards=complete,
         total=total,
         exact=exact,
-        refused=failed.get(CORPUS, 0),
+        refused=counted.lines.get(CORPUS, 0),
+        broken=counted.broken,
         superseded=sum(stock.superseded(manifest.cards_of(name)) for name, stock in stocks.items()),
         empty=empty_shards(units),
         modalities=modalities,

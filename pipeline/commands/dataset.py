@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from itertools import groupby, islice
@@ -30,6 +30,9 @@ from .console import plain_console
 from .progress import duration
 
 _REFRESH = 5.0
+_FEW_BROKEN = 3
+"""Broken parts of a corpus that are told one by one."""
+
 _QUIET = 30.0
 _MOST_FAULTS = 20
 _MOST_CASES = 1000
@@ -150,6 +153,7 @@ def _status_notes(status: Status) -> Iterable[str]:
         yield f"{size} superseded: `tokenloom gc {status.url}` deletes what nobody reads any more"
     if status.empty:
         yield empty_shards(status.empty)
+    yield from broken_parts(status.broken)
     if status.refused:
         yield f"{_count(status.refused, 'sample')} refused by the corpus reader"
     if status.refused or any(modality.quarantined for modality in status.modalities):
@@ -157,6 +161,14 @@ def _status_notes(status: Status) -> Iterable[str]:
     last = max((modality.last_written for modality in status.modalities), default=0.0)
     if not status.finished and last and time.time() - last > _QUIET:
         yield f"the last shard was written {duration(time.time() - last)} ago"
+
+
+def broken_parts(reasons: Sequence[str]) -> Iterator[str]:
+    """A line for each of the first parts of the corpus that can't be read, and one for the others."""
+    for reason in sorted(reasons)[:_FEW_BROKEN]:
+        yield f"incomplete: {printable(reason)}"
+    if len(reasons) > _FEW_BROKEN:
+        yield f"incomplete: {len(reasons) - _FEW_BROKEN:,} more parts of the corpus that can't be read"
 
 
 def empty_shards(names: Sequence[str]) -> str:

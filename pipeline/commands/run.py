@@ -19,7 +19,7 @@ from ..plan.stages import Stage, stages
 from ..retry import retry
 from ..run import execute
 from .console import plain_console
-from .dataset import empty_shards, readable_size
+from .dataset import broken_parts, empty_shards, readable_size
 from .growth import print_growth
 from .progress import RunProgress, duration
 
@@ -199,6 +199,8 @@ def _print_summary(console: Console, plan: Plan, tally: Tally) -> None:
     if tally.empty:
         paths = {shard.id: shard.path for shard in plan.shards}
         console.print(empty_shards([paths.get(name, name) for name in tally.empty]), highlight=False, soft_wrap=True)
+    for line in broken_parts(tally.broken):
+        console.print(line, soft_wrap=True)
     if failed or tally.rejected:
         text = f"`tokenloom quarantine {plan.request.url}` tells why samples failed"
         console.print(text, highlight=False, soft_wrap=True)

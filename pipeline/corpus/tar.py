@@ -65,7 +65,8 @@ def read_tar(stretch: Stretch, selection: Selection) -> Iterator[Item]:
                     yield group.finished(selection)
                 group = _Group(key, member.start)
             if not member.complete:
-                damage = _Damage(group.start, f"its member {clean_key(member.name)} is cut off")
+                lacking = f"{member.data + member.size - end:,} bytes before its end"
+                damage = _Damage(group.start, f"its member {clean_key(member.name)} is cut off, {lacking}")
                 group = None
                 break
             group.add(member, extension, problem, file, selection)
@@ -74,7 +75,9 @@ def read_tar(stretch: Stretch, selection: Selection) -> Iterator[Item]:
     if group is not None:
         yield group.finished(selection)
     if damage is not None:
-        reason = f"{stretch.path} is broken at byte {damage.byte}, and nothing behind that can be read: {damage}"
+        lost = stretch.size - damage.byte
+        said = f"; {lost:,} of its {stretch.size:,} bytes can't be read, all from there on" if lost > 0 else ""
+        reason = f"{stretch.path} is broken at byte {damage.byte}: {damage}{said}"
         yield Item(damage.byte, 0, Rejection("", reason, "BrokenShard"))
 
 

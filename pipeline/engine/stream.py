@@ -33,13 +33,15 @@ _RAYS_ADVICE = "\nFailed to apply UDF transform"
 @dataclass(frozen=True)
 class UnitResult:
     """A unit that is done: per modality rows, failures, and the seconds that its stage took; the bytes of its
-    images, the samples that the corpus reader refused, and how many times an image was decoded."""
+    images, the samples that the corpus reader refused, how many times an image was decoded, and why parts of the
+    corpus shard can't be read."""
 
     unit: Unit
     done: dict[str, tuple[int, int, float]]
     bytes: int
     rejected: int
     decodes: int
+    broken: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ def _result(head: dict[str, Any]) -> UnitResult:
     done = {name: tuple(result) for name, result in head["done"].items()}
     unit = Unit.parse(head["unit"])
     assert unit is not None
-    return UnitResult(unit, done, head["bytes"], len(head["rejected"]), head["decodes"])
+    broken = tuple(refused["reason"] for refused in head["rejected"] if not refused["key"])
+    return UnitResult(unit, done, head["bytes"], len(head["rejected"]), head["decodes"], broken)
 
 
 def _cause(error: BaseException) -> str:

@@ -19,7 +19,7 @@ class TooManyFailuresError(RuntimeError):
 class Tally:
     """What a run has done so far, by modality. cards: of the recipe's modalities, with tokenizers once fitted.
     superseded: bytes in the output, of these modalities, that the manifest names no more. empty: ids of the corpus
-    shards that hold no sample."""
+    shards that hold no sample. broken: why parts of the corpus can't be read."""
 
     output: str
     cards: dict[str, ModalityCard]
@@ -32,6 +32,7 @@ class Tally:
     rows: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
 
     def add(self, result: UnitResult) -> None:
         self.units += 1
@@ -39,6 +40,7 @@ class Tally:
         self.bytes += result.bytes
         self.rejected += result.rejected
         self.decodes += result.decodes
+        self.broken += result.broken
         for name, (rows, failed, _) in result.done.items():
             self.rows[name] = self.rows.get(name, 0) + rows
             self.failed[name] = self.failed.get(name, 0) + failed

@@ -38,7 +38,8 @@ def stream_here(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[St
         for worker in workers:
             table = next(worker(table))
         payload = next(UnitPayload.from_table(table))
-        yield UnitResult(payload.unit, payload.done, payload.bytes, len(payload.rejected), payload.decodes)
+        broken = tuple(refused.reason for refused in payload.rejected if not refused.key)
+        yield UnitResult(payload.unit, payload.done, payload.bytes, len(payload.rejected), payload.decodes, broken)
 
 
 class _BoardHere:

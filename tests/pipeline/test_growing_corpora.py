@@ -15,6 +15,7 @@ from lock_step import Driver, LockStep
 from tokenloom.pipeline.checks.garbage import remove_garbage
 from tokenloom.pipeline.checks.status import read_status
 from tokenloom.pipeline.checks.verify import verify
+from tokenloom.pipeline.commands.dataset import status
 from tokenloom.pipeline.commands.run import run as command
 from tokenloom.pipeline.corpus.corpus import CorpusError, CorpusSettings
 from tokenloom.pipeline.dataset.dataset import open_dataset
@@ -146,9 +147,9 @@ def test_a_cut_tar_that_was_replaced_is_made_anew_on_the_users_word(some, photos
         command(str(tmp_path / "recipe.json"), [], None, None, [], True, None, False)
     assert keys(output) == sorted({*some, "astronaut"}) != had
     assert faults(output) == []
-    status = read_status(Store(output))
-    assert (status.finished, status.shards) == (True, 2)
-    assert status.superseded > 0
+    there = read_status(Store(output))
+    assert (there.finished, there.shards, there.broken) == (True, 2, [])
+    assert there.superseded > 0
     labels = labels_of(output, "mean_colour")
     weave(recipe(folder, tmp_path / "fresh", COLOUR, **MORE))
     assert labels == labels_of(tmp_path / "fresh", "mean_colour")
@@ -156,6 +157,36 @@ def test_a_cut_tar_that_was_replaced_is_made_anew_on_the_users_word(some, photos
     assert faults(output) == []
     assert read_status(Store(output)).superseded == 0
     assert keys(output) == sorted({*some, "astronaut"})
+
+
+@pytest.mark.parametrize("damage", ["cut", "a header overwritten", "no end mark"])
+def test_what_is_missing_of_a_tar_is_said_in_bytes(some, tmp_path, capsys, damage):
+    folder, output = tmp_path / "tars", tmp_path / "out"
+    data = bytearray(tar(folder, "a.tar", some).read_bytes())
+    second = 512 + -(-len(some["chelsea"]) // 512) * 512
+    if damage == "cut":
+        del data[second + 5_512 :]
+        said = (
+            f"a.tar is broken at byte {second}: its member coffee.jpg is cut off, {len(some['coffee']) - 5000:,} bytes "
+        )
+        said += f"before its end; 5,512 of its {len(data):,} bytes can't be read, all from there on"
+    elif damage == "a header overwritten":
+        data[second : second + 512] = b"x" * 512
+        said = f"; {len(data) - second:,} of its {len(data):,} bytes can't be read, all from there on"
+    else:
+        del data[len(bytes(data).rstrip(b"\0")) // 512 * 512 + 512 :]
+        said = f"a.tar is broken at byte {len(data)}: the file ends before the archive does"
+    (folder / "a.tar").write_bytes(data)
+    tar(folder, "b.tar", some)
+    made = recipe(folder, output, COLOUR, **MORE)
+    (tmp_path / "recipe.json").write_text(made.model_dump_json(exclude_unset=True))
+    with without_ray():
+        command(str(tmp_path / "recipe.json"), [], None, None, [], False, None, False)
+    assert "incomplete: a.tar is broken at byte " in (printed := capsys.readouterr().out)
+    assert said in printed
+    status(str(output), watch=False, as_json=False)
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert [said in reason for reason in read_status(Store(output)).broken] == [True]
 
 
 def test_nothing_is_made_of_what_has_changed_until_it_is_taken(corpus_folder, photos, tmp_path):

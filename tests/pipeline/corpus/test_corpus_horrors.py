@@ -201,12 +201,12 @@ def test_reading_restarts_at_any_unit_of_a_broken_tar(noise, at, limit):
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "broken at byte 0, and nothing behind that can be read: the file is empty"),
+        (b"", "bad.tar is broken at byte 0: the file is empty"),
         (b"no tar " * 200, "this is no tar"),
         (b"short", "the file ends before the archive does"),
         (
             tar_bytes([("a.jpg", b"1")])[:1_024],
-            "broken at byte 1024, and nothing behind that",
+            "broken at byte 1024: the file ends before the archive does",
         ),
     ],
 )
