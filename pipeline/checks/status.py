@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
+from ..corpus.left_out import LEFT_OUT
 from ..corpus.units import Unit
 from ..dataset.cards import ModalityCard
 from ..dataset.finished import Finished, empty_shards, is_complete, take_stock
 from ..dataset.layout import CORPUS
+from ..dataset.ledger import read_ledger
 from ..dataset.manifest import require_manifest, stale
 from ..dataset.standing import StandingLedgers
 from ..storage.read_ahead import in_order
 from ..storage.store import Store
+from .nulls import NullSearch
+
+_FEW = 3
+_LEFT_OUT = LEFT_OUT.encode()
 
 _IDLE = 600.0
 """Seconds without a new shard after which nothing seems to be running."""
@@ -46,8 +53,9 @@ class Status:
     be. It is exact when every shard is complete; until then each other shard is taken to hold as many samples as a
     complete one does on average, or what has been seen of it if that is more; None while no shard is complete.
     refused: samples, or parts of shards, that the corpus reader refused. empty: ids of the corpus shards that hold no
-    sample. superseded: bytes of shards that the manifest
-    names no more, which `gc` deletes."""
+    sample. left_out: what of the corpus isn't taken, a line for each reason; notes: how many more there are on what
+    lies in its shards, which the quarantine lists. null: modalities without any value, as far as was looked.
+    superseded: bytes of shards that the manifest names no more, which `gc` deletes."""
 
     url: str
     shards: int
@@ -57,6 +65,9 @@ class Status:
     refused: int
     superseded: int
     empty: list[str]
+    left_out: list[str]
+    notes: int
+    null: list[str]
     modalities: list[ModalityStatus]
 
     @property
@@ -64,23 +75,46 @@ class Status:
         return all(modality.finished for modality in self.modalities)
 
 
+@dataclass(frozen=True)
+class _Lines:
+    """What a ledger holds: failures, and notes on what the corpus reader left out."""
+
+    failures: int
+    left_out: Sequence[str]
+
+    @classmethod
+    def of(cls, data: bytes) -> _Lines:
+        if _LEFT_OUT not in data:
+            return cls(data.count(b"\n"), ())
+        lines = list(read_ledger(data))
+        notes = [line.reason for line in lines if line.error == LEFT_OUT]
+        return cls(len(lines) - len(notes), notes)
+
+
 class LedgerCounts:
     """Lines of ledgers, each read once: nothing is ever overwritten."""
 
     def __init__(self, store: Store) -> None:
         self._store, self._standing = store, StandingLedgers(store)
-        self._lines: dict[str, int] = {}
+        self._lines: dict[str, _Lines] = {}
+        self.nulls = NullSearch(store)
 
     def read(self, cards: Mapping[str, ModalityCard], finished: Mapping[str, Finished], views: int) -> dict[str, int]:
-        """Lines by modality, and those of the corpus reader."""
+        """Failures by modality, and those of the corpus reader; under LEFT_OUT the notes on what it left out."""
         counts: dict[str, int] = defaultdict(int)
         ledgers = self._standing.list(cards, finished, views)
         new = [ledger.path for ledger in ledgers if ledger.path not in self._lines]
         data = in_order(self._store.read, new, threads=16)
-        self._lines.update((path, lines.count(b"\n")) for path, lines in zip(new, data, strict=True))
+        self._lines.update((path, _Lines.of(lines)) for path, lines in zip(new, data, strict=True))
         for ledger in ledgers:
-            counts[ledger.modality] += self._lines[ledger.path]
+            counts[ledger.modality] += self._lines[ledger.path].failures
+            counts[LEFT_OUT] += len(self._lines[ledger.path].left_out)
         return counts
+
+    @property
+    def first_notes(self) -> list[str]:
+        """The first notes on what the corpus reader left out."""
+        return list(islice((note for lines in self._lines.values() for note in lines.left_out), _FEW))
 
 
 def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | None = None) -> Status:
@@ -116,6 +150,9 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
         refused=failed.get(CORPUS, 0),
         superseded=sum(stock.superseded(manifest.cards_of(name)) for name, stock in stocks.items()),
         empty=empty_shards(units),
+        left_out=manifest.corpus.left_out + ledgers.first_notes,
+        notes=max(0, failed.get(LEFT_OUT, 0) - _FEW),
+        null=ledgers.nulls.find(manifest.modalities, progress, views),
         modalities=modalities,
     )
 

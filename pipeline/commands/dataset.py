@@ -24,7 +24,7 @@ from ..checks.status import LedgerCounts, ModalityStatus, Status, read_status
 from ..checks.verify import Report
 from ..checks.verify import verify as verify_dataset
 from ..checks.verify_unit import Fault
-from ..corpus.left_out import few
+from ..corpus.left_out import LEFT_OUT, few
 from ..storage.store import Store
 from .progress import duration
 
@@ -149,6 +149,11 @@ def _status_notes(status: Status) -> Iterable[str]:
         yield f"{size} superseded: `tokenloom gc {status.url}` deletes what nobody reads any more"
     if status.empty:
         yield empty_shards(status.empty)
+    yield from map(printable, status.left_out)
+    if status.notes:
+        yield f"and {_count(status.notes, 'more note')} on what isn't taken: `tokenloom quarantine {status.url}`"
+    for name in status.null:
+        yield null_everywhere(name)
     if status.refused:
         yield f"{_count(status.refused, 'sample')} refused by the corpus reader"
     if status.refused or any(modality.quarantined for modality in status.modalities):
@@ -156,6 +161,10 @@ def _status_notes(status: Status) -> Iterable[str]:
     last = max((modality.last_written for modality in status.modalities), default=0.0)
     if not status.finished and last and time.time() - last > _QUIET:
         yield f"the last shard was written {duration(time.time() - last)} ago"
+
+
+def null_everywhere(name: str) -> str:
+    return f"{name} is null for every sample; if the corpus has it by another name, `tokenloom plan` shows which"
 
 
 def empty_shards(names: Sequence[str]) -> str:
@@ -189,13 +198,15 @@ def quarantine(url: str, modalities: Sequence[str], as_json: bool) -> None:
         table.add_row(Text(printable(case.key) or "-"), Text(_modalities(case)), Text(printable(reason)))
     console.print(table)
     more = sum(1 for _ in found)
-    refused = sum(case.refused for case in shown)
+    refused = sum(case.refused and case.error != LEFT_OUT for case in shown)
     console.print(f"{_count(len(shown), 'case')}" + (f", {refused} refused by the corpus reader" if refused else ""))
     if more:
         console.print(f"and {more:,} more cases; --json lists all", highlight=False)
 
 
 def _modalities(case: Case) -> str:
+    if case.error == LEFT_OUT:
+        return "no sample: left out"
     if case.refused:
         return "all: refused"
     return ", ".join(name if view is None else f"{name} (view {view})" for name, view in case.modalities)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..storage.errors import StorageError
-from ..storage.store import Store
+from ..storage.store import Entry, Store, absolute_url
 from .folder import folder_identity, pictures, read_folder
-from .listing import Shard, find_shards, folder_shard_id
+from .left_out import Account, Why
+from .listing import Choice, Listing, Shard, folder_shard_id, list_corpus
 from .parquet import find_columns, open_parquet, read_parquet
 from .samples import CorpusError, Item, Rejection, Sample, Selection, Stretch, UnitLimits, UnitSamples, cut
+from .tables import unusable
 from .tar import read_tar
 
 __all__ = ["Corpus", "CorpusError", "CorpusSettings", "Rejection", "Sample", "Shard", "UnitLimits", "UnitSamples"]
@@ -30,6 +33,9 @@ class CorpusSettings(BaseModel):
     format: Literal["auto", "tar", "parquet", "folder"] = "auto"
     image: str | None = Field(default=None, description="column, or extension, of the image; found by itself")
     key: str | None = Field(default=None, description="Parquet's key column: key, __key__, id, or the row's number")
+    split: Literal["first", "last"] = Field(
+        default="first", description="tars: the dot of a name at which its sample's key ends; WebDataset has the first"
+    )
     fields: list[str] | None = Field(default=None, description="the fields to keep beside the image; by default all")
     storage_options: dict[str, Any] = Field(default_factory=dict, description="fsspec options", repr=False)
 
@@ -45,6 +51,14 @@ class CorpusSettings(BaseModel):
     def _without_dot(cls, value: str | None) -> str | None:
         return value.lstrip(".") if value else None
 
+    @property
+    def urls(self) -> list[str]:
+        return [self.url] if isinstance(self.url, str) else self.url
+
+    def resolved(self) -> CorpusSettings:
+        """With absolute paths, that mean the same in every process."""
+        return self.model_copy(update={"url": [absolute_url(url) for url in self.urls]})
+
 
 @dataclass
 class Corpus:
@@ -53,32 +67,50 @@ class Corpus:
     settings: CorpusSettings
     _stores: dict[str, Store] = field(default_factory=dict, repr=False)
 
-    def shards(self) -> list[Shard]:
+    def listing(self) -> Listing:
         """Every shard, sorted by path, from fresh listings alone. Raises CorpusError when a URL stands for nothing."""
         settings = self.settings
-        urls = [settings.url] if isinstance(settings.url, str) else settings.url
         format = None if settings.format == "auto" else settings.format
-        shards = find_shards(urls, format, settings.image, settings.storage_options)
+        listing = list_corpus(settings.urls, format, settings.image, settings.storage_options)
         paths: dict[str, str] = {}
-        for shard in shards:
+        for shard in listing.shards:
             if paths.setdefault(shard.id, shard.path) != shard.path:
                 raise CorpusError(f"the shards {paths[shard.id]} and {shard.path} have one id: rename either")
-        return shards
+        return listing
 
-    def check(self, shards: Sequence[Shard]) -> None:
-        """Look into the first shard for the columns that the settings name. Raises CorpusError; call it before work."""
-        if not shards or shards[0].format != "parquet":
-            return
+    def shards(self) -> Sequence[Shard]:
+        """Those of a fresh listing."""
+        return self.listing().shards
+
+    def takes(self, url: str) -> bool:
+        """Whether what lies at a URL, there or not, belongs to the corpus."""
+        return self._choice.takes(absolute_url(url))
+
+    def check(self, shards: Sequence[Shard]) -> list[str]:
+        """Look into the first shard for the columns that the settings name. Raises CorpusError; call it before work.
+
+        What columns and tables there are that aren't taken, a line for each.
+        """
+        shard = next(iter(shards), None)
+        if shard is None or shard.format == "tar":
+            return []
+        store = self._store(shard.root)
+        if shard.format == "folder":
+            return [line for path in shard.tables if (line := unusable(store, path))]
         import pyarrow as pa
 
-        shard = shards[0]
         try:
-            schema = open_parquet(self._store(shard.root), shard.path, shard.size).schema_arrow
+            schema = open_parquet(store, shard.path, shard.size).schema_arrow
         except (StorageError, FileNotFoundError):
             raise
         except (pa.ArrowException, OSError):
-            return  # a broken shard costs itself, when it is read
-        find_columns(schema, shard.url, self._selection)
+            return []  # a broken shard costs itself, when it is read
+        columns = find_columns(schema, shard.url, self._selection)
+        account = Account()
+        for column in schema if self.settings.fields is None else ():
+            if column.name not in (columns.image, columns.key, *columns.fields):
+                account.add(Why.COLUMN, f"{column.name} ({column.type})")
+        return account.told()
 
     def read(
         self, shard: Shard, start: int = 0, stop: int | None = None, limits: UnitLimits | None = None
@@ -97,14 +129,22 @@ class Corpus:
             return read_tar(stretch, self._selection)
         if shard.format == "parquet":
             return read_parquet(stretch, self._selection)
-        found = pictures(stretch.store.list(shard.path, recursive=False), self.settings.image)
-        if folder_shard_id(shard.path, *folder_identity(found)) != shard.id:
+        folder = f"{shard.root}/{shard.path}".rstrip("/")
+        listed, choice = stretch.store.list(shard.path, recursive=False), self._choice
+        found = pictures(listed, self.settings.image, lambda name: choice.takes(f"{folder}/{name}"))
+        tables = [Entry(path, stretch.store.size(path), 0.0) for path in shard.tables]
+        if folder_shard_id(shard.path, *folder_identity(found, tables)) != shard.id:
             raise CorpusError(f"the images in {shard.url} changed while the run was under way: start it again")
-        return read_folder(stretch, found, self._selection)
+        return read_folder(stretch, found, self._selection, {entry.name for entry in listed}, shard.tables)
 
     @property
     def _selection(self) -> Selection:
-        return Selection(self.settings.image, self.settings.key, self.settings.fields)
+        settings = self.settings
+        return Selection(settings.image, settings.key, settings.fields, settings.split)
+
+    @cached_property
+    def _choice(self) -> Choice:
+        return Choice(self.settings.urls, self.settings.storage_options)
 
     def _store(self, root: str) -> Store:
         if root not in self._stores:

@@ -27,7 +27,8 @@ class DatasetError(ValueError):
 class CorpusCard:
     """The corpus as it was listed: `digest` is over the sorted shard ids, so that completeness shows in the output.
 
-    reading: the rest of the recipe's corpus settings, less its storage options.
+    reading: the rest of the recipe's corpus settings, less its storage options. left_out: what of it isn't taken, going
+    by names, a line for each reason.
     """
 
     url: list[str]
@@ -35,6 +36,7 @@ class CorpusCard:
     bytes: int
     digest: str
     reading: dict[str, Any] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

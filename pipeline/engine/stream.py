@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..cluster.session import EngineError
 from ..corpus.corpus import Corpus, CorpusSettings, Shard, UnitLimits
+from ..corpus.left_out import LEFT_OUT
 from ..corpus.units import Unit
 from ..plan.worklist import Work
 from .config import StageConfig
@@ -32,14 +33,17 @@ _RAYS_ADVICE = "\nFailed to apply UDF transform"
 
 @dataclass(frozen=True)
 class UnitResult:
-    """A unit that is done: per modality rows, failures, and the seconds that its stage took; the bytes of its
-    images, the samples that the corpus reader refused, and how many times an image was decoded."""
+    """A unit that is done: per modality rows, failures, the seconds that its stage took, and values that
+    aren't null; the bytes of its
+    images, the samples that the corpus reader refused, how many times an image was decoded, and lines on what of the
+    corpus was left out."""
 
     unit: Unit
-    done: dict[str, tuple[int, int, float]]
+    done: dict[str, tuple[int, int, float, int]]
     bytes: int
     rejected: int
     decodes: int
+    left_out: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageCo
         )
     try:
         for row in dataset.iter_rows():
-            yield _result(json.loads(row["head"]))
+            yield result_of(json.loads(row["head"]))
     except RayError as error:
         raise EngineError(_cause(error)) from None
 
@@ -130,11 +134,13 @@ def _readers(stages: Sequence[StageConfig]) -> int:
     return max(2, stages[0].stage.max_workers)
 
 
-def _result(head: dict[str, Any]) -> UnitResult:
+def result_of(head: Mapping[str, Any]) -> UnitResult:
+    """What the head of a payload says that has been through all stages."""
+    left_out = [one["reason"] for one in head["rejected"] if one["error"] == LEFT_OUT]
     done = {name: tuple(result) for name, result in head["done"].items()}
     unit = Unit.parse(head["unit"])
     assert unit is not None
-    return UnitResult(unit, done, head["bytes"], len(head["rejected"]), head["decodes"])
+    return UnitResult(unit, done, head["bytes"], len(head["rejected"]) - len(left_out), head["decodes"], left_out)
 
 
 def _cause(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from ..dataset.cards import ModalityCard
 from ..dataset.finished import Finished, Stock, take_stock
 from ..dataset.layout import MANIFESTS
 from ..dataset.manifest import CorpusCard, DatasetError, Manifest, read_manifest, stale
-from ..storage.errors import without_credentials
+from ..storage.errors import redact, without_credentials
 from ..storage.store import Store
 from .recipe import Recipe
 from .reconcile import Request, cards_for, reconcile
@@ -29,7 +29,7 @@ class Plan:
     request: Request
     graph: StepGraph
     manifest: Manifest
-    shards: list[Shard]
+    shards: Sequence[Shard]
     finished: dict[str, Finished]
     kept: dict[str, Kept]
     works: list[Work]
@@ -74,10 +74,15 @@ def make_plan(recipe: Recipe, replacing: Sequence[str] = ()) -> Plan:
     if unknown:
         raise DatasetError(f"--replace {unknown[0]}: the recipe has {', '.join(graph.cards)}")
     corpus = Corpus(recipe.corpus)
-    shards = corpus.shards()
-    corpus.check(shards)
+    if corpus.takes(recipe.output):
+        raise DatasetError(
+            f"{redact(recipe.output)}: the output lies in the corpus, so that a later run would take it for images; "
+            f"choose a place outside of it with `output` in the recipe or --output"
+        )
+    listing = corpus.listing()
+    shards, left_out = listing.shards, listing.left_out + corpus.check(listing.shards)
     store = Store(recipe.output, recipe.storage_options)
-    request = make_request(recipe, graph, shards, replacing)
+    request = make_request(recipe, graph, shards, replacing, left_out)
     old = read_manifest(store)
     manifest = reconcile(old, request)
     graph = replace(graph, cards=cards_for(manifest, request))
@@ -108,11 +113,17 @@ def _kept(stock: Stock, card: ModalityCard, finished: Finished) -> Kept:
     return units, {**alone, **latest}
 
 
-def make_request(recipe: Recipe, graph: StepGraph, shards: Sequence[Shard], replacing: Sequence[str] = ()) -> Request:
+def make_request(
+    recipe: Recipe,
+    graph: StepGraph,
+    shards: Sequence[Shard],
+    replacing: Sequence[str] = (),
+    left_out: Sequence[str] = (),
+) -> Request:
     """What the recipe asks of the dataset's manifest."""
     return Request(
         url=without_credentials(recipe.output),
-        corpus=_corpus_card(recipe, shards),
+        corpus=_corpus_card(recipe, shards, left_out),
         seed=recipe.seed,
         views=recipe.views.model_dump(),
         units=recipe.units.model_dump(),
@@ -121,12 +132,12 @@ def make_request(recipe: Recipe, graph: StepGraph, shards: Sequence[Shard], repl
     )
 
 
-def _corpus_card(recipe: Recipe, shards: Sequence[Shard]) -> CorpusCard:
-    urls = recipe.corpus.url if isinstance(recipe.corpus.url, list) else [recipe.corpus.url]
+def _corpus_card(recipe: Recipe, shards: Sequence[Shard], left_out: Sequence[str]) -> CorpusCard:
     return CorpusCard(
-        url=[without_credentials(url) for url in urls],
+        url=[without_credentials(url) for url in recipe.corpus.urls],
         shards=len(shards),
         bytes=sum(shard.size for shard in shards),
         digest=hashlib.sha256("\n".join(sorted(shard.id for shard in shards)).encode()).hexdigest(),
         reading=reading_of(recipe),
+        left_out=list(left_out),
     )
