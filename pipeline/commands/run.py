@@ -202,12 +202,6 @@ def _print_summary(console: Console, plan: Plan, tally: Tally) -> None:
         url = plan.request.url
         text = f"{readable_size(superseded)} superseded: `tokenloom gc {url}` deletes what nobody reads any more"
         console.print(text, highlight=False, soft_wrap=True)
-    if not tally.units:
-        console.print(f"nothing to do: {plan.recipe.output} is complete", highlight=False)
-        return
-    failed = sum(tally.failed.values())
-    quarantined = f"; {failed} labels quarantined" if failed else ""
-    rejected = f"; {tally.rejected} samples refused by the reader" if tally.rejected else ""
     for line in tally.left_out:
         console.print(printable(line), highlight=False, soft_wrap=True)
     for name in tally.null:
@@ -215,6 +209,12 @@ def _print_summary(console: Console, plan: Plan, tally: Tally) -> None:
     if tally.empty:
         paths = {shard.id: shard.path for shard in plan.shards}
         console.print(empty_shards([paths.get(name, name) for name in tally.empty]), highlight=False, soft_wrap=True)
+    if not tally.units:
+        console.print(f"nothing to do: {plan.recipe.output} is complete", highlight=False)
+        return
+    failed = sum(tally.failed.values())
+    quarantined = f"; {failed} labels quarantined" if failed else ""
+    rejected = f"; {tally.rejected} samples refused by the reader" if tally.rejected else ""
     if failed or tally.rejected or tally.notes > len(tally.left_out):
         text = f"`tokenloom quarantine {plan.request.url}` tells why samples failed, and all that isn't taken"
         console.print(text, highlight=False, soft_wrap=True)

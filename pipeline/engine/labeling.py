@@ -37,11 +37,6 @@ class Result:
     untokenised: list[Failure] = field(default_factory=list)
     sample: list[bytes | None] = field(default_factory=list)
 
-    @property
-    def made(self) -> int:
-        """How many of the values that are kept aren't null."""
-        return sum(value is not None for value in self.tokens or self.labels)
-
 
 @dataclass
 class Made:

@@ -19,11 +19,11 @@ class UnitMetrics:
     def add(self, stage: str, payload: UnitPayload, modalities: tuple[str, ...]) -> None:
         """Adds what the stage came to: its modalities' entries in `payload.done`."""
         mine = {name: result for name, result in payload.done.items() if name in modalities}
-        for name, (rows, failed, _, _) in mine.items():
+        for name, (rows, failed, _) in mine.items():
             _add(self._labels, rows, modality=name)
             _add(self._failed, failed, modality=name)
         _add(self._units, 1, stage=stage)
-        _add(self._seconds, max((seconds for _, _, seconds, _ in mine.values()), default=0.0), stage=stage)
+        _add(self._seconds, max((seconds for _, _, seconds in mine.values()), default=0.0), stage=stage)
 
 
 def _add(counter: Counter, value: float, **tags: str) -> None:

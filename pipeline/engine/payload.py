@@ -25,7 +25,7 @@ class UnitPayload:
     are None once no later stage looks at pixels. chunks: stretches of samples that are labelled together, the same in
     all stages. labels: encoded labels that later stages need, by modality, one list per sample, or per sample and view
     for labelers on views. failures: of modalities that later stages may need. done: modalities written so far, with
-    (rows, failed, seconds, values that aren't null). bytes: of the encoded images. decodes: times that an image of the
+    (rows, failed, seconds). bytes: of the encoded images. decodes: times that an image of the
     unit was decoded.
     """
 
@@ -39,7 +39,7 @@ class UnitPayload:
     keys: dict[str, list[str]] | None = None
     labels: dict[str, list[bytes | None]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
-    done: dict[str, tuple[int, int, float, int]] = field(default_factory=dict)
+    done: dict[str, tuple[int, int, float]] = field(default_factory=dict)
     bytes: int = 0
     decodes: int = 0
 

@@ -104,8 +104,7 @@ class StageWorker:
             labels={name: labels for name, labels in payload.labels.items() if name in config.carries}
             | {name: made.of(name).labels for name in carried},
             failures=payload.failures + [failure for name in carried for failure in made.of(name).failures],
-            done=payload.done
-            | {name: (self._rows(payload, name), count, seconds, made.of(name).made) for name, count in failed.items()},
+            done=payload.done | {name: (self._rows(payload, name), number, seconds) for name, number in failed.items()},
             bytes=payload.bytes,
             decodes=payload.decodes + made.decodes,
         )

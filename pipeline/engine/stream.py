@@ -33,13 +33,12 @@ _RAYS_ADVICE = "\nFailed to apply UDF transform"
 
 @dataclass(frozen=True)
 class UnitResult:
-    """A unit that is done: per modality rows, failures, the seconds that its stage took, and values that
-    aren't null; the bytes of its
+    """A unit that is done: per modality rows, failures, and the seconds that its stage took; the bytes of its
     images, the samples that the corpus reader refused, how many times an image was decoded, and lines on what of the
     corpus was left out."""
 
     unit: Unit
-    done: dict[str, tuple[int, int, float, int]]
+    done: dict[str, tuple[int, int, float]]
     bytes: int
     rejected: int
     decodes: int

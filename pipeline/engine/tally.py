@@ -20,8 +20,8 @@ class TooManyFailuresError(RuntimeError):
 class Tally:
     """What a run has done so far, by modality. cards: of the recipe's modalities, with tokenizers once fitted.
     superseded: bytes in the output, of these modalities, that the manifest names no more. empty: ids of the corpus
-    shards that hold no sample. made: values that aren't null. notes: on what
-    lies in the corpus' shards and isn't taken, and left_out: the first of them."""
+    shards that hold no sample. null: the modalities without any value. notes: on what lies in the corpus' shards and
+    isn't taken, and left_out: the first of them."""
 
     output: str
     cards: dict[str, ModalityCard]
@@ -33,9 +33,9 @@ class Tally:
     superseded: int = 0
     rows: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
-    made: dict[str, int] = field(default_factory=dict)
     notes: int = 0
     left_out: list[str] = field(default_factory=list)
+    null: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
 
     def add(self, result: UnitResult) -> None:
@@ -46,15 +46,9 @@ class Tally:
         self.decodes += result.decodes
         self.notes += len(result.left_out)
         self.left_out = [*self.left_out, *result.left_out][:_FEW]
-        for name, (rows, failed, _, made) in result.done.items():
+        for name, (rows, failed, _) in result.done.items():
             self.rows[name] = self.rows.get(name, 0) + rows
             self.failed[name] = self.failed.get(name, 0) + failed
-            self.made[name] = self.made.get(name, 0) + made
-
-    @property
-    def null(self) -> list[str]:
-        """The modalities of which there is nothing, whatever the sample."""
-        return [name for name, rows in self.rows.items() if rows and not self.made[name]]
 
     def check(self, most: float, ended: bool = False) -> None:
         """Raises TooManyFailuresError when more than the share `most` of the labels failed. ended: the run has.
