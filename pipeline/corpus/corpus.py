@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -20,6 +21,10 @@ from .tables import unusable
 from .tar import read_tar
 
 __all__ = ["Corpus", "CorpusError", "CorpusSettings", "Rejection", "Sample", "Shard", "UnitLimits", "UnitSamples"]
+
+
+_MOST_TABLES = 10
+"""Tables that are looked into before a run."""
 
 
 class CorpusSettings(BaseModel):
@@ -96,7 +101,8 @@ class Corpus:
             return []
         store = self._store(shard.root)
         if shard.format == "folder":
-            return [line for path in shard.tables if (line := unusable(store, path))]
+            tables = dict.fromkeys(path for one in shards for path in one.tables)
+            return [line for path in islice(tables, _MOST_TABLES) if (line := unusable(store, path))]
         import pyarrow as pa
 
         try:

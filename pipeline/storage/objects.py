@@ -64,7 +64,8 @@ class ObjectFiles:
         untold = [name for name, found in listed.items() if found["size"] is None]  # as in HTML pages
         sizes = dict(zip(untold, in_order(self._size, untold, _REQUESTS), strict=True))
         for name, found in listed.items():
-            yield Entry(name[start:], sizes.get(name, found["size"]), _seconds(found))
+            size = sizes[name] if found["size"] is None else found["size"]
+            yield Entry(name[start:], size, _seconds(found))
 
     def children(self, prefix: str) -> list[str]:
         try:
