@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from ..corpus.left_out import LEFT_OUT
+from ..corpus.samples import BROKEN_SHARD
 from ..corpus.units import Unit
 from ..dataset.cards import ModalityCard
 from ..dataset.finished import Finished, empty_shards, is_complete, take_stock
@@ -17,9 +19,12 @@ from ..dataset.manifest import require_manifest, stale
 from ..dataset.standing import StandingLedgers
 from ..storage.read_ahead import in_order
 from ..storage.store import Store
+from .nulls import NullSearch
 
-_NO_KEY = b'"key": ""'
-"""In a ledger's line about a part of a corpus shard."""
+_FEW = 3
+_LEFT_OUT = LEFT_OUT.encode()
+
+_BROKEN = BROKEN_SHARD.encode()
 
 _IDLE = 600.0
 """Seconds without a new shard after which nothing seems to be running."""
@@ -51,8 +56,9 @@ class Status:
     be. It is exact when every shard is complete; until then each other shard is taken to hold as many samples as a
     complete one does on average, or what has been seen of it if that is more; None while no shard is complete.
     refused: samples, or parts of shards, that the corpus reader refused. broken: why these parts can't be read. empty:
-    ids of the corpus shards that hold no sample. superseded: bytes of shards that the manifest names no more, which
-    `gc` deletes."""
+    ids of the corpus shards that hold no sample. left_out: what of the corpus isn't taken, a line for each reason;
+    notes: how many more there are on what lies in its shards, which the quarantine lists. null: modalities without any
+    value, as far as was looked. superseded: bytes of shards that the manifest names no more, which `gc` deletes."""
 
     url: str
     shards: int
@@ -63,6 +69,9 @@ class Status:
     broken: list[str]
     superseded: int
     empty: list[str]
+    left_out: list[str]
+    notes: int
+    null: list[str]
     modalities: list[ModalityStatus]
 
     @property
@@ -71,11 +80,33 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Counted:
-    """What ledgers hold. lines: by modality; broken: why parts of the corpus can't be read."""
+class _Lines:
+    """What a ledger holds: failures; of the corpus reader why parts of a shard can't be read, and what it left out."""
 
-    lines: dict[str, int]
+    failures: int
+    broken: Sequence[str] = ()
+    left_out: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, data: bytes) -> _Lines:
+        """Broken lines are for `verify` to find."""
+        if _BROKEN in data or _LEFT_OUT in data:
+            with suppress(BrokenLedgerError):
+                lines = list(read_ledger(data))
+                broken = [line.reason for line in lines if line.error == BROKEN_SHARD]
+                notes = [line.reason for line in lines if line.error == LEFT_OUT]
+                return cls(len(lines) - len(notes), broken, notes)
+        return cls(data.count(b"\n"))
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What ledgers hold. failures: by modality, and of the corpus reader; broken: why parts of the corpus can't be
+    read; left_out: notes on what its reader left out."""
+
+    failures: dict[str, int]
     broken: list[str]
+    left_out: list[str]
 
 
 class LedgerCounts:
@@ -83,30 +114,22 @@ class LedgerCounts:
 
     def __init__(self, store: Store) -> None:
         self._store, self._standing = store, StandingLedgers(store)
-        self._read: dict[str, tuple[int, list[str]]] = {}
+        self._lines: dict[str, _Lines] = {}
+        self.nulls = NullSearch(store)
 
     def read(self, cards: Mapping[str, ModalityCard], finished: Mapping[str, Finished], views: int) -> Counted:
         """Those of these modalities, and those of the corpus reader."""
-        lines: dict[str, int] = defaultdict(int)
-        broken: list[str] = []
+        counted = Counted(defaultdict(int), [], [])
         ledgers = self._standing.list(cards, finished, views)
-        new = [ledger.path for ledger in ledgers if ledger.path not in self._read]
+        new = [ledger.path for ledger in ledgers if ledger.path not in self._lines]
         data = in_order(self._store.read, new, threads=16)
-        self._read.update((path, (one.count(b"\n"), _broken_parts(one))) for path, one in zip(new, data, strict=True))
+        self._lines.update((path, _Lines.of(lines)) for path, lines in zip(new, data, strict=True))
         for ledger in ledgers:
-            count, parts = self._read[ledger.path]
-            lines[ledger.modality] += count
-            broken += parts
-        return Counted(lines, broken)
-
-
-def _broken_parts(ledger: bytes) -> list[str]:
-    """Why parts of a corpus shard can't be read: the lines without a key. Broken lines are for `verify` to find."""
-    if _NO_KEY not in ledger:
-        return []
-    with suppress(BrokenLedgerError):
-        return [one.reason for one in read_ledger(ledger) if not one.key]
-    return []
+            lines = self._lines[ledger.path]
+            counted.failures[ledger.modality] += lines.failures
+            counted.broken.extend(lines.broken)
+            counted.left_out.extend(lines.left_out)
+        return counted
 
 
 def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | None = None) -> Status:
@@ -125,13 +148,13 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
     exact = complete == manifest.corpus.shards
     now, reasons = time.time() if now is None else now, stale(manifest)
     modalities = [
-        _modality(name, found, counted.lines.get(name, 0), total, exact and found.units == units, now)
+        _modality(name, found, counted.failures.get(name, 0), total, exact and found.units == units, now)
         for name, found in progress.items()
     ]
     modalities = [replace(one, stale=reasons.get(one.name, [])) for one in modalities]
     for name, card in manifest.pending.items():
         found = stocks[name].finished(card)
-        count = ledgers.read({name: card}, {name: found}, views).lines.get(name, 0)
+        count = ledgers.read({name: card}, {name: found}, views).failures.get(name, 0)
         modalities.append(replace(_modality(name, found, count, total, False, now), pending=True))
     return Status(
         url=store.url,
@@ -139,10 +162,13 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
         complete_shards=complete,
         total=total,
         exact=exact,
-        refused=counted.lines.get(CORPUS, 0),
+        refused=counted.failures.get(CORPUS, 0),
         broken=counted.broken,
         superseded=sum(stock.superseded(manifest.cards_of(name)) for name, stock in stocks.items()),
         empty=empty_shards(units),
+        left_out=manifest.corpus.left_out + counted.left_out[:_FEW],
+        notes=max(0, len(counted.left_out) - _FEW),
+        null=ledgers.nulls.find(manifest.modalities, progress, views),
         modalities=modalities,
     )
 

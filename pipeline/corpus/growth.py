@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from .folder import pictures_by_folder
-from .listing import Found
+from .listing import Found, placed, way
 from .samples import CorpusError
-from .taken import Listing, Shard, Taken, files_of, placed, shards_of
+from .taken import Listing, Shard, Taken, files_of, shards_of
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,14 @@ def grown(found: Found, before: Taken, image: str | None, take_changes: bool = F
             f"of the {len(taken):,} files that were taken up before, such as {min(gone)}, none is in the corpus: this "
             f"is another one. Give the corpus as it was, with what is new; or use another output"
         )
+    tables = _changed_tables(found, before, grows=any(path not in taken for path in found.files))
     touched = {*changed, *gone, *news.values()}
-    left = [shard for shard in standing if not touched.isdisjoint(files_of(shard, found.root))]
+    left = [
+        shard
+        for shard in standing
+        if not touched.isdisjoint(files_of(shard, found.root))
+        or not tables.isdisjoint(way(found.root, shard.root) + table for table in shard.tables)
+    ]
     ids = {shard.id for shard in left}
     whole = [shard for shard in standing if shard.id not in ids]
     added = _untaken(found, whole if take_changes else standing, image)
@@ -57,10 +63,18 @@ def grown(found: Found, before: Taken, image: str | None, take_changes: bool = F
         taken=after,
         added=added if new else None,
         shards=[shard for shard in after.shards(found.root, image) if take_changes or shard.id not in ids],
-        changed=sorted({*changed, *news}),
+        changed=sorted({*changed, *news, *tables}),
         gone=sorted(gone),
         left=[] if take_changes else left,
     )
+
+
+def _changed_tables(found: Found, before: Taken, grows: bool) -> set[str]:
+    """The tables that aren't as they were when they were listed last. One that has become longer while the corpus grew
+    is taken to tell of what is new."""
+    known = {path: size for listing in before.listings for path, size in listing.tables.items()}
+    now = {path: found.tables.get(path, 0) for path in known}
+    return {path for path, size in known.items() if now[path] != size and not (grows and now[path] > size)}
 
 
 def _untaken(found: Found, standing: Iterable[Shard], image: str | None) -> Listing:
@@ -80,7 +94,7 @@ def _untaken(found: Found, standing: Iterable[Shard], image: str | None) -> List
                 holder = keys.setdefault(_key(folder, picture.stem), path)
                 if holder != path:
                     doubled[path] = holder
-    return Listing("folder", files, doubled)
+    return Listing("folder", files, doubled, found.tables if files else {})
 
 
 def _keys(shard: Shard, root: str, image: str | None) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..storage.errors import StorageError
 from ..storage.store import Store
 from .samples import (
+    BROKEN_SHARD,
     LARGEST_IMAGE,
     BadSample,
     CorpusError,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 _IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img", "image_bytes")
 _KEY_COLUMNS = ("key", "__key__", "id")
+_WHY_NONE = ("status", "error_message")
+"""Columns in which img2dataset says why a row has no image."""
 _ROWS = 16
 """Rows decoded at a time; few, since a row holds an image."""
 _READ_SIZE = 4 * 2**20
@@ -69,7 +72,7 @@ def find_columns(schema: pa.Schema, url: str, selection: Selection) -> Columns:
             f"there is no key column {key!r} of text or whole numbers: {has}. Correct `key:` under `corpus` in the "
             f"recipe, or leave it out to number the rows"
         )
-    plain = [column.name for column in schema if _is_plain(column.type)]
+    plain = [column.name for column in schema if is_plain(column.type)]
     missing = sorted(set(wanted or ()) - set(plain))
     if missing:
         raise CorpusError(
@@ -99,7 +102,7 @@ def read_parquet(stretch: Stretch, selection: Selection) -> Iterator[Item]:
         yield Item(start, 0, Rejection("", str(error), "NoColumn"))
         return
     except (pa.ArrowException, OSError) as error:
-        yield Item(start, 0, Rejection("", f"{path} is broken, or no Parquet file: {error}", "BrokenShard"))
+        yield Item(start, 0, Rejection("", f"{path} is broken, or no Parquet file: {error}", BROKEN_SHARD))
         return
     first = 0
     for group in range(file.num_row_groups):
@@ -128,7 +131,7 @@ def _read_group(
         raise
     except (pa.ArrowException, OSError) as error:
         reason = f"{stretch.path}: row group {group} is broken, and its rows from {row} on can't be read: {error}"
-        yield Item(max(row, start), 0, Rejection("", reason, "BrokenShard"))
+        yield Item(max(row, start), 0, Rejection("", reason, BROKEN_SHARD))
 
 
 def _item(batch: pa.RecordBatch, index: int, row: int, columns: Columns, path: str) -> Item:
@@ -142,7 +145,11 @@ def _item(batch: pa.RecordBatch, index: int, row: int, columns: Columns, path: s
             key = "" if value is None else str(value)
         check_key(key)
         if data is None:
-            raise BadSample("NoImage", f"the column {columns.image!r} is null in row {row}")
+            told = (batch.column(name)[index].as_py() for name in _WHY_NONE if name in columns.fields)
+            why = ", ".join(str(one) for one in told if one is not None)
+            raise BadSample(
+                "NoImage", f"the column {columns.image!r} is null in row {row}" + (f": {why}" if why else "")
+            )
         check_size("the image", size, LARGEST_IMAGE)
         fields = {name: jsonable(batch.column(name)[index].as_py()) for name in columns.fields}
     except UnicodeDecodeError as error:
@@ -185,13 +192,13 @@ def _is_string(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
-def _is_plain(kind: pa.DataType) -> bool:
+def is_plain(kind: pa.DataType) -> bool:
     """Whether JSON has the values of the type."""
     import pyarrow as pa
 
     if pa.types.is_struct(kind):
-        return all(_is_plain(kind.field(index).type) for index in range(kind.num_fields))
+        return all(is_plain(kind.field(index).type) for index in range(kind.num_fields))
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return _is_plain(kind.value_type)
+        return is_plain(kind.value_type)
     checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null, _is_string)
     return any(check(kind) for check in checks)

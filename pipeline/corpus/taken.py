@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from ..storage.errors import redact
 from .folder import Picture, pictures_by_folder
-from .listing import Format, way
+from .formats import Format
+from .listing import placed, way
 from .samples import CorpusError
 from .units import shard_id
 
@@ -27,7 +28,7 @@ class Shard:
 
     root: URL of a folder, that may hold credentials: print `url` instead. path: relative to it. size: bytes.
     files: of loose images, the names of all that belongs to them, with bytes. doubled: the names of those whose keys
-    other images have, with the paths of these.
+    other images have, with the paths of these. tables: paths of those with fields for them, the nearest last.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Shard:
     size: int
     files: Sequence[tuple[str, int]] = ()
     doubled: Sequence[tuple[str, str]] = ()
+    tables: Sequence[str] = ()
 
     @property
     def url(self) -> str:
@@ -46,15 +48,16 @@ class Shard:
 @dataclass(frozen=True)
 class Listing:
     """Files that were taken up together: bytes by path, as of `Found`. doubled: those images whose keys other images
-    had, with the paths of these."""
+    had, with the paths of these. tables: as of `Found`."""
 
     format: Format
     files: Mapping[str, int]
     doubled: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, int] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """A line for the format, and one for each file."""
-        lines: list[object] = [{"format": self.format}]
+        lines: list[object] = [{"format": self.format, "tables": self.tables}]
         for path, size in sorted(self.files.items()):
             lines.append([path, size, self.doubled[path]] if path in self.doubled else [path, size])
         return "".join(f"{json.dumps(line)}\n" for line in lines).encode()
@@ -63,7 +66,7 @@ class Listing:
     def from_bytes(cls, data: bytes) -> Listing:
         head, *lines = map(json.loads, data.splitlines())
         doubled = {line[0]: line[2] for line in lines if len(line) > 2}
-        return cls(head["format"], {line[0]: line[1] for line in lines}, doubled)
+        return cls(head["format"], {line[0]: line[1] for line in lines}, doubled, head["tables"])
 
     @property
     def digest(self) -> str:
@@ -101,7 +104,7 @@ def shards_of(listing: Listing, root: str, image: str | None) -> Iterator[Shard]
         return
     for folder, found in pictures_by_folder(listing.files, image):
         for start in range(0, len(found), _MOST_PICTURES):
-            yield _folder_shard(root, folder, found[start : start + _MOST_PICTURES], listing.doubled)
+            yield _folder_shard(root, folder, found[start : start + _MOST_PICTURES], listing)
 
 
 def files_of(shard: Shard, root: str) -> dict[str, int]:
@@ -112,20 +115,22 @@ def files_of(shard: Shard, root: str) -> dict[str, int]:
     return {f"{folder}{name}": size for name, size in shard.files}
 
 
-def placed(root: str, path: str) -> tuple[str, str]:
-    """The folder below which a path lies, and its way from there: itself unless it leads out of the root."""
-    while path.startswith("../"):
-        root, path = root.rpartition("/")[0], path[3:]
-    return root, path
-
-
-def _folder_shard(root: str, folder: str, found: Sequence[Picture], doubled: Mapping[str, str]) -> Shard:
+def _folder_shard(root: str, folder: str, found: Sequence[Picture], listing: Listing) -> Shard:
     """folder: with a slash at its end, unless it is the root."""
     files = tuple(dict.fromkeys((entry.name, entry.size) for picture in found for entry in picture.files))
-    names = [picture.image.name for picture in found]
+    doubled, names = listing.doubled, [picture.image.name for picture in found]
     others = tuple((name, doubled[folder + name]) for name in names if folder + name in doubled)
-    told = hashlib.sha256(json.dumps([files, others]).encode()).hexdigest()[:16]
-    size = sum(picture.size for picture in found)
     where, path = placed(root, folder)
+    near = [(*placed(root, table), size) for table, size in listing.tables.items()]
+    tables = sorted((table.count("/"), table, size) for at, table, size in near if at == where and _holds(table, path))
+    told = hashlib.sha256(json.dumps([files, others, tables]).encode()).hexdigest()[:16]
+    size = sum(picture.size for picture in found)
     id = shard_id(f"{told}/{folder.rstrip('/')}", size)
-    return Shard(id, where, path.rstrip("/"), "folder", size, files, others)
+    paths = tuple(table for _, table, _ in tables)
+    return Shard(id, where, path.rstrip("/"), "folder", size, files, others, paths)
+
+
+def _holds(table: str, folder: str) -> bool:
+    """Whether a table may tell of what lies in a folder, which has a slash at its end unless it is the root."""
+    above, slash, _ = table.rpartition("/")
+    return folder.startswith(above + slash)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..cluster.session import EngineError
 from ..corpus.corpus import Corpus, CorpusSettings, Shard, UnitLimits
+from ..corpus.left_out import LEFT_OUT
+from ..corpus.samples import BROKEN_SHARD
 from ..corpus.units import Unit
 from ..plan.worklist import Work
 from .config import StageConfig
@@ -33,15 +35,16 @@ _RAYS_ADVICE = "\nFailed to apply UDF transform"
 @dataclass(frozen=True)
 class UnitResult:
     """A unit that is done: per modality rows, failures, and the seconds that its stage took; the bytes of its
-    images, the samples that the corpus reader refused, how many times an image was decoded, and why parts of the
-    corpus shard can't be read."""
+    images, the samples that the corpus reader refused, how many times an image was decoded, why parts of the corpus
+    shard can't be read, and lines on what of it was left out."""
 
     unit: Unit
     done: dict[str, tuple[int, int, float]]
     bytes: int
     rejected: int
     decodes: int
-    broken: tuple[str, ...] = ()
+    broken: Sequence[str] = ()
+    left_out: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageCo
         )
     try:
         for row in dataset.iter_rows():
-            yield _result(json.loads(row["head"]))
+            yield result_of(json.loads(row["head"]))
     except RayError as error:
         raise EngineError(_cause(error)) from None
 
@@ -132,12 +135,15 @@ def _readers(stages: Sequence[StageConfig]) -> int:
     return max(2, stages[0].stage.max_workers)
 
 
-def _result(head: dict[str, Any]) -> UnitResult:
+def result_of(head: Mapping[str, Any]) -> UnitResult:
+    """What the head of a payload says that has been through all stages."""
+    left_out = [one["reason"] for one in head["rejected"] if one["error"] == LEFT_OUT]
     done = {name: tuple(result) for name, result in head["done"].items()}
     unit = Unit.parse(head["unit"])
     assert unit is not None
-    broken = tuple(refused["reason"] for refused in head["rejected"] if not refused["key"])
-    return UnitResult(unit, done, head["bytes"], len(head["rejected"]), head["decodes"], broken)
+    broken = [refused["reason"] for refused in head["rejected"] if refused["error"] == BROKEN_SHARD]
+    rejected = len(head["rejected"]) - len(left_out)
+    return UnitResult(unit, done, head["bytes"], rejected, head["decodes"], broken, left_out)
 
 
 def _cause(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from ..dataset.finished import Finished, Stock, take_stock
 from ..dataset.layout import MANIFESTS
 from ..dataset.listings import read_taken
 from ..dataset.manifest import CorpusCard, DatasetError, Manifest, read_manifest, stale
-from ..storage.errors import without_credentials
+from ..storage.errors import redact, without_credentials
 from ..storage.store import Store
 from .recipe import Recipe, at_key
 from .reconcile import Request, cards_for, reconcile
@@ -84,18 +84,9 @@ def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: boo
         raise DatasetError(f"--replace {unknown[0]}: the recipe has {', '.join(graph.cards)}")
     store = Store(recipe.output, recipe.storage_options)
     old = read_manifest(store)
-    corpus = Corpus(recipe.corpus)
-    before = _taken(store, old, recipe)
-    with recipe.named(), at_key("corpus.url"):
-        found = corpus.find(old.corpus.root if old else "")
-        growth = grown(found, before, recipe.corpus.image, take_changes)
-    with recipe.named(), at_key("corpus"):
-        corpus.check(growth.shards)
-    request = replace(
-        make_request(recipe, graph, _corpus_card(recipe, found, growth), replacing),
-        seen=old.corpus if old else None,
-        take_changes=take_changes,
-    )
+    growth, corpus = _take_up(recipe, store, old, take_changes)
+    request = make_request(recipe, graph, corpus, replacing)
+    request = replace(request, seen=old.corpus if old else None, take_changes=take_changes)
     _refuse_partial(request, growth, old)
     manifest = reconcile(old, request)
     graph = replace(graph, cards=cards_for(manifest, request))
@@ -106,6 +97,22 @@ def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: boo
             f"use another output"
         )
     return with_work(Plan(recipe, request, graph, manifest, growth, {}, {}, []), stocks)
+
+
+def _take_up(recipe: Recipe, store: Store, old: Manifest | None, take_changes: bool) -> tuple[Growth, CorpusCard]:
+    """What has become of the corpus, by fresh listings, and what the manifest is to say of it."""
+    before, corpus = _taken(store, old, recipe), Corpus(recipe.corpus)
+    with recipe.named(), at_key("corpus.url"):
+        if corpus.takes(recipe.output):
+            raise DatasetError(
+                f"{redact(recipe.output)}: the output lies in the corpus, so that a later run would take it for images; "
+                f"choose a place outside of it with `output` in the recipe or --output"
+            )
+        found = corpus.find(old.corpus.root if old else "")
+        growth = grown(found, before, recipe.corpus.image, take_changes)
+    with recipe.named(), at_key("corpus"):
+        left_out = [*found.left_out, *corpus.check(growth.shards)]
+    return growth, _corpus_card(recipe, found, growth, left_out)
 
 
 def _taken(store: Store, manifest: Manifest | None, recipe: Recipe) -> Taken:
@@ -160,15 +167,15 @@ def make_request(recipe: Recipe, graph: StepGraph, corpus: CorpusCard, replacing
     )
 
 
-def _corpus_card(recipe: Recipe, found: Found, growth: Growth) -> CorpusCard:
-    urls = recipe.corpus.url if isinstance(recipe.corpus.url, list) else [recipe.corpus.url]
+def _corpus_card(recipe: Recipe, found: Found, growth: Growth, left_out: list[str]) -> CorpusCard:
     shards = [*growth.shards, *growth.left]
     return CorpusCard(
-        url=[without_credentials(url) for url in urls],
+        url=[without_credentials(url) for url in recipe.corpus.urls],
         root=without_credentials(found.root),
         shards=len(shards),
         bytes=sum(shard.size for shard in shards),
         listings=[listing.digest for listing in growth.taken.listings],
         retired=sorted(growth.taken.retired),
         reading=reading_of(recipe),
+        left_out=left_out,
     )

@@ -99,7 +99,7 @@ def test_a_url_for_nothing_shows_what_is_near(tars, pattern, message):
 def test_formats_are_told_apart(place):
     place.create("mixed/a.tar", tar_bytes([]))
     place.create("mixed/b.parquet", parquet_bytes({"jpg": [b"1"]}))
-    with pytest.raises(CorpusError, match=r"Write `corpus: {url: ..., format: tar}` or parquet"):
+    with pytest.raises(CorpusError, match=r"Write `format: tar` or `format: parquet` under `corpus`"):
         corpus_of(f"{place.url}/mixed").shards()
     assert [shard.path for shard in corpus_of(f"{place.url}/mixed", format="tar").shards()] == ["a.tar"]
     assert [shard.path for shard in corpus_of(f"{place.url}/mixed", format="parquet").shards()] == ["b.parquet"]
