@@ -15,7 +15,7 @@ from .contract.labeler import Batch, Labeler, Modality
 
 
 class CaptionParams(BaseModel):
-    """field: the corpus field that holds the caption."""
+    """field: the corpus field that holds the caption; where there is no `caption`, `text` is taken."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     field: str = "caption"
@@ -31,6 +31,7 @@ class Caption(Labeler):
 
     makes = (Modality("caption", Text()),)
     on = "nothing"
+    version = 2
     Params: ClassVar[type[BaseModel]] = CaptionParams
 
     def label(self, batch: Batch) -> Mapping[str, Sequence[Any]]:
@@ -38,11 +39,12 @@ class Caption(Labeler):
 
 
 def own_caption(fields: Mapping[str, Any], name: str) -> str | None:
-    """The caption that the corpus field `name` holds, cleaned; None where it is missing or blank.
+    """The caption that the corpus field `name` holds (`text` in place of a `caption` that isn't there), cleaned; None
+    where it is missing or blank.
 
     Raises ValueError for a field that holds anything but a text, or a list of texts.
     """
-    value = fields.get(name)
+    value = fields.get(name, fields.get("text") if name == "caption" else None)
     if isinstance(value, (list, tuple)):
         value = value[0] if value else None
     if value is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..tokenizers.contract.tokenizer import Tokenizer
+from .checks.nulls import NullSearch
 from .cluster.raylet import raylet_watched
 from .cluster.session import EngineError, start_ray
 from .cluster.size import cluster_size
@@ -85,11 +86,10 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
             tally.cards = plan.graph.cards
             listener.say("labelling")
             plan = _label(plan, store, limit, tally, listener)
-            tally.empty = empty_shards(frozenset().union(*(found.units for found in plan.finished.values())))
     _clean(plan, store)
     plan = _published(plan, store)
     tally.check(recipe.max_failures, ended=True)
-    tally.superseded = _hand_over(plan, store)
+    _hand_over(plan, store, tally)
     return tally
 
 
@@ -223,9 +223,9 @@ def _clean(plan: Plan, store: Store) -> None:
     store.remove_stale_temporaries()
 
 
-def _hand_over(plan: Plan, store: Store) -> int:
-    """Gives readers what takes the place of others, where all of it is there. The bytes superseded then, of the
-    plan's modalities."""
+def _hand_over(plan: Plan, store: Store, tally: Tally) -> None:
+    """Gives readers what takes the place of others, where all of it is there. Tells the tally what then is superseded,
+    empty or null."""
     manifest = plan.manifest
     if plan.replacing and not plan.works:
         manifest = publish(store, lambda now: completed(now, plan.replacing, plan.graph.cards))
@@ -236,5 +236,9 @@ def _hand_over(plan: Plan, store: Store) -> int:
             f"{store.url}: another run has taken up changes of the corpus meanwhile, in {retired[0]} among others: run "
             f"the recipe again"
         )
-    stocks = take_stock(store, plan.graph.cards, plan.request.corpus.retired)
-    return sum(stock.superseded(manifest.cards_of(name)) for name, stock in stocks.items())
+    cards = plan.graph.cards
+    stocks = take_stock(store, cards, plan.request.corpus.retired)
+    finished = {name: stocks[name].finished(card) for name, card in cards.items()}
+    tally.superseded = sum(stock.superseded(manifest.cards_of(name)) for name, stock in stocks.items())
+    tally.empty = empty_shards(frozenset().union(*(found.units for found in finished.values())))
+    tally.null = NullSearch(store).find(cards, finished, plan.recipe.views.count)

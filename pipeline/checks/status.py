@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from ..corpus.corpus import Rejection
 from ..corpus.units import Unit
 from ..dataset.cards import ModalityCard
 from ..dataset.finished import Finished, empty_shards, is_complete, take_stock
@@ -17,7 +18,9 @@ from ..dataset.manifest import require_manifest, stale
 from ..dataset.standing import StandingLedgers
 from ..storage.read_ahead import in_order
 from ..storage.store import Store
+from .nulls import NullSearch
 
+_FEW = 3
 _NO_KEY = b'"key": ""'
 """In a ledger's line about a part of a corpus shard."""
 
@@ -51,8 +54,9 @@ class Status:
     be. It is exact when every shard is complete; until then each other shard is taken to hold as many samples as a
     complete one does on average, or what has been seen of it if that is more; None while no shard is complete.
     refused: samples, or parts of shards, that the corpus reader refused. broken: why these parts can't be read. empty:
-    ids of the corpus shards that hold no sample. superseded: bytes of shards that the manifest names no more, which
-    `gc` deletes."""
+    ids of the corpus shards that hold no sample. left_out: what of the corpus isn't taken, a line for each reason;
+    notes: how many more there are on what lies in its shards, which the quarantine lists. null: modalities without any
+    value, as far as was looked. superseded: bytes of shards that the manifest names no more, which `gc` deletes."""
 
     url: str
     shards: int
@@ -63,6 +67,9 @@ class Status:
     broken: list[str]
     superseded: int
     empty: list[str]
+    left_out: list[str]
+    notes: int
+    null: list[str]
     modalities: list[ModalityStatus]
 
     @property
@@ -72,10 +79,24 @@ class Status:
 
 @dataclass(frozen=True)
 class Counted:
-    """What ledgers hold. lines: by modality; broken: why parts of the corpus can't be read."""
+    """What ledgers hold. lines: failures by modality; broken: why parts of the corpus can't be read; notes: on what
+    isn't taken of it."""
 
     lines: dict[str, int]
     broken: list[str]
+    notes: list[str]
+
+    @classmethod
+    def of(cls, modality: str, ledger: bytes) -> Counted:
+        """Broken lines are for `verify` to find."""
+        count = ledger.count(b"\n")
+        if _NO_KEY in ledger:
+            with suppress(BrokenLedgerError):
+                told = [Rejection(one.key, one.reason, one.error) for one in read_ledger(ledger)]
+                notes = [one.reason for one in told if one.is_note]
+                broken = [one.reason for one in told if one.is_of_shard]
+                return cls({modality: count - len(notes)}, broken, notes)
+        return cls({modality: count}, [], [])
 
 
 class LedgerCounts:
@@ -83,30 +104,23 @@ class LedgerCounts:
 
     def __init__(self, store: Store) -> None:
         self._store, self._standing = store, StandingLedgers(store)
-        self._read: dict[str, tuple[int, list[str]]] = {}
+        self._read: dict[str, Counted] = {}
+        self.nulls = NullSearch(store)
 
     def read(self, cards: Mapping[str, ModalityCard], finished: Mapping[str, Finished], views: int) -> Counted:
         """Those of these modalities, and those of the corpus reader."""
         lines: dict[str, int] = defaultdict(int)
-        broken: list[str] = []
+        found = Counted(lines, [], [])
         ledgers = self._standing.list(cards, finished, views)
-        new = [ledger.path for ledger in ledgers if ledger.path not in self._read]
-        data = in_order(self._store.read, new, threads=16)
-        self._read.update((path, (one.count(b"\n"), _broken_parts(one))) for path, one in zip(new, data, strict=True))
+        new = [ledger for ledger in ledgers if ledger.path not in self._read]
+        data = in_order(self._store.read, [ledger.path for ledger in new], threads=16)
+        self._read.update((one.path, Counted.of(one.modality, read)) for one, read in zip(new, data, strict=True))
         for ledger in ledgers:
-            count, parts = self._read[ledger.path]
-            lines[ledger.modality] += count
-            broken += parts
-        return Counted(lines, broken)
-
-
-def _broken_parts(ledger: bytes) -> list[str]:
-    """Why parts of a corpus shard can't be read: the lines without a key. Broken lines are for `verify` to find."""
-    if _NO_KEY not in ledger:
-        return []
-    with suppress(BrokenLedgerError):
-        return [one.reason for one in read_ledger(ledger) if not one.key]
-    return []
+            counted = self._read[ledger.path]
+            lines[ledger.modality] += counted.lines[ledger.modality]
+            found.broken.extend(counted.broken)
+            found.notes.extend(counted.notes)
+        return found
 
 
 def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | None = None) -> Status:
@@ -143,6 +157,9 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
         broken=counted.broken,
         superseded=sum(stock.superseded(manifest.cards_of(name)) for name, stock in stocks.items()),
         empty=empty_shards(units),
+        left_out=manifest.corpus.left_out + counted.notes[:_FEW],
+        notes=max(0, len(counted.notes) - _FEW),
+        null=ledgers.nulls.find(manifest.modalities, progress, views),
         modalities=modalities,
     )
 

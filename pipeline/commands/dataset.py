@@ -24,7 +24,7 @@ from ..checks.status import LedgerCounts, ModalityStatus, Status, read_status
 from ..checks.verify import Report
 from ..checks.verify import verify as verify_dataset
 from ..checks.verify_unit import Fault
-from ..corpus.left_out import few
+from ..corpus.left_out import LEFT_OUT, few
 from ..storage.store import Store
 from .console import plain_console
 from .progress import duration
@@ -154,6 +154,11 @@ def _status_notes(status: Status) -> Iterable[str]:
     if status.empty:
         yield empty_shards(status.empty)
     yield from broken_parts(status.broken)
+    yield from map(printable, status.left_out)
+    if status.notes:
+        yield f"and {_count(status.notes, 'more note')} on what isn't taken: `tokenloom quarantine {status.url}`"
+    for name in status.null:
+        yield null_everywhere(name)
     if status.refused:
         yield f"{_count(status.refused, 'sample')} refused by the corpus reader"
     if status.refused or any(modality.quarantined for modality in status.modalities):
@@ -169,6 +174,10 @@ def broken_parts(reasons: Sequence[str]) -> Iterator[str]:
         yield f"incomplete: {printable(reason)}"
     if len(reasons) > _FEW_BROKEN:
         yield f"incomplete: {len(reasons) - _FEW_BROKEN:,} more parts of the corpus that can't be read"
+
+
+def null_everywhere(name: str) -> str:
+    return f"{name} is null for every sample; if the corpus has it by another name, `tokenloom plan` shows which"
 
 
 def empty_shards(names: Sequence[str]) -> str:
@@ -202,13 +211,15 @@ def quarantine(url: str, modalities: Sequence[str], as_json: bool) -> None:
         table.add_row(Text(printable(case.key) or "-"), Text(_modalities(case)), Text(printable(reason)))
     console.print(table)
     more = sum(1 for _ in found)
-    refused = sum(case.refused for case in shown)
+    refused = sum(case.refused and case.error != LEFT_OUT for case in shown)
     console.print(f"{_count(len(shown), 'case')}" + (f", {refused} refused by the corpus reader" if refused else ""))
     if more:
         console.print(f"and {more:,} more cases; --json lists all")
 
 
 def _modalities(case: Case) -> str:
+    if case.error == LEFT_OUT:
+        return "no sample: left out"
     if case.refused:
         return "all: refused"
     return ", ".join(name if view is None else f"{name} (view {view})" for name, view in case.modalities)

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...tokenizers.fitting.perceptual import PERCEPTUAL
+from ..checks.nulls import NullSearch
 from ..cluster.session import stop_ray
 from ..cluster.size import cluster_size
 from ..dataset.cards import TokensCard
@@ -18,8 +19,9 @@ from ..plan.recipe import load_recipe
 from ..plan.stages import Stage, stages
 from ..retry import retry
 from ..run import execute
+from ..storage.store import Store
 from .console import plain_console
-from .dataset import broken_parts, empty_shards, readable_size
+from .dataset import broken_parts, empty_shards, null_everywhere, printable, readable_size
 from .growth import print_growth
 from .progress import RunProgress, duration
 
@@ -43,6 +45,7 @@ def run(
     _print_licences(console, plan)
     print_growth(console, plan)
     _print_changes(console, plan)
+    _print_left_out(console, plan)
     try:
         with RunProgress(console, plan.bytes) as progress:
             tally = execute(plan, limit, progress)
@@ -99,6 +102,10 @@ def print_plan(console: Console, plan: Plan) -> None:
         console.print(f"\nmade again in passing, since their labels aren't kept: {', '.join(again)}")
     print_growth(console, plan)
     _print_changes(console, plan)
+    _print_left_out(console, plan)
+    store = Store(plan.recipe.output, plan.recipe.storage_options)
+    for name in NullSearch(store).find(plan.graph.cards, plan.finished, plan.recipe.views.count):
+        console.print(f"\n{null_everywhere(name)}", soft_wrap=True)
     if not plan.works:
         console.print("\nnothing left to do")
         return
@@ -122,6 +129,11 @@ def _print_changes(console: Console, plan: Plan) -> None:
     for name, reasons in plan.stale.items():
         text = f"{name}, which this recipe doesn't make, is stale then: {'; '.join(reasons)}"
         console.print(f"\n{text}", soft_wrap=True)
+
+
+def _print_left_out(console: Console, plan: Plan) -> None:
+    for line in plan.request.corpus.left_out:
+        console.print(printable(line), soft_wrap=True)
 
 
 def _describe(tokens: TokensCard) -> str:
@@ -170,6 +182,10 @@ def _print_estimate(console: Console, plan: Plan, groups: Sequence[Stage], estim
         f"for what is left about {duration(total)} of one worker, {duration(total / workers)} with {workers} workers, "
         f"without starting and fitting",
     )
+    for name in estimate.null:
+        fields = ", ".join(estimate.fields) or "none"
+        text = f"{name} is null for all of these samples; the fields of the corpus are: {printable(fields)}"
+        console.print(text, soft_wrap=True)
     gpu = sum(estimate.seconds[step.name] for stage in groups if stage.num_gpus for step in stage.steps)
     if gpu:
         hours = gpu * plan.bytes / max(1, estimate.bytes) / 3600
@@ -190,20 +206,20 @@ def _print_summary(console: Console, plan: Plan, tally: Tally) -> None:
         url = plan.request.url
         text = f"{readable_size(superseded)} superseded: `tokenloom gc {url}` deletes what nobody reads any more"
         console.print(text, soft_wrap=True)
+    for line in (*broken_parts(tally.broken), *map(printable, tally.left_out), *map(null_everywhere, tally.null)):
+        console.print(line, soft_wrap=True)
+    if tally.empty:
+        paths = {shard.id: shard.path for shard in plan.shards}
+        console.print(empty_shards([paths.get(name, name) for name in tally.empty]), soft_wrap=True)
     if not tally.units:
         console.print(f"nothing to do: {plan.recipe.output} is complete", soft_wrap=True)
         return
     failed = sum(tally.failed.values())
     quarantined = f"; {failed} labels quarantined" if failed else ""
     rejected = f"; {tally.rejected} samples refused by the reader" if tally.rejected else ""
-    if tally.empty:
-        paths = {shard.id: shard.path for shard in plan.shards}
-        console.print(empty_shards([paths.get(name, name) for name in tally.empty]), highlight=False, soft_wrap=True)
-    for line in broken_parts(tally.broken):
-        console.print(line, soft_wrap=True)
-    if failed or tally.rejected:
-        text = f"`tokenloom quarantine {plan.request.url}` tells why samples failed"
-        console.print(text, highlight=False, soft_wrap=True)
+    if failed or tally.rejected or tally.notes > len(tally.left_out):
+        text = f"`tokenloom quarantine {plan.request.url}` tells why samples failed, and all that isn't taken"
+        console.print(text, soft_wrap=True)
     console.print(
         f"{tally.samples:,} samples in {tally.units} units, {len(tally.rows)} modalities{quarantined}{rejected} -> "
         f"{plan.recipe.output}",

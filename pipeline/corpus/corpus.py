@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from ..storage.errors import StorageError
-from ..storage.store import Entry, Store, url_problem
+from ..storage.errors import StorageError, redact
+from ..storage.store import Entry, Store, absolute_url, url_problem
 from .folder import pictures, read_folder
 from .growth import grown
-from .listing import Found, find_files
+from .left_out import Account, Why
+from .listing import Choice, Found, find_files
 from .parquet import find_columns, open_parquet, read_parquet
 from .samples import (
     CorpusError,
@@ -26,10 +28,15 @@ from .samples import (
     changed_since,
     cut,
 )
+from .tables import unused
 from .taken import Shard, Taken
 from .tar import read_tar
 
 __all__ = ["Corpus", "CorpusError", "CorpusSettings", "Rejection", "Sample", "Shard", "UnitLimits", "UnitSamples"]
+
+
+_MOST_TABLES = 10
+"""Tables that are looked into before a run."""
 
 
 class CorpusSettings(BaseModel):
@@ -43,6 +50,9 @@ class CorpusSettings(BaseModel):
     format: Literal["auto", "tar", "parquet", "folder"] = "auto"
     image: str | None = Field(default=None, description="column, or extension, of the image; found by itself")
     key: str | None = Field(default=None, description="Parquet's key column: key, __key__, id, or the row's number")
+    split: Literal["first", "last"] = Field(
+        default="first", description="tars: the dot of a name at which its sample's key ends; WebDataset has the first"
+    )
     fields: list[str] | None = Field(default=None, description="the fields to keep beside the image; by default all")
     storage_options: dict[str, Any] = Field(default_factory=dict, description="fsspec options", repr=False)
 
@@ -59,6 +69,10 @@ class CorpusSettings(BaseModel):
     def _without_dot(cls, value: str | None) -> str | None:
         return value.lstrip(".") if value else None
 
+    @property
+    def urls(self) -> list[str]:
+        return [self.url] if isinstance(self.url, str) else self.url
+
 
 @dataclass
 class Corpus:
@@ -73,28 +87,55 @@ class Corpus:
         Raises CorpusError when a URL stands for nothing.
         """
         settings = self.settings
-        urls = [settings.url] if isinstance(settings.url, str) else settings.url
         format = None if settings.format == "auto" else settings.format
-        return find_files(urls, format, settings.image, settings.storage_options, known_root)
+        return find_files(settings.urls, format, settings.image, settings.storage_options, known_root)
 
     def shards(self) -> list[Shard]:
         """Every shard, in order, of a corpus that nothing was taken up of yet. Raises as `find` does."""
         return grown(self.find(), Taken(), self.settings.image).shards
 
-    def check(self, shards: Sequence[Shard]) -> None:
-        """Look into the first shard for the columns that the settings name. Raises CorpusError; call it before work."""
-        if not shards or shards[0].format != "parquet":
-            return
+    def refuse_output(self, url: str) -> None:
+        """Raises CorpusError where what is written there would belong to the corpus."""
+        if Choice(self.settings.urls, self.settings.storage_options).takes(absolute_url(url)):
+            raise CorpusError(
+                f"{redact(url)} lies in the corpus, so that a later run would take the output for images; choose a "
+                f"place outside of it, as --output does"
+            )
+
+    def check(self, shards: Sequence[Shard]) -> list[str]:
+        """Look into the first shard for the columns that the settings name. Raises CorpusError; call it before work.
+
+        What columns and tables there are that aren't taken, a line for each reason.
+        """
+        shard = next(iter(shards), None)
+        if shard is None or shard.format == "tar":
+            return []
+        if shard.format == "folder":
+            return self._check_tables(shards)
         import pyarrow as pa
 
-        shard = shards[0]
         try:
             schema = open_parquet(self._store(shard.root), shard.path, shard.size).schema_arrow
         except (StorageError, FileNotFoundError):
             raise
         except (pa.ArrowException, OSError):
-            return  # a broken shard costs itself, when it is read
-        find_columns(schema, shard.url, self._selection)
+            return []  # a broken shard costs itself, when it is read
+        columns = find_columns(schema, shard.url, self._selection)
+        account = Account()
+        for column in schema if self.settings.fields is None else ():
+            if column.name not in (columns.image, columns.key, *columns.fields):
+                account.add(Why.COLUMN, f"{column.name} ({column.type})")
+        return account.told()
+
+    def _check_tables(self, shards: Sequence[Shard]) -> list[str]:
+        """What can't be used of the first tables beside images, and which of their images aren't there."""
+        tables = dict.fromkeys((shard.root, path) for shard in shards for path, _ in shard.tables)
+        told: list[str] = []
+        for root, table in islice(tables, _MOST_TABLES):
+            own = [shard for shard in shards if shard.root == root and any(path == table for path, _ in shard.tables)]
+            images = {f"{shard.path}/{name}".lstrip("/") for shard in own for name, _ in shard.files}
+            told += unused(self._store(root), table, images)
+        return told
 
     def read(
         self, shard: Shard, start: int = 0, stop: int | None = None, limits: UnitLimits | None = None
@@ -116,11 +157,12 @@ class Corpus:
         if shard.format == "parquet":
             return read_parquet(stretch, self._selection)
         found = pictures((Entry(name, size, 0.0) for name, size in shard.files), self.settings.image)
-        return read_folder(stretch, found, dict(shard.doubled), self._selection)
+        return read_folder(stretch, found, dict(shard.doubled), shard.tables, self._selection)
 
     @property
     def _selection(self) -> Selection:
-        return Selection(self.settings.image, self.settings.key, self.settings.fields)
+        settings = self.settings
+        return Selection(settings.image, settings.key, settings.fields, settings.split)
 
     def _store(self, root: str) -> Store:
         if root not in self._stores:

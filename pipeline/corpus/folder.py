@@ -6,11 +6,14 @@ A shard is one folder with the images directly in it; a position is an index int
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..storage.read_ahead import in_order
 from ..storage.store import Entry, Store
+from .formats import TABLES
+from .left_out import Why
 from .samples import (
     LARGEST_IMAGE,
     LARGEST_TEXT,
@@ -19,15 +22,16 @@ from .samples import (
     Sample,
     Selection,
     Stretch,
-    changed_since,
     check_key,
     check_size,
     clean_key,
     fields_from,
     is_image,
     is_text,
+    read_as_listed,
     rejection,
 )
+from .tables import fields_by_name
 
 _READERS = 16
 """Requests at a time where every image is an object of its own behind a network."""
@@ -51,7 +55,10 @@ class Picture:
 
 
 def pictures(entries: Iterable[Entry], chosen: str | None) -> list[Picture]:
-    """The images among one folder's direct entries, by name. Hidden files are none; `chosen`: an extension."""
+    """The images among one folder's direct entries, by name, with the texts `NAME.txt` or `NAME.jpg.txt` beside each.
+
+    Hidden files are none. chosen: an extension.
+    """
     images: list[tuple[str, Entry]] = []
     beside: defaultdict[str, dict[str, Entry]] = defaultdict(dict)
     for entry in entries:
@@ -60,9 +67,10 @@ def pictures(entries: Iterable[Entry], chosen: str | None) -> list[Picture]:
             continue
         if is_image(extension, chosen):
             images.append((stem, entry))
-        elif not is_image(extension, None):
+        elif not is_image(extension, None) and entry.name not in TABLES:
             beside[stem][extension] = entry
-    return [Picture(stem, entry, beside.get(stem, {})) for stem, entry in sorted(images, key=lambda pair: pair[1].name)]
+    images.sort(key=lambda pair: pair[1].name)
+    return [Picture(stem, entry, {**beside.get(entry.name, {}), **beside.get(stem, {})}) for stem, entry in images]
 
 
 def pictures_by_folder(files: Mapping[str, int], chosen: str | None) -> Iterator[tuple[str, list[Picture]]]:
@@ -77,13 +85,19 @@ def pictures_by_folder(files: Mapping[str, int], chosen: str | None) -> Iterator
 
 
 def read_folder(
-    stretch: Stretch, found: list[Picture], doubled: Mapping[str, str], selection: Selection
+    stretch: Stretch,
+    found: list[Picture],
+    doubled: Mapping[str, str],
+    tables: Sequence[tuple[str, int]],
+    selection: Selection,
 ) -> Iterator[Item]:
     """The samples of a stretch of the images `found` in a folder. Their keys are paths without the extension.
 
-    doubled: those images, by name, whose keys other images have, and which.
+    doubled: those images, by name, whose keys other images have, and which. tables: paths and bytes of those that hold
+    fields of the images; what lies beside an image comes before them.
     """
     store, folder = stretch.store, stretch.path
+    told = fields_by_name(store, tables, folder)
 
     def load(index: int) -> Item:
         picture = found[index]
@@ -92,31 +106,33 @@ def read_folder(
             check_key(key)
             if picture.image.name in doubled:
                 raise BadSample("DuplicateKey", f"{picture.image.name} has the key of {doubled[picture.image.name]}")
-            sample = Sample(key, *_contents(store, folder, picture, selection.fields))
+            image, fields, no_texts = _contents(store, folder, picture, selection.fields)
         except BadSample as error:
             return Item(index, picture.size, rejection(key, error))
-        return Item(index, picture.size, sample)
+        row = told.get(picture.image.name, {})
+        row = {name: row[name] for name in row if selection.fields is None or name in selection.fields}
+        left_out = [(Why.NOT_TEXT, name) for name in no_texts]
+        return Item(index, picture.size, Sample(key, image, {**row, **fields}), left_out)
 
     stop = len(found) if stretch.stop is None else min(stretch.stop, len(found))
     indices = range(stretch.start, stop)
     return map(load, indices) if store.is_local else in_order(load, indices, _READERS)
 
 
-def _contents(store: Store, folder: str, picture: Picture, wanted: Collection[str] | None) -> tuple[bytes, dict]:
-    def content(entry: Entry, limit: int) -> bytes:
-        check_size(entry.name, entry.size, limit)
-        path = f"{folder}/{entry.name}" if folder else entry.name
-        try:
-            data = store.read(path)
-        except FileNotFoundError:
-            raise changed_since(f"{store.url}/{path}") from None
-        if len(data) != entry.size:
-            raise changed_since(f"{store.url}/{path}")
-        return data
+def _contents(
+    store: Store, folder: str, picture: Picture, wanted: Collection[str] | None
+) -> tuple[bytes, dict[str, Any], list[str]]:
+    """The image, the fields beside it, and the names of files there that hold no text."""
 
-    texts = {
-        extension.lower(): content(entry, LARGEST_TEXT)
-        for extension, entry in sorted(picture.beside.items())
-        if is_text(extension, entry.size, wanted)
-    }
-    return content(picture.image, LARGEST_IMAGE), fields_from(texts, wanted)
+    def content(entry: Entry) -> bytes:
+        return read_as_listed(store, f"{folder}/{entry.name}" if folder else entry.name, entry.size)
+
+    check_size(picture.image.name, picture.image.size, LARGEST_IMAGE)
+    beside = {extension.lower(): entry for extension, entry in sorted(picture.beside.items())}
+    chosen = {name: entry for name, entry in beside.items() if is_text(name, entry.size, wanted)}
+    for entry in chosen.values():
+        check_size(entry.name, entry.size, LARGEST_TEXT)
+    check_size("what lies beside the image", sum(entry.size for entry in chosen.values()), LARGEST_TEXT)
+    no_texts = [] if wanted is not None else [name for name in beside if name not in chosen]
+    fields = fields_from({name: content(entry) for name, entry in chosen.items()}, wanted, no_texts)
+    return content(picture.image), fields, sorted(beside[name].name for name in no_texts)

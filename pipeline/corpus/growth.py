@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from .folder import pictures_by_folder
-from .listing import Found
+from .formats import tables_of
+from .listing import Found, way
 from .samples import CorpusError
 from .taken import Listing, Shard, Taken, files_of, placed, shards_of
 
@@ -37,15 +38,19 @@ def grown(found: Found, before: Taken, image: str | None, take_changes: bool = F
     taken = {path: size for shard in standing for path, size in files_of(shard, found.root).items()}
     # What is new beside an image that was taken up is a change of that image.
     news = {path: image for path, image in _beside(found, image) if image in taken and path not in taken}
-    changed = {path for path, size in taken.items() if found.files.get(path, size) != size}
+    changed = {path for shard in standing for path in _changed(shard, found)}
     gone = taken.keys() - found.files.keys()
     if taken and len(gone) == len(taken):
         raise CorpusError(
             f"of the {len(taken):,} files that were taken up before, such as {min(gone)}, none is in the corpus: this "
             f"is another one. Give the corpus as it was, with what is new; or use another output"
         )
-    touched = {*changed, *gone, *news.values()}
-    left = [shard for shard in standing if not touched.isdisjoint(files_of(shard, found.root))]
+    touched = {*gone, *news.values()}
+    left = [
+        shard
+        for shard in standing
+        if any(_changed(shard, found)) or not touched.isdisjoint(files_of(shard, found.root))
+    ]
     ids = {shard.id for shard in left}
     whole = [shard for shard in standing if shard.id not in ids]
     added = _untaken(found, whole if take_changes else standing, image)
@@ -63,6 +68,15 @@ def grown(found: Found, before: Taken, image: str | None, take_changes: bool = F
     )
 
 
+def _changed(shard: Shard, found: Found) -> Iterator[str]:
+    """The files of a shard that are of another size now, and the tables that have come to tell of its images."""
+    files = files_of(shard, found.root)
+    yield from (path for path, size in files.items() if found.files.get(path, size) != size)
+    if shard.format == "folder":
+        folder = way(found.root, f"{shard.root}/{shard.path}" if shard.path else shard.root)
+        yield from (table for table in tables_of(folder, found.files) if table not in files)
+
+
 def _untaken(found: Found, standing: Iterable[Shard], image: str | None) -> Listing:
     """The files that are in none of the shards."""
     standing = list(standing)
@@ -77,6 +91,7 @@ def _untaken(found: Found, standing: Iterable[Shard], image: str | None) -> List
             path = folder + picture.image.name
             if path not in taken:
                 files.update((folder + entry.name, entry.size) for entry in picture.files)
+                files.update((table, found.files[table]) for table in tables_of(folder, found.files))
                 holder = keys.setdefault(_key(folder, picture.stem), path)
                 if holder != path:
                     doubled[path] = holder

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..storage.errors import redact, without_credentials
 from ..storage.store import Entry, Store, absolute_url
 from .folder import pictures_by_folder
-from .samples import CorpusError
+from .formats import Format, Sort, sort_of, sorts_of, tables_of
+from .left_out import Account, Why
+from .samples import CorpusError, is_image
 
-Format = Literal["tar", "parquet", "folder"]
-
-_FORMATS: dict[str, Format] = {"tar": "tar", "parquet": "parquet", "pq": "parquet"}
-_COMPRESSED_TAR = re.compile(r"(?i)\.(tar\.\w+|tgz|tbz2?|txz|tzst)$")
+_HIDDEN = re.compile(r"(^|/)\.(?!\.?(/|$))")
 _MAGIC = re.compile(r"[*?\[]")
 _FEW = 4
+_WHY = {sort: Why[sort.name] for sort in Sort if sort.name in Why.__members__}
 
 
 @dataclass(frozen=True)
@@ -28,21 +29,24 @@ class Found:
     """The files that a corpus' URLs stand for, of one format.
 
     root: URL of the folder that paths are relative to, which may hold credentials. files: bytes by path; one that
-    begins with `../` lies outside of the root.
+    begins with `../` lies outside of the root. left_out: what else lies there, a line for each reason.
     """
 
     root: str
     format: Format
     files: dict[str, int]
+    left_out: list[str]
 
 
 @dataclass(frozen=True)
 class _Match:
-    """What one URL stands for. base: its folder; files: relative to that; named: whether it is one file's own URL."""
+    """What one URL stands for. base: its folder; files: relative to that; alone: those of them that are meant, and not
+    a folder that they lie in; named: whether it is one file's own URL."""
 
     url: str
     base: str
     files: list[Entry]
+    alone: Sequence[Entry] = ()
     named: bool = False
 
 
@@ -61,26 +65,59 @@ def find_files(
     root = _known(matches, known_root) or _common_folder([match.base for match in by_url[0]])
     files: dict[str, int] = {}
     named: set[str] = set()
-    ways = _Ways(root)
+    chosen: dict[str, str] = {}
+    ways, account = _Ways(root), Account()
     for match in matches:
         for entry in match.files:
+            if not is_readable(entry.name):
+                account.add(Why.UNREADABLE_NAME, entry.name)
+                continue
             folder, _, name = f"{match.base}/{entry.name}".rpartition("/")
             files[ways[folder] + name] = entry.size
             named.update([ways[folder] + name] if match.named else [])
+        folders = {f"{match.base}/{entry.name}".rpartition("/")[0] for entry in match.alone}
+        chosen.update((folder, ways[folder]) for folder in folders)
     shown = ", ".join(redact(url) for url in urls)
-    if format in (None, "tar"):
-        _refuse_compressed(files, shown)
-    format = format or _guess_format(files, shown)
+    sorts = sorts_of(files, image) if format in (None, "folder") else {path: sort_of(path, image) for path in files}
+    format = format or _guess_format(sorts, shown)
+    if format == "tar":
+        _refuse_compressed(sorts, shown)
+    asked = dict(files)
     if format == "folder":
-        by_folder = pictures_by_folder(files, image)
-        wanted = [folder + entry.name for folder, found in by_folder for one in found for entry in one.files]
+        for folder, way_there in chosen.items():
+            files.update(_texts_beside(folder, way_there, files, options))
+        by_folder = [(folder, found) for folder, found in pictures_by_folder(files, image) if found]
+        wanted = {folder + entry.name for folder, found in by_folder for one in found for entry in one.files}
+        wanted.update(table for folder, _ in by_folder for table in tables_of(folder, files))
     else:
-        wanted = [path for path in files if _format_of(path) == format or path in named]
+        wanted = {path for path in files if sorts[path].value == format or path in named}
     if not wanted:
         what = f".{image} images" if image and format == "folder" else "images" if format == "folder" else format
         examples = ", ".join(sorted(files)[:3])
         raise CorpusError(f"{shown} holds no {what} but {len(files):,} other files, such as {examples}")
-    return Found(root, format, {path: files[path] for path in sorted(wanted)})
+    for path in sorted(asked.keys() - wanted):
+        account.add(_why(path, sorts[path], format), path)
+    return Found(root, format, {path: files[path] for path in sorted(wanted)}, account.told())
+
+
+def _texts_beside(
+    folder: str, way_there: str, files: Mapping[str, int], options: Mapping[str, Any]
+) -> Iterator[tuple[str, int]]:
+    """What lies in a folder beside images that were chosen one by one, or by their endings."""
+    entries = {entry.name: entry.size for entry in _visible(Store(folder or "/", options).list(recursive=False))}
+    for name, sort in sorts_of(entries, None).items():
+        if sort in (Sort.TABLE, Sort.OTHER) and way_there + name not in files:
+            yield way_there + name, entries[name]
+
+
+def _why(path: str, sort: Sort, format: Format) -> Why:
+    """Why a file isn't taken."""
+    extension = path.rpartition(".")[2].lower()
+    if format == "folder" and sort is Sort.OTHER and is_image(extension, None):
+        return Why.OTHER_IMAGE
+    if format == "folder" and sort is Sort.OTHER and extension in ("txt", "json"):
+        return Why.TEXT
+    return _WHY.get(sort, Why.FILE)
 
 
 def _known(matches: Sequence[_Match], root: str) -> str | None:
@@ -122,28 +159,92 @@ def way(root: str, folder: str) -> str:
 
 
 def _resolve(url: str, options: Mapping[str, Any]) -> Iterator[_Match]:
-    """What a URL stands for, braces first: {000..123} and {a,b} name files that must be there, * and ? look."""
+    """What a URL stands for: its names must be there, its patterns look."""
+    names, patterns = _expanded(url, options)
+    by_parent: defaultdict[str, list[str]] = defaultdict(list)
+    for one in names:
+        parent, _, name = one.rpartition("/")
+        by_parent[parent].append(name)
+    missing: list[str] = []
+    for parent, children in by_parent.items():
+        yield from _named(parent, children, options, missing)
+    if missing:
+        raise CorpusError(_nothing(missing[0], options, len(missing), len(names) + len(patterns)))
+    for pattern in patterns:
+        yield _matching(pattern, options)
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    """An address with * or ?: `rest` is what is looked for below the folder `base`, part by part."""
+
+    base: str
+    rest: tuple[str, ...]
+
+    @property
+    def address(self) -> str:
+        return "/".join((self.base, *self.rest))
+
+    @cached_property
+    def matches(self) -> Callable[[str], object]:
+        """Whether a path below the base is what the pattern means."""
+        from fsspec.utils import glob_translate
+
+        return re.compile(glob_translate("/".join(self.rest))).match
+
+
+def _expanded(url: str, options: Mapping[str, Any]) -> tuple[list[str], list[_Pattern]]:
+    """The addresses that a URL names, braces first ({000..123} and {a,b}), and those with * or ?, which look.
+
+    A part in brackets is a pattern, too, unless there is something of that very name.
+    """
     from braceexpand import braceexpand
 
     address = absolute_url(url)
-    literal = "://" not in address and Path(address).exists()
+    if "://" not in address and Path(address).exists():
+        return [address], []
+    names, patterns = [], []
     try:
-        expanded = [address] if literal else list(braceexpand(address))
+        expanded = list(braceexpand(address))
     except ValueError:
         raise CorpusError(f"{redact(url)}: there is a {{ without its }}, or the other way round") from None
-    by_parent: defaultdict[str, list[str]] = defaultdict(list)
     for one in expanded:
-        parent, _, name = one.rpartition("/")
-        if literal or not _MAGIC.search(one):
-            by_parent[parent].append(name)
-    missing: list[str] = []
-    for parent, names in by_parent.items():
-        yield from _named(parent, names, options, missing)
-    if missing:
-        raise CorpusError(_nothing(missing[0], options, len(missing), len(expanded)))
-    for pattern in expanded:
-        if not literal and _MAGIC.search(pattern):
-            yield _matching(pattern, options)
+        parts = one.split("/")
+        fixed = next((at for at in range(len(parts)) if _is_magic(parts, at, options)), None)
+        if fixed is None:
+            names.append(one)
+        else:
+            patterns.append(_Pattern("/".join(parts[:fixed]), tuple(parts[fixed:])))
+    return names, patterns
+
+
+def _is_magic(parts: Sequence[str], at: int, options: Mapping[str, Any]) -> bool:
+    if "*" in parts[at] or "?" in parts[at]:
+        return True
+    if "[" not in parts[at]:
+        return False
+    above = Store("/".join(parts[:at]) or "/", options).children()
+    return parts[at] not in above and f"{parts[at]}/" not in above
+
+
+class Choice:
+    """Which addresses the URLs of a corpus stand for, whether or not anything is there."""
+
+    def __init__(self, urls: Iterable[str], options: Mapping[str, Any]) -> None:
+        expanded = [_expanded(url, options) for url in urls]
+        self._names = {name for names, _ in expanded for name in names}
+        self._patterns = [pattern for _, patterns in expanded for pattern in patterns]
+
+    def takes(self, address: str) -> bool:
+        """Whether the file at that address, or all below the folder there, is meant."""
+        if any(part in self._names for part in _ancestors(address)):
+            return True
+        return any(
+            pattern.matches(part)
+            for pattern in self._patterns
+            if address.startswith(f"{pattern.base}/")
+            for part in _ancestors(address[len(pattern.base) + 1 :])
+        )
 
 
 def _named(parent: str, names: list[str], options: Mapping[str, Any], missing: list[str]) -> Iterator[_Match]:
@@ -159,7 +260,8 @@ def _named(parent: str, names: list[str], options: Mapping[str, Any], missing: l
     for name in names:
         url = f"{parent}/{name}"
         if name in sizes:
-            yield _Match(url, parent, [Entry(name, sizes[name], 0.0)], named=True)
+            files = [Entry(name, sizes[name], 0.0)]
+            yield _Match(url, parent, files, files, named=True)
         elif below := _visible(Store(url, options).list()):
             yield _Match(url, url, below)
         else:
@@ -168,23 +270,27 @@ def _named(parent: str, names: list[str], options: Mapping[str, Any], missing: l
 
 def _visible(entries: Iterable[Entry]) -> list[Entry]:
     """The entries that aren't hidden: no .DS_Store, no ._photo.jpg, no .ipynb_checkpoints/."""
-    return [entry for entry in entries if not entry.name.startswith(".") and "/." not in entry.name]
+    return [entry for entry in entries if not _HIDDEN.search(entry.name)]
 
 
-def _matching(pattern: str, options: Mapping[str, Any]) -> _Match:
+def _matching(pattern: _Pattern, options: Mapping[str, Any]) -> _Match:
     """The files that a pattern matches, and all files below folders that it matches."""
-    from fsspec.utils import glob_translate
-
-    parts = pattern.split("/")
-    fixed = next(index for index, part in enumerate(parts) if _MAGIC.search(part))
-    base, rest = "/".join(parts[:fixed]), parts[fixed:]
-    names_files = len(rest) == 1 and _format_of(rest[0]) is not None
-    matches = re.compile(glob_translate("/".join(rest))).match
-    listed = _visible(Store(base or "/", options).list(recursive=not names_files))
-    files = [entry for entry in listed if any(matches(part) for part in _ancestors(entry.name))]
+    names_files = len(pattern.rest) == 1 and sort_of(pattern.rest[0]) in (Sort.TAR, Sort.PARQUET)
+    listed = _visible(Store(pattern.base or "/", options).list(recursive=not names_files))
+    files = [entry for entry in listed if any(pattern.matches(part) for part in _ancestors(entry.name))]
     if not files:
-        raise CorpusError(_nothing(pattern, options))
-    return _Match(pattern, base, files)
+        raise CorpusError(_nothing(pattern.address, options))
+    alone = [entry for entry in files if not any(pattern.matches(part) for part in _ancestors(_above(entry.name)))]
+    return _Match(pattern.address, pattern.base, files, alone)
+
+
+def is_readable(path: str) -> bool:
+    """Whether the path leads to one file wherever it is read: without an empty part, `.` or `..`."""
+    return not {"", ".", ".."} & set(path.split("/"))
+
+
+def _above(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 def _ancestors(path: str) -> Iterator[str]:
@@ -193,26 +299,30 @@ def _ancestors(path: str) -> Iterator[str]:
         path = path.rpartition("/")[0]
 
 
-def _format_of(path: str) -> Format | None:
-    return _FORMATS.get(path.rsplit("/", 1)[-1].rpartition(".")[2].lower())
-
-
-def _refuse_compressed(files: Iterable[str], shown: str) -> None:
-    for path in files:
-        if _COMPRESSED_TAR.search(path):
-            raise CorpusError(
-                f"{shown}: {path} is a compressed tar, and those can't be read from their middle, as resuming needs. "
-                f"Decompress it (images hardly shrink), or name only the other files"
-            )
-
-
-def _guess_format(files: Iterable[str], shown: str) -> Format:
-    formats: set[Format] = {found for path in files if (found := _format_of(path))}
-    if len(formats) > 1:
+def _refuse_compressed(sorts: Mapping[str, Sort], shown: str) -> None:
+    path = next((path for path, sort in sorts.items() if sort is Sort.COMPRESSED_TAR), None)
+    if path:
         raise CorpusError(
-            f"{shown} holds both tar and Parquet files. Write `corpus: {{url: ..., format: tar}}` or parquet"
+            f"{shown}: {path} is a compressed tar, and those can't be read from their middle, as resuming needs. "
+            f"Decompress it (images hardly shrink), or name only the other files"
         )
-    return formats.pop() if formats else "folder"
+
+
+def _guess_format(sorts: Mapping[str, Sort], shown: str) -> Format:
+    counts = Counter(sorts.values())
+    found: dict[Format, Sort] = {"tar": Sort.TAR, "parquet": Sort.PARQUET, "folder": Sort.IMAGE}
+    formats: list[Format] = [format for format, sort in found.items() if counts[sort]]
+    if len(formats) > 1:
+        first = {format: next(path for path, sort in sorts.items() if sort is found[format]) for format in formats}
+        there = " and ".join(f"{counts[found[format]]:,} of {format} ({first[format]}, ...)" for format in formats)
+        ways = " or ".join(f"`format: {format}`" for format in formats)
+        raise CorpusError(
+            f"{shown} holds files of several formats: {there}. Write {ways} under `corpus`, as --set "
+            f"corpus.format={formats[-1]} does, or name the files"
+        )
+    if not formats:
+        _refuse_compressed(sorts, shown)
+    return formats[0] if formats else "folder"
 
 
 def _refuse_two_places(bases: Sequence[str]) -> None:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img", "image_bytes")
 _KEY_COLUMNS = ("key", "__key__", "id")
+_WHY_NONE = ("status", "error_message")
+"""Columns in which img2dataset says why a row has no image."""
 _ROWS = 16
 """Rows decoded at a time; few, since a row holds an image."""
 _READ_SIZE = 4 * 2**20
@@ -69,7 +71,7 @@ def find_columns(schema: pa.Schema, url: str, selection: Selection) -> Columns:
             f"there is no key column {key!r} of text or whole numbers: {has}. Correct `key:` under `corpus` in the "
             f"recipe, or leave it out to number the rows"
         )
-    plain = [column.name for column in schema if _is_plain(column.type)]
+    plain = [column.name for column in schema if is_plain(column.type)]
     missing = sorted(set(wanted or ()) - set(plain))
     if missing:
         raise CorpusError(
@@ -142,7 +144,11 @@ def _item(batch: pa.RecordBatch, index: int, row: int, columns: Columns, path: s
             key = "" if value is None else str(value)
         check_key(key)
         if data is None:
-            raise BadSample("NoImage", f"the column {columns.image!r} is null in row {row}")
+            told = (batch.column(name)[index].as_py() for name in _WHY_NONE if name in columns.fields)
+            why = ", ".join(str(one) for one in told if one is not None)
+            raise BadSample(
+                "NoImage", f"the column {columns.image!r} is null in row {row}" + (f": {why}" if why else "")
+            )
         check_size("the image", size, LARGEST_IMAGE)
         fields = {name: jsonable(batch.column(name)[index].as_py()) for name in columns.fields}
     except UnicodeDecodeError as error:
@@ -185,13 +191,13 @@ def _is_string(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
-def _is_plain(kind: pa.DataType) -> bool:
+def is_plain(kind: pa.DataType) -> bool:
     """Whether JSON has the values of the type."""
     import pyarrow as pa
 
     if pa.types.is_struct(kind):
-        return all(_is_plain(kind.field(index).type) for index in range(kind.num_fields))
+        return all(is_plain(kind.field(index).type) for index in range(kind.num_fields))
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return _is_plain(kind.value_type)
+        return is_plain(kind.value_type)
     checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null, _is_string)
     return any(check(kind) for check in checks)

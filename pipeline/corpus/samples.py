@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ..storage.store import Store
+from .left_out import LEFT_OUT, Account, Why
 from .units import Unit
 
 IMAGE_EXTENSIONS = frozenset(
@@ -22,6 +24,14 @@ LARGEST_TEXT = 16 * 2**20
 """Bytes past which an image, or a text beside it, is refused unread: one sample must fit into memory."""
 
 _LARGEST_KEY = 512
+_DEEPEST = 100
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",  # before that of UTF-16, with which it begins
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -35,6 +45,17 @@ def changed_since(url: str) -> CorpusError:
         f"{url} has changed, or is gone, since it was listed: run the recipe again, which leaves what has changed as "
         f"it is; or with --take-changes, which makes it anew"
     )
+
+
+def read_as_listed(store: Store, path: str, size: int) -> bytes:
+    """A file that had so many bytes when it was listed. Raises CorpusError where it hasn't any more."""
+    try:
+        data = store.read(path)
+    except FileNotFoundError:
+        raise changed_since(f"{store.url}/{path}") from None
+    if len(data) != size:
+        raise changed_since(f"{store.url}/{path}")
+    return data
 
 
 class BadSample(ValueError):  # noqa: N818 - a finding about the input, as quarantine shows it
@@ -56,11 +77,21 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A sample, or with an empty key a part of a shard, that the corpus reader refused: why, and that in one word."""
+    """A sample, or with an empty key a part of a shard, that the corpus reader refused: why, and that in one word.
+    With LEFT_OUT for that it tells of what lies beside samples, and isn't taken."""
 
     key: str
     reason: str
     error: str
+
+    @property
+    def is_note(self) -> bool:
+        return self.error == LEFT_OUT
+
+    @property
+    def is_of_shard(self) -> bool:
+        """Whether it tells of a part of a shard that can't be read."""
+        return not self.key and not self.is_note
 
 
 @dataclass(slots=True)
@@ -101,11 +132,13 @@ class Stretch:
 @dataclass(frozen=True)
 class Selection:
     """What to take of a sample. image: the column or extension that holds it; key: the column that does; fields: of
-    what lies beside the image. None: what is found, by the conventions of the format."""
+    what lies beside the image. None: what is found, by the conventions of the format. split: at which dot of a tar's
+    name the key ends."""
 
     image: str | None = None
     key: str | None = None
     fields: Collection[str] | None = None
+    split: Literal["first", "last"] = "first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +146,13 @@ class Item:
     """What lies at one position of a shard.
 
     size: bytes of the image and of all that lies beside it, wanted or not, good or refused: the units must not change
-    when a recipe looks at other fields.
+    when a recipe looks at other fields. left_out: names of what is there, and isn't taken.
     """
 
     start: int
     size: int
     content: Sample | Rejection
+    left_out: Sequence[tuple[Why, str]] = ()
 
 
 def cut(items: Iterable[Item], shard: str, start: int, stop: int | None, limits: UnitLimits) -> Iterator[UnitSamples]:
@@ -128,10 +162,12 @@ def cut(items: Iterable[Item], shard: str, start: int, stop: int | None, limits:
     a cut itself depend on nothing that lies before it.
     """
     unit, keys, count, size = UnitSamples(Unit(shard, start, stop, 0)), set(), 0, 0
+    account = Account()
     for item in items:
         if count and (count == limits.samples or size + item.size > limits.bytes):
-            yield _closed(unit, item.start)
+            yield _closed(unit, item.start, account)
             unit, keys, count, size = UnitSamples(Unit(shard, item.start, stop, 0)), set(), 0, 0
+            account = Account()
         count, size = count + 1, size + item.size
         content = item.content
         if isinstance(content, Sample) and content.key in keys:
@@ -141,10 +177,13 @@ def cut(items: Iterable[Item], shard: str, start: int, stop: int | None, limits:
             unit.samples.append(content)
         else:
             unit.rejected.append(content)
-    yield _closed(unit, stop)
+        for why, name in item.left_out:
+            account.add(why, name)
+    yield _closed(unit, stop, account)
 
 
-def _closed(unit: UnitSamples, stop: int | None) -> UnitSamples:
+def _closed(unit: UnitSamples, stop: int | None, account: Account) -> UnitSamples:
+    unit.rejected += [Rejection("", line, LEFT_OUT) for line in account.told()]
     unit.unit = Unit(unit.unit.shard, unit.unit.start, stop, len(unit.samples))
     return unit
 
@@ -182,20 +221,27 @@ def clean_text(text: str) -> str:
     return _SURROGATE.sub("\ufffd", text)
 
 
-def fields_from(texts: Mapping[str, bytes], wanted: Collection[str] | None) -> dict[str, Any]:
+def fields_from(
+    texts: Mapping[str, bytes], wanted: Collection[str] | None, no_texts: list[str] | None = None
+) -> dict[str, Any]:
     """The fields that the texts beside an image hold, by extension: `txt` is the caption, `json` an object of fields,
-    any other text a field named by its extension; what isn't text is left out. The caption beats a field of the JSON.
+    any other text a field named by its extension. The caption beats a field of the JSON.
 
-    wanted: the only fields to keep, or None for all. Raises BadSample for a JSON that isn't an object.
+    wanted: the only fields to keep, or None for all. no_texts: to which extensions are added that hold something else.
+    Raises BadSample for a caption that can't be decoded, and for a JSON that isn't an object.
     """
     fields: dict[str, Any] = {}
     if "json" in texts:
         fields.update(_parse_object(texts["json"]))
     for extension, data in sorted(texts.items()):
         if extension == "txt":
-            fields["caption"] = data.decode("utf-8-sig", "replace").strip()
-        elif extension != "json" and (text := _text_or_none(data)) is not None:
-            fields[extension] = text
+            fields["caption"] = _caption(data)
+        elif extension != "json":
+            text = _text_or_none(data)
+            if text is not None:
+                fields[extension] = text
+            elif no_texts is not None:
+                no_texts.append(extension)
     return fields if wanted is None else {name: value for name, value in fields.items() if name in wanted}
 
 
@@ -222,16 +268,21 @@ def check_size(name: str, size: int, limit: int) -> None:
         raise BadSample("TooLarge", f"{name} has {size:,} bytes, more than {limit:,}")
 
 
-def jsonable(value: Any) -> Any:
-    """The value with null for numbers that JSON lacks (NaN, infinities) and clean text, in depth."""
+def jsonable(value: Any, depth: int = 0) -> Any:
+    """The value with null for numbers that JSON lacks (NaN, infinities) and clean text, in depth.
+
+    Raises BadSample for what is nested so deeply that not everything could write it again.
+    """
+    if depth > _DEEPEST:
+        raise BadSample("TooDeep", f"it is nested more than {_DEEPEST} deep")
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {clean_text(name): jsonable(one) for name, one in value.items()}
+        return {clean_text(name): jsonable(one, depth + 1) for name, one in value.items()}
     if isinstance(value, list):
-        return [jsonable(one) for one in value]
+        return [jsonable(one, depth + 1) for one in value]
     return value
 
 
@@ -239,9 +290,26 @@ def _is_broken(text: str) -> bool:
     return not text.isascii() and _SURROGATE.search(text) is not None
 
 
+def decoded(data: bytes) -> str:
+    """The text: UTF-8, or what its byte order mark says. UnicodeDecodeError where it is something else."""
+    encoding = next((encoding for mark, encoding in _MARKS.items() if data.startswith(mark)), "utf-8")
+    return data.decode(encoding)
+
+
+def _caption(data: bytes) -> str:
+    try:
+        return decoded(data).strip()
+    except UnicodeDecodeError as error:
+        raise BadSample(
+            "NotText",
+            f"the caption beside the image is no {error.encoding.upper()}: {error.reason} at byte {error.start}. "
+            f"Convert it, as `iconv -f LATIN1 -t UTF-8` does; or leave it out with `fields` under `corpus`",
+        ) from None
+
+
 def _parse_object(data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(data.decode("utf-8-sig"))
+        value = json.loads(decoded(data))
         if isinstance(value, dict):
             return jsonable(value)
         problem = f"it holds a {type(value).__name__}, not an object"
@@ -252,6 +320,7 @@ def _parse_object(data: bytes) -> dict[str, Any]:
 
 def _text_or_none(data: bytes) -> str | None:
     try:
-        return None if b"\0" in data else data.decode("utf-8-sig").strip()
+        text = decoded(data).strip()
     except UnicodeDecodeError:
         return None
+    return None if "\0" in text else text

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from ..storage.errors import redact
 from .folder import Picture, pictures_by_folder
-from .listing import Format, way
+from .formats import Format, tables_of
+from .listing import way
 from .samples import CorpusError
 from .units import shard_id
 
@@ -27,7 +28,8 @@ class Shard:
 
     root: URL of a folder, that may hold credentials: print `url` instead. path: relative to it. size: bytes.
     files: of loose images, the names of all that belongs to them, with bytes. doubled: the names of those whose keys
-    other images have, with the paths of these.
+    other images have, with the paths of these. tables: paths, with bytes, of those that hold fields of the images, the
+    nearest last.
     """
 
     id: str
@@ -37,6 +39,7 @@ class Shard:
     size: int
     files: Sequence[tuple[str, int]] = ()
     doubled: Sequence[tuple[str, str]] = ()
+    tables: Sequence[tuple[str, int]] = ()
 
     @property
     def url(self) -> str:
@@ -101,7 +104,8 @@ def shards_of(listing: Listing, root: str, image: str | None) -> Iterator[Shard]
         return
     for folder, found in pictures_by_folder(listing.files, image):
         for start in range(0, len(found), _MOST_PICTURES):
-            yield _folder_shard(root, folder, found[start : start + _MOST_PICTURES], listing.doubled)
+            tables = tuple((path, listing.files[path]) for path in tables_of(folder, listing.files))
+            yield _folder_shard(root, folder, found[start : start + _MOST_PICTURES], listing.doubled, tables)
 
 
 def files_of(shard: Shard, root: str) -> dict[str, int]:
@@ -109,7 +113,8 @@ def files_of(shard: Shard, root: str) -> dict[str, int]:
     if shard.format != "folder":
         return {way(root, shard.root) + shard.path: shard.size}
     folder = way(root, f"{shard.root}/{shard.path}" if shard.path else shard.root)
-    return {f"{folder}{name}": size for name, size in shard.files}
+    tables = {way(root, shard.root) + path: size for path, size in shard.tables}
+    return {**{f"{folder}{name}": size for name, size in shard.files}, **tables}
 
 
 def placed(root: str, path: str) -> tuple[str, str]:
@@ -119,13 +124,16 @@ def placed(root: str, path: str) -> tuple[str, str]:
     return root, path
 
 
-def _folder_shard(root: str, folder: str, found: Sequence[Picture], doubled: Mapping[str, str]) -> Shard:
+def _folder_shard(
+    root: str, folder: str, found: Sequence[Picture], doubled: Mapping[str, str], tables: Sequence[tuple[str, int]]
+) -> Shard:
     """folder: with a slash at its end, unless it is the root."""
     files = tuple(dict.fromkeys((entry.name, entry.size) for picture in found for entry in picture.files))
     names = [picture.image.name for picture in found]
     others = tuple((name, doubled[folder + name]) for name in names if folder + name in doubled)
-    told = hashlib.sha256(json.dumps([files, others]).encode()).hexdigest()[:16]
+    told = hashlib.sha256(json.dumps([files, others, *([tables] if tables else [])]).encode()).hexdigest()[:16]
     size = sum(picture.size for picture in found)
     where, path = placed(root, folder)
     id = shard_id(f"{told}/{folder.rstrip('/')}", size)
-    return Shard(id, where, path.rstrip("/"), "folder", size, files, others)
+    beside = tuple((placed(root, path)[1], size) for path, size in tables)
+    return Shard(id, where, path.rstrip("/"), "folder", size, files, others, beside)

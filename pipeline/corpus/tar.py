@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from ..storage.errors import StorageError
+from .left_out import Why
 from .samples import (
     LARGEST_IMAGE,
     LARGEST_TEXT,
@@ -34,6 +35,7 @@ from .samples import (
 _BLOCK = 512
 _READ_SIZE = 4 * 2**20
 _LARGEST_HEADER = 2**20
+_LONGEST_NUMBER = 9
 _HEADERS_OF_HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, b"x", b"X", b"g")
 _SPECIAL = {
     tarfile.LNKTYPE: "a link",
@@ -54,16 +56,21 @@ def read_tar(stretch: Stretch, selection: Selection) -> Iterator[Item]:
     file: BinaryIO = io.BufferedReader(stretch.store.open(stretch.path, end), _READ_SIZE)
     group: _Group | None = None
     damage: _Damage | None = None
+    before: list[tuple[Why, str]] = []  # the first sample
     try:
         for member in _members(file, stretch.start, end, whole=stretch.stop is None):
-            key, extension = _split(member.name)
+            key, extension = _split(member.name, selection.split == "last")
             problem = _problem(key, member)
-            if member.type == tarfile.DIRTYPE or (extension is None and problem is None and member.complete):
-                continue  # a README or the like: no part of a sample
+            if member.type == tarfile.DIRTYPE:
+                continue
+            if extension is None and problem is None and member.complete:  # a README or the like: no part of a sample
+                (before if group is None else group.left_out).append((Why.NO_ENDING, key))
+                continue
             if group is None or key != group.key or extension in group.extensions:
                 if group is not None:
                     yield group.finished(selection)
-                group = _Group(key, member.start)
+                group = _Group(key, member.start, left_out=before)
+                before = []
             if not member.complete:
                 lacking = f"{member.data + member.size - end:,} bytes before its end"
                 damage = _Damage(group.start, f"its member {clean_key(member.name)} is cut off, {lacking}")
@@ -112,6 +119,8 @@ class _Group:
     image: bytes | None = None
     image_extension: str = ""
     texts: dict[str, bytes] = field(default_factory=dict)
+    text_bytes: int = 0
+    left_out: list[tuple[Why, str]] = field(default_factory=list)
     problem: BadSample | None = None
 
     def add(
@@ -126,9 +135,18 @@ class _Group:
         try:
             if is_image(extension, selection.image):
                 if self.image is None or ("." in self.image_extension and "." not in extension):
+                    if self.image is not None:
+                        self.left_out.append((Why.FURTHER_IMAGE, f"{self.key}.{self.image_extension}"))
                     self.image, self.image_extension = _content(file, member, LARGEST_IMAGE), extension
-            elif is_text(extension, member.size, selection.fields):
+                else:
+                    self.left_out.append((Why.FURTHER_IMAGE, f"{self.key}.{extension}"))
+            elif is_text(_own(extension), member.size, selection.fields):
+                self.text_bytes += member.size
                 self.texts[extension.lower()] = _content(file, member, LARGEST_TEXT)
+                check_size("what lies beside the image", self.text_bytes, LARGEST_TEXT)
+            elif selection.fields is None:
+                why = Why.FURTHER_IMAGE if is_image(extension, None) else Why.NOT_TEXT
+                self.left_out.append((why, f"{self.key}.{extension}"))
         except BadSample as error:
             self.problem = error
 
@@ -139,18 +157,28 @@ class _Group:
             if self.image is None:
                 found = ", ".join(sorted(extension or "nothing" for extension in self.extensions))
                 raise BadSample("NoImage", f"the sample has no image, only {found}")
-            sample = Sample(self.key, self.image, fields_from(self.texts, selection.fields))
+            texts = {_own(extension): self.texts[extension] for extension in sorted(self.texts, key=len, reverse=True)}
+            no_texts: list[str] = []
+            sample = Sample(self.key, self.image, fields_from(texts, selection.fields, no_texts))
+            self.left_out += [(Why.NOT_TEXT, f"{self.key}.{extension}") for extension in no_texts]
         except BadSample as error:
-            return Item(self.start, self.size, rejection(self.key, error))
-        return Item(self.start, self.size, sample)
+            return Item(self.start, self.size, rejection(self.key, error), self.left_out)
+        return Item(self.start, self.size, sample, self.left_out)
 
 
-def _split(name: str) -> tuple[str, str | None]:
-    """Key and extension by WebDataset's rule: the first dot of the name's last part. The extension is None without."""
+def _own(extension: str) -> str:
+    """That of a text without that of its image: `txt` of `jpg.txt`."""
+    first, _, rest = extension.partition(".")
+    return rest.lower() if rest and is_image(first, None) else extension.lower()
+
+
+def _split(name: str, last: bool) -> tuple[str, str | None]:
+    """Key and extension by WebDataset's rule: the first dot of the name's last part; or the last one. The extension is
+    None without."""
     while name.startswith("./"):
         name = name[2:]
     folder, slash, base = name.rpartition("/")
-    stem, dot, extension = base.partition(".")
+    stem, dot, extension = base.rpartition(".") if last else base.partition(".")
     if not stem or not dot:
         return clean_key(name), None
     return clean_key(folder + slash + stem), clean_key(extension)
@@ -183,6 +211,9 @@ def _members(file: BinaryIO, position: int, end: int, whole: bool) -> Iterator[_
     while whole or position < end:
         start, extended = position, {}
         header = _header(file, position)
+        if header is None:  # the end; or, where tars were put one behind the other, the end of one of them
+            start = position = _next_block(file, position, end)
+            header = _header(file, position) if position < end else None
         while header is not None and header.type in _HEADERS_OF_HEADERS:
             extended.update(_extended(file, header, position))
             position += _BLOCK + _padded(header.size)
@@ -194,6 +225,17 @@ def _members(file: BinaryIO, position: int, end: int, whole: bool) -> Iterator[_
         data, size = position + _BLOCK, 0 if header.type in _SPECIAL else int(extended.get("size", header.size))
         yield _Member(extended.get("path", header.name), header.type, start, data, size, data + size <= end)
         position = data + _padded(size)
+
+
+def _next_block(file: BinaryIO, position: int, end: int) -> int:
+    """Where the next block begins that isn't empty; `end` where there is none."""
+    file.seek(position)
+    while position < end and (data := file.read(min(_READ_SIZE, end - position))):
+        blank = len(data) - len(data.lstrip(b"\0"))
+        if blank < len(data):
+            return position + blank // _BLOCK * _BLOCK
+        position += len(data)
+    return end
 
 
 def _header(file: BinaryIO, position: int) -> tarfile.TarInfo | None:
@@ -224,13 +266,16 @@ def _extended(file: BinaryIO, header: tarfile.TarInfo, position: int) -> dict[st
         return {"path": data.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")}
     if header.type not in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
         return {}  # a long link's target, or what holds for the whole archive: neither names nor sizes
-    records = {}
+    records, at = {}, 0
     try:
-        while data:
-            length = int(data.split(b" ", 1)[0])
-            name, value = data[:length].split(b" ", 1)[1].removesuffix(b"\n").split(b"=", 1)
+        while at < len(data):
+            space = data.index(b" ", at, at + _LONGEST_NUMBER)
+            stop = at + int(data[at:space])
+            if not space < stop <= len(data):
+                raise ValueError
+            name, value = data[space + 1 : stop].removesuffix(b"\n").split(b"=", 1)
             records[name.decode()] = value.decode("utf-8", "surrogateescape")
-            data = data[max(length, 1) :]
+            at = stop
         if "size" in records and int(records["size"]) < 0:
             raise ValueError
     except (ValueError, IndexError):

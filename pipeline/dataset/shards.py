@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _CHECKSUM = "tokenloom.sha256"
 _BLANK = b"0" * 64
-_NULL = "null"
+NULL = "null"
 _COLUMNS = ("key", "view", "tokens")
 _ZSTD_LEVEL = 3
 
@@ -214,7 +214,7 @@ def write_labels(rows: RowKeys, labels: Sequence[bytes | None], extension: str, 
     pairs = meta.pairs(rows.keys, rows.views)
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, pax_headers=pairs) as tar:
         for key, view, label in zip(rows.keys, rows.views, labels, strict=True):
-            name = member_name(key, view, _NULL if label is None else extension)
+            name = member_name(key, view, NULL if label is None else extension)
             info = tarfile.TarInfo(name)
             info.size = len(label or b"")
             tar.addfile(info, io.BytesIO(label or b""))
@@ -237,7 +237,7 @@ def read_labels(data: bytes) -> LabelShard:
                 keys.append(key)
                 views.append(view)
                 member = tar.extractfile(info)
-                labels.append(None if extension == _NULL or member is None else member.read())
+                labels.append(None if extension == NULL or member is None else member.read())
     except (tarfile.TarError, ValueError, EOFError) as error:
         raise BrokenShardError(f"it isn't a readable tar: {error}") from None
     return LabelShard(ShardMeta.from_pairs(pairs), RowKeys(keys, views), labels)

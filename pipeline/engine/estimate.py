@@ -14,12 +14,15 @@ from .trial import label_in_process
 @dataclass(frozen=True)
 class Estimate:
     """samples, bytes: tried. seconds: by step, for all of them together, on one core or GPU without loading. overhead:
-    the seconds of the trial that no step accounts for: decoding, above all."""
+    the seconds of the trial that no step accounts for: decoding, above all. null: modalities of which none of the
+    samples has a label. fields: those that lie beside their images."""
 
     samples: int
     bytes: int
     seconds: dict[str, float]
     overhead: float
+    null: list[str]
+    fields: list[str]
 
     @property
     def per_sample(self) -> float:
@@ -46,4 +49,12 @@ def calibrate(plan: Plan, count: int) -> Estimate | None:
     trial = label_in_process(plan.recipe, samples)
     spent = time.perf_counter() - began - trial.loading
     overhead = max(0.0, spent - sum(trial.seconds.values()))
-    return Estimate(len(samples), sum(len(s.image or b"") for s in samples), trial.seconds, overhead)
+    labels = {name: found for name, found in trial.labels.items() if not found.failures}
+    return Estimate(
+        samples=len(samples),
+        bytes=sum(len(sample.image or b"") for sample in samples),
+        seconds=trial.seconds,
+        overhead=overhead,
+        null=[name for name, found in labels.items() if all(label is None for label in found.labels)],
+        fields=sorted({name for sample in samples for name in sample.fields}),
+    )

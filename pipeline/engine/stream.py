@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..cluster.session import EngineError
-from ..corpus.corpus import Corpus, CorpusSettings, Shard, UnitLimits
+from ..corpus.corpus import Corpus, CorpusSettings, Rejection, Shard, UnitLimits
 from ..corpus.units import Unit
 from ..plan.worklist import Work
 from .config import StageConfig
@@ -33,8 +33,8 @@ _RAYS_ADVICE = "\nFailed to apply UDF transform"
 @dataclass(frozen=True)
 class UnitResult:
     """A unit that is done: per modality rows, failures, and the seconds that its stage took; the bytes of its
-    images, the samples that the corpus reader refused, how many times an image was decoded, and why parts of the
-    corpus shard can't be read."""
+    images, the samples that the corpus reader refused, how many times an image was decoded, why parts of the corpus
+    shard can't be read, and lines on what of it isn't taken."""
 
     unit: Unit
     done: dict[str, tuple[int, int, float]]
@@ -42,6 +42,7 @@ class UnitResult:
     rejected: int
     decodes: int
     broken: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageCo
         )
     try:
         for row in dataset.iter_rows():
-            yield _result(json.loads(row["head"]))
+            yield result_of(json.loads(row["head"]))
     except RayError as error:
         raise EngineError(_cause(error)) from None
 
@@ -132,12 +133,15 @@ def _readers(stages: Sequence[StageConfig]) -> int:
     return max(2, stages[0].stage.max_workers)
 
 
-def _result(head: dict[str, Any]) -> UnitResult:
+def result_of(head: Mapping[str, Any]) -> UnitResult:
+    """What the head of a payload says that has been through all stages."""
     done = {name: tuple(result) for name, result in head["done"].items()}
     unit = Unit.parse(head["unit"])
     assert unit is not None
-    broken = tuple(refused["reason"] for refused in head["rejected"] if not refused["key"])
-    return UnitResult(unit, done, head["bytes"], len(head["rejected"]), head["decodes"], broken)
+    refused = [Rejection(**one) for one in head["rejected"]]
+    broken = tuple(one.reason for one in refused if one.is_of_shard)
+    left_out = tuple(one.reason for one in refused if one.is_note)
+    return UnitResult(unit, done, head["bytes"], len(refused) - len(left_out), head["decodes"], broken, left_out)
 
 
 def _cause(error: BaseException) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ..dataset.cards import ModalityCard
 from .stream import UnitResult
 
+_FEW = 3
 _SOON = 100
 """Labels that must have come back before the share of failures is judged, while a run goes on."""
 
@@ -19,7 +20,8 @@ class TooManyFailuresError(RuntimeError):
 class Tally:
     """What a run has done so far, by modality. cards: of the recipe's modalities, with tokenizers once fitted.
     superseded: bytes in the output, of these modalities, that the manifest names no more. empty: ids of the corpus
-    shards that hold no sample. broken: why parts of the corpus can't be read."""
+    shards that hold no sample. null: modalities without any value. broken: why parts of the corpus can't be read.
+    notes: on what lies in its shards and isn't taken, and left_out: the first of them."""
 
     output: str
     cards: dict[str, ModalityCard]
@@ -32,7 +34,10 @@ class Tally:
     rows: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
+    null: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    notes: int = 0
+    left_out: list[str] = field(default_factory=list)
 
     def add(self, result: UnitResult) -> None:
         self.units += 1
@@ -41,6 +46,8 @@ class Tally:
         self.rejected += result.rejected
         self.decodes += result.decodes
         self.broken += result.broken
+        self.notes += len(result.left_out)
+        self.left_out = [*self.left_out, *result.left_out][:_FEW]
         for name, (rows, failed, _) in result.done.items():
             self.rows[name] = self.rows.get(name, 0) + rows
             self.failed[name] = self.failed.get(name, 0) + failed

@@ -85,14 +85,16 @@ def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: boo
     store = Store(recipe.output, recipe.storage_options)
     old = read_manifest(store)
     corpus = Corpus(recipe.corpus)
+    with recipe.named(), at_key("output"):
+        corpus.refuse_output(recipe.output)
     before = _taken(store, old, recipe)
     with recipe.named(), at_key("corpus.url"):
         found = corpus.find(old.corpus.root if old else "")
         growth = grown(found, before, recipe.corpus.image, take_changes)
     with recipe.named(), at_key("corpus"):
-        corpus.check(growth.shards)
+        left_out = [*found.left_out, *corpus.check(growth.shards)]
     request = replace(
-        make_request(recipe, graph, _corpus_card(recipe, found, growth), replacing),
+        make_request(recipe, graph, _corpus_card(recipe, found, growth, left_out), replacing),
         seen=old.corpus if old else None,
         take_changes=take_changes,
     )
@@ -160,7 +162,7 @@ def make_request(recipe: Recipe, graph: StepGraph, corpus: CorpusCard, replacing
     )
 
 
-def _corpus_card(recipe: Recipe, found: Found, growth: Growth) -> CorpusCard:
+def _corpus_card(recipe: Recipe, found: Found, growth: Growth, left_out: list[str]) -> CorpusCard:
     urls = recipe.corpus.url if isinstance(recipe.corpus.url, list) else [recipe.corpus.url]
     shards = [*growth.shards, *growth.left]
     return CorpusCard(
@@ -171,4 +173,5 @@ def _corpus_card(recipe: Recipe, found: Found, growth: Growth) -> CorpusCard:
         listings=[listing.digest for listing in growth.taken.listings],
         retired=sorted(growth.taken.retired),
         reading=reading_of(recipe),
+        left_out=left_out,
     )

@@ -7,8 +7,10 @@ from typing import Any
 
 from .errors import StorageError, redact, without_secrets
 from .local import Entry
+from .read_ahead import in_order
 
 _LARGEST_PUT = 5 * 2**30
+_REQUESTS = 16
 
 
 class ObjectFiles:
@@ -57,9 +59,13 @@ class ObjectFiles:
         top = self._full(prefix)
         depth = {} if recursive else {"maxdepth": 1}
         start = len(self.fs._strip_protocol(top).rstrip("/")) + 1
-        for name, found in self.fs.find(top, detail=True, **depth).items():
-            if len(name) >= start:  # `find` on an object gives that object itself
-                yield Entry(name[start:], found["size"] or 0, _seconds(found))
+        listed = self.fs.find(top, detail=True, **depth)
+        listed = {name: found for name, found in listed.items() if len(name) >= start}  # not an object by itself
+        untold = [name for name, found in listed.items() if found["size"] is None]  # as in HTML pages
+        sizes = dict(zip(untold, in_order(self._size, untold, _REQUESTS), strict=True))
+        for name, found in listed.items():
+            size = sizes[name] if found["size"] is None else found["size"]
+            yield Entry(name[start:], size, _seconds(found))
 
     def children(self, prefix: str) -> list[str]:
         try:
@@ -73,18 +79,30 @@ class ObjectFiles:
 
     def read_range(self, path: str, start: int, stop: int) -> bytes:
         try:
-            return self.fs.cat_file(self._full(path), start=start, end=stop)
+            data = self.fs.cat_file(self._full(path), start=start, end=stop)
         except OSError as error:
             if _http_status(error) == 416:  # nothing of the object lies at or past `start`
                 return b""
             raise
+        if len(data) > stop - start:
+            what = "the server sends the whole file where a part is asked for"
+            raise StorageError(what, redact(self._full(path)), "Download it, or ask a server that knows ranges")
+        return data
 
     def size(self, path: str) -> int:
-        return self.fs.info(self._full(path))["size"]
+        return self._size(self._full(path))
+
+    def _size(self, name: str) -> int:
+        size = self.fs.info(name)["size"]
+        if size is None:
+            raise StorageError("the server doesn't tell its size", redact(name), "Download it, or ask another server")
+        return size
 
     def exists(self, path: str) -> bool:
         try:
-            return self.fs.info(self._full(path))["type"] == "file"
+            found = self.fs.info(self._full(path))
+            # A web server's page of a folder, to which it leads by a slash at the end, is no file.
+            return found["type"] == "file" and not found.get("url", "").endswith("/")
         except FileNotFoundError as error:
             if self.way_out(error):
                 raise

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenloom.pipeline.corpus.corpus import Corpus, CorpusSettings, Rejection, Sample, UnitLimits, UnitSamples
+from tokenloom.pipeline.corpus.left_out import LEFT_OUT
 from tokenloom.pipeline.storage.store import Store
 
 
@@ -75,8 +76,16 @@ def units_of(corpus: Corpus, limits: UnitLimits | None = None) -> list[UnitSampl
 
 
 def contents(corpus: Corpus) -> tuple[dict[str, Sample], list[Rejection]]:
-    """All samples by key, and all rejections."""
+    """All samples by key, and all that was refused."""
     units = units_of(corpus)
     samples = [sample for unit in units for sample in unit.samples]
     assert len({sample.key for sample in samples}) == len(samples)
-    return {sample.key: sample for sample in samples}, [one for unit in units for one in unit.rejected]
+    refused = [one for unit in units for one in unit.rejected if one.error != LEFT_OUT]
+    return {sample.key: sample for sample in samples}, refused
+
+
+def left_out(corpus: Corpus) -> list[str]:
+    """What isn't taken: as the listing tells it, the check before a run, then unit by unit."""
+    told = corpus.find().left_out + corpus.check(corpus.shards())
+    notes = (one.reason for unit in units_of(corpus) for one in unit.rejected if one.error == LEFT_OUT)
+    return [*told, *notes]

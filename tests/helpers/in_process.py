@@ -16,9 +16,8 @@ from tokenloom.pipeline import run as running
 from tokenloom.pipeline.cluster.size import ClusterSize, Node
 from tokenloom.pipeline.commands import run as commands
 from tokenloom.pipeline.engine.config import StageConfig
-from tokenloom.pipeline.engine.payload import UnitPayload
 from tokenloom.pipeline.engine.stage import StageWorker
-from tokenloom.pipeline.engine.stream import ReaderConfig, UnitResult, read_units
+from tokenloom.pipeline.engine.stream import ReaderConfig, UnitResult, read_units, result_of
 from tokenloom.pipeline.engine.tally import Tally
 from tokenloom.pipeline.fitting import fit as fitting
 from tokenloom.pipeline.fitting import ray_train
@@ -37,9 +36,7 @@ def stream_here(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[St
     for table in read_units(block, reader):
         for worker in workers:
             table = next(worker(table))
-        payload = next(UnitPayload.from_table(table))
-        broken = tuple(refused.reason for refused in payload.rejected if not refused.key)
-        yield UnitResult(payload.unit, payload.done, payload.bytes, len(payload.rejected), payload.decodes, broken)
+        yield result_of(json.loads(table["head"][0].as_py()))
 
 
 class _BoardHere:

@@ -79,7 +79,6 @@ HOSTILE_CAPTIONS = {
     "chelsea": "tabs\tand \x1b[31mred\x1b[0m and \x00 nothing </script><b>",
     "china": "\u202eright to left\u202c \u05e9\u05dc\u05d5\u05dd",
     "coffee": "emoji \U0001f469\u200d\U0001f680 and more",
-    "flower": "broken \ud800 half",
 }
 
 
@@ -114,7 +113,8 @@ def test_a_folder_of_horrors(photos, odd_images, bad_images, tmp_path):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     for key, caption in HOSTILE_CAPTIONS.items():
-        (folder / f"{key}.txt").write_bytes(caption.encode("utf-8", "surrogatepass"))
+        (folder / f"{key}.txt").write_text(caption)
+    (folder / "flower.json").write_text('{"caption": "broken \\ud800 half"}')
     weave(folder, tmp_path / "out")
     good = {*photos, *(stem(name) for name in odd_images)}
     check(tmp_path / "out", good, {stem(name): words for name, (_, words) in bad_images.items()})
@@ -157,7 +157,7 @@ def test_parquet_of_horrors(photos, odd_images, bad_images, tmp_path):
     images = {**photos, **odd_images, **{name: data for name, (data, _) in bad_images.items()}}
     keys = ["coffee", *images, "a.b.c/d", "", "../up", "nothing"]
     data = [photos["rocket"], *images.values(), *[photos["rocket"]] * 3, None]
-    captions = [str(HOSTILE_CAPTIONS.get(key, key)).encode("utf-8", "replace").decode() for key in keys]
+    captions = [HOSTILE_CAPTIONS.get(key, key) for key in keys]
     (tmp_path / "corpus.parquet").write_bytes(parquet_bytes({"key": keys, "jpg": data, "caption": captions}))
     payloads = weave(tmp_path / "corpus.parquet", tmp_path / "out")
     check(tmp_path / "out", {*photos, *odd_images, "a.b.c/d"}, {name: words for name, (_, words) in bad_images.items()})

@@ -207,9 +207,12 @@ def test_marks_of_others_that_are_at_work_stay(corpus_folder, tmp_path):
 
 
 def test_too_many_failures_stop_the_run(photos, tmp_path):
+    (tmp_path / "corpus").mkdir()
     for index in range(120):
-        (tmp_path / f"{index}.jpg").write_bytes(photos["coffee"][: 2000 + index])
-    broken = recipe(tmp_path, tmp_path / "out", {"mean_colour": odd("MeanColour")}, units={"samples": 10}, **ONE)
+        (tmp_path / "corpus" / f"{index}.jpg").write_bytes(photos["coffee"][: 2000 + index])
+    broken = recipe(
+        tmp_path / "corpus", tmp_path / "out", {"mean_colour": odd("MeanColour")}, units={"samples": 10}, **ONE
+    )
     with pytest.raises(TooManyFailuresError, match="mean_colour"):
         weave(broken)
 

@@ -83,7 +83,7 @@ def test_a_unit_counts_when_all_its_shards_are_there(tmp_path):
 
 
 def test_only_names_and_ledgers_are_read_and_each_ledger_once(tmp_path, monkeypatch):
-    """Of the shards those alone that a ledger lies beside, by ranges, and once."""
+    """Of the shards those that a ledger lies beside, and one of each modality for a value, by ranges, and once."""
     small, reads, opened = write_dataset(tmp_path), [], []
     read, open_ = Store.read, Store.open
     monkeypatch.setattr(Store, "read", lambda self, path: reads.append(path) or read(self, path))
@@ -94,7 +94,9 @@ def test_only_names_and_ledgers_are_read_and_each_ledger_once(tmp_path, monkeypa
     unit = small.units[0]
     own = [small.ledger_path(name, unit) for name in ("color_palette", "corpus")]
     assert sorted(reads) == sorted([manifest_path(1), manifest_path(1), *own])
-    assert opened == [small.token_path("color_palette", unit)]
+    shards = [small.token_path(name, unit) for name in ("caption", "color_palette", "dinov2")]
+    assert sorted(set(opened)) == sorted([*shards, small.label_path("canny_edge", unit)])
+    assert len(opened) == 5
 
 
 def test_no_dataset(tmp_path):

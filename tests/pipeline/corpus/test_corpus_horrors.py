@@ -130,8 +130,18 @@ def test_captions_come_through_unchanged(text):
     assert caption_of(text.encode()) == text
 
 
-def test_captions_in_another_encoding_are_read_as_far_as_they_can_be():
-    assert caption_of("café".encode("latin-1")) == "caf\ufffd"
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_byte_order_marks_tell_the_encoding(encoding):
+    assert caption_of("café 图".encode(encoding)) == "café 图"
+    store = memory_store("a.tar", tar_bytes([("x.jpg", b"1"), ("x.json", '{"a": "é"}'.encode(encoding))]))
+    assert contents(corpus_of(store.url))[0]["x"].fields == {"a": "é"}
+
+
+@pytest.mark.parametrize("data", ["café".encode("latin-1"), "图像".encode("gb18030"), b"\xff\xfe1", b"a \xed\xa0\x80"])
+def test_a_caption_that_cannot_be_decoded_is_refused_and_never_guessed(data):
+    assert_only([("x.jpg", b"1"), ("x.txt", data)], ("x", "NotText", "the caption beside the image is no UTF-"))
+    store = memory_store("a.tar", tar_bytes([("x.jpg", b"1"), ("x.txt", data)]))
+    assert contents(corpus_of(store.url, fields=[]))[0]["x"].fields == {}
 
 
 def test_lone_surrogates_and_numbers_that_json_lacks_are_replaced_in_depth():

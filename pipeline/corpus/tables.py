@@ -1,0 +1,124 @@
+"""Tables beside images, as Hugging Face's `imagefolder` has them: a row for each image, named under `file_name`.
+
+metadata.jsonl, metadata.csv or metadata.parquet hold for their folder and those below; names are relative to it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import posixpath
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from ..storage.store import Store
+from .left_out import Account, Why
+from .parquet import is_plain
+from .samples import CorpusError, decoded, jsonable, read_as_listed
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NAME = "file_name"
+
+_LARGEST = 2**30
+
+
+def fields_by_name(store: Store, tables: Sequence[tuple[str, int]], folder: str) -> dict[str, dict[str, Any]]:
+    """What the tables say of the files directly in a folder, by their names; of several the last holds.
+
+    tables: paths and bytes. What can't be used of them is for `unused` to tell. Raises CorpusError for a table that has
+    changed since.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for path, size in tables:
+        below = f"{folder}/".removeprefix(_above(path)).strip("/")
+        with suppress(_BrokenTableError):
+            for row in _rows(store, path, size):
+                place, _, name = _image_of(row).rpartition("/")
+                if place == below and name:
+                    fields = {key: value for key, value in row.items() if key != NAME}
+                    found[name] = {**found.get(name, {}), **jsonable(fields)}
+    return found
+
+
+def unused(store: Store, path: str, images: Collection[str]) -> list[str]:
+    """What can't be used of a table, a line for each reason. images: paths of those that it may tell of."""
+    account, columns, taken = Account(), dict[str, None](), 0
+    try:
+        for number, row in enumerate(_rows(store, path, store.size(path)), 1):
+            image = _image_of(row)
+            columns |= dict.fromkeys(row if isinstance(row, dict) and not taken else ())
+            taken += bool(image)
+            if not image:
+                account.add(Why.ROW, f"row {number} of {path}")
+            elif _above(path) + image not in images:
+                account.add(Why.ROW, image)
+    except _BrokenTableError as error:
+        return [f"{path} isn't used: it can't be read ({error})"]
+    if taken:
+        return account.told()
+    has = ", ".join(columns) or "none"
+    return [f"{path} isn't used: it has no column {NAME!r}, which names a row's image, but {has}"]
+
+
+class _BrokenTableError(Exception):
+    """What is wrong with a table."""
+
+
+def _above(path: str) -> str:
+    """The folder of a table, with a slash at its end unless it is the root."""
+    folder, slash, _ = path.rpartition("/")
+    return folder + slash
+
+
+def _image_of(row: Any) -> str:
+    """The path of a row's image from the table's folder; "" where it names none there."""
+    name = row.get(NAME) if isinstance(row, dict) else None
+    path = posixpath.normpath(name.replace("\\", "/")) if isinstance(name, str) and name else ""
+    return "" if path.startswith(("/", "..")) or path == "." else path
+
+
+def _rows(store: Store, path: str, size: int) -> Iterable[Any]:
+    if size > _LARGEST:
+        raise CorpusError(f"{path} has {size:,} bytes, more than {_LARGEST:,}: write a table for each folder")
+    data = read_as_listed(store, path, size)
+    try:
+        if path.endswith(".jsonl"):
+            return _json_lines(decoded(data))
+        return _of_table(_csv(decoded(data)) if path.endswith(".csv") else _parquet(data))
+    except (ValueError, OSError) as error:  # as those of pyarrow are, too
+        raise _BrokenTableError(str(error)) from None
+
+
+def _json_lines(text: str) -> Iterator[Any]:
+    for line in text.split("\n"):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except (ValueError, RecursionError):
+                yield None
+
+
+def _csv(text: str) -> pa.Table:
+    from pyarrow import csv
+
+    parsing = csv.ParseOptions(newlines_in_values=True)
+    return csv.read_csv(io.BytesIO(text.encode()), csv.ReadOptions(use_threads=False), parsing)
+
+
+def _parquet(data: bytes) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(io.BytesIO(data))
+    return file.read([column.name for column in file.schema_arrow if is_plain(column.type)], use_threads=False)
+
+
+def _of_table(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows; dates, which CSV may hold, as texts."""
+    import pyarrow as pa
+
+    columns = [column if is_plain(column.type) else column.cast(pa.string()) for column in table.columns]
+    for batch in pa.Table.from_arrays(columns, table.column_names).to_batches(1024):
+        yield from batch.to_pylist()

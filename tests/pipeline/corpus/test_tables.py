@@ -1,0 +1,112 @@
+"""Tables beside images, as Hugging Face's imagefolder has them."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from corpus_files import contents, corpus_of, left_out
+from pyarrow import csv
+from tokenloom.pipeline.corpus.corpus import CorpusError
+from tokenloom.pipeline.storage.store import Store
+
+ROWS = [
+    {"file_name": "a.jpg", "text": 'a cat, "quoted"\nand broken', "score": 0.5, "note": None},
+    {"file_name": "./b.png", "text": "ein Hund, schön", "score": 1.0, "note": "x"},
+    {"file_name": "sub/c.jpg", "text": "42", "score": 2.0, "note": None},
+]
+
+
+def table_bytes(ending: str, rows: list[dict[str, Any]]) -> bytes:
+    if ending == "jsonl":
+        return "\n".join(json.dumps(row) for row in rows).encode()
+    file = io.BytesIO()
+    (csv.write_csv if ending == "csv" else pq.write_table)(pa.Table.from_pylist(rows), file)
+    return file.getvalue()
+
+
+def with_images(place: Store, *names: str) -> Store:
+    for name in names or ("a.jpg", "b.png", "sub/c.jpg", "sub/d.jpg"):
+        place.create(f"train/{name}", b"1")
+    return place
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_a_row_is_its_images_fields_also_in_folders_below(place, ending):
+    with_images(place).create(f"train/metadata.{ending}", table_bytes(ending, ROWS))
+    for url in (place.url, f"{place.url}/train"):
+        corpus = corpus_of(url)
+        samples, refused = contents(corpus)
+        fields = {key.removeprefix("train/"): sample.fields for key, sample in samples.items()}
+        assert refused == []
+        empty = "" if ending == "csv" else None
+        assert fields == {
+            "a": {"text": ROWS[0]["text"], "score": 0.5, "note": empty},
+            "b": {"text": ROWS[1]["text"], "score": 1.0, "note": "x"},
+            "sub/c": {"text": "42", "score": 2.0, "note": empty},
+            "sub/d": {},
+        }
+        assert left_out(corpus) == []
+    assert set(contents(corpus_of(place.url, fields=["score"]))[0]["train/a"].fields) == {"score"}
+
+
+def test_what_lies_nearer_holds(place):
+    with_images(place).create("train/metadata.jsonl", table_bytes("jsonl", ROWS))
+    place.create("train/sub/metadata.csv", b"file_name,text\nc.jpg,nearer\n")
+    place.create("train/a.txt", b"nearest")
+    fields = {key: sample.fields for key, sample in contents(corpus_of(place.url))[0].items()}
+    assert (fields["train/a"]["caption"], fields["train/a"]["score"]) == ("nearest", 0.5)
+    assert (fields["train/sub/c"]["text"], fields["train/sub/c"]["score"]) == ("nearer", 2.0)
+
+
+def test_a_changed_table_makes_another_shard_of_all_that_it_tells_of(place):
+    with_images(place).create("train/metadata.csv", b"file_name,text\na.jpg,one\n")
+    corpus = corpus_of(place.url)
+    ids = [shard.id for shard in corpus.shards()]
+    shard = corpus.shards()[0]
+    place.replace("train/metadata.csv", b"file_name,text\na.jpg,other\n")
+    assert not set(ids) & {shard.id for shard in corpus.shards()}
+    with pytest.raises(CorpusError, match=r"metadata.csv has changed, or is gone, since it was listed"):
+        list(corpus.read(shard))
+
+
+def test_rows_of_images_that_are_not_there_and_lines_that_are_none(place):
+    lines = [b'{"file_name": "a.jpg", "n": 1}', b"{broken", b'["a list"]', b'{"file_name": "gone.jpg"}', b""]
+    with_images(place, "a.jpg", "b.jpg").create("train/metadata.jsonl", b"\n".join(lines))
+    corpus = corpus_of(place.url)
+    assert [sample.fields for sample in contents(corpus)[0].values()] == [{"n": 1}, {}]
+    (line,) = left_out(corpus)
+    rows = "row 2 of train/metadata.jsonl, row 3 of train/metadata.jsonl, gone.jpg"
+    assert line.startswith(f"3 rows of tables left out: {rows} (")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("metadata.csv", b"id,label\n1,cat\n", "no column 'file_name', which names a row's image, but id, label"),
+        ("metadata.csv", "file_name,text\na.jpg,é\n".encode("latin-1"), "can't be read"),
+        ("metadata.csv", b"", "can't be read"),
+        ("metadata.jsonl", b"[1, 2]", "no column 'file_name'"),
+        ("metadata.jsonl", b"", "no column 'file_name'"),
+        ("metadata.parquet", b"PAR1 and no more", "can't be read"),
+    ],
+)
+def test_a_table_of_something_else_costs_its_own_fields_alone(place, name, data, words):
+    with_images(place, "a.jpg").create(f"train/{name}", data)
+    corpus = corpus_of(place.url)
+    samples, refused = contents(corpus)
+    assert ([sample.fields for sample in samples.values()], refused) == ([{}], [])
+    line = left_out(corpus)[0]
+    assert line.startswith(f"train/{name} isn't used: ")
+    assert words in line
+
+
+def test_metadata_parquet_without_images_is_a_corpus(place):
+    file = io.BytesIO()
+    pq.write_table(pa.table({"image": [b"1"], "file_name": ["a.jpg"]}), file)
+    place.create("metadata.parquet", file.getvalue())
+    assert len(contents(corpus_of(place.url))[0]) == 1
