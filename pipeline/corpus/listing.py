@@ -35,7 +35,7 @@ class Found:
     root: str
     format: Format
     files: dict[str, int]
-    left_out: list[str]
+    left_out: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

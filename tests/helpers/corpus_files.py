@@ -86,6 +86,6 @@ def contents(corpus: Corpus) -> tuple[dict[str, Sample], list[Rejection]]:
 
 def left_out(corpus: Corpus) -> list[str]:
     """What isn't taken: as the listing tells it, the check before a run, then unit by unit."""
-    told = corpus.find().left_out + corpus.check(corpus.shards())
+    told = [*corpus.find().left_out, *corpus.check(corpus.shards())]
     notes = (one.reason for unit in units_of(corpus) for one in unit.rejected if one.error == LEFT_OUT)
     return [*told, *notes]

@@ -10,9 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpus_files import contents, corpus_of, left_out
+from in_process import weave
 from pyarrow import csv
+from tokenloom.pipeline.checks.verify import verify
 from tokenloom.pipeline.corpus.corpus import CorpusError
+from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.storage.store import Store
+from weaving import labels_of, recipe
 
 ROWS = [
     {"file_name": "a.jpg", "text": 'a cat, "quoted"\nand broken', "score": 0.5, "note": None},
@@ -110,3 +114,40 @@ def test_metadata_parquet_without_images_is_a_corpus(place):
     pq.write_table(pa.table({"image": [b"1"], "file_name": ["a.jpg"]}), file)
     place.create("metadata.parquet", file.getvalue())
     assert len(contents(corpus_of(place.url))[0]) == 1
+
+
+def test_a_table_grows_with_its_images(photos, tmp_path):
+    """New images are made with their rows; those that were taken up before are made anew on the user's word."""
+    folder, made = tmp_path / "train", recipe(tmp_path / "train", tmp_path / "out", {"caption": {"keep": "labels"}})
+    folder.mkdir()
+
+    def write(name: str, text: str) -> None:
+        (folder / f"{name}.jpg").write_bytes(photos[name])
+        with (folder / "metadata.jsonl").open("a") as table:
+            table.write(json.dumps({"file_name": f"{name}.jpg", "text": text}) + "\n")
+
+    def captions() -> dict[str, str]:
+        return {key: (text or b"").decode() for (key, _), text in labels_of(tmp_path / "out", "caption").items()}
+
+    write("coffee", "one")
+    assert weave(made).samples == 1
+    write("chelsea", "two")
+    assert make_plan(made).growth.changed == ["metadata.jsonl"]
+    assert weave(made).samples == 1
+    assert captions() == {"coffee": "one", "chelsea": "two"}
+    assert weave(made, take_changes=True).samples == 1
+    assert make_plan(made).growth.changed == []
+    assert captions() == {"coffee": "one", "chelsea": "two"}
+    assert verify(str(tmp_path / "out")).faults == []
+
+
+def test_a_table_that_comes_later_is_a_change_of_the_images_that_it_tells_of(photos, tmp_path):
+    (tmp_path / "train/sub").mkdir(parents=True)
+    (tmp_path / "train/sub/coffee.jpg").write_bytes(photos["coffee"])
+    made = recipe(tmp_path / "train", tmp_path / "out", {"caption": {"keep": "labels"}})
+    weave(made)
+    (tmp_path / "train/metadata.csv").write_text("file_name,text\nsub/coffee.jpg,late\n")
+    assert make_plan(made).growth.changed == ["metadata.csv"]
+    assert weave(made).units == 0
+    assert weave(made, take_changes=True).units == 1
+    assert list(labels_of(tmp_path / "out", "caption").values()) == [b"late"]
