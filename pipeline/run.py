@@ -127,7 +127,7 @@ def label_units(
         wanted = todo.union(*(plan.graph.made_for(work.todo, work.kept) for work in works))
         groups = [replace(g, steps=tuple(s for s in g.steps if wanted & set(s.modalities))) for g in groups]
         groups = [group for group in groups if group.steps]
-    reader = ReaderConfig(recipe.corpus.resolved(), UnitLimits(recipe.units.samples, recipe.units.bytes), limit)
+    reader = ReaderConfig(recipe.corpus, UnitLimits(recipe.units.samples, recipe.units.bytes), limit)
     return stream(works, reader, stage_configs(plan, groups, mode, sample))
 
 

@@ -50,8 +50,10 @@ def differences(old: Manifest | None, new: Manifest) -> Iterator[str]:
     """What differs, in words, a line each."""
     if old is None:
         yield f"begun, from {', '.join(new.corpus.url)} ({_shards(new)})"
-    elif old.corpus != new.corpus:
+    elif _corpus(old) != _corpus(new):
         yield f"the corpus: {_corpus(old)} -> {_corpus(new)}"
+    elif old.corpus != new.corpus:
+        yield f"the corpus: other files of it are taken, or aren't ({_corpus(new)})"
     for name in {**(old.modalities if old else {}), **new.modalities}:
         yield from _of_modality(name, old.modalities.get(name) if old else None, new.modalities.get(name))
     for name in {**(old.pending if old else {}), **new.pending}:

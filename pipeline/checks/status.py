@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from ..corpus.left_out import LEFT_OUT
-from ..corpus.samples import BROKEN_SHARD
+from ..corpus.corpus import Rejection
 from ..corpus.units import Unit
 from ..dataset.cards import ModalityCard
 from ..dataset.finished import Finished, empty_shards, is_complete, take_stock
@@ -22,9 +21,8 @@ from ..storage.store import Store
 from .nulls import NullSearch
 
 _FEW = 3
-_LEFT_OUT = LEFT_OUT.encode()
-
-_BROKEN = BROKEN_SHARD.encode()
+_NO_KEY = b'"key": ""'
+"""In a ledger's line about a part of a corpus shard."""
 
 _IDLE = 600.0
 """Seconds without a new shard after which nothing seems to be running."""
@@ -80,33 +78,25 @@ class Status:
 
 
 @dataclass(frozen=True)
-class _Lines:
-    """What a ledger holds: failures; of the corpus reader why parts of a shard can't be read, and what it left out."""
+class Counted:
+    """What ledgers hold. lines: failures by modality; broken: why parts of the corpus can't be read; notes: on what
+    isn't taken of it."""
 
-    failures: int
-    broken: Sequence[str] = ()
-    left_out: Sequence[str] = ()
+    lines: dict[str, int]
+    broken: list[str]
+    notes: list[str]
 
     @classmethod
-    def of(cls, data: bytes) -> _Lines:
+    def of(cls, modality: str, ledger: bytes) -> Counted:
         """Broken lines are for `verify` to find."""
-        if _BROKEN in data or _LEFT_OUT in data:
+        count = ledger.count(b"\n")
+        if _NO_KEY in ledger:
             with suppress(BrokenLedgerError):
-                lines = list(read_ledger(data))
-                broken = [line.reason for line in lines if line.error == BROKEN_SHARD]
-                notes = [line.reason for line in lines if line.error == LEFT_OUT]
-                return cls(len(lines) - len(notes), broken, notes)
-        return cls(data.count(b"\n"))
-
-
-@dataclass(frozen=True)
-class Counted:
-    """What ledgers hold. failures: by modality, and of the corpus reader; broken: why parts of the corpus can't be
-    read; left_out: notes on what its reader left out."""
-
-    failures: dict[str, int]
-    broken: list[str]
-    left_out: list[str]
+                told = [Rejection(one.key, one.reason, one.error) for one in read_ledger(ledger)]
+                notes = [one.reason for one in told if one.is_note]
+                broken = [one.reason for one in told if one.is_of_shard]
+                return cls({modality: count - len(notes)}, broken, notes)
+        return cls({modality: count}, [], [])
 
 
 class LedgerCounts:
@@ -114,22 +104,23 @@ class LedgerCounts:
 
     def __init__(self, store: Store) -> None:
         self._store, self._standing = store, StandingLedgers(store)
-        self._lines: dict[str, _Lines] = {}
+        self._read: dict[str, Counted] = {}
         self.nulls = NullSearch(store)
 
     def read(self, cards: Mapping[str, ModalityCard], finished: Mapping[str, Finished], views: int) -> Counted:
         """Those of these modalities, and those of the corpus reader."""
-        counted = Counted(defaultdict(int), [], [])
+        lines: dict[str, int] = defaultdict(int)
+        found = Counted(lines, [], [])
         ledgers = self._standing.list(cards, finished, views)
-        new = [ledger.path for ledger in ledgers if ledger.path not in self._lines]
-        data = in_order(self._store.read, new, threads=16)
-        self._lines.update((path, _Lines.of(lines)) for path, lines in zip(new, data, strict=True))
+        new = [ledger for ledger in ledgers if ledger.path not in self._read]
+        data = in_order(self._store.read, [ledger.path for ledger in new], threads=16)
+        self._read.update((one.path, Counted.of(one.modality, read)) for one, read in zip(new, data, strict=True))
         for ledger in ledgers:
-            lines = self._lines[ledger.path]
-            counted.failures[ledger.modality] += lines.failures
-            counted.broken.extend(lines.broken)
-            counted.left_out.extend(lines.left_out)
-        return counted
+            counted = self._read[ledger.path]
+            lines[ledger.modality] += counted.lines[ledger.modality]
+            found.broken.extend(counted.broken)
+            found.notes.extend(counted.notes)
+        return found
 
 
 def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | None = None) -> Status:
@@ -148,13 +139,13 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
     exact = complete == manifest.corpus.shards
     now, reasons = time.time() if now is None else now, stale(manifest)
     modalities = [
-        _modality(name, found, counted.failures.get(name, 0), total, exact and found.units == units, now)
+        _modality(name, found, counted.lines.get(name, 0), total, exact and found.units == units, now)
         for name, found in progress.items()
     ]
     modalities = [replace(one, stale=reasons.get(one.name, [])) for one in modalities]
     for name, card in manifest.pending.items():
         found = stocks[name].finished(card)
-        count = ledgers.read({name: card}, {name: found}, views).failures.get(name, 0)
+        count = ledgers.read({name: card}, {name: found}, views).lines.get(name, 0)
         modalities.append(replace(_modality(name, found, count, total, False, now), pending=True))
     return Status(
         url=store.url,
@@ -162,12 +153,12 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
         complete_shards=complete,
         total=total,
         exact=exact,
-        refused=counted.failures.get(CORPUS, 0),
+        refused=counted.lines.get(CORPUS, 0),
         broken=counted.broken,
         superseded=sum(stock.superseded(manifest.cards_of(name)) for name, stock in stocks.items()),
         empty=empty_shards(units),
-        left_out=manifest.corpus.left_out + counted.left_out[:_FEW],
-        notes=max(0, len(counted.left_out) - _FEW),
+        left_out=manifest.corpus.left_out + counted.notes[:_FEW],
+        notes=max(0, len(counted.notes) - _FEW),
         null=ledgers.nulls.find(manifest.modalities, progress, views),
         modalities=modalities,
     )

@@ -206,10 +206,8 @@ def _print_summary(console: Console, plan: Plan, tally: Tally) -> None:
         url = plan.request.url
         text = f"{readable_size(superseded)} superseded: `tokenloom gc {url}` deletes what nobody reads any more"
         console.print(text, soft_wrap=True)
-    for line in tally.left_out:
-        console.print(printable(line), soft_wrap=True)
-    for name in tally.null:
-        console.print(null_everywhere(name), soft_wrap=True)
+    for line in (*broken_parts(tally.broken), *map(printable, tally.left_out), *map(null_everywhere, tally.null)):
+        console.print(line, soft_wrap=True)
     if tally.empty:
         paths = {shard.id: shard.path for shard in plan.shards}
         console.print(empty_shards([paths.get(name, name) for name in tally.empty]), soft_wrap=True)
@@ -219,8 +217,6 @@ def _print_summary(console: Console, plan: Plan, tally: Tally) -> None:
     failed = sum(tally.failed.values())
     quarantined = f"; {failed} labels quarantined" if failed else ""
     rejected = f"; {tally.rejected} samples refused by the reader" if tally.rejected else ""
-    for line in broken_parts(tally.broken):
-        console.print(line, soft_wrap=True)
     if failed or tally.rejected or tally.notes > len(tally.left_out):
         text = f"`tokenloom quarantine {plan.request.url}` tells why samples failed, and all that isn't taken"
         console.print(text, soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from ..storage.errors import StorageError
+from ..storage.errors import StorageError, redact
 from ..storage.store import Entry, Store, absolute_url, url_problem
 from .folder import pictures, read_folder
 from .growth import grown
@@ -28,7 +28,7 @@ from .samples import (
     changed_since,
     cut,
 )
-from .tables import unusable
+from .tables import unused
 from .taken import Shard, Taken
 from .tar import read_tar
 
@@ -73,10 +73,6 @@ class CorpusSettings(BaseModel):
     def urls(self) -> list[str]:
         return [self.url] if isinstance(self.url, str) else self.url
 
-    def resolved(self) -> CorpusSettings:
-        """With absolute paths, that mean the same in every process."""
-        return self.model_copy(update={"url": [absolute_url(url) for url in self.urls]})
-
 
 @dataclass
 class Corpus:
@@ -98,22 +94,24 @@ class Corpus:
         """Every shard, in order, of a corpus that nothing was taken up of yet. Raises as `find` does."""
         return grown(self.find(), Taken(), self.settings.image).shards
 
-    def takes(self, url: str) -> bool:
-        """Whether what lies at a URL, there or not, belongs to the corpus."""
-        return Choice(self.settings.urls, self.settings.storage_options).takes(absolute_url(url))
+    def refuse_output(self, url: str) -> None:
+        """Raises CorpusError where what is written there would belong to the corpus."""
+        if Choice(self.settings.urls, self.settings.storage_options).takes(absolute_url(url)):
+            raise CorpusError(
+                f"{redact(url)} lies in the corpus, so that a later run would take the output for images; choose a "
+                f"place outside of it, as --output does"
+            )
 
     def check(self, shards: Sequence[Shard]) -> list[str]:
         """Look into the first shard for the columns that the settings name. Raises CorpusError; call it before work.
 
-        What columns and tables there are that aren't taken, a line for each.
+        What columns and tables there are that aren't taken, a line for each reason.
         """
         shard = next(iter(shards), None)
         if shard is None or shard.format == "tar":
             return []
         if shard.format == "folder":
-            tables = dict.fromkeys((one.root, path) for one in shards for path in one.tables)
-            found = (unusable(self._store(root), path) for root, path in islice(tables, _MOST_TABLES))
-            return [line for line in found if line]
+            return self._check_tables(shards)
         import pyarrow as pa
 
         try:
@@ -128,6 +126,16 @@ class Corpus:
             if column.name not in (columns.image, columns.key, *columns.fields):
                 account.add(Why.COLUMN, f"{column.name} ({column.type})")
         return account.told()
+
+    def _check_tables(self, shards: Sequence[Shard]) -> list[str]:
+        """What can't be used of the first tables beside images, and which of their images aren't there."""
+        tables = dict.fromkeys((shard.root, path) for shard in shards for path, _ in shard.tables)
+        told: list[str] = []
+        for root, table in islice(tables, _MOST_TABLES):
+            own = [shard for shard in shards if shard.root == root and any(path == table for path, _ in shard.tables)]
+            images = {f"{shard.path}/{name}".lstrip("/") for shard in own for name, _ in shard.files}
+            told += unused(self._store(root), table, images)
+        return told
 
     def read(
         self, shard: Shard, start: int = 0, stop: int | None = None, limits: UnitLimits | None = None

@@ -22,13 +22,13 @@ from .samples import (
     Sample,
     Selection,
     Stretch,
-    changed_since,
     check_key,
     check_size,
     clean_key,
     fields_from,
     is_image,
     is_text,
+    read_as_listed,
     rejection,
 )
 from .tables import fields_by_name
@@ -55,7 +55,7 @@ class Picture:
 
 
 def pictures(entries: Iterable[Entry], chosen: str | None) -> list[Picture]:
-    """The images among one folder's direct entries, by name; with the texts `NAME.txt` or `NAME.jpg.txt` beside each.
+    """The images among one folder's direct entries, by name, with the texts `NAME.txt` or `NAME.jpg.txt` beside each.
 
     Hidden files are none. chosen: an extension.
     """
@@ -85,33 +85,34 @@ def pictures_by_folder(files: Mapping[str, int], chosen: str | None) -> Iterator
 
 
 def read_folder(
-    stretch: Stretch, found: list[Picture], doubled: Mapping[str, str], tables: Sequence[str], selection: Selection
+    stretch: Stretch,
+    found: list[Picture],
+    doubled: Mapping[str, str],
+    tables: Sequence[tuple[str, int]],
+    selection: Selection,
 ) -> Iterator[Item]:
     """The samples of a stretch of the images `found` in a folder. Their keys are paths without the extension.
 
-    doubled: those images, by name, whose keys other images have, and which. tables: paths of those that hold fields of
-    the images; what lies beside an image comes before them.
+    doubled: those images, by name, whose keys other images have, and which. tables: paths and bytes of those that hold
+    fields of the images; what lies beside an image comes before them.
     """
     store, folder = stretch.store, stretch.path
-    missing: list[str] = []
-    told = fields_by_name(store, tables, folder, missing) if tables else {}
-    missing += sorted(told.keys() - {entry.name for entry in store.list(folder, recursive=False)}) if told else []
+    told = fields_by_name(store, tables, folder)
 
     def load(index: int) -> Item:
         picture = found[index]
         key = clean_key(f"{folder}/{picture.stem}" if folder else picture.stem)
-        left_out = [(Why.ROW, name) for name in missing] if index == 0 else []
         try:
             check_key(key)
             if picture.image.name in doubled:
                 raise BadSample("DuplicateKey", f"{picture.image.name} has the key of {doubled[picture.image.name]}")
             image, fields, no_texts = _contents(store, folder, picture, selection.fields)
-            beside = told.get(picture.image.name, {})
-            beside = {name: beside[name] for name in beside if selection.fields is None or name in selection.fields}
-            left_out += [(Why.NOT_TEXT, name) for name in no_texts]
         except BadSample as error:
-            return Item(index, picture.size, rejection(key, error), left_out)
-        return Item(index, picture.size, Sample(key, image, {**beside, **fields}), left_out)
+            return Item(index, picture.size, rejection(key, error))
+        row = told.get(picture.image.name, {})
+        row = {name: row[name] for name in row if selection.fields is None or name in selection.fields}
+        left_out = [(Why.NOT_TEXT, name) for name in no_texts]
+        return Item(index, picture.size, Sample(key, image, {**row, **fields}), left_out)
 
     stop = len(found) if stretch.stop is None else min(stretch.stop, len(found))
     indices = range(stretch.start, stop)
@@ -124,14 +125,7 @@ def _contents(
     """The image, the fields beside it, and the names of files there that hold no text."""
 
     def content(entry: Entry) -> bytes:
-        path = f"{folder}/{entry.name}" if folder else entry.name
-        try:
-            data = store.read(path)
-        except FileNotFoundError:
-            raise changed_since(f"{store.url}/{path}") from None
-        if len(data) != entry.size:
-            raise changed_since(f"{store.url}/{path}")
-        return data
+        return read_as_listed(store, f"{folder}/{entry.name}" if folder else entry.name, entry.size)
 
     check_size(picture.image.name, picture.image.size, LARGEST_IMAGE)
     beside = {extension.lower(): entry for extension, entry in sorted(picture.beside.items())}

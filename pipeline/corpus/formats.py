@@ -66,3 +66,20 @@ def _folders(path: str) -> Iterator[str]:
     while path:
         path = path.rpartition("/")[0]
         yield path
+
+
+def is_table(path: str) -> bool:
+    return path.rpartition("/")[2] in TABLES
+
+
+def tables_of(folder: str, files: Collection[str]) -> list[str]:
+    """Which of the files are tables that tell of a folder's images: in it, or in folders that it lies in; nearest last.
+
+    folder: with a slash at its end, unless it is the root.
+    """
+    found: list[str] = []
+    while True:
+        found += [path for name in reversed(TABLES) if (path := folder + name) in files]
+        if not folder or folder.endswith("../"):
+            return found[::-1]
+        folder = folder[: folder.rstrip("/").rfind("/") + 1]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 
 from .folder import pictures_by_folder
-from .listing import Found, placed, way
+from .formats import is_table, tables_of
+from .listing import Found, way
 from .samples import CorpusError
-from .taken import Listing, Shard, Taken, files_of, shards_of
+from .taken import Listing, Shard, Taken, files_of, placed, shards_of
 
 
 @dataclass(frozen=True)
@@ -37,20 +38,19 @@ def grown(found: Found, before: Taken, image: str | None, take_changes: bool = F
     taken = {path: size for shard in standing for path, size in files_of(shard, found.root).items()}
     # What is new beside an image that was taken up is a change of that image.
     news = {path: image for path, image in _beside(found, image) if image in taken and path not in taken}
-    changed = {path for path, size in taken.items() if found.files.get(path, size) != size}
+    tables = _changed_tables(found, before, grows=any(path not in taken for path in found.files))
+    changed = {path for shard in standing for path in _changed(shard, found, tables)}
     gone = taken.keys() - found.files.keys()
     if taken and len(gone) == len(taken):
         raise CorpusError(
             f"of the {len(taken):,} files that were taken up before, such as {min(gone)}, none is in the corpus: this "
             f"is another one. Give the corpus as it was, with what is new; or use another output"
         )
-    tables = _changed_tables(found, before, grows=any(path not in taken for path in found.files))
-    touched = {*changed, *gone, *news.values()}
+    touched = {*gone, *news.values()}
     left = [
         shard
         for shard in standing
-        if not touched.isdisjoint(files_of(shard, found.root))
-        or not tables.isdisjoint(way(found.root, shard.root) + table for table in shard.tables)
+        if any(_changed(shard, found, tables)) or not touched.isdisjoint(files_of(shard, found.root))
     ]
     ids = {shard.id for shard in left}
     whole = [shard for shard in standing if shard.id not in ids]
@@ -63,18 +63,30 @@ def grown(found: Found, before: Taken, image: str | None, take_changes: bool = F
         taken=after,
         added=added if new else None,
         shards=[shard for shard in after.shards(found.root, image) if take_changes or shard.id not in ids],
-        changed=sorted({*changed, *news, *tables}),
+        changed=sorted({*changed, *news}),
         gone=sorted(gone),
         left=[] if take_changes else left,
     )
 
 
 def _changed_tables(found: Found, before: Taken, grows: bool) -> set[str]:
-    """The tables that aren't as they were when they were listed last. One that has become longer while the corpus grew
-    is taken to tell of what is new."""
-    known = {path: size for listing in before.listings for path, size in listing.tables.items()}
-    now = {path: found.tables.get(path, 0) for path in known}
+    """The tables that aren't as they were when they were taken up last. One that has become longer while the corpus
+    grew is taken to tell of what is new."""
+    known = {path: size for listing in before.listings for path, size in listing.files.items() if is_table(path)}
+    now = {path: found.files.get(path, size) for path, size in known.items()}
     return {path for path, size in known.items() if now[path] != size and not (grows and now[path] > size)}
+
+
+def _changed(shard: Shard, found: Found, tables: Set[str]) -> Iterator[str]:
+    """The files of a shard that are of another size now, and the tables that have come to tell of its images. tables:
+    those that have changed."""
+    files = files_of(shard, found.root)
+    for path, size in files.items():
+        if path in tables if is_table(path) else found.files.get(path, size) != size:
+            yield path
+    if shard.format == "folder":
+        folder = way(found.root, f"{shard.root}/{shard.path}" if shard.path else shard.root)
+        yield from (table for table in tables_of(folder, found.files) if table not in files)
 
 
 def _untaken(found: Found, standing: Iterable[Shard], image: str | None) -> Listing:
@@ -91,10 +103,11 @@ def _untaken(found: Found, standing: Iterable[Shard], image: str | None) -> List
             path = folder + picture.image.name
             if path not in taken:
                 files.update((folder + entry.name, entry.size) for entry in picture.files)
+                files.update((table, found.files[table]) for table in tables_of(folder, found.files))
                 holder = keys.setdefault(_key(folder, picture.stem), path)
                 if holder != path:
                     doubled[path] = holder
-    return Listing("folder", files, doubled, found.tables if files else {})
+    return Listing("folder", files, doubled)
 
 
 def _keys(shard: Shard, root: str, image: str | None) -> Iterator[tuple[str, str]]:

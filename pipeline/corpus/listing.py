@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from ..storage.errors import redact, without_credentials
 from ..storage.store import Entry, Store, absolute_url
 from .folder import pictures_by_folder
-from .formats import Format, Sort, sort_of, sorts_of
+from .formats import Format, Sort, sort_of, sorts_of, tables_of
 from .left_out import Account, Why
 from .samples import CorpusError, is_image
 
@@ -29,14 +29,12 @@ class Found:
     """The files that a corpus' URLs stand for, of one format.
 
     root: URL of the folder that paths are relative to, which may hold credentials. files: bytes by path; one that
-    begins with `../` lies outside of the root. tables: likewise, those with fields for images at or below their folder.
-    left_out: what of the corpus isn't taken, a line for each reason.
+    begins with `../` lies outside of the root. left_out: what else lies there, a line for each reason.
     """
 
     root: str
     format: Format
     files: dict[str, int]
-    tables: Mapping[str, int] = field(default_factory=dict)
     left_out: Sequence[str] = ()
 
 
@@ -53,7 +51,7 @@ class _Match:
 
 
 def find_files(
-    urls: Sequence[str], format: Format | None, image: str | None, options: Mapping[str, Any], known_root: str = ""
+    urls: Iterable[str], format: Format | None, image: str | None, options: Mapping[str, Any], known_root: str = ""
 ) -> Found:
     """The files that the URLs stand for. Raises CorpusError when one stands for nothing.
 
@@ -65,61 +63,61 @@ def find_files(
     matches = [match for found in by_url for match in found]
     _refuse_two_places([match.base for match in matches])
     root = _known(matches, known_root) or _common_folder([match.base for match in by_url[0]])
-    ways, account = _Ways(root), Account()
     files: dict[str, int] = {}
     named: set[str] = set()
+    chosen: dict[str, str] = {}
+    ways, account = _Ways(root), Account()
     for match in matches:
         for entry in match.files:
             if not is_readable(entry.name):
                 account.add(Why.UNREADABLE_NAME, entry.name)
                 continue
-            path = ways.to(f"{match.base}/{entry.name}")
-            files[path] = entry.size
-            named.update([path] if match.named else [])
+            folder, _, name = f"{match.base}/{entry.name}".rpartition("/")
+            files[ways[folder] + name] = entry.size
+            named.update([ways[folder] + name] if match.named else [])
+        folders = {f"{match.base}/{entry.name}".rpartition("/")[0] for entry in match.alone}
+        chosen.update((folder, ways[folder]) for folder in folders)
     shown = ", ".join(redact(url) for url in urls)
     sorts = sorts_of(files, image) if format in (None, "folder") else {path: sort_of(path, image) for path in files}
     format = format or _guess_format(sorts, shown)
-    asked = set(files)
+    if format == "tar":
+        _refuse_compressed(sorts, shown)
+    asked = dict(files)
     if format == "folder":
-        alone = {ways.to(f"{match.base}/{entry.name}") for match in matches for entry in match.alone}
-        _add_texts(root, files, sorts, alone, options)
-        by_folder = pictures_by_folder(files, image)
-        taken = {folder + entry.name for folder, found in by_folder for one in found for entry in one.files}
+        for folder, way_there in chosen.items():
+            files.update(_texts_beside(folder, way_there, files, options))
+        by_folder = [(folder, found) for folder, found in pictures_by_folder(files, image) if found]
+        wanted = {folder + entry.name for folder, found in by_folder for one in found for entry in one.files}
+        wanted.update(table for folder, _ in by_folder for table in tables_of(folder, files))
     else:
-        if format == "tar":
-            _refuse_compressed(sorts, shown)
-        taken = {path for path in files if sorts[path].value == format or path in named}
-    tables = {path: files[path] for path, sort in sorted(sorts.items()) if format == "folder" and sort is Sort.TABLE}
-    for path in sorted(asked - taken - tables.keys()):
-        account.add(_why_left_out(path, sorts[path], format), path)
-    if not taken:
+        wanted = {path for path in files if sorts[path].value == format or path in named}
+    if not wanted:
         what = f".{image} images" if image and format == "folder" else "images" if format == "folder" else format
         examples = ", ".join(sorted(files)[:3])
         raise CorpusError(f"{shown} holds no {what} but {len(files):,} other files, such as {examples}")
-    return Found(root, format, {path: files[path] for path in sorted(taken)}, tables, account.told())
+    for path in sorted(asked.keys() - wanted):
+        account.add(_why(path, sorts[path], format), path)
+    return Found(root, format, {path: files[path] for path in sorted(wanted)}, account.told())
 
 
-def _add_texts(
-    root: str, files: dict[str, int], sorts: dict[str, Sort], alone: Collection[str], options: Mapping[str, Any]
-) -> None:
-    """Adds to the `files` what lies beside the images that are meant one by one, or by their endings."""
-    for folder in sorted({_above(path) for path in alone if sorts.get(path) is Sort.IMAGE}):
-        start = f"{folder}/" if folder else ""
-        where, path = placed(root, start)
-        listed = Store(where or "/", options).list(path.rstrip("/"), recursive=False)
-        beside = {entry.name: entry.size for entry in _visible(listed)}
-        for name, sort in sorts_of(beside, None).items():
-            if sort in (Sort.TABLE, Sort.OTHER) and start + name not in files:
-                files[start + name], sorts[start + name] = beside[name], sort
+def _texts_beside(
+    folder: str, way_there: str, files: Mapping[str, int], options: Mapping[str, Any]
+) -> Iterator[tuple[str, int]]:
+    """What lies in a folder beside images that were chosen one by one, or by their endings."""
+    entries = {entry.name: entry.size for entry in _visible(Store(folder or "/", options).list(recursive=False))}
+    for name, sort in sorts_of(entries, None).items():
+        if sort in (Sort.TABLE, Sort.OTHER) and way_there + name not in files:
+            yield way_there + name, entries[name]
 
 
-def _why_left_out(path: str, sort: Sort, format: Format) -> Why:
+def _why(path: str, sort: Sort, format: Format) -> Why:
+    """Why a file isn't taken."""
     extension = path.rpartition(".")[2].lower()
-    if format != "folder":
-        return _WHY.get(sort, Why.FILE)
-    if sort is Sort.OTHER and is_image(extension, None):
+    if format == "folder" and sort is Sort.OTHER and is_image(extension, None):
         return Why.OTHER_IMAGE
-    return _WHY.get(sort, Why.TEXT if extension in ("txt", "json") else Why.FILE)
+    if format == "folder" and sort is Sort.OTHER and extension in ("txt", "json"):
+        return Why.TEXT
+    return _WHY.get(sort, Why.FILE)
 
 
 def _known(matches: Sequence[_Match], root: str) -> str | None:
@@ -152,24 +150,12 @@ class _Ways(dict[str, str]):
     def __missing__(self, folder: str) -> str:
         return self.setdefault(folder, way(self._root, folder))
 
-    def to(self, address: str) -> str:
-        """The path from the root to a file."""
-        folder, _, name = address.rpartition("/")
-        return self[folder] + name
-
 
 def way(root: str, folder: str) -> str:
     """The path from the root to a folder, with a slash at its end unless it is empty."""
     ours, theirs = root.split("/"), folder.split("/")
     shared = _shared(ours, theirs)
     return "".join(f"{part}/" for part in [".."] * (len(ours) - shared) + theirs[shared:])
-
-
-def placed(root: str, path: str) -> tuple[str, str]:
-    """The folder below which a path lies, and its way from there: the root itself, unless the path leads out of it."""
-    while path.startswith("../"):
-        root, path = root.rpartition("/")[0], path[3:]
-    return root, path
 
 
 def _resolve(url: str, options: Mapping[str, Any]) -> Iterator[_Match]:

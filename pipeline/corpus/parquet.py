@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from ..storage.errors import StorageError
 from ..storage.store import Store
 from .samples import (
-    BROKEN_SHARD,
     LARGEST_IMAGE,
     BadSample,
     CorpusError,
@@ -102,7 +101,7 @@ def read_parquet(stretch: Stretch, selection: Selection) -> Iterator[Item]:
         yield Item(start, 0, Rejection("", str(error), "NoColumn"))
         return
     except (pa.ArrowException, OSError) as error:
-        yield Item(start, 0, Rejection("", f"{path} is broken, or no Parquet file: {error}", BROKEN_SHARD))
+        yield Item(start, 0, Rejection("", f"{path} is broken, or no Parquet file: {error}", "BrokenShard"))
         return
     first = 0
     for group in range(file.num_row_groups):
@@ -131,7 +130,7 @@ def _read_group(
         raise
     except (pa.ArrowException, OSError) as error:
         reason = f"{stretch.path}: row group {group} is broken, and its rows from {row} on can't be read: {error}"
-        yield Item(max(row, start), 0, Rejection("", reason, BROKEN_SHARD))
+        yield Item(max(row, start), 0, Rejection("", reason, "BrokenShard"))
 
 
 def _item(batch: pa.RecordBatch, index: int, row: int, columns: Columns, path: str) -> Item:

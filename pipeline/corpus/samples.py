@@ -35,10 +35,6 @@ _MARKS = {
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-BROKEN_SHARD = "BrokenShard"
-"""The finding about a part of a shard that can't be read."""
-
-
 class CorpusError(ValueError):
     """A corpus that can't be read as the recipe says; the message says what to change."""
 
@@ -49,6 +45,18 @@ def changed_since(url: str) -> CorpusError:
         f"{url} has changed, or is gone, since it was listed: run the recipe again, which leaves what has changed as "
         f"it is; or with --take-changes, which makes it anew"
     )
+
+
+def read_as_listed(store: Store, path: str, size: int, grows: bool = False) -> bytes:
+    """A file that had so many bytes when it was listed. Raises CorpusError where it hasn't any more. grows: unless it
+    has more now."""
+    try:
+        data = store.read(path)
+    except FileNotFoundError:
+        raise changed_since(f"{store.url}/{path}") from None
+    if len(data) < size or (len(data) > size and not grows):
+        raise changed_since(f"{store.url}/{path}")
+    return data
 
 
 class BadSample(ValueError):  # noqa: N818 - a finding about the input, as quarantine shows it
@@ -76,6 +84,15 @@ class Rejection:
     key: str
     reason: str
     error: str
+
+    @property
+    def is_note(self) -> bool:
+        return self.error == LEFT_OUT
+
+    @property
+    def is_of_shard(self) -> bool:
+        """Whether it tells of a part of a shard that can't be read."""
+        return not self.key and not self.is_note
 
 
 @dataclass(slots=True)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import io
 import json
 import posixpath
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..storage.store import Store
+from .left_out import Account, Why
 from .parquet import is_plain
-from .samples import CorpusError, decoded, jsonable
+from .samples import CorpusError, decoded, jsonable, read_as_listed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,62 +25,75 @@ NAME = "file_name"
 _LARGEST = 2**30
 
 
-def fields_by_name(
-    store: Store, tables: Sequence[str], folder: str, problems: list[str] | None = None
-) -> dict[str, dict[str, Any]]:
+def fields_by_name(store: Store, tables: Sequence[tuple[str, int]], folder: str) -> dict[str, dict[str, Any]]:
     """What the tables say of the files directly in a folder, by their names; of several the last holds.
 
-    problems: to which what can't be used of the tables is added.
+    tables: paths and bytes. What can't be used of them is for `unused` to tell. Raises CorpusError for a table that has
+    changed since.
     """
     found: dict[str, dict[str, Any]] = {}
-    problems = [] if problems is None else problems
-    for path in tables:
-        above, _, name = path.rpartition("/")
-        below = posixpath.relpath(folder or ".", above or ".")
-        try:
-            for number, row in enumerate(_rows(store, path), 1):
-                if not isinstance(row, dict) or not isinstance(row.get(NAME), str):
-                    problems.append(f"row {number} of {name}")
-                    continue
-                place, _, file = posixpath.normpath(row[NAME].replace("\\", "/")).rpartition("/")
-                if (place or ".") == below:
+    for path, size in tables:
+        below = f"{folder}/".removeprefix(_above(path)).strip("/")
+        with suppress(_BrokenTableError):
+            for row in _rows(store, path, size):
+                place, _, name = _image_of(row).rpartition("/")
+                if place == below and name:
                     fields = {key: value for key, value in row.items() if key != NAME}
-                    found[file] = {**found.get(file, {}), **jsonable(fields)}
-        except (ValueError, OSError) as error:
-            if isinstance(error, CorpusError) or not isinstance(error, ValueError):
-                raise
-            problems.append(f"{name} ({error})")
+                    found[name] = {**found.get(name, {}), **jsonable(fields)}
     return found
 
 
-def unusable(store: Store, path: str) -> str | None:
-    """Why nothing can be taken of a table; None where something can."""
+def unused(store: Store, path: str, images: Collection[str]) -> list[str]:
+    """What can't be used of a table, a line for each reason. images: paths of those that it may tell of."""
+    account, columns, taken = Account(), dict[str, None](), 0
     try:
-        first = next(iter(_rows(store, path)), {})
-    except CorpusError:
-        raise
-    except ValueError as error:
-        return f"{path} isn't used: it can't be read ({error})"
-    columns = list(first) if isinstance(first, dict) else []
-    if NAME in columns:
-        return None
+        for number, row in enumerate(_rows(store, path, store.size(path)), 1):
+            image = _image_of(row)
+            columns |= dict.fromkeys(row if isinstance(row, dict) and not taken else ())
+            taken += bool(image)
+            if not image:
+                account.add(Why.ROW, f"row {number} of {path}")
+            elif _above(path) + image not in images:
+                account.add(Why.ROW, image)
+    except _BrokenTableError as error:
+        return [f"{path} isn't used: it can't be read ({error})"]
+    if taken:
+        return account.told()
     has = ", ".join(columns) or "none"
-    return f"{path} isn't used: it has no column {NAME!r}, which names a row's image, but {has}"
+    return [f"{path} isn't used: it has no column {NAME!r}, which names a row's image, but {has}"]
 
 
-def _rows(store: Store, path: str) -> Iterable[Any]:
-    if (size := store.size(path)) > _LARGEST:
-        raise CorpusError(
-            f"{path} has {size:,} bytes, more than the {_LARGEST:,} of a table: write one for each folder"
-        )
-    data = store.read(path)
-    if path.endswith(".jsonl"):
-        return _json_lines(data)
-    return _of_table(_csv(data) if path.endswith(".csv") else _parquet(data))
+class _BrokenTableError(Exception):
+    """What is wrong with a table."""
 
 
-def _json_lines(data: bytes) -> Iterator[Any]:
-    for line in decoded(data).split("\n"):
+def _above(path: str) -> str:
+    """The folder of a table, with a slash at its end unless it is the root."""
+    folder, slash, _ = path.rpartition("/")
+    return folder + slash
+
+
+def _image_of(row: Any) -> str:
+    """The path of a row's image from the table's folder; "" where it names none there."""
+    name = row.get(NAME) if isinstance(row, dict) else None
+    path = posixpath.normpath(name.replace("\\", "/")) if isinstance(name, str) and name else ""
+    return "" if path.startswith(("/", "..")) or path == "." else path
+
+
+def _rows(store: Store, path: str, size: int) -> Iterable[Any]:
+    if size > _LARGEST:
+        raise CorpusError(f"{path} has {size:,} bytes, more than {_LARGEST:,}: write a table for each folder")
+    data = read_as_listed(store, path, size, grows=True)
+    try:
+        if path.endswith(".jsonl"):
+            return _json_lines(decoded(data))
+        return _of_table(_csv(decoded(data)) if path.endswith(".csv") else _parquet(data))
+    except (ValueError, OSError) as error:  # as those of pyarrow are, too
+        raise _BrokenTableError(str(error)) from None
+
+
+def _json_lines(text: str) -> Iterator[Any]:
+    for line in text.split("\n"):
         if line.strip():
             try:
                 yield json.loads(line)
@@ -86,11 +101,11 @@ def _json_lines(data: bytes) -> Iterator[Any]:
                 yield None
 
 
-def _csv(data: bytes) -> pa.Table:
+def _csv(text: str) -> pa.Table:
     from pyarrow import csv
 
-    text = decoded(data).encode()
-    return csv.read_csv(io.BytesIO(text), csv.ReadOptions(use_threads=False), csv.ParseOptions(newlines_in_values=True))
+    parsing = csv.ParseOptions(newlines_in_values=True)
+    return csv.read_csv(io.BytesIO(text.encode()), csv.ReadOptions(use_threads=False), parsing)
 
 
 def _parquet(data: bytes) -> pa.Table:

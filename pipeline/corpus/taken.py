@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from ..storage.errors import redact
 from .folder import Picture, pictures_by_folder
-from .formats import Format
-from .listing import placed, way
+from .formats import Format, tables_of
+from .listing import way
 from .samples import CorpusError
 from .units import shard_id
 
@@ -28,7 +28,8 @@ class Shard:
 
     root: URL of a folder, that may hold credentials: print `url` instead. path: relative to it. size: bytes.
     files: of loose images, the names of all that belongs to them, with bytes. doubled: the names of those whose keys
-    other images have, with the paths of these. tables: paths of those with fields for them, the nearest last.
+    other images have, with the paths of these. tables: paths, with bytes, of those that hold fields of the images, the
+    nearest last.
     """
 
     id: str
@@ -38,7 +39,7 @@ class Shard:
     size: int
     files: Sequence[tuple[str, int]] = ()
     doubled: Sequence[tuple[str, str]] = ()
-    tables: Sequence[str] = ()
+    tables: Sequence[tuple[str, int]] = ()
 
     @property
     def url(self) -> str:
@@ -48,16 +49,15 @@ class Shard:
 @dataclass(frozen=True)
 class Listing:
     """Files that were taken up together: bytes by path, as of `Found`. doubled: those images whose keys other images
-    had, with the paths of these. tables: as of `Found`."""
+    had, with the paths of these."""
 
     format: Format
     files: Mapping[str, int]
     doubled: Mapping[str, str] = field(default_factory=dict)
-    tables: Mapping[str, int] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """A line for the format, and one for each file."""
-        lines: list[object] = [{"format": self.format, "tables": self.tables}]
+        lines: list[object] = [{"format": self.format}]
         for path, size in sorted(self.files.items()):
             lines.append([path, size, self.doubled[path]] if path in self.doubled else [path, size])
         return "".join(f"{json.dumps(line)}\n" for line in lines).encode()
@@ -66,7 +66,7 @@ class Listing:
     def from_bytes(cls, data: bytes) -> Listing:
         head, *lines = map(json.loads, data.splitlines())
         doubled = {line[0]: line[2] for line in lines if len(line) > 2}
-        return cls(head["format"], {line[0]: line[1] for line in lines}, doubled, head["tables"])
+        return cls(head["format"], {line[0]: line[1] for line in lines}, doubled)
 
     @property
     def digest(self) -> str:
@@ -104,7 +104,8 @@ def shards_of(listing: Listing, root: str, image: str | None) -> Iterator[Shard]
         return
     for folder, found in pictures_by_folder(listing.files, image):
         for start in range(0, len(found), _MOST_PICTURES):
-            yield _folder_shard(root, folder, found[start : start + _MOST_PICTURES], listing)
+            tables = tuple((path, listing.files[path]) for path in tables_of(folder, listing.files))
+            yield _folder_shard(root, folder, found[start : start + _MOST_PICTURES], listing.doubled, tables)
 
 
 def files_of(shard: Shard, root: str) -> dict[str, int]:
@@ -112,25 +113,27 @@ def files_of(shard: Shard, root: str) -> dict[str, int]:
     if shard.format != "folder":
         return {way(root, shard.root) + shard.path: shard.size}
     folder = way(root, f"{shard.root}/{shard.path}" if shard.path else shard.root)
-    return {f"{folder}{name}": size for name, size in shard.files}
+    tables = {way(root, shard.root) + path: size for path, size in shard.tables}
+    return {**{f"{folder}{name}": size for name, size in shard.files}, **tables}
 
 
-def _folder_shard(root: str, folder: str, found: Sequence[Picture], listing: Listing) -> Shard:
+def placed(root: str, path: str) -> tuple[str, str]:
+    """The folder below which a path lies, and its way from there: itself unless it leads out of the root."""
+    while path.startswith("../"):
+        root, path = root.rpartition("/")[0], path[3:]
+    return root, path
+
+
+def _folder_shard(
+    root: str, folder: str, found: Sequence[Picture], doubled: Mapping[str, str], tables: Sequence[tuple[str, int]]
+) -> Shard:
     """folder: with a slash at its end, unless it is the root."""
     files = tuple(dict.fromkeys((entry.name, entry.size) for picture in found for entry in picture.files))
-    doubled, names = listing.doubled, [picture.image.name for picture in found]
+    names = [picture.image.name for picture in found]
     others = tuple((name, doubled[folder + name]) for name in names if folder + name in doubled)
-    where, path = placed(root, folder)
-    near = [(*placed(root, table), size) for table, size in listing.tables.items()]
-    tables = sorted((table.count("/"), table, size) for at, table, size in near if at == where and _holds(table, path))
-    told = hashlib.sha256(json.dumps([files, others, tables]).encode()).hexdigest()[:16]
+    told = hashlib.sha256(json.dumps([files, others, *([tables] if tables else [])]).encode()).hexdigest()[:16]
     size = sum(picture.size for picture in found)
+    where, path = placed(root, folder)
     id = shard_id(f"{told}/{folder.rstrip('/')}", size)
-    paths = tuple(table for _, table, _ in tables)
-    return Shard(id, where, path.rstrip("/"), "folder", size, files, others, paths)
-
-
-def _holds(table: str, folder: str) -> bool:
-    """Whether a table may tell of what lies in a folder, which has a slash at its end unless it is the root."""
-    above, slash, _ = table.rpartition("/")
-    return folder.startswith(above + slash)
+    beside = tuple((placed(root, path)[1], size) for path, size in tables)
+    return Shard(id, where, path.rstrip("/"), "folder", size, files, others, beside)

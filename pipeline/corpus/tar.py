@@ -15,7 +15,6 @@ from typing import BinaryIO
 from ..storage.errors import StorageError
 from .left_out import Why
 from .samples import (
-    BROKEN_SHARD,
     LARGEST_IMAGE,
     LARGEST_TEXT,
     BadSample,
@@ -86,7 +85,7 @@ def read_tar(stretch: Stretch, selection: Selection) -> Iterator[Item]:
         lost = stretch.size - damage.byte
         said = f"; {lost:,} of its {stretch.size:,} bytes can't be read, all from there on" if lost > 0 else ""
         reason = f"{stretch.path} is broken at byte {damage.byte}: {damage}{said}"
-        yield Item(damage.byte, 0, Rejection("", reason, BROKEN_SHARD))
+        yield Item(damage.byte, 0, Rejection("", reason, "BrokenShard"))
 
 
 class _Damage(Exception):  # noqa: N818 - a finding about the input

@@ -29,7 +29,8 @@ class CorpusCard:
 
     url: as the recipe has it. root: the folder that paths are relative to. listings: digests of those of its files,
     oldest first. retired: the ids of their shards that count no more. reading: the rest of the recipe's corpus
-    settings, less its storage options. left_out: what of it isn't taken, going by names, a line for each reason.
+    settings, less its storage options. left_out: what of it isn't taken, as far as listings and the first shard tell,
+    a line for each reason.
     """
 
     url: list[str]

@@ -10,9 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..cluster.session import EngineError
-from ..corpus.corpus import Corpus, CorpusSettings, Shard, UnitLimits
-from ..corpus.left_out import LEFT_OUT
-from ..corpus.samples import BROKEN_SHARD
+from ..corpus.corpus import Corpus, CorpusSettings, Rejection, Shard, UnitLimits
 from ..corpus.units import Unit
 from ..plan.worklist import Work
 from .config import StageConfig
@@ -36,15 +34,15 @@ _RAYS_ADVICE = "\nFailed to apply UDF transform"
 class UnitResult:
     """A unit that is done: per modality rows, failures, and the seconds that its stage took; the bytes of its
     images, the samples that the corpus reader refused, how many times an image was decoded, why parts of the corpus
-    shard can't be read, and lines on what of it was left out."""
+    shard can't be read, and lines on what of it isn't taken."""
 
     unit: Unit
     done: dict[str, tuple[int, int, float]]
     bytes: int
     rejected: int
     decodes: int
-    broken: Sequence[str] = ()
-    left_out: Sequence[str] = ()
+    broken: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,13 +135,13 @@ def _readers(stages: Sequence[StageConfig]) -> int:
 
 def result_of(head: Mapping[str, Any]) -> UnitResult:
     """What the head of a payload says that has been through all stages."""
-    left_out = [one["reason"] for one in head["rejected"] if one["error"] == LEFT_OUT]
     done = {name: tuple(result) for name, result in head["done"].items()}
     unit = Unit.parse(head["unit"])
     assert unit is not None
-    broken = [refused["reason"] for refused in head["rejected"] if refused["error"] == BROKEN_SHARD]
-    rejected = len(head["rejected"]) - len(left_out)
-    return UnitResult(unit, done, head["bytes"], rejected, head["decodes"], broken, left_out)
+    refused = [Rejection(**one) for one in head["rejected"]]
+    broken = tuple(one.reason for one in refused if one.is_of_shard)
+    left_out = tuple(one.reason for one in refused if one.is_note)
+    return UnitResult(unit, done, head["bytes"], len(refused) - len(left_out), head["decodes"], broken, left_out)
 
 
 def _cause(error: BaseException) -> str:

@@ -20,8 +20,8 @@ class TooManyFailuresError(RuntimeError):
 class Tally:
     """What a run has done so far, by modality. cards: of the recipe's modalities, with tokenizers once fitted.
     superseded: bytes in the output, of these modalities, that the manifest names no more. empty: ids of the corpus
-    shards that hold no sample. broken: why parts of the corpus can't be read. null: the modalities without any value.
-    notes: on what lies in the corpus' shards and isn't taken, and left_out: the first of them."""
+    shards that hold no sample. null: modalities without any value. broken: why parts of the corpus can't be read.
+    notes: on what lies in its shards and isn't taken, and left_out: the first of them."""
 
     output: str
     cards: dict[str, ModalityCard]
@@ -33,11 +33,11 @@ class Tally:
     superseded: int = 0
     rows: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
+    null: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
     notes: int = 0
     left_out: list[str] = field(default_factory=list)
-    null: list[str] = field(default_factory=list)
-    empty: list[str] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
 
     def add(self, result: UnitResult) -> None:
         self.units += 1

@@ -14,7 +14,7 @@ from ..dataset.finished import Finished, Stock, take_stock
 from ..dataset.layout import MANIFESTS
 from ..dataset.listings import read_taken
 from ..dataset.manifest import CorpusCard, DatasetError, Manifest, read_manifest, stale
-from ..storage.errors import redact, without_credentials
+from ..storage.errors import without_credentials
 from ..storage.store import Store
 from .recipe import Recipe, at_key
 from .reconcile import Request, cards_for, reconcile
@@ -103,13 +103,10 @@ def _take_up(recipe: Recipe, store: Store, old: Manifest | None, take_changes: b
     """What has become of the corpus, by fresh listings, and what the manifest is to say of it."""
     before, corpus = _taken(store, old, recipe), Corpus(recipe.corpus)
     with recipe.named(), at_key("corpus.url"):
-        if corpus.takes(recipe.output):
-            raise DatasetError(
-                f"{redact(recipe.output)}: the output lies in the corpus, so that a later run would take it for images; "
-                f"choose a place outside of it with `output` in the recipe or --output"
-            )
         found = corpus.find(old.corpus.root if old else "")
         growth = grown(found, before, recipe.corpus.image, take_changes)
+    with recipe.named(), at_key("output"):
+        corpus.refuse_output(recipe.output)
     with recipe.named(), at_key("corpus"):
         left_out = [*found.left_out, *corpus.check(growth.shards)]
     return growth, _corpus_card(recipe, found, growth, left_out)

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from corpus_files import contents, corpus_of, left_out, tar_bytes
 from in_process import weave
-from tokenloom.pipeline.corpus.corpus import Corpus
-from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.storage.store import Store
 from weaving import labels_of, recipe
@@ -48,7 +46,8 @@ def test_images_that_are_chosen_one_by_one_come_with_their_texts(photographs, pa
     corpus = corpus_of(urls if len(urls) > 1 else urls[0])
     samples, refused = contents(corpus)
     names = [key.removeprefix("one/") if patterns == ["/o*"] else key for key in samples]
-    assert (names, refused, left_out(corpus)) == (keys, [], [])
+    told = [line for line in left_out(corpus) if "row of a table" not in line]  # of an image that isn't chosen
+    assert (names, refused, told) == (keys, [], [])
     for key, sample in samples.items():
         assert sample.fields["caption"][0] == key[-1]
         assert ("n" in sample.fields) == (key[-1] == "a" and "two" not in key and "2019" not in urls[0])
@@ -59,14 +58,6 @@ def test_a_run_on_a_glob_of_images(corpus, tmp_path):
     assert weave(made).samples == 3
     assert weave(made).units == 0
     assert {key for key, _ in labels_of(tmp_path / "out", "caption")} == {"chelsea", "china", "coffee"}
-
-
-def test_relative_urls_mean_the_same_in_every_process(corpus_folder, monkeypatch):
-    monkeypatch.chdir(corpus_folder)
-    settings = corpus_of("c*.jpg").settings.resolved()
-    monkeypatch.chdir("/")
-    corpus = Corpus(settings)
-    assert len(contents(corpus)[0]) == 3
 
 
 @pytest.mark.s3
@@ -104,7 +95,7 @@ def test_an_output_inside_the_corpus_is_refused(tmp_path: Path, monkeypatch, cor
     for place in (corpus_url, str(tmp_path / corpus_url)):
         made = recipe(place, output, CAPTIONS)
         if inside:
-            with pytest.raises(DatasetError, match=f"{output}: the output lies in the corpus.*--output"):
+            with pytest.raises(ValueError, match=f"{output} lies in the corpus.*--output"):
                 make_plan(made)
         else:
             assert len(make_plan(made).shards) == 1

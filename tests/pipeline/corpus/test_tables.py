@@ -10,11 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpus_files import contents, corpus_of, left_out
+from in_process import weave
 from pyarrow import csv
-from tokenloom.pipeline.corpus.corpus import UnitLimits
-from tokenloom.pipeline.corpus.growth import grown
-from tokenloom.pipeline.corpus.taken import Taken
+from tokenloom.pipeline.checks.verify import verify
+from tokenloom.pipeline.corpus.corpus import CorpusError
+from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.storage.store import Store
+from weaving import labels_of, recipe
 
 ROWS = [
     {"file_name": "a.jpg", "text": 'a cat, "quoted"\nand broken', "score": 0.5, "note": None},
@@ -65,30 +67,15 @@ def test_what_lies_nearer_holds(place):
     assert (fields["train/sub/c"]["text"], fields["train/sub/c"]["score"]) == ("nearer", 2.0)
 
 
-def test_a_changed_table_is_a_change_of_all_that_it_tells_of(place):
+def test_a_changed_table_makes_another_shard_of_all_that_it_tells_of(place):
     with_images(place).create("train/metadata.csv", b"file_name,text\na.jpg,one\n")
     corpus = corpus_of(place.url)
-    first = grown(corpus.find(), Taken(), None)
-    place.replace("train/metadata.csv", b"file_name,text\na.jpg,other\n")
-    changed = grown(corpus.find(), first.taken, None)
-    assert (changed.added, changed.changed) == (None, ["train/metadata.csv"])
-    renewed = grown(corpus.find(), first.taken, None, take_changes=True)
-    assert {shard.id for shard in renewed.shards} == {shard.id for shard in corpus.shards()}
-    assert not {shard.id for shard in renewed.shards if shard.tables} & {shard.id for shard in first.shards}
-    assert grown(corpus.find(), renewed.taken, None).changed == []
-
-
-def test_a_table_grows_with_its_images(place):
-    with_images(place).create("train/metadata.csv", b"file_name,text\na.jpg,one\n")
-    corpus = corpus_of(place.url)
-    first = grown(corpus.find(), Taken(), None)
-    place.create("train/new.jpg", b"1")
-    place.replace("train/metadata.csv", b"file_name,text\na.jpg,one\nnew.jpg,two\n")
-    second = grown(corpus.find(), first.taken, None)
-    assert (second.changed, second.left) == ([], [])
-    (late,) = [shard for shard in second.shards if shard.id not in {old.id for old in first.shards}]
-    assert [sample.fields for unit in corpus.read(late) for sample in unit.samples] == [{"text": "two"}]
-    assert grown(corpus.find(), second.taken, None, take_changes=True).taken == second.taken
+    ids = [shard.id for shard in corpus.shards()]
+    shard = corpus.shards()[0]
+    place.replace("train/metadata.csv", b"file_name,text\na.jpg,1\n")
+    assert not set(ids) & {shard.id for shard in corpus.shards()}
+    with pytest.raises(CorpusError, match=r"metadata.csv has changed, or is gone, since it was listed"):
+        list(corpus.read(shard))
 
 
 def test_rows_of_images_that_are_not_there_and_lines_that_are_none(place):
@@ -97,11 +84,8 @@ def test_rows_of_images_that_are_not_there_and_lines_that_are_none(place):
     corpus = corpus_of(place.url)
     assert [sample.fields for sample in contents(corpus)[0].values()] == [{"n": 1}, {}]
     (line,) = left_out(corpus)
-    assert line.startswith("3 rows of tables left out: row 2 of metadata.jsonl, row 3 of metadata.jsonl, gone.jpg (")
-    (shard,) = corpus.shards()
-    first, second = corpus.read(shard, limits=UnitLimits(samples=1))
-    assert (len(first.rejected), len(second.rejected)) == (1, 0)
-    assert next(corpus.read(shard, 1, limits=UnitLimits(samples=1))) == second
+    rows = "row 2 of train/metadata.jsonl, row 3 of train/metadata.jsonl, gone.jpg"
+    assert line.startswith(f"3 rows of tables left out: {rows} (")
 
 
 @pytest.mark.parametrize(
@@ -130,3 +114,49 @@ def test_metadata_parquet_without_images_is_a_corpus(place):
     pq.write_table(pa.table({"image": [b"1"], "file_name": ["a.jpg"]}), file)
     place.create("metadata.parquet", file.getvalue())
     assert len(contents(corpus_of(place.url))[0]) == 1
+
+
+def test_a_table_grows_with_its_images(photos, tmp_path):
+    """New images are made with their rows, and what was taken up before is as it was; a table that changes alone has
+    changed."""
+    folder, made = tmp_path / "train", recipe(tmp_path / "train", tmp_path / "out", {"caption": {"keep": "labels"}})
+    folder.mkdir()
+
+    def write(name: str, text: str) -> None:
+        (folder / f"{name}.jpg").write_bytes(photos[name])
+        with (folder / "metadata.jsonl").open("a") as table:
+            table.write(json.dumps({"file_name": f"{name}.jpg", "text": text}) + "\n")
+
+    def captions() -> dict[str, str]:
+        return {key: (text or b"").decode() for (key, _), text in labels_of(tmp_path / "out", "caption").items()}
+
+    write("coffee", "one")
+    assert weave(made).samples == 1
+    write("chelsea", "two")
+    assert make_plan(made).growth.changed == []
+    assert weave(made).samples == 1
+    assert captions() == {"coffee": "one", "chelsea": "two"}
+    both = recipe(folder, tmp_path / "out", {"caption": {"keep": "labels"}, "canny_edge": {"keep": "labels"}})
+    weave(both)
+    assert len(labels_of(tmp_path / "out", "canny_edge")) == 2
+    assert weave(made, take_changes=True).units == 0
+    with (folder / "metadata.jsonl").open("a") as table:
+        table.write(json.dumps({"file_name": "coffee.jpg", "text": "corrected"}) + "\n")
+    assert make_plan(made).growth.changed == ["metadata.jsonl"]
+    assert weave(made).units == 0
+    assert weave(both, take_changes=True).samples == 2
+    assert make_plan(made).growth.changed == []
+    assert captions() == {"coffee": "corrected", "chelsea": "two"}
+    assert verify(str(tmp_path / "out")).faults == []
+
+
+def test_a_table_that_comes_later_is_a_change_of_the_images_that_it_tells_of(photos, tmp_path):
+    (tmp_path / "train/sub").mkdir(parents=True)
+    (tmp_path / "train/sub/coffee.jpg").write_bytes(photos["coffee"])
+    made = recipe(tmp_path / "train", tmp_path / "out", {"caption": {"keep": "labels"}})
+    weave(made)
+    (tmp_path / "train/metadata.csv").write_text("file_name,text\nsub/coffee.jpg,late\n")
+    assert make_plan(made).growth.changed == ["metadata.csv"]
+    assert weave(made).units == 0
+    assert weave(made, take_changes=True).units == 1
+    assert list(labels_of(tmp_path / "out", "caption").values()) == [b"late"]
