@@ -53,18 +53,20 @@ class Woven:
 
 
 @pytest.fixture(scope="module")
-def woven(ray_session, corpus, tmp_path_factory) -> Woven:
-    """Made once, by the Python API and one worker."""
+def woven(corpus, tmp_path_factory) -> Woven:
+    """Made once, by the Python API in this process."""
     output = tmp_path_factory.mktemp("woven") / "out"
     content = {"corpus": str(corpus), "output": str(output), "modalities": LIGHT, **SMALL}
-    dataset = tokenloom.run(content)
+    with without_ray():
+        dataset = tokenloom.run(content)
     assert set(dataset.modalities) == set(LIGHT)
     assert len(dataset) == 6
     return Woven(output, digests(output))
 
 
 def test_a_run_is_verified_reproducible_and_done_once(woven, corpus, tmp_path):
-    """Two outputs of one recipe are equal to the byte, whatever the workers' number; a second run does nothing."""
+    """Two outputs of one recipe are equal to the byte, whatever the workers, on Ray or not; a second run does
+    nothing."""
     two = recipe(corpus, tmp_path / "two", LIGHT, **SMALL | TWO)
     tally = weave_on_ray(two)
     assert (tally.samples, tally.units, sum(tally.failed.values())) == (6, 3, 0)
