@@ -341,6 +341,7 @@ def test_commands_of_contributing_exist():
     assert here - ran == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_options_in_the_text_exist(page):
     everything = "\n".join([*help_of_scripts().values(), *help_of_tokenloom().values(), help_of_dev()])

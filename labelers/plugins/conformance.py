@@ -133,8 +133,8 @@ def odd_samples() -> list[Sample]:
     """Pictures as real corpora hold them now and then: of one pixel, of one row, of one colour."""
     pictures = {
         "1 x 1": np.full((1, 1, 3), 99, np.uint8),
-        "one row of 5000": np.linspace(0, 255, 15000).astype(np.uint8).reshape(1, 5000, 3),
-        "one column of 5000": np.linspace(0, 255, 15000).astype(np.uint8).reshape(5000, 1, 3),
+        "one row of 2000": np.linspace(0, 255, 6000).astype(np.uint8).reshape(1, 2000, 3),
+        "one column of 2000": np.linspace(0, 255, 6000).astype(np.uint8).reshape(2000, 1, 3),
         "black": np.zeros((64, 96, 3), np.uint8),
         "white": np.full((96, 64, 3), 255, np.uint8),
         "grey": np.full((80, 80, 3), 128, np.uint8),

@@ -121,6 +121,12 @@ class Aborts(MeanColour):
         return super().label(batch)
 
 
+class OnGpu(MeanColour):
+    """Asks for a share of a GPU."""
+
+    resources = Resources(gpus=0.4)
+
+
 class AbortsOnGpu(Aborts):
     """Asks for a share of a GPU that doesn't divide it."""
 

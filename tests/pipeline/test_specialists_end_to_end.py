@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from in_process import without_ray
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.manifest import read_manifest
 from tokenloom.pipeline.plan.recipe import Recipe, load_recipe
 from tokenloom.pipeline.plan.steps import step_graph
 from tokenloom.pipeline.storage.store import Store
+
+pytestmark = pytest.mark.slow
 
 FEW = ["--set", "units.samples=3", "--set", "weights=tiny", "--set", "fit.units=1", "--set", "resources.workers=1"]
 NETWORK = "{fit: {steps: 2, batch_size: 2}, params: {encoder: vit_xt_enc, decoder: vit_xt_dec, codes: 16}}"

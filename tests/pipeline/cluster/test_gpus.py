@@ -11,7 +11,7 @@ from in_process import weave
 from weaving import digests, odd, recipe
 
 HELPERS = Path(__file__).parents[2] / "helpers"
-SPECIALISTS = {name: {"keep": "labels"} for name in ("det", "dinov2", "metadata")}
+SPECIALISTS = {"dinov2": {"keep": "labels"}, "mean_colour": odd("OnGpu"), "metadata": {"keep": "labels"}}
 TINY = {"weights": "tiny", "fit": {"units": 2}, "units": {"samples": 3}, "views": {"size": 56}}
 ONE = {"resources": {"workers": 1}}
 
