@@ -36,7 +36,7 @@ from .plan.recipe import Recipe, at_key, load_recipe, parse_recipe
 from .plan.reconcile import cards_for, completed, reconcile
 from .plan.stages import stages
 from .plan.tokenizer_choice import given_vocabulary, perceptual_source
-from .plan.weights import localise
+from .plan.weights import WeightsSource
 from .plan.worklist import Work, sample_of
 from .storage.store import Store
 
@@ -175,7 +175,8 @@ def _given(plan: Plan) -> dict[str, Tokenizer]:
         settings, card = plan.recipe.modalities[name].tokenizer, plan.graph.cards[name]
         if settings and settings.weights:
             with plan.recipe.named(), at_key(f"modalities.{name}.tokenizer.weights"):
-                given[name] = given_tokenizer(name, card, localise(settings.weights, plan.recipe.storage_options))
+                folder = WeightsSource.of(plan.recipe, settings.weights).resolve().path
+                given[name] = given_tokenizer(name, card, folder)
     return given
 
 
