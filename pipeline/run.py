@@ -10,12 +10,13 @@ from typing import Any
 from ..tokenizers.contract.tokenizer import Tokenizer
 from .cluster.raylet import raylet_watched
 from .cluster.session import EngineError, start_ray
+from .cluster.shared_paths import check_shared
 from .cluster.size import cluster_size
 from .corpus.corpus import UnitLimits
 from .dataset.cards import ModalityCard
 from .dataset.dataset import Dataset, open_dataset
 from .dataset.finished import take_stock
-from .dataset.layout import ATTEMPTS
+from .dataset.layout import ATTEMPTS, MANIFESTS
 from .dataset.manifest import Manifest, publish
 from .engine.config import Mode, stage_configs
 from .engine.stream import ReaderConfig, UnitResult, stream
@@ -79,6 +80,7 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
         start_ray()
         with raylet_watched():
             plan = _published(plan, store)
+            check_shared(_local_paths(plan, store))
             if plan.to_fit:
                 plan = _fit(plan, store, listener, given)
             tally.cards = plan.graph.cards
@@ -89,6 +91,13 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
     tally.check(recipe.max_failures, ended=True)
     tally.superseded = _hand_over(plan, store)
     return tally
+
+
+def _local_paths(plan: Plan, store: Store) -> list[str]:
+    """The paths that workers need, of this machine's file system. The output's is there once it has a manifest."""
+    weights = [step.weights.source for step in plan.graph.steps if step.weights]
+    output = [f"{store.url}/{MANIFESTS}"] if store.is_local else []
+    return sorted({*output, *(path for path in (*(s.root for s in plan.shards), *weights) if path.startswith("/"))})
 
 
 def _label(plan: Plan, store: Store, limit: int | None, tally: Tally, listener: RunListener) -> Plan:

@@ -41,6 +41,7 @@ def without_ray() -> Iterator[None]:
         patch.setattr(running, "stream", stream_here)
         patch.setattr(running, "cluster_size", lambda: ClusterSize((Node(2),)))
         patch.setattr(running, "raylet_watched", nullcontext)
+        patch.setattr(running, "check_shared", lambda paths: None)
         for module in (running, retrying):
             patch.setattr(module, "start_ray", lambda: None)
         yield
