@@ -21,7 +21,7 @@ from .networks.state_dicts import seeded
 
 DEFAULT_WEIGHTS = "facebook/dinov2-base"
 BASE_CONFIG: dict[str, Any] = {"model_type": "dinov2", "hidden_size": 768, "patch_size": 14, "image_size": 518}
-"""What must be known of the default weights before they are fetched; also the model that `weights: random` makes."""
+"""What must be known of the default weights before they are fetched."""
 
 
 class Dinov2Params(BaseModel):
@@ -59,7 +59,7 @@ class Dinov2(Labeler):
     def __init__(self, params: BaseModel | None = None, weights: str | None = None) -> None:
         super().__init__(params, weights)
         self._source = self.weights_path or DEFAULT_WEIGHTS
-        config = BASE_CONFIG if self._source in ("random", DEFAULT_WEIGHTS) else read_config(self._source)
+        config = BASE_CONFIG if self._source == DEFAULT_WEIGHTS else read_config(self._source)
         if config.get("model_type") not in ("dinov2", "dinov2_with_registers", "dinov3_vit"):
             raise CheckpointError(f"{self._source}: a checkpoint of {config.get('model_type')!r}, not of DINOv2 or 3")
         patch, dim = int(config["patch_size"]), int(config["hidden_size"])
@@ -77,15 +77,10 @@ class Dinov2(Labeler):
 
     def load(self, device: str) -> None:
         with naming_extras():
-            from transformers import AutoModel, Dinov2Config, Dinov2Model
+            from transformers import AutoModel
         self._device = device
-        if self._source == "random":
-            with seeded():
-                model: Any = Dinov2Model(Dinov2Config(**BASE_CONFIG))
-            self._model = model.eval().requires_grad_(False).to(device)
-        else:
-            self._model = load_model(AutoModel, self._source, device)
-            self._preprocessing = self._preprocessing.as_in(self._source)
+        self._model = load_model(AutoModel, self._source, device)
+        self._preprocessing = self._preprocessing.as_in(self._source)
         self._skipped = 1 + getattr(self._model.config, "num_register_tokens", 0)
 
     @classmethod

@@ -11,13 +11,14 @@ from ..tokenizers.contract.tokenizer import Tokenizer
 from .checks.nulls import NullSearch
 from .cluster.raylet import raylet_watched
 from .cluster.session import EngineError, start_ray
+from .cluster.shared_paths import check_shared
 from .cluster.size import cluster_size
 from .corpus.corpus import CorpusError, UnitLimits
 from .corpus.left_out import few
 from .dataset.cards import ModalityCard
 from .dataset.dataset import Dataset, open_dataset
 from .dataset.finished import empty_shards, take_stock
-from .dataset.layout import ATTEMPTS
+from .dataset.layout import ATTEMPTS, MANIFESTS
 from .dataset.listings import store_listing
 from .dataset.manifest import DatasetError, Manifest, publish
 from .engine.config import Mode, stage_configs
@@ -39,7 +40,7 @@ from .plan.recipe import Recipe, at_key, load_recipe, parse_recipe
 from .plan.reconcile import OvertakenError, cards_for, completed, reconcile
 from .plan.stages import stages
 from .plan.tokenizer_choice import given_vocabulary, perceptual_source
-from .plan.weights import localise
+from .plan.weights import WeightsSource
 from .plan.worklist import Work, sample_of
 from .storage.store import Store
 
@@ -81,6 +82,7 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
     if plan.works:
         start_ray()
         with raylet_watched():
+            check_shared(_local_paths(plan, store))
             if plan.to_fit:
                 plan = _fit(plan, store, listener, given)
             tally.cards = plan.graph.cards
@@ -91,6 +93,13 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
     tally.check(recipe.max_failures, ended=True)
     _hand_over(plan, store, tally)
     return tally
+
+
+def _local_paths(plan: Plan, store: Store) -> list[str]:
+    """The paths that workers need, of this machine's file system. The output's is there once it has a manifest."""
+    weights = [step.weights.source for step in plan.graph.steps if step.weights]
+    output = [f"{store.url}/{MANIFESTS}"] if store.is_local else []
+    return sorted({*output, *(path for path in (*(s.root for s in plan.shards), *weights) if path.startswith("/"))})
 
 
 def _label(plan: Plan, store: Store, limit: int | None, tally: Tally, listener: RunListener) -> Plan:
@@ -182,7 +191,8 @@ def _given(plan: Plan) -> dict[str, Tokenizer]:
         settings, card = plan.recipe.modalities[name].tokenizer, plan.graph.cards[name]
         if settings and settings.weights:
             with plan.recipe.named(), at_key(f"modalities.{name}.tokenizer.weights"):
-                given[name] = given_tokenizer(name, card, localise(settings.weights, plan.recipe.storage_options))
+                folder = WeightsSource.of(plan.recipe, settings.weights).resolve().path
+                given[name] = given_tokenizer(name, card, folder)
     return given
 
 

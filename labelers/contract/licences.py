@@ -6,13 +6,11 @@ import re
 from collections.abc import Mapping
 from fnmatch import fnmatch
 
-RANDOM = "random"
 TINY = "tiny"
 
 NONE = "none (random numbers)"
 UNKNOWN = "unknown"
 
-_RANDOM = ("random", "tiny")
 _NONCOMMERCIAL = re.compile(r"(?<![a-z])(nc|non-?commercial|amlr|research)(?![a-z])", re.IGNORECASE)
 
 
@@ -22,7 +20,7 @@ def licence_of(source: str, default: str | None, licence: str, others: Mapping[s
     default, licence: the default checkpoint and its licence. others: licences by a pattern of the hub id or of the last
     part of a path; None where all checkpoints are under `licence`.
     """
-    if source in _RANDOM:
+    if source == TINY:
         return NONE
     if others is None or source == default:
         return licence

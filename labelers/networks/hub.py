@@ -18,8 +18,6 @@ class CheckpointError(RuntimeError):
 
 def read_config(weights: str) -> dict[str, Any]:
     """The checkpoint's config.json, without its weights."""
-    if weights == "random":
-        raise CheckpointError("this labeler has no random weights; give a local folder or a hub id")
     if Path(weights).is_dir():
         path = Path(weights) / "config.json"
     else:

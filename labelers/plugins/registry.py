@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -19,6 +20,9 @@ from ..networks.extras import what_to_install
 
 LABELER_GROUP = "tokenloom.labelers"
 TOKENIZER_GROUP = "tokenloom.tokenizers"
+
+PLUGINS = "TOKENLOOM_PLUGINS"
+"""Names the folder in which the modules of `module:Class` may lie, for processes that work elsewhere than in it."""
 
 T = TypeVar("T")
 
@@ -144,7 +148,7 @@ def _registered(group: str, name: str, base: type) -> str:
 def _import(module_name: str, reference: str):
     if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", module_name):
         raise RegistryError(f"{reference}: {module_name!r} isn't a module's dotted name; write module:Class")
-    here = str(Path.cwd())
+    here = os.environ.get(PLUGINS) or str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)  # last, so that no file there shadows an installed package
     try:

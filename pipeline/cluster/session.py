@@ -5,16 +5,24 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from ...labelers.plugins.registry import PLUGINS
 
 DEVICE = "TOKENLOOM_DEVICE"
 """Names the device on which workers compute, as torch does, in place of what is found: `cpu` where Ray counts GPUs that
 shouldn't be used."""
+
+
+_ANSWER = 10.0
+"""Seconds within which a cluster has to take a connection."""
 
 
 class EngineError(RuntimeError):
@@ -29,15 +37,23 @@ def start_ray() -> None:
     import ray
 
     if not ray.is_initialized():
-        # Plugins written as module:Class may lie in the working directory.
-        paths = os.pathsep.join(path for path in (str(Path.cwd()), os.environ.get("PYTHONPATH", "")) if path)
+        # Without an address Ray would join whatever other cluster runs on this machine.
+        address = os.environ.get("RAY_ADDRESS") or "local"
+        check_address(address)
+        variables = {
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            PLUGINS: str(Path.cwd()),
+            DEVICE: os.environ.get(DEVICE, ""),
+        }
         try:
             with _silent_stderr(), _own_sigterm():  # Ray reports its log level on stderr
                 ray.init(
-                    include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
+                    address,
+                    include_dashboard=False if address == "local" else None,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
-                    runtime_env={"env_vars": {"PYTHONPATH": paths, DEVICE: os.environ.get(DEVICE, "")}},
+                    runtime_env={"env_vars": variables},
+                    **({} if address.startswith("ray://") else {"job_config": _job_config()}),
                 )
         except Exception as error:  # some of Ray's are of this very class
             raise EngineError(f"Ray could not be started or reached: {error}") from error
@@ -50,6 +66,37 @@ def start_ray() -> None:
     context.execution_options.verbose_progress = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its tracebacks; the cause becomes an EngineError
     warnings.filterwarnings("ignore", module=r"ray\.data\.")
+
+
+def check_address(address: str) -> None:
+    """Raises EngineError where nothing answers at a cluster's address, which Ray takes ten minutes to notice."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # local, auto, or something that Ray knows better
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER).close()
+    except OSError as error:
+        raise EngineError(
+            f"RAY_ADDRESS is {address}, and nothing answers there ({error.strerror or error}): name the head of a "
+            f"cluster that runs, or unset it to have Ray started here"
+        ) from None
+
+
+class _Ignored(list[str]):
+    """Takes nothing in."""
+
+    def extend(self, values: Iterable[str], /) -> None:
+        pass
+
+
+def _job_config() -> Any:
+    """One by which workers don't look for modules in the working directory first, as Ray would have them: a `random.py`
+    there would take the place of Python's own. Plugins are looked for there last, by PLUGINS."""
+    from ray.job_config import JobConfig
+
+    config = JobConfig()
+    config._py_driver_sys_path = _Ignored()
+    return config
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ...labelers.contract.licences import RANDOM, TINY
+from ...labelers.contract.licences import TINY
 from ...tokenizers.contract.token_spec import TokenSpec
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class WeightsCard:
 
     @property
     def random(self) -> bool:
-        return self.source in (RANDOM, TINY)
+        return self.source == TINY
 
 
 @dataclass(frozen=True)

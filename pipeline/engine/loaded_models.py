@@ -9,7 +9,6 @@ from ...tokenizers.contract.tokenizer import Tokenizer
 from ..cluster.device import device_for
 from ..dataset.tokenizers import load_tokenizer
 from ..plan.steps import Step
-from ..plan.weights import WeightsSource
 from ..storage.store import Store
 from .config import StageConfig
 from .runner import Runner
@@ -31,8 +30,7 @@ class LoadedModels:
         if step.name not in self.runners:
             labeler_class = find_labeler(step.labeler)
             planned = self.cards[step.name].weights
-            source = WeightsSource(step.weights, self.config.storage_options) if step.weights else None
-            path = source.fetch(planned and planned.sha256, labeler_class) if source else None
+            path = step.weights.fetch(planned and planned.sha256, labeler_class) if step.weights else None
             labeler = labeler_class(labeler_class.Params.model_validate(step.params), path)
             self.runners[step.name] = Runner(labeler, step.modalities, step.batch_size, self._device)
         return self.runners[step.name]

@@ -86,7 +86,7 @@ class ModalitySettings(Strict):
     )
     params: dict[str, Any] = Field(default_factory=dict, description="the labeler's parameters")
     weights: str | None = Field(
-        default=None, description="hub id, local path or fsspec URL; `random` and `tiny` have to be written out"
+        default=None, description="hub id, local path or fsspec URL; `tiny`, to try it, has to be written out"
     )
     tokenizer: TokenizerSettings | None = Field(
         default=None, description="name, or {name, params, fit, weights}; the kind's own by default"

@@ -15,7 +15,7 @@ from ..dataset.cards import ModalityCard, WeightsCard
 from .licences import licence_refusal
 from .recipe import ModalitySettings, Recipe, RecipeError, at_key, validated
 from .tokenizer_choice import CAPTIONS, tokens_card, uses_vocabulary, vocabulary_card
-from .weights import PACKAGE, LocalWeights, resolve, told
+from .weights import PACKAGE, LocalWeights, WeightsSource, told
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Step:
     name: str
     labeler: str
     params: dict[str, Any]
-    weights: str | None
+    weights: WeightsSource | None
     batch_size: int
     on: str
     modalities: tuple[str, ...]
@@ -117,7 +117,7 @@ class _Group:
 
     reference: str
     labeler: Labeler
-    source: str | None
+    source: WeightsSource | None
     weights: LocalWeights | None
     settings: ModalitySettings
     names: list[str]
@@ -140,7 +140,7 @@ class _Group:
             cpus=labeler.resources.cpus,
             gpus=labeler.resources.gpus,
             # What is declared is for real networks; tiny ones are there to try a recipe on a small machine.
-            memory=Resources().memory if self.source == TINY else labeler.resources.memory,
+            memory=Resources().memory if self.source and self.source.source == TINY else labeler.resources.memory,
         )
 
 
@@ -181,9 +181,10 @@ def _new_group(recipe: Recipe, name: str, settings: ModalitySettings) -> _Group:
     reference = settings.labeler or name
     labeler_class = _labeler_of(name, settings)
     params = validated(labeler_class.Params, settings.params, f"modalities.{name}.params")
-    source = _source_of_weights(recipe, settings, labeler_class)
+    named = _source_of_weights(recipe, settings, labeler_class)
+    source = WeightsSource.of(recipe, named) if named else None
     with at_key(f"modalities.{name}.weights"):
-        weights = resolve(source, recipe.storage_options, labeler_class) if source else None
+        weights = source.resolve(labeler_class) if source else None
     with at_key(f"modalities.{name}"):
         labeler = labeler_class(params, weights.path if weights else None)
     made = [modality.name for modality in labeler.makes]
@@ -300,8 +301,8 @@ def _card(recipe: Recipe, name: str, group: _Group, step: Step, cards: Mapping[s
         version=labeler.version,
         on=step.on,
         params=step.params,
-        weights=WeightsCard(told(group.source or ""), group.weights.sha256, weights.licence_of(group.source or ""))
-        if weights and group.weights
+        weights=WeightsCard(told(group.source.source), group.weights.sha256, weights.licence_of(group.source.source))
+        if weights and group.weights and group.source
         else None,
         licence=labeler.licence,
         requires={need: cards[need].labels_generation for need in step.needs},

@@ -20,7 +20,7 @@ from ..dataset.cards import ModalityCard, TokensCard, VocabularyCard, WeightsCar
 from ..storage.errors import without_credentials
 from .licences import licence_refusal
 from .recipe import Recipe, RecipeError, TokenizerSettings, at_key, validated
-from .weights import WeightsSource, localise, resolve, told
+from .weights import WeightsSource, told
 
 CAPTIONS = "caption"
 """The modality of the corpus' captions, on which a vocabulary is trained where a recipe makes no texts."""
@@ -65,7 +65,7 @@ def tokens_card(recipe: Recipe, name: str, kind: Kind, default: str | None = Non
         return replace(card, fit=settings.model_dump(mode="json", exclude_none=True))
     _check_licence(recipe, where, chosen.weights, tokenizer_class.weights)
     with at_key(f"{where}.weights"):
-        found = resolve(chosen.weights, recipe.storage_options)
+        found = WeightsSource.of(recipe, chosen.weights).resolve()
     source = told(chosen.weights)
     weights = WeightsCard(source, found.sha256, tokenizer_class.weights.licence_of(source))
     return replace(card, params=params.model_dump(mode="json", exclude_unset=True), weights=weights)
@@ -84,7 +84,7 @@ def given_vocabulary(recipe: Recipe) -> Vocabulary | None:
     if recipe.vocabulary is None:
         return None
     with at_key("vocabulary"):
-        path = localise(recipe.vocabulary, recipe.storage_options)
+        path = WeightsSource.of(recipe, recipe.vocabulary).resolve().path
     try:
         return Vocabulary.from_bytes(Path(path).read_bytes())
     except (ValueError, OSError) as error:
@@ -110,7 +110,7 @@ def perceptual_source(recipe: Recipe, name: str) -> WeightsSource | None:
     chosen = recipe.modalities[name].tokenizer
     if chosen is None or chosen.fit is None or chosen.fit.perceptual is None:
         return None
-    return WeightsSource(recipe.weights or chosen.fit.perceptual.weights, recipe.storage_options)
+    return WeightsSource.of(recipe, recipe.weights or chosen.fit.perceptual.weights)
 
 
 def _pinned(recipe: Recipe, name: str, wanted: PerceptualSettings, where: str) -> PerceptualSettings:
@@ -121,7 +121,7 @@ def _pinned(recipe: Recipe, name: str, wanted: PerceptualSettings, where: str) -
     source = without_credentials(given.source)
     _check_licence(recipe, where, given.source, PERCEPTUAL)
     with at_key(f"{where}.weights"):
-        found = resolve(given.source, given.options, Dinov2)
+        found = given.resolve(Dinov2)
     if recipe.weights is None and wanted.sha256 not in (None, found.sha256):
         raise RecipeError(f"{where}: the weights {source} have the SHA-256 {found.sha256}, not {wanted.sha256}")
     try:

@@ -7,15 +7,22 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ...labelers.contract.labeler import Labeler
-from ...labelers.contract.licences import RANDOM, TINY
+from ...labelers.contract.licences import TINY
 from ...labelers.networks.hub import package_path, quiet_transformers
 from ..storage.errors import without_credentials
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
 
 PACKAGE = "package:"
 """Prefix of weights that an installed package ships: package:NAME/path/inside."""
@@ -27,7 +34,7 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True)
 class LocalWeights:
-    """path: a file or folder here, or "random" where the recipe asks for that. sha256: over all its files."""
+    """path: a file or folder here. sha256: over all its files."""
 
     path: str
     sha256: str
@@ -40,9 +47,19 @@ class WeightsSource:
     source: str = field(repr=False)
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    @classmethod
+    def of(cls, recipe: Recipe, named: str) -> WeightsSource:
+        """Of weights that the recipe names: a path is the same for every process, wherever that works. The output's
+        options are for its own bucket or host; other places are reached by what the environment tells of them."""
+        return cls(_absolute(named), recipe.storage_options if _place(named) == _place(recipe.output) else {})
+
+    def resolve(self, labeler_class: type[Labeler] | None = None) -> LocalWeights:
+        """As the function of that name."""
+        return resolve(self.source, self.options, labeler_class)
+
     def fetch(self, sha256: str | None, labeler_class: type[Labeler] | None = None) -> str:
         """Their path here. WeightsError where they aren't those with that hash. labeler_class: as of `localise`."""
-        found = resolve(self.source, self.options, labeler_class)
+        found = self.resolve(labeler_class)
         if sha256 not in (None, found.sha256):
             raise WeightsError(
                 f"weights {without_credentials(self.source)}: their SHA-256 is {found.sha256} here and was {sha256} "
@@ -56,8 +73,6 @@ def localise(source: str, options: Mapping[str, Any] | None = None, labeler_clas
 
     labeler_class: whose weights they are; it writes those that are called `tiny`.
     """
-    if source == RANDOM:
-        return RANDOM
     if source == TINY and labeler_class is not None:
         return _write_tiny(labeler_class)
     if source.startswith(PACKAGE):
@@ -74,9 +89,20 @@ def localise(source: str, options: Mapping[str, Any] | None = None, labeler_clas
 
 def told(source: str) -> str:
     """The source as a dataset tells it: a path that is the same from every folder, and no credentials."""
+    return without_credentials(_absolute(source))
+
+
+def _absolute(source: str) -> str:
+    """The source, made absolute where it is a path here: it may be a hub id."""
     path = Path(source).expanduser()
-    is_path = source not in (RANDOM, TINY) and not source.startswith(PACKAGE) and "://" not in source and path.exists()
-    return str(path.absolute()) if is_path else without_credentials(source)
+    is_path = source != TINY and not source.startswith(PACKAGE) and "://" not in source and path.exists()
+    return str(path.absolute()) if is_path else source
+
+
+def _place(url: str) -> tuple[str, str]:
+    """The protocol and the bucket or host of a URL."""
+    parts = urlsplit(without_credentials(url))
+    return parts.scheme, parts.netloc
 
 
 def resolve(
@@ -84,7 +110,7 @@ def resolve(
 ) -> LocalWeights:
     """`localise`, and the SHA-256 of what is there."""
     path = localise(source, options, labeler_class)
-    return LocalWeights(path, RANDOM if path == RANDOM else hash_files(Path(path)))
+    return LocalWeights(path, hash_files(Path(path)))
 
 
 def hash_files(path: Path) -> str:
@@ -105,6 +131,13 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _hash_file(path: Path) -> str:
+    """SHA-256 of a file, read once by this process as long as the file stays as it is."""
+    stat = path.stat()
+    return _hash_content(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+
+
+@lru_cache(maxsize=4096)
+def _hash_content(path: Path, state: tuple[int, ...]) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**22):
@@ -139,9 +172,8 @@ def _download(url: str, options: dict[str, Any]) -> str:
 
 
 def _write_tiny(labeler_class: type[Labeler]) -> str:
-    """The labeler's tiny weights in the cache, by the code that writes them and the Python it runs on."""
-    code = Path(sys.modules[labeler_class.__module__].__file__ or "").read_bytes()
-    version = hashlib.sha256(code + sys.version.encode()).hexdigest()[:16]
+    """The labeler's tiny weights in the cache, by all that has a part in writing them."""
+    version = hashlib.sha256("\n".join((*_writers(labeler_class), sys.version)).encode()).hexdigest()[:16]
     home = _cache() / TINY / f"{labeler_class.__name__}-{version}"
     pointer = home / "weights.path"
     if not pointer.is_file():
@@ -162,6 +194,17 @@ def _write_tiny(labeler_class: type[Labeler]) -> str:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     return str(home / pointer.read_text())
+
+
+def _writers(labeler_class: type[Labeler]) -> Iterator[str]:
+    """Hashes of the modules that may have a part in a labeler's tiny weights: its own and the labelers' room; and the
+    versions of the packages that do."""
+    own = Path(sys.modules[labeler_class.__module__].__file__ or "")
+    for path in sorted({own, *Path(__file__).parents[2].joinpath("labelers").rglob("*.py")}):
+        yield _hash_file(path)
+    for package in ("torch", "transformers", "safetensors", "numpy"):
+        with suppress(metadata.PackageNotFoundError):
+            yield f"{package} {metadata.version(package)}"
 
 
 def _from_hub(repository: str) -> str:

@@ -85,6 +85,7 @@ def without_ray() -> Iterator[None]:
         patch.setattr(running, "raylet_watched", nullcontext)
         for module in (fitting, ray_train):
             patch.setattr(module, "run_fit", run_fit_here)
+        patch.setattr(running, "check_shared", lambda paths: None)
         for module in (running, retrying):
             patch.setattr(module, "start_ray", lambda: None)
         yield

@@ -13,7 +13,6 @@ DEPTH = Weights("org/Depth-Small-hf", "Apache-2.0", "https://example.org", {"org
         ("s3://bucket/Depth-Large-hf", "CC-BY-NC-4.0"),
         ("org/Depth-Huge-hf", UNKNOWN),
         ("tiny", NONE),
-        ("random", NONE),
     ],
 )
 def test_licence_of_a_checkpoint(source, licence):

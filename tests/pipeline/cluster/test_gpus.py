@@ -69,6 +69,14 @@ def test_a_gpu_that_torch_cannot_use_is_an_error(cluster, command_line, corpus_f
     assert "Traceback" not in errors
 
 
+def test_a_path_that_a_node_does_not_see_is_refused(cluster, command_line, corpus_folder):
+    """What /proc/self/cwd leads to is another folder for each process, as /data is one for each machine."""
+    made = recipe(corpus_folder, "/proc/self/cwd/out", {"mean_colour": odd("MeanColour")})
+    errors = run(command_line, made, 1, RAY_ADDRESS=cluster)
+    assert errors.startswith("tokenloom: /proc/self/cwd/out/manifests: not seen by ")
+    assert "one of the cluster's 2 nodes; give a URL of object storage, or a folder that all nodes mount" in errors
+
+
 def test_a_labeler_that_dies_while_it_is_loaded_is_named(cluster, command_line, corpus_folder, tmp_path):
     graves = tmp_path / "graves"
     graves.mkdir()

@@ -70,7 +70,7 @@ def test_weights_at_a_url_are_fetched_and_credentials_are_not_written_down(weigh
     url = "memory://someone:secret@bucket/dinov2"
     memory, place = fsspec.url_to_fs(url)
     memory.put(str(weights), place, recursive=True)
-    one = recipe("photos", "out", {"rgb": chosen(url)}, storage_options={"anon": False})
+    one = recipe("photos", "memory://bucket/out", {"rgb": chosen(url)}, storage_options={"anon": False})
     tokens = step_graph(one).cards["rgb"].tokens
     assert tokens is not None
     assert tokens.fit is not None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from tokenloom.pipeline.cluster.size import ClusterSize, Node
 from tokenloom.pipeline.plan.recipe import RecipeError
 from tokenloom.pipeline.plan.stages import stages
 from tokenloom.pipeline.plan.steps import step_graph
-from tokenloom.pipeline.plan.weights import WeightsError, hash_files, localise
+from tokenloom.pipeline.plan.weights import WeightsError, WeightsSource, hash_files, localise
 from tokenloom.pipeline.storage.errors import without_credentials
 from weaving import odd, recipe
 
@@ -93,6 +96,45 @@ def test_what_cannot_be_made_says_why(modalities, message):
 def test_a_hub_that_cannot_be_reached_says_how_to_give_a_path():
     with pytest.raises(WeightsError, match="give a local folder"):
         localise("nobody/nothing-of-the-kind")
+
+
+def test_paths_mean_the_same_in_every_process(tmp_path, monkeypatch):
+    """In the working directory of Ray's workers, too, which is another."""
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net/weights").write_bytes(b"!")
+    monkeypatch.chdir(tmp_path)
+    made = recipe("photos", "out", {"mean_colour": odd("Weighty", weights="net/weights")})
+    assert made.output == str(tmp_path / "out")
+    (step,) = step_graph(made).steps
+    assert step.weights == WeightsSource(str(tmp_path / "net/weights"))
+
+
+@pytest.mark.parametrize(
+    ("weights", "theirs"),
+    [
+        ("s3://bucket/w", True),
+        ("s3://user:word@bucket/w?x=y", True),
+        ("s3://other/w", False),
+        ("https://bucket/w", False),
+        ("org/net", False),
+        ("package:nsfw/model.onnx", False),
+    ],
+)
+def test_the_outputs_options_are_told_to_nobody_else(weights, theirs):
+    made = recipe("photos", "s3://bucket/out", {"rgb": {}}, storage_options={"secret": "hush"})
+    assert WeightsSource.of(made, weights).options == ({"secret": "hush"} if theirs else {})
+
+
+def test_weights_are_read_once(tmp_path, monkeypatch):
+    """However often a plan asks for their hash; changed ones are read again."""
+    file = tmp_path / "weights"
+    file.write_bytes(b"one")
+    first, read = hash_files(file), []
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, mode: read.append(self) or opened(self, mode))
+    assert (hash_files(file), read) == (first, [])
+    os.truncate(file, 2)
+    assert (hash_files(file) == first, read) == (False, [file])
 
 
 def test_weights_are_hashed_by_content_and_fetched_from_storage(tmp_path, monkeypatch):

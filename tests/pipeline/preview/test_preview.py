@@ -229,7 +229,7 @@ def test_random_weights_and_what_is_made_from_them_are_told(small):
     cards = dict(small.manifest.modalities)
     assert made_randomly(cards) == set()
     assert cards["dinov2"].weights
-    cards["dinov2"] = replace(cards["dinov2"], weights=replace(cards["dinov2"].weights, source="random"))
+    cards["dinov2"] = replace(cards["dinov2"], weights=replace(cards["dinov2"].weights, source="tiny"))
     cards["canny_edge"] = replace(cards["canny_edge"], requires={"dinov2": "f"})
     cards["caption"] = replace(cards["caption"], requires={"canny_edge": "f"})
     assert made_randomly(cards) == {"dinov2", "canny_edge", "caption"}
