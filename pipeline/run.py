@@ -13,8 +13,10 @@ from .cluster.raylet import raylet_watched
 from .cluster.session import EngineError, start_ray
 from .cluster.shared_paths import check_shared
 from .cluster.size import cluster_size
-from .corpus.corpus import CorpusError, UnitLimits
+from .corpus.corpus import Corpus, CorpusError, UnitLimits
 from .corpus.left_out import few
+from .corpus.units import Unit
+from .dataset.aside import remove_aside
 from .dataset.cards import ModalityCard
 from .dataset.dataset import Dataset, open_dataset
 from .dataset.finished import empty_shards, take_stock
@@ -38,10 +40,11 @@ from .fitting.sample import (
 from .plan.plan import Plan, make_plan, with_work
 from .plan.recipe import Recipe, at_key, load_recipe, parse_recipe
 from .plan.reconcile import OvertakenError, cards_for, completed, reconcile
+from .plan.sampling import sample_works
 from .plan.stages import stages
 from .plan.tokenizer_choice import given_vocabulary, perceptual_source
 from .plan.weights import WeightsSource
-from .plan.worklist import Work, sample_of
+from .plan.worklist import Work
 from .storage.store import Store
 
 
@@ -112,7 +115,7 @@ def _label(plan: Plan, store: Store, limit: int | None, tally: Tally, listener: 
             tally.add(result)
             listener.labelled(tally)
             tally.check(plan.recipe.max_failures)
-        before, plan = plan.works, with_work(plan, take_stock(store, plan.graph.cards, plan.request.corpus.retired))
+        before, plan = plan.works, with_work(plan, store)
         if limit is not None:
             break
         if plan.works == before:
@@ -133,10 +136,10 @@ def label_units(
     groups = stages(plan.graph, recipe, cluster_size())
     if mode is Mode.SAMPLE:
         todo = set(works[0].todo)
-        wanted = todo.union(*(plan.graph.made_for(work.todo, work.kept) for work in works))
+        wanted = todo.union(*(plan.graph.made_for(work.todo, ()) for work in works))
         groups = [replace(g, steps=tuple(s for s in g.steps if wanted & set(s.modalities))) for g in groups]
         groups = [group for group in groups if group.steps]
-    reader = ReaderConfig(recipe.corpus, UnitLimits(recipe.units.samples, recipe.units.bytes), limit)
+    reader = ReaderConfig(recipe.corpus, UnitLimits(recipe.units.samples, recipe.units.bytes), limit, plan.aside)
     return stream(works, reader, stage_configs(plan, groups, mode, sample))
 
 
@@ -144,7 +147,9 @@ def _fit(plan: Plan, store: Store, listener: RunListener, given: Mapping[str, To
     """Puts labels of a sample of the corpus aside, fits the tokenizers to them and stores them. given: tokenizers that
     are trained already, by modality."""
     recipe, cards = plan.recipe, dict(plan.graph.cards)
-    works = sample_of(plan.shards, recipe.fit.units, plan.kept)
+    limits = UnitLimits(recipe.units.samples, recipe.units.bytes)
+    works = sample_works(Corpus(recipe.corpus), plan.shards, recipe.fit.units, limits, plan.kept)
+    places = [Unit(work.shard.id, work.start, work.stop, 0).place for work in works]
     aside, sample = to_put_aside(cards), sample_digest(cards, works)
     if aside:
         listener.say(f"labelling a sample to fit tokenizers to ({', '.join(aside)})")
@@ -161,12 +166,12 @@ def _fit(plan: Plan, store: Store, listener: RunListener, given: Mapping[str, To
             listener.say(f"fitting the tokenizer of {name}")
         whence = perceptual_source(recipe, name)
         cards[name] = provide_tokenizer(
-            store, name, cards[name], recipe.seed, sample, given.get(name), listener, whence
+            store, name, cards[name], recipe.seed, sample, given.get(name), listener, whence, places
         )
     request = replace(plan.request, cards=cards)
     plan = _published(replace(plan, request=request), store)
     remove_sample(store, aside, sample)
-    return with_work(plan, take_stock(store, plan.graph.cards, plan.request.corpus.retired))
+    return with_work(plan, store)
 
 
 def _with_vocabulary(
@@ -230,6 +235,8 @@ def _clean(plan: Plan, store: Store) -> None:
         _, _, mark = entry.name.partition("/")  # behind the unit
         if mark.partition("/")[0] in own:
             store.delete(f"{ATTEMPTS}/{entry.name}")
+    if not plan.works:
+        remove_aside(store)
     store.remove_stale_temporaries()
 
 

@@ -48,7 +48,8 @@ def evaluate(dataset: str, modality: str, tokenizer: str | None, limit: int | No
 
 def print_evaluation(console: Console, found: Evaluation) -> None:
     """Errors with their units, and the codes that they took."""
-    console.print(f"{found.modality} by {found.tokenizer}, over {found.labels:,} labels\n")
+    seen = "" if found.held_out else ", to which it was fitted: the dataset has no others"
+    console.print(f"{found.modality} by {found.tokenizer}, over {found.labels:,} labels{seen}\n")
     table = Table(box=None, pad_edge=False)
     for heading in ("error", "value", *(["not quantised"] if found.bound else []), "better", "what it is"):
         table.add_column(heading, justify="right" if heading in ("value", "not quantised") else "left")

@@ -42,7 +42,12 @@ class Unit:
     @property
     def name(self) -> str:
         stop = "end" if self.stop is None else f"{self.stop:012d}"
-        return f"{self.shard}-{self.start:012d}-{stop}-{self.count:05d}"
+        return f"{self.place}-{stop}-{self.count:05d}"
+
+    @property
+    def place(self) -> str:
+        """Its shard and where it begins there: its name, less what is known of it only once it has been read."""
+        return f"{self.shard}-{self.start:012d}"
 
     @classmethod
     def parse(cls, name: str) -> Unit | None:

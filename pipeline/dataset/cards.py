@@ -48,7 +48,7 @@ class TokensCard:
 
     fit: the settings with which its network is trained; weights: the trained tokenizer that it is instead. Neither
     where the tokenizer has no network. fit_units: of the sample that it is fitted to. vocabulary: the text vocabulary,
-    for tokenizers that use one.
+    for tokenizers that use one. fitted_to: the `place` of each unit of the sample.
     """
 
     tokenizer: str
@@ -60,11 +60,12 @@ class TokensCard:
     vocabulary: VocabularyCard | None = None
     spec: TokenSpec | None = None
     files: dict[str, str] = field(default_factory=dict)
+    fitted_to: list[str] = field(default_factory=list)
 
     def parts(self) -> dict[str, Any]:
         """What the tokenizer was asked to be, by name."""
         parts = asdict(self)
-        del parts["spec"], parts["files"]
+        del parts["spec"], parts["files"], parts["fitted_to"]
         parts["weights"] = self.weights and self.weights.sha256
         if self.vocabulary and not self.vocabulary.given:
             parts["vocabulary"] = {"trained_on": self.vocabulary.trained_on}

@@ -25,6 +25,10 @@ VOCABULARIES = "vocabularies"
 FIT = "fit"
 """Where the labels of the sample lie until the tokenizers are fitted to them."""
 
+ASIDE = f"{FIT}/__labels"
+"""Where the labels that were made for the sample lie until the run ends, laid out as in a dataset that keeps them: they
+aren't made again. No modality's name begins so."""
+
 ATTEMPTS = "attempts"
 """Where a stage marks the units that it has begun."""
 

@@ -25,8 +25,8 @@ class Mode(Enum):
 class StageConfig:
     """What an actor of a stage has to know.
 
-    carries: modalities whose labels later stages need. pixels_later: whether later stages look at images. sample: the
-    digest of the sample that labels are put aside of.
+    carries: modalities whose labels later stages need, so far as they are there. pixels_later: whether later stages
+    look at images. sample: the digest of the sample that labels are put aside of.
     """
 
     stage: Stage
@@ -58,7 +58,8 @@ def stage_configs(plan: Plan, groups: Sequence[Stage], mode: Mode = Mode.COMMIT,
                 seed=recipe.seed,
                 views=ViewSettings(**recipe.views.model_dump()),
                 mode=mode,
-                carries=frozenset(need for step in later for need in step.needs if need in made),
+                carries=frozenset(need for step in later for need in step.needs if need in made)
+                | frozenset(name for step in later for name in step.modalities),
                 pixels_later=any(step.on != "nothing" for step in later),
                 last=index == len(groups) - 1,
                 sample=sample,

@@ -176,7 +176,7 @@ class ChunkLabeling:
         if card.keeps_tokens and config.mode is not Mode.SAMPLE:
             tokens = _tokenise(self.models.tokenizer(name), rows)
             result.tokens += [None if isinstance(ids, Failed) else ids for ids in tokens]
-        if sampled or card.keeps_labels or name in config.carries:
+        if config.mode is Mode.SAMPLE or card.keeps_labels or name in config.carries:
             encoded = _encoded(kind, outcomes)
             result.labels += encoded
             if sampled:

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 class UnitPayload:
     """A unit's samples with what the stages so far made of them.
 
-    todo: the modalities that the output lacks for this unit. kept: modalities whose labels the output has, and
-    revisions: theirs, where they aren't 0. keys: only these samples of each modality are tried again. samples: images
-    are None once no later stage looks at pixels. chunks: stretches of samples that are labelled together, the same in
-    all stages. labels: encoded labels that later stages need, by modality, one list per sample, or per sample and view
-    for labelers on views. failures: of modalities that later stages may need. done: modalities written so far, with
-    (rows, failed, seconds). bytes: of the encoded images. decodes: times that an image of the
-    unit was decoded.
+    todo: the modalities that the output lacks for this unit. kept: modalities whose labels the output has, or `labels`
+    had from the beginning, and revisions: theirs, where they aren't 0. keys: only these samples of each modality are
+    tried again. samples: images are None once no later stage looks at pixels. chunks: stretches of samples that are
+    labelled together, the same in all stages. labels: encoded labels that later stages need, by modality, one list per
+    sample, or per sample and view for labelers on views. failures: of modalities that later stages may need. done:
+    modalities written so far, with (rows, failed, seconds). bytes: of the encoded images. decodes: times that an image
+    of the unit was decoded.
     """
 
     unit: Unit

@@ -8,6 +8,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from ..dataset.layout import ASIDE
 from ..storage.store import Store
 from .attempts import SUSPICIOUS, Attempts
 from .commit import UnitWriter
@@ -53,7 +54,10 @@ class StageWorker:
         if attempts.begin() >= SUSPICIOUS:
             self.labeler.models.unload()  # the probe needs their memory
             poison = find_poison(self.config, payload)
-        todo = [name for name in self.config.stage.modalities if name in payload.todo]
+        wanted = set(payload.todo)
+        if self.config.mode is Mode.SAMPLE:
+            wanted |= self.labeler.making(payload)  # what is made in passing isn't made again either
+        todo = [name for name in self.config.stage.modalities if name in wanted]
         made = self.labeler.label(payload, poison)
         failed = self._write(payload, todo, made)
         attempts.end()
@@ -85,8 +89,18 @@ class StageWorker:
         return writer.repair(name, self.config.graph.cards[name], result, payload.keys[name])
 
     def _put_aside(self, writer: UnitWriter, payload: UnitPayload, name: str, result: Result) -> int:
-        writer.put_aside(name, self.config.graph.cards[name], result, self.config.sample)
+        card = self.config.graph.cards[name]
+        if name in payload.todo:
+            writer.put_aside(name, card, result, self.config.sample)
+        if name in self.labeler.making(payload):
+            place = writer if card.keeps_labels else replace(writer, store=self._store.below(ASIDE))
+            self._commit_labels(place, payload, name, result)
         return len(result.failures)
+
+    def _commit_labels(self, writer: UnitWriter, payload: UnitPayload, name: str, result: Result) -> None:
+        """Writes labels alone, as they are kept: with the tokens that will hang on them the unit is done."""
+        card = replace(self.config.graph.cards[name], keeps_tokens=False, keeps_labels=True)
+        writer.commit(name, card, result, writer.reject(payload.rejected, card.corpus_generation))
 
     def _pass_on(self, payload: UnitPayload, failed: dict[str, int], made: Made, seconds: float) -> UnitPayload:
         config = self.config

@@ -6,12 +6,12 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..cluster.session import EngineError
 from ..corpus.corpus import Corpus, CorpusSettings, Rejection, Shard, UnitLimits
 from ..corpus.units import Unit
+from ..dataset.aside import NOTHING_ASIDE, LabelsAside
 from ..plan.worklist import Work
 from .config import StageConfig
 from .payload import UnitPayload
@@ -47,11 +47,12 @@ class UnitResult:
 
 @dataclass(frozen=True)
 class ReaderConfig:
-    """What a reading task has to know. limit: stop after so many samples."""
+    """What a reading task has to know. limit: stop after so many samples. aside: where labels were put aside."""
 
     corpus: CorpusSettings
     limits: UnitLimits
     limit: int | None
+    aside: LabelsAside = NOTHING_ASIDE
 
 
 def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageConfig]) -> Iterator[UnitResult]:
@@ -101,12 +102,15 @@ def read_units(block: pa.Table, reader: ReaderConfig) -> Iterator[pa.Table]:
     for text in block["work"]:
         for raw in json.loads(text.as_py()):
             shard = Shard(**raw.pop("shard"))
-            for unit in islice(corpus.read(shard, raw["start"], raw["stop"], reader.limits), raw["units"]):
+            for unit in corpus.read(shard, raw["start"], raw["stop"], reader.limits):
                 if raw["keys"] is not None:
                     wanted = frozenset().union(*raw["keys"].values())
                     unit.samples = [sample for sample in unit.samples if sample.key in wanted]
                 revisions = {name: number for name, start, number in raw["revisions"] if start == unit.unit.start}
-                known = {"kept": tuple(raw["kept"]), "revisions": revisions, "keys": raw["keys"]}
+                given = reader.aside.read(unit.unit, raw["kept"])
+                kept = tuple(name for name in raw["kept"] if name not in given.lost)
+                known = {"kept": kept, "revisions": revisions, "keys": raw["keys"]}
+                known |= {"labels": given.labels, "failures": given.failures}
                 yield UnitPayload.of(unit, tuple(raw["todo"]), **known).to_table()
                 left -= unit.unit.count
                 if left <= 0:

@@ -58,14 +58,14 @@ class UnitLabeler:
         self, payload: UnitPayload, steps: Sequence[Step], making: set[str], anew: Sequence[str]
     ) -> dict[str, list[Outcome]]:
         """Labels that aren't made here and that the steps need, or that are to be tokenised anew: from earlier stages,
-        or kept in the dataset."""
+        put aside, or kept in the dataset."""
         here = {name for step in steps for name in step.modalities if name in making}
         known: dict[str, list[Outcome]] = {}
         for name in dict.fromkeys([*anew, *(need for step in steps for need in step.needs)]):
             if name in here:
                 continue
             card = self.config.graph.cards[name]
-            if name in making:
+            if name in payload.labels:
                 encoded, failures = payload.labels[name], payload.failures
             else:
                 encoded, failures = self._kept_labels(payload, name)

@@ -48,7 +48,8 @@ class CodeFigures:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Of one modality. tokenizer: its name, or where it is from. labels: how many were compared. errors: the means, by
+    """Of one modality. tokenizer: its name, or where it is from. labels: how many were compared. held_out: whether the
+    tokenizer was fitted to none of them, so far as the dataset knows. errors: the means, by
     the names in `reconstruction.MEASURES`. bound: those of the network without quantisation, which no codes can beat;
     None for tokenizers without a network."""
 
@@ -56,6 +57,7 @@ class Evaluation:
     modality: str
     tokenizer: str
     labels: int
+    held_out: bool
     errors: dict[str, float]
     bound: dict[str, float] | None
     codes: CodeFigures
@@ -70,6 +72,8 @@ def evaluate(
 ) -> Evaluation:
     """Tries a tokenizer on the labels that the dataset at a URL keeps of a modality, or, for rgb, on its views.
 
+    The dataset's own is tried on what it wasn't fitted to; on all, where that is nothing.
+
     tokenizer: path, URL or hub id of another than the dataset's own. limit: labels, about, from all over the dataset.
     watch: called with the number of labels done.
 
@@ -81,9 +85,11 @@ def evaluate(
     card = _card(store, manifest, modality)
     chosen = _tokenizer(store, modality, card, tokenizer)
     trial = _Trial(chosen, card)
+    fitted_to = card.tokens.fitted_to if card.tokens and tokenizer is None else []
+    units = held_out(finished_units(store, manifest, modality), fitted_to)
     batch: list[Any] = []
     try:
-        for label in labels_at_hand(store, manifest, modality, limit):
+        for label in labels_at_hand(store, manifest, modality, limit, units):
             batch.append(label)
             if len(batch) == BATCH:
                 trial.add(batch)
@@ -98,11 +104,26 @@ def evaluate(
         raise DatasetError(f"{store.url}: no label of {modality} is made yet; `tokenloom run` makes them")
     name = tokenizer or (card.tokens.tokenizer if card.tokens else "")
     bound = trial.bound.means() if trial.bound else None
-    return Evaluation(store.url, modality, name, trial.errors.labels, trial.errors.means(), bound, trial.codes())
+    unseen, errors = not {unit.place for unit in units} & set(fitted_to), trial.errors
+    return Evaluation(store.url, modality, name, errors.labels, unseen, errors.means(), bound, trial.codes())
 
 
-def labels_at_hand(store: Store, manifest: Manifest, modality: str, limit: int | None = None) -> Iterator[Any]:
-    """Labels of a modality as its views see them, `limit` of them at most, from units spread evenly over the dataset.
+def finished_units(store: Store, manifest: Manifest, modality: str) -> list[Unit]:
+    cards = {modality: manifest.modalities[modality]}
+    return sorted(list_finished(store, cards, manifest.corpus.retired)[modality].units)
+
+
+def held_out(units: Sequence[Unit], fitted_to: Sequence[str]) -> list[Unit]:
+    """The units at other places than those; all where there are no others."""
+    seen = set(fitted_to)
+    return [unit for unit in units if unit.place not in seen] or list(units)
+
+
+def labels_at_hand(
+    store: Store, manifest: Manifest, modality: str, limit: int | None = None, units: Sequence[Unit] | None = None
+) -> Iterator[Any]:
+    """Labels of a modality as its views see them, `limit` of them at most, from units spread evenly over the dataset,
+    or over those `units`.
 
     Those that are kept; of rgb also the views, cut from the corpus. Raises DatasetError where there are neither.
     """
@@ -112,12 +133,12 @@ def labels_at_hand(store: Store, manifest: Manifest, modality: str, limit: int |
             f"{store.url}: no labels of {modality} are kept, so there is nothing to compare reconstructions with; "
             f"write `keep: both` for {modality} in the recipe"
         )
-    units = sorted(list_finished(store, {modality: card}, manifest.corpus.retired)[modality].units)
+    units = finished_units(store, manifest, modality) if units is None else units
     if limit is not None and units:
         per_unit = sum(unit.count for unit in units) * manifest.views["count"] / len(units)
         units = spread(units, max(1, math.ceil(limit / max(1, per_unit))))
     if card.keeps_labels:
-        return islice(KeptLabels(store, modality, len(units)).read(card.label_kind), limit)
+        return islice(KeptLabels(store, modality, units).read(card.label_kind), limit)
     return islice(_views(store, manifest, units), limit)
 
 

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 
 from ...labelers.caption import Caption
 from ...labelers.contract.labeler import Batch
@@ -44,7 +43,7 @@ def vocabulary_for(
 def _captions(recipe: Recipe, sample: Sequence[Work]) -> Iterator[str]:
     corpus, limits, caption = Corpus(recipe.corpus), UnitLimits(**recipe.units.model_dump()), Caption()
     for work in sample:
-        for unit in islice(corpus.read(work.shard, limits=limits), work.units):
+        for unit in corpus.read(work.shard, work.start, work.stop, limits):
             fields = [one.fields for one in unit.samples]
             labels = caption.label(Batch([one.key for one in unit.samples], None, [], fields))["caption"]
             yield from (label for label in labels if label is not None)
@@ -59,17 +58,21 @@ def provide_tokenizer(
     given: Tokenizer | None = None,
     listener: FitListener | None = None,
     perceptual: WeightsSource | None = None,
+    places: Sequence[str] = (),
 ) -> ModalityCard:
     """Fits and stores the modality's tokenizer; its card, with spec and files.
 
     sample: the digest of the sample that was put aside. given: the tokenizer, where there is nothing to fit.
-    listener: told of the fit's rounds, or of a network's training. perceptual: as of FitJob.
+    listener: told of the fit's rounds, or of a network's training. perceptual: as of FitJob. places: of the sample's
+    units.
     """
-    tokenizer, problem = given or new_tokenizer(modality, card), None
+    tokenizer, problem, fitted_to = given or new_tokenizer(modality, card), None, list[str]()
     assert card.tokens is not None
     words = store.read(vocabulary_path(card.tokens.vocabulary.digest)) if card.tokens.vocabulary else None
     if words is not None:
         tokenizer.use_vocabulary(Vocabulary.from_bytes(words))
+    if tokenizer.needs_fit or (card.tokens.vocabulary and not card.tokens.vocabulary.given):
+        fitted_to = list(places)
     if tokenizer.needs_fit:
         if listener is not None:
             tokenizer.watch_fit(partial(listener.fitting, modality))
@@ -89,7 +92,7 @@ def provide_tokenizer(
         raise problem
     files = tokenizer.to_files()
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
-    card = replace(card, tokens=replace(card.tokens, spec=tokenizer.spec, files=digests))
+    card = replace(card, tokens=replace(card.tokens, spec=tokenizer.spec, files=digests, fitted_to=fitted_to))
     for name, data in files.items():
         path = f"{tokenizer_folder(card.tokenizer_digest)}/{name}"
         if not store.create(path, data) and store.read(path) != data:

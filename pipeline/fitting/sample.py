@@ -87,7 +87,8 @@ def _is_given(card: ModalityCard) -> bool:
 def sample_digest(cards: Mapping[str, ModalityCard], works: Sequence[Work]) -> str:
     """Of the sample: which units of which corpus shards, for which tokenizers. Who asks for others has a sample of his
     own, which nobody else clears away."""
-    told = [[work.shard.id, work.units] for work in works], {name: card.asked for name, card in cards.items()}
+    units = [[work.shard.id, work.start, work.stop] for work in works]
+    told = [units, {name: card.asked for name, card in cards.items()}]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -9,6 +9,7 @@ from ..corpus.corpus import Corpus, Shard
 from ..corpus.growth import Growth, grown
 from ..corpus.listing import Found
 from ..corpus.taken import Taken
+from ..dataset.aside import NOTHING_ASIDE, LabelsAside
 from ..dataset.cards import ModalityCard
 from ..dataset.finished import Finished, Stock, take_stock
 from ..dataset.layout import MANIFESTS
@@ -26,7 +27,8 @@ from .worklist import Kept, Work, worklist
 class Plan:
     """All that is known before anything runs. request: what the recipe asks for; manifest: that which the run begins
     with; graph: steps, with the cards of what the run makes; growth: what has become of the corpus; kept: labels that
-    are there, by modality; began: whether the run has written its manifest."""
+    are there, by modality; began: whether the run has written its manifest; aside: labels that were put aside, `kept`
+    among others."""
 
     recipe: Recipe
     request: Request
@@ -37,6 +39,7 @@ class Plan:
     kept: dict[str, Kept]
     works: list[Work]
     began: bool = False
+    aside: LabelsAside = NOTHING_ASIDE
 
     @property
     def shards(self) -> list[Shard]:
@@ -96,7 +99,7 @@ def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: boo
             f"{store.url}: there are shards, but no {MANIFESTS}/ that say what they are; put them back from a copy, or "
             f"use another output"
         )
-    return with_work(Plan(recipe, request, graph, manifest, growth, {}, {}, []), stocks)
+    return _with_work(Plan(recipe, request, graph, manifest, growth, {}, {}, []), store, stocks)
 
 
 def _take_up(recipe: Recipe, store: Store, old: Manifest | None, take_changes: bool) -> tuple[Growth, CorpusCard]:
@@ -133,14 +136,22 @@ def _refuse_partial(request: Request, growth: Growth, old: Manifest | None) -> N
         )
 
 
-def with_work(plan: Plan, stocks: Mapping[str, Stock]) -> Plan:
-    """The plan, with what is left to do of it."""
+def with_work(plan: Plan, store: Store) -> Plan:
+    """The plan, with what is left to do of it by now."""
+    return _with_work(plan, store, take_stock(store, plan.graph.cards, plan.request.corpus.retired))
+
+
+def _with_work(plan: Plan, store: Store, stocks: Mapping[str, Stock]) -> Plan:
     cards = plan.graph.cards
     finished = {name: stocks[name].finished(card) for name, card in cards.items()}
     done = {name: stocks[name].up_to_date(card, finished[name]) for name, card in cards.items()}
     kept = {name: _kept(stocks[name], card, finished[name]) for name, card in cards.items()}
+    aside = LabelsAside.below(store, cards, plan.recipe.views.count)
+    for name, units in aside.units.items():
+        held, revisions = kept[name]
+        kept[name] = held | (units - revisions.keys()), revisions
     works = worklist(plan.shards, done, kept, list(cards))
-    return replace(plan, finished=finished, kept=kept, works=works)
+    return replace(plan, finished=finished, kept=kept, works=works, aside=aside)
 
 
 def _kept(stock: Stock, card: ModalityCard, finished: Finished) -> Kept:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TypeAlias
 
 from ..corpus.corpus import Shard
-from ..corpus.units import Unit, spread
+from ..corpus.units import Unit
 from ..dataset.manifest import DatasetError
 
 
@@ -21,7 +19,7 @@ class Work:
 
     kept: modalities whose labels are there, so that no labeler has to make them: those of `todo` among them lack their
     tokens alone. revisions: (modality, start of a unit, revision) where what is there isn't of revision 0.
-    units: stop after so many, to read a sample. keys: only these samples of each modality, to try them again.
+    keys: only these samples of each modality, to try them again.
     """
 
     shard: Shard
@@ -30,7 +28,6 @@ class Work:
     todo: tuple[str, ...]
     kept: tuple[str, ...] = ()
     revisions: tuple[tuple[str, int, int], ...] = ()
-    units: int | None = None
     keys: dict[str, tuple[str, ...]] | None = None
 
 
@@ -92,30 +89,3 @@ def _merged(stretches: Iterable[Work]) -> list[Work]:
         else:
             merged.append(work)
     return merged
-
-
-def sample_of(shards: Sequence[Shard], units: int, kept: Mapping[str, Kept]) -> list[Work]:
-    """About `units` units: the first ones of shards that are spread evenly over the corpus. `todo` is empty."""
-    each = math.ceil(units / len(shards))
-    by_shard: dict[str, list[Unit]] = defaultdict(list)
-    for unit in frozenset().union(*(units for units, _ in kept.values())):
-        by_shard[unit.shard].append(unit)
-    works = []
-    for shard in spread(shards, units):
-        first = list(islice(_contiguous(by_shard[shard.id]), each))
-        if len(first) < each and not (first and first[-1].stop is None):
-            first = []
-        names = tuple(name for name, (units, _) in kept.items() if first and units >= set(first))
-        revisions = tuple(one for unit in first for one in kept_of(unit, kept)[1] if one[0] in names)
-        works.append(Work(shard, 0, None, (), names, revisions, units=each))
-    return works
-
-
-def _contiguous(units: Iterable[Unit]) -> Iterator[Unit]:
-    """The units of a shard from its start, up to the first gap."""
-    at: int | None = 0
-    for unit in sorted(units, key=lambda unit: unit.start):
-        if unit.start != at:
-            return
-        yield unit
-        at = unit.stop

@@ -57,6 +57,10 @@ class Store:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_backend": None}
 
+    def below(self, folder: str) -> Store:
+        """The store whose root is a folder of this one."""
+        return Store(f"{self._address}/{folder}", self._options)
+
     def list(self, prefix: str = "", recursive: bool = True) -> list[Entry]:
         """The objects below the folder `prefix`, by name; [] when there is no such folder."""
         return self._do("list", prefix, lambda files: sorted(files.list(prefix.strip("/"), recursive)))

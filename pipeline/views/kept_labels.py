@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ from ...labelers.contract.images import BadImage, read_header
 from ...labelers.contract.kinds import Kind
 from ...labelers.contract.views import ViewSettings, cut_view
 from ..corpus.corpus import Corpus, CorpusError, CorpusSettings, Shard, UnitLimits
-from ..corpus.units import Unit, spread
+from ..corpus.units import Unit
 from ..dataset.finished import list_finished
 from ..dataset.listings import taken_shards
 from ..dataset.manifest import DatasetError, require_manifest
@@ -23,13 +23,13 @@ from ..storage.store import Store
 class KeptLabels:
     """The labels that a dataset keeps of a modality, as its views see them.
 
-    units: take so many, spread evenly over the dataset; None: all. corpus_options: fsspec options of the corpus, which
+    units: take those alone; None: all. corpus_options: fsspec options of the corpus, which
     is read for the sizes of images where labels are of whole images and a view sees a part of them.
     """
 
     store: Store
     modality: str
-    units: int | None = None
+    units: Sequence[Unit] | None = None
     corpus_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def read(self, kind: Kind) -> Iterator[Any]:
@@ -42,7 +42,7 @@ class KeptLabels:
                 f"and run it again"
             )
         finished = list_finished(self.store, {self.modality: card}, manifest.corpus.retired)[self.modality]
-        units = sorted(finished.units)
+        units = sorted(finished.units) if self.units is None else self.units
         whole = card.on != "view" and kind.spatial
         settings = CorpusSettings.model_validate(
             {"url": manifest.corpus.url, "storage_options": dict(self.corpus_options), **manifest.corpus.reading}
@@ -51,7 +51,7 @@ class KeptLabels:
         sizes = _ImageSizes(settings, shards, UnitLimits(**manifest.units)) if whole else None
         views = ViewSettings(**manifest.views)
         columns = ColumnReader(self.store, manifest.modalities, views.count, {self.modality: finished.revisions})
-        for unit in spread(units, self.units):
+        for unit in units:
             column = columns.labels(unit, self.modality)
             known = sizes.of(unit) if sizes else {}
             for place, encoded in enumerate(column.values):

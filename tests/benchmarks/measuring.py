@@ -38,24 +38,21 @@ def measure(command: Sequence[str], environment: Mapping[str, str]) -> Usage:
 
     Raises CalledProcessError with the command's standard error when it fails.
     """
-    ctypes.CDLL(None).prctl(_BECOME_SUBREAPER, 1, 0, 0, 0)
     began = time.perf_counter()
-    process = subprocess.Popen(
-        list(command), env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    sampler = _Sampler()
-    sampler.start()
-    out, err = process.communicate()
-    wall = time.perf_counter() - began
-    sampler.stop()
+    with CpuSampler() as sampler:
+        process = subprocess.Popen(
+            list(command), env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        out, err = process.communicate()
+        wall = time.perf_counter() - began
     _reap()
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, list(command), out, err)
     return Usage(wall, sampler.seconds, out.strip().rpartition("\n")[2])
 
 
-class _Sampler(threading.Thread):
-    """Keeps the last known CPU time of every process below this one that it has seen."""
+class CpuSampler(threading.Thread):
+    """Keeps the last known CPU time of every process below this one that it has seen, while it is entered."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -65,13 +62,23 @@ class _Sampler(threading.Thread):
 
     @property
     def seconds(self) -> float:
-        return sum(ticks - self._before.get(process, 0) for process, ticks in self._ticks.items()) / _TICK
+        return sum(ticks - self._before.get(process, 0) for process, ticks in list(self._ticks.items())) / _TICK
+
+    def __enter__(self) -> CpuSampler:
+        ctypes.CDLL(None).prctl(_BECOME_SUBREAPER, 1, 0, 0, 0)
+        self.start()
+        return self
+
+    def now(self) -> float:
+        """CPU seconds up to this moment."""
+        self._ticks.update(_descendants(os.getpid()))
+        return self.seconds
 
     def run(self) -> None:
         while not self._ended.wait(_EVERY):
             self._ticks.update(_descendants(os.getpid()))
 
-    def stop(self) -> None:
+    def __exit__(self, *error: object) -> None:
         self._ended.set()
         self.join()
         self._ticks.update(_descendants(os.getpid()))

@@ -44,6 +44,14 @@ def write_tars(folder: Path, count: int, per_tar: int = PER_TAR) -> list[Path]:
     return paths
 
 
+def write_photographs(folder: Path, count: int) -> None:
+    """`count` JPEGs in a folder, each with its caption beside it."""
+    folder.mkdir()
+    for index, (jpeg, caption) in enumerate(_crops(count)):
+        (folder / f"{index:05d}.jpg").write_bytes(jpeg)
+        (folder / f"{index:05d}.txt").write_text(caption)
+
+
 def _write_tar(path: Path, pictures: Sequence[tuple[bytes, str]]) -> None:
     unfinished = path.with_suffix(".unfinished")
     with tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as tar:

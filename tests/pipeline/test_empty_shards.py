@@ -14,6 +14,7 @@ from tokenloom.pipeline.checks.status import read_status
 from tokenloom.pipeline.checks.verify import verify
 from tokenloom.pipeline.corpus.corpus import CorpusError
 from tokenloom.pipeline.dataset.dataset import open_dataset
+from tokenloom.pipeline.plan.recipe import RecipeError
 from tokenloom.pipeline.storage.store import Store
 from weaving import recipe
 
@@ -72,7 +73,7 @@ def test_a_shard_without_samples_costs_itself(name, photos, tmp_path):
 
 
 @pytest.mark.parametrize("extension", ["tar", "parquet"])
-def test_a_run_says_which_shards_were_empty(tokenloom: Callable[..., str], photos, tmp_path, extension):
+def test_a_run_says_which_shards_were_empty(ray_session, tokenloom: Callable[..., str], photos, tmp_path, extension):
     """All of them at once, through Ray."""
     (tmp_path / "corpus").mkdir()
     write_good(tmp_path / "corpus", photos, extension)
@@ -94,5 +95,7 @@ def test_a_run_says_which_shards_were_empty(tokenloom: Callable[..., str], photo
 @pytest.mark.parametrize("name", EMPTY)
 def test_a_corpus_without_any_sample_is_an_error_in_words(name, tmp_path):
     (tmp_path / name).write_bytes(EMPTY[name][0])
-    with pytest.raises(CorpusError, match=f"{name}.*`fit.units`|image: {tmp_path / name} has the columns"):
+    with pytest.raises(
+        (CorpusError, RecipeError), match=f"{name}.*`fit.units`|image: {tmp_path / name} has the columns"
+    ):
         weave(recipe(tmp_path / name, tmp_path / "out", MODALITIES, **SMALL))

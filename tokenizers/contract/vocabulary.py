@@ -46,7 +46,6 @@ SERIAL_WORDS = ("human", "polygon", "pose", "shape", "global", "camera", "none",
 """Words that structured serialisations use: always one token each."""
 
 _ASCII = "!\"#$%&'()*+,-./0123456789:;<=>?@[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~"
-_OTHER_CHARACTERS = 1000
 _LONGEST_WORD = 100  # characters; WordPiece takes longer words for unknown
 _CUT = re.compile("[ \t\n\r]|(?=[\u4e00-\u9fff])")  # where BertNormalizer and BertPreTokenizer always end a word
 _CONTROL = re.compile(r"(\[)(?=(?:PAD|UNK|SOS|EOS|S_\d+)\])|(v[0-3])(?==\d)")
@@ -87,12 +86,13 @@ class Vocabulary:
         """
         counts = _count_words(texts)
         fixed = [*_special_tokens(), *COCO_NAMES, *SERIAL_WORDS]
-        alphabet = _alphabet(counts)
-        smallest = len(fixed) + len(alphabet)
+        smallest = len(fixed) + 2 * len(_ASCII)
         if size < smallest:
-            raise ValueError(f"a vocabulary of {size} tokens is too small: these texts need at least {smallest}")
-        learnt = _learn_pieces(counts, alphabet, size - smallest + len(COCO_NAMES) + len(SERIAL_WORDS))
-        tokens = list(dict.fromkeys([*fixed, *alphabet, *learnt]))[:size]
+            raise ValueError(f"a vocabulary of {size} tokens is too small: it needs at least {smallest}")
+        alphabet, others = _alphabet(counts, (size - smallest) // 2)
+        room = size - len(fixed) - len(alphabet) + len(COCO_NAMES) + len(SERIAL_WORDS)
+        learnt = _learn_pieces(counts, alphabet, room)
+        tokens = list(dict.fromkeys([*fixed, *alphabet, *learnt, *others]))[:size]
         return cls(_wordpiece(tokens))
 
     @classmethod
@@ -205,15 +205,27 @@ def _count_words(texts: Iterable[str]) -> Counter[str]:
     return counts
 
 
-def _alphabet(counts: Counter[str]) -> list[str]:
-    """Single characters, at a word's start and within: all of ASCII and the most frequent others, sorted."""
+def _alphabet(counts: Counter[str], room: int) -> tuple[list[str], list[str]]:
+    """Single characters as pieces, at a word's start and within, sorted: all of ASCII, and of the most frequent others
+    as many as have `room`. And what is left of these, the most frequent first, for ids that words don't need.
+
+    A character that is always a word of its own, as Chinese ones are, needs no piece for the inside of words.
+    """
     others: Counter[str] = Counter()
+    inside: set[str] = set()
     for word, count in counts.items():
         for character in set(word).difference(_ASCII):
             others[character] += count
-    frequent = sorted(others, key=lambda character: (-others[character], character))[:_OTHER_CHARACTERS]
-    characters = sorted([*_ASCII, *frequent])
-    return characters + ["##" + character for character in characters]
+        inside.update(word if len(word) > 1 else "")
+    taken: list[str] = []
+    left: list[str] = []
+    for character in sorted(others, key=lambda character: (-others[character], character)):
+        pieces = [character, f"##{character}"]
+        needed = pieces[: 1 + (character in inside)]
+        fits = not left and len(taken) + len(needed) <= room
+        taken += needed if fits else []
+        left += pieces[len(needed) if fits else 0 :]
+    return sorted([*_ASCII, *(f"##{one}" for one in _ASCII), *taken], key=lambda one: (len(one), one)), left
 
 
 def _learn_pieces(counts: Counter[str], alphabet: list[str], room: int) -> list[str]:

@@ -70,7 +70,8 @@ CODES = CodeFigures(1024, 1, 0.912, 90, 512.3, 196, 1960)
 
 
 def test_a_table_tells_errors_with_units_and_the_bound():
-    found = Evaluation("/data", "rgb", "vq", 44, {"psnr": 22.31, "ssim": 0.71}, {"psnr": 25.0, "ssim": 0.8}, CODES)
+    errors, bound = {"psnr": 22.31, "ssim": 0.71}, {"psnr": 25.0, "ssim": 0.8}
+    found = Evaluation("/data", "rgb", "vq", 44, True, errors, bound, CODES)
     lines = printed(lambda console: print_evaluation(console, found)).splitlines()
     assert lines[0] == "rgb by vq, over 44 labels"
     assert lines[2].split() == ["error", "value", "not", "quantised", "better", "what", "it", "is"]
@@ -80,8 +81,10 @@ def test_a_table_tells_errors_with_units_and_the_bound():
 
 
 def test_without_a_network_there_is_no_bound():
-    found = Evaluation("/data", "dinov2", "codebook", 44, {"cosine": 0.9}, None, CodeFigures(8, 3, 1, 0, 8, 3, 9))
+    codes = CodeFigures(8, 3, 1, 0, 8, 3, 9)
+    found = Evaluation("/data", "dinov2", "codebook", 44, False, {"cosine": 0.9}, None, codes)
     shown = printed(lambda console: print_evaluation(console, found))
+    assert shown.startswith("dinov2 by codebook, over 44 labels, to which it was fitted: the dataset has no others")
     assert "not quantised" not in shown
     assert "of 3 x 8 used" in shown
 

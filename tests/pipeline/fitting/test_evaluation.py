@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from galleries import weave_photos, without_corpus
+from in_process import weave
 from small_dataset import SmallDataset, write_dataset
 from tokenloom.labelers.contract.images import read_header
 from tokenloom.labelers.contract.kinds import Image
@@ -33,7 +34,7 @@ from tokenloom.tokenizers.codebooks.codebook import PatchCodebook, PatchParams
 from tokenloom.tokenizers.instances.unquantised import reconstruct_unquantised
 from tokenloom.tokenizers.measures.reconstruction import ErrorSum
 from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
-from weaving import write_manifest
+from weaving import odd, recipe, write_manifest
 
 SIZE = 96  # of the views that weave_photos cuts
 TINY = VQParams(encoder="vit_xt_enc", decoder="vit_xt_dec", codes=16, latent=8)
@@ -108,6 +109,17 @@ def test_what_cannot_be_evaluated_says_what_to_do(small):
         evaluate(small.store.url, "canny_edge")
     with pytest.raises(DatasetError, match="no dataset here"):
         evaluate(f"{small.store.url}/nothing", "rgb")
+
+
+def test_a_tokenizer_is_tried_on_what_it_was_not_fitted_to(corpus, tmp_path):
+    """On all, where there is nothing else."""
+    grid = odd("Grid", keep="both", tokenizer={"name": "codebook", "params": {"size": 4}})
+    for units, tried in ((1, 4), (2, 2), (3, 6)):
+        output = str(tmp_path / str(units))
+        weave(recipe(corpus, output, {"grid": grid}, units={"samples": 2}, views={"size": 32}, fit={"units": units}))
+        found = evaluate(output, "grid")
+        assert (found.labels, found.held_out) == (tried, units < 3)
+        assert evaluate(output, "grid", f"{output}/grid").labels == 6
 
 
 # --- another tokenizer ------------------------------------------------------------------------------------------------

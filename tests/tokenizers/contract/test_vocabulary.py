@@ -203,3 +203,17 @@ def test_other_files_are_refused(trained):
         Vocabulary.from_bytes(b"{}")
     with pytest.raises(ValueError, match=r"'\[PAD\]' at id"):
         Vocabulary.from_bytes(trained.to_bytes().replace(b"[PAD]", b"[BAD]"))
+
+
+def test_characters_are_known_as_long_as_ids_are_free():
+    """Of scripts that have thousands: Chinese, whose characters are words, and Korean, whose aren't."""
+    chinese = ["".join(chr(0x4E00 + at + step) for step in range(20)) for at in range(0, 6000, 20)]
+    korean = ["".join(chr(0xAC00 + at + step) for step in range(5)) for at in range(0, 4000, 5)]
+    vocabulary = Vocabulary.train([*chinese, *korean])
+    unknown = [text for text in (*chinese, *korean) if UNK in vocabulary.encode(text)]
+    assert unknown == []
+    assert vocabulary.size <= 30_000
+    few = Vocabulary.train([*chinese, *korean], size=5_000)
+    assert few.size == 5_000
+    assert UNK in few.encode(chinese[0] + korean[-1])
+    assert UNK not in few.encode("plain words, 42")

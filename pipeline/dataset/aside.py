@@ -1,0 +1,70 @@
+"""Labels that were made for the fitting sample, and are put aside so that they needn't be made again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from ..corpus.units import Unit
+from ..storage.store import Store
+from .cards import ModalityCard
+from .finished import take_stock
+from .layout import ASIDE, QUARANTINE
+from .ledger import Failure
+from .manifest import DatasetError
+from .reader import ColumnReader
+
+
+@dataclass(frozen=True)
+class GivenLabels:
+    """What was put aside of one unit: encoded labels by modality, and why some are missing. lost: modalities of which
+    it isn't there any more."""
+
+    labels: dict[str, list[bytes | None]] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    lost: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class LabelsAside:
+    """Labels below ASIDE of an output, those of `units` by modality. store: that folder; None where nothing is."""
+
+    store: Store | None = None
+    cards: Mapping[str, ModalityCard] = field(default_factory=dict)
+    views: int = 1
+    units: Mapping[str, frozenset[Unit]] = field(default_factory=dict)
+
+    @classmethod
+    def below(cls, output: Store, cards: Mapping[str, ModalityCard], views: int) -> LabelsAside:
+        """What there is of the generations that the cards have."""
+        store = output.below(ASIDE)
+        present = {child.rstrip("/") for child in store.children()}
+        stocks = take_stock(store, [name for name in cards if name in present], ())
+        return cls(store, cards, views, {name: one.kept_labels(cards[name])[0] for name, one in stocks.items()})
+
+    def read(self, unit: Unit, wanted: Collection[str]) -> GivenLabels:
+        """What is there of a unit. Who is done with it removes it, others' too: they make it again."""
+        given = GivenLabels()
+        for name in wanted:
+            if self.store is None or unit not in self.units.get(name, ()):
+                continue
+            reader = ColumnReader(self.store, self.cards, self.views)
+            try:
+                column = reader.labels(unit, name)
+                failures = reader.failures(unit, column)
+            except (FileNotFoundError, DatasetError):
+                given.lost.add(name)
+            else:
+                given.labels[name] = column.values
+                given.failures.extend(failures)
+        return given
+
+
+NOTHING_ASIDE = LabelsAside()
+
+
+def remove_aside(output: Store) -> None:
+    """Deletes all that was put aside: labels before the ledgers that they refer to."""
+    found = (entry.name for entry in output.list(ASIDE))
+    for name in sorted(found, key=lambda name: name.startswith(f"{QUARANTINE}/")):
+        output.delete(f"{ASIDE}/{name}")
