@@ -150,6 +150,7 @@ def _count_reads() -> list[str]:
 def _create(folder: Path, units: int) -> None:
     """Corpus and dataset: sparse tars of the right length, the manifest, and empty shards."""
     from tokenloom.pipeline.dataset.finished import folders_of
+    from tokenloom.pipeline.dataset.listings import store_listing
     from tokenloom.pipeline.dataset.manifest import publish
     from tokenloom.pipeline.plan.plan import make_plan
     from tokenloom.pipeline.storage.store import Store
@@ -166,6 +167,8 @@ def _create(folder: Path, units: int) -> None:
             (folder / "dataset" / place).mkdir(parents=True)
             for name in names:
                 (folder / "dataset" / place / f"{name}.{'parquet' if card.keeps_tokens else 'tar'}").touch()
+    if plan.growth.added:
+        store_listing(Store(folder / "dataset"), plan.growth.added)
     publish(Store(folder / "dataset"), lambda now: replace(plan.manifest, modalities=cards))
 
 

@@ -35,6 +35,7 @@ from photographs import write_tars
 from stage_networks import NETWORKS
 from tokenloom.labelers.plugins.registry import find_labeler
 from tokenloom.pipeline.corpus.corpus import Corpus, UnitLimits
+from tokenloom.pipeline.dataset.listings import store_listing
 from tokenloom.pipeline.dataset.manifest import publish
 from tokenloom.pipeline.engine.config import stage_configs
 from tokenloom.pipeline.engine.payload import UnitPayload
@@ -187,6 +188,8 @@ def worker_for(
         }
     )
     plan = make_plan(recipe)
+    if plan.growth.added:
+        store_listing(Store(recipe.output), plan.growth.added)
     publish(Store(recipe.output), lambda now: plan.manifest)
     step = plan.graph.step_of(name)
     (config,) = stage_configs(plan, [Stage(name, (step,), 2.0, gpus, 0, 1, 1)])
