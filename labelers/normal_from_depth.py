@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from .contract.kinds import Image, Kind
 from .contract.labeler import Batch, Labeler, Resources
 from .depth import INVERSE, METRE, Unit
 from .normal import NORMALS, to_bytes
@@ -39,6 +40,14 @@ class NormalFromDepth(Labeler):
     requires = ("depth",)
     resources = Resources(cpus=1.0)
     Params: ClassVar[type[BaseModel]] = NormalFromDepthParams
+
+    def check_needs(self, kinds: Mapping[str, Kind]) -> None:
+        depth = kinds["depth"]
+        if isinstance(depth, Image) and depth.unit not in (None, self.params.depth):
+            raise ValueError(
+                f"the recipe's depth is in the unit {depth.unit!r}, not {self.params.depth!r}: write "
+                f"`params: {{depth: {depth.unit}}}`"
+            )
 
     def label(self, batch: Batch) -> Mapping[str, Sequence[Any]]:
         return {"normal": [self._normals(depth) for depth in batch.labels["depth"]]}

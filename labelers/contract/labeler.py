@@ -111,6 +111,10 @@ class Labeler(ABC):
         self.params: Any = params if params is not None else self.Params()
         self.weights_path = weights if weights is not None else (self.weights.default if self.weights else None)
 
+    def check_needs(self, kinds: Mapping[str, Kind]) -> None:  # noqa: B027 - most take what there is
+        """Raises ValueError where the labels of `requires` and `wants` aren't of kinds that this labeler, with these
+        parameters, can use. Called before anything is loaded."""
+
     def load(self, device: str) -> None:  # noqa: B027 - most light labelers have nothing to load
         """Load the weights onto `device` ("cpu", "cuda", ...). Called once, before the first `label`."""
 

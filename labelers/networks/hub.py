@@ -65,8 +65,17 @@ def load_model(auto_class: Any, weights: str, device: str, unused: tuple[str, ..
     try:
         with quiet_transformers():
             model, report = auto_class.from_pretrained(
-                weights, use_safetensors=True, dtype="float32", output_loading_info=True, ignore_mismatched_sizes=True
+                weights,
+                use_safetensors=True,
+                dtype="float32",
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                trust_remote_code=False,
             )
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise _own_code(weights) from error
     except SafetensorError as error:
         raise CheckpointError(
             f"{weights}: model.safetensors isn't whole ({error}); it may have been cut short, so fetch it again"
@@ -91,8 +100,10 @@ def load_processor(auto_class: Any, weights: str, **settings: Any) -> Any:
     settings: those that replace the checkpoint's. Raises CheckpointError where the checkpoint has none.
     """
     try:
-        return auto_class.from_pretrained(weights, **settings)
+        return auto_class.from_pretrained(weights, trust_remote_code=False, **settings)
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if "trust_remote_code" in str(error):
+            raise _own_code(weights) from error
         if Path(weights).is_dir():
             reason = str(error).strip().partition("\n")[0]
             raise CheckpointError(
@@ -119,6 +130,13 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
+
+
+def _own_code(weights: str) -> CheckpointError:
+    return CheckpointError(
+        f"{weights}: the checkpoint asks for code of its own to be run, which is never done here; take one that "
+        f"transformers reads by itself"
+    )
 
 
 def _unreachable(weights: str, error: Exception) -> CheckpointError:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from itertools import groupby, islice
 
@@ -104,7 +105,7 @@ def status(url: str, watch: bool, as_json: bool) -> None:
     store, console = Store(url), plain_console()
     ledgers = LedgerCounts(store)
     live = Live(console=console, auto_refresh=False) if watch and console.is_terminal and not as_json else None
-    with live or nullcontext(), suppress(KeyboardInterrupt):
+    with live or nullcontext(), _until_stopped():
         while True:
             now = read_status(store, ledgers)
             if as_json:
@@ -116,6 +117,16 @@ def status(url: str, watch: bool, as_json: bool) -> None:
             if now.finished or not watch:
                 return
             time.sleep(_REFRESH)
+
+
+@contextmanager
+def _until_stopped() -> Iterator[None]:
+    """Ctrl-C is how one ends a look; the command line has it raised as an exit with this code."""
+    try:
+        yield
+    except SystemExit as stopped:
+        if stopped.code != 128 + signal.SIGINT:
+            raise
 
 
 def _status_view(status: Status) -> Group:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def label(
     accepted: non-commercial licences of weights that the user accepts.
     """
     recipe = _recipe(modalities, weights, accepted)
-    samples = [_sample(path) for path in images]
+    samples = [_sample(path, key) for path, key in _keys(images).items()]
     trial = label_in_process(recipe, samples)
     folder.mkdir(parents=True, exist_ok=True)
     for index, sample in enumerate(samples):
@@ -135,10 +136,21 @@ def _recipe(modalities: Sequence[str], weights: Mapping[str, str], accepted: Seq
     )
 
 
-def _sample(path: Path) -> Sample:
+def _keys(images: Sequence[Path]) -> dict[Path, str]:
+    """A name for each file, by which its pictures are called: its own without the ending, and where several have that,
+    all of its path."""
+    stems = Counter(path.stem for path in set(images))
+    return {path: path.stem if stems[path.stem] == 1 else "_".join(path.parts).strip("/_") for path in images}
+
+
+def _sample(path: Path, key: str) -> Sample:
     caption = path.with_suffix(".txt")
-    fields = {"caption": caption.read_text().strip()} if caption.is_file() else {}
-    return Sample(path.stem, path.read_bytes(), fields)
+    try:
+        fields = {"caption": caption.read_text("utf-8").strip()} if caption.is_file() else {}
+    except UnicodeDecodeError:
+        print(f"{caption} isn't UTF-8: {path.name} goes without")
+        fields = {}
+    return Sample(key, path.read_bytes(), fields)
 
 
 def _view(sample: Sample, recipe: Recipe) -> np.ndarray:

@@ -90,12 +90,23 @@ def retry_quarantined(url: str, modalities: Sequence[str]) -> None:
 
 def print_plan(console: Console, plan: Plan) -> None:
     """Modalities with what makes them and what is done, then what is left."""
-    table = _table("modality", "kind", "labeler", "tokenizer", "weights", "units done")
-    for name, card in plan.graph.cards.items():
-        weights = card.weights.source if card.weights else "-"
-        tokenizer = _describe(card.tokens) if card.tokens else "-"
-        labeler = plan.graph.step_of(name).labeler
-        table.add_row(name, card.kind["kind"], labeler, tokenizer, weights, f"{len(plan.finished[name].units):,}")
+    headings = ("modality", "labeler", "tokenizer", "units done", "weights")
+    rows = [
+        (
+            name,
+            plan.graph.step_of(name).labeler,
+            _describe(card.tokens) if card.tokens else "-",
+            f"{len(plan.finished[name].units):,}",
+            card.weights.source if card.weights else "-",
+        )
+        for name, card in plan.graph.cards.items()
+    ]
+    taken = sum(max(map(len, column)) + 2 for column in list(zip(headings, *rows, strict=True))[:-1])
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, no_wrap=True, justify="right" if heading == "units done" else "left")
+    for *row, weights in rows:
+        table.add_row(*row, _from_left(weights, max(12, console.width - taken)))
     console.print(table)
     again = sorted({name for work in plan.works for name in plan.graph.made_for(work.todo, work.kept)} - set(plan.todo))
     if again:
@@ -116,6 +127,11 @@ def print_plan(console: Console, plan: Plan) -> None:
     )
     if plan.to_fit:
         console.print(f"to fit before: the tokenizers of {', '.join(plan.to_fit)}")
+
+
+def _from_left(text: str, width: int) -> str:
+    """The text in at most `width` characters: the end of a path tells more than its beginning."""
+    return text if len(text) <= width else f"…{text[1 - width :]}"
 
 
 def _print_changes(console: Console, plan: Plan) -> None:

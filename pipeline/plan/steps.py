@@ -290,6 +290,8 @@ def _card(recipe: Recipe, name: str, group: _Group, step: Step, cards: Mapping[s
     for need in step.needs:
         if step.on != "view" and cards[need].on == "view" and cards[need].label_kind.spatial:
             raise RecipeError(f"modalities.{name}: looks at whole images, but {need!r} is made on views only")
+    with at_key(f"modalities.{name}"):
+        labeler.check_needs({need: cards[need].label_kind for need in step.needs})
     tokens = None if settings.keep == "labels" else tokens_card(recipe, name, modality.kind, modality.tokenizer)
     keep = settings.keep or ("tokens" if tokens else "labels")
     if tokens is None and keep != "labels":

@@ -1,13 +1,17 @@
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from tokenloom.labelers.contract.kinds import Image
 from tokenloom.labelers.contract.views import View
 from tokenloom.labelers.normal_from_depth import NormalFromDepth, NormalFromDepthParams, normals_of, to_distance
 
+OTHER: dict[str, Any] = {"metre": "relative inverse", "relative inverse": "metre"}
 METRIC = NormalFromDepthParams(depth="metre")
 
 
@@ -138,3 +142,13 @@ def test_depth_that_is_not_finite_is_refused(batch_of):
     depth = np.full((4, 4), np.nan, np.float32)
     with pytest.raises(ValueError, match="finite"):
         NormalFromDepth(METRIC).label(batch_of([np.zeros((4, 4, 3), np.uint8)], depth=[depth]))
+
+
+@pytest.mark.parametrize("unit", ["metre", "relative inverse"])
+def test_depth_in_another_unit_is_refused(unit):
+    fitting, other = (NormalFromDepth(NormalFromDepthParams(depth=one)) for one in (unit, OTHER[unit]))
+    depth = Image(1, "float32", "intensity", unit=unit)
+    fitting.check_needs({"depth": depth})
+    with pytest.raises(ValueError, match=rf"write `params: \{{depth: {unit}\}}`"):
+        other.check_needs({"depth": depth})
+    other.check_needs({"depth": replace(depth, unit=None)})  # nobody knows

@@ -1,9 +1,10 @@
+import json
 import os
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from tokenloom.labelers.networks.hub import CheckpointError
+from tokenloom.labelers.networks.hub import CheckpointError, load_model, load_processor
 from tokenloom.labelers.networks.state_dicts import fill, read_tensors, seeded
 
 
@@ -67,3 +68,17 @@ def test_random_weights_are_the_same_each_time_and_leave_the_generator_alone():
     assert torch.equal(state, torch.get_rng_state())
     torch.rand(5)
     assert torch.equal(first, draw())
+
+
+def test_a_checkpoint_that_brings_code_is_refused(tmp_path):
+    """Without a question on the terminal, which transformers would ask."""
+    from transformers import AutoModel, AutoProcessor
+
+    config = {"model_type": "none_of_ours", "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "code.py").write_text("raise SystemExit('it ran')")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"auto_map": {"AutoProcessor": "code.Processor"}}))
+    with pytest.raises(CheckpointError, match="asks for code of its own"):
+        load_model(AutoModel, str(tmp_path), "cpu")
+    with pytest.raises(CheckpointError, match="asks for code of its own"):
+        load_processor(AutoProcessor, str(tmp_path))

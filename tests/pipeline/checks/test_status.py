@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_dataset import CARDS, made_anew, path_of, pending, repair_palette, write_dataset
 from tokenloom.pipeline.checks.status import LedgerCounts, Status, estimate_total, read_status
-from tokenloom.pipeline.cli import app
+from tokenloom.pipeline.cli import app, main
 from tokenloom.pipeline.commands import dataset as inspect_commands
 from tokenloom.pipeline.corpus.units import Unit
 from tokenloom.pipeline.dataset.finished import recent_rate
@@ -275,3 +277,15 @@ def test_watching_ends_when_the_dataset_is_finished(tmp_path, monkeypatch, as_js
         assert [json.loads(line)["finished"] for line in output.splitlines()] == [False, False, True]
     else:
         assert output.count("dinov2") == 3
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 128 + signal.SIGTERM)])
+def test_ctrl_c_is_how_watching_ends(tmp_path, monkeypatch, capsys, number, code):
+    small = write_dataset(tmp_path)
+    path_of(small, small.token_path("dinov2", small.units[0])).unlink()
+    monkeypatch.setattr(inspect_commands.time, "sleep", lambda seconds: signal.raise_signal(number))
+    monkeypatch.setattr(sys, "argv", ["tokenloom", "status", str(tmp_path), "--watch"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == code
+    assert (capsys.readouterr().err == "") == (code == 0)

@@ -24,3 +24,26 @@ def test_a_path_is_printed_as_it_is(corpus, tmp_path, monkeypatch, capsys, outpu
             main()
         assert end.value.code == 0
         assert said in capsys.readouterr().out
+
+
+def test_a_plan_breaks_no_name_at_80_columns(corpus, tmp_path, monkeypatch, capsys):
+    weights = tmp_path / "a-folder-of-some-length" / "weights"
+    weights.parent.mkdir()
+    weights.write_bytes(b"!")
+    modalities = {
+        "mean_colour": {"labeler": "odd_labelers:Weighty", "weights": str(weights)},
+        "color_palette": {},
+        "canny_edge": {"tokenizer": "patch_codebook"},
+    }
+    content = {"corpus": str(corpus), "output": str(tmp_path / "out"), "modalities": modalities}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "argv", ["tokenloom", "run", str(tmp_path / "mine.yaml"), "--dry-run"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in modalities:
+        (line,) = (line for line in lines if line.startswith(f"{name} "))
+        assert len(line.rstrip()) <= 80
+    assert any("odd_labelers:Weighty" in line and "product_codebook" in line and "/weights" in line for line in lines)
