@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 COMPONENTS = 32
 """Principal components in which long points are clustered: quicker by their length over this, and what is left out is
@@ -40,6 +41,7 @@ class Clusters:
     objective: tuple[float, ...]
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # the products are small: threads would mostly wait for each other
 def kmeans(
     points: np.ndarray,
     k: int,
