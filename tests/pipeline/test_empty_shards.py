@@ -72,7 +72,6 @@ def test_a_shard_without_samples_costs_itself(name, photos, tmp_path):
     assert sorted(row.key for row in rows) == sorted(photos)[:4]
 
 
-@pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("extension", ["tar", "parquet"])
 def test_a_run_says_which_shards_were_empty(ray_session, tokenloom: Callable[..., str], photos, tmp_path, extension):
     """All of them at once, through Ray."""
