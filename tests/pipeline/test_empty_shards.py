@@ -18,6 +18,8 @@ from tokenloom.pipeline.plan.recipe import RecipeError
 from tokenloom.pipeline.storage.store import Store
 from weaving import recipe
 
+pytestmark = pytest.mark.slow
+
 MODALITIES = {
     "rgb": {"tokenizer": {"name": "patch_codebook", "params": {"size": 4}}},
     "caption": {"keep": "both"},

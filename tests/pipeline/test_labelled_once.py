@@ -21,6 +21,8 @@ from tokenloom.pipeline.run import execute
 from tokenloom.pipeline.storage.store import Store
 from weaving import digests, odd, recipe
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"units": {"samples": 2}, "views": {"size": 32, "count": 2, "min_scale": 0.5}}
 CODES = {"name": "codebook", "params": {"size": 4}}
 PATCHES = {"name": "patch_codebook", "params": {"size": 4}}

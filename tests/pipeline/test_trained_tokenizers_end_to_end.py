@@ -10,6 +10,8 @@ import pytest
 from in_process import without_ray
 from tokenloom.pipeline.dataset.dataset import open_dataset
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """\
 corpus: {corpus}
 output: {output}

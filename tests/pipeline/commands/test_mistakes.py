@@ -20,6 +20,8 @@ from tokenloom.pipeline.plan.mistakes import MistakesError, checked
 from tokenloom.pipeline.plan.recipe import Recipe, RecipeError, load_recipe
 from tokenloom.tokenizers.contract.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.slow
+
 Path_ = tuple[str | int, ...]
 Refused = Callable[..., str]
 

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 20
 """Of processor time that a file of up to 1 MiB may take: what is linear takes 2 at most, what is quadratic minutes."""
 

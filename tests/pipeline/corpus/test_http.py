@@ -13,6 +13,8 @@ import pytest
 from corpus_files import contents, corpus_of, parquet_bytes, tar_bytes
 from tokenloom.pipeline.storage.store import StorageError
 
+pytestmark = pytest.mark.slow
+
 TAR = tar_bytes([(f"{index}.jpg", bytes([index]) * 3000) for index in range(20)])
 
 
