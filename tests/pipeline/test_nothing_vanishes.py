@@ -15,6 +15,8 @@ from tokenloom.pipeline.dataset.manifest import manifest_numbers, require_manife
 from tokenloom.pipeline.storage.store import Store
 from weaving import labels_of, odd, recipe
 
+pytestmark = pytest.mark.slow
+
 CAPTIONS = {"caption": {"keep": "labels"}}
 
 

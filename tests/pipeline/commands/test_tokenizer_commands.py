@@ -32,6 +32,8 @@ from tokenloom.tokenizers.networks.vq_checkpoint import read_published
 from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
 from weaving import weave_here
 
+pytestmark = pytest.mark.slow
+
 
 def write_tokenizer(folder: Path, network: bool = True) -> Path:
     folder.mkdir(parents=True)

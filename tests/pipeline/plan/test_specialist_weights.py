@@ -13,6 +13,8 @@ from tokenloom.pipeline.plan.steps import step_graph
 from tokenloom.pipeline.plan.weights import hash_files, localise, resolve
 from weaving import odd, recipe
 
+pytestmark = pytest.mark.slow
+
 WITH_WEIGHTS = [
     row.reference
     for row in describe_labelers()

@@ -20,6 +20,8 @@ from tokenloom.pipeline.preview.cells import PAGE
 from tokenloom.pipeline.preview.preview import pick_samples
 from weaving import write_manifest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small(tmp_path) -> SmallDataset:
