@@ -21,7 +21,10 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_NAME = re.compile(r"(?P<shard>[\w-]+-[0-9a-f]{12})-(?P<start>\d{12})-(?P<stop>\d{12}|end)-(?P<count>\d{5})", re.ASCII)
+_AT = r"\d{12}|[1-9]\d{12,}"
+_NAME = re.compile(
+    rf"(?P<shard>[\w-]+-[0-9a-f]{{12}})-(?P<start>{_AT})-(?P<stop>{_AT}|end)-(?P<count>\d{{5}})", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
