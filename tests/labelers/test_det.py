@@ -98,6 +98,7 @@ def test_the_tiny_weights_find_people(labels):
     assert len({name for label in labels for name in label.labels}) >= 2
 
 
+@pytest.mark.slow
 def test_a_processor_that_pads_changes_nothing(detr, images, batch_of):
     labeler = Det(DetParams(threshold=0.4), detr)
     labeler.load("cpu")

@@ -41,6 +41,7 @@ def test_shapes_are_known_before_the_weights_are_loaded(dinov2_weights):
     assert Dinov2().makes[1].kind.describe() == {"kind": "vector", "dim": 768}
 
 
+@pytest.mark.slow
 def test_equals_transformers_own_processor_and_model_on_photographs(dinov2_weights, views, labels):
     from transformers import BitImageProcessor, Dinov2Model
 

@@ -4,6 +4,8 @@ from PIL import Image, ImageDraw, ImageFont
 from tokenloom.labelers.networks.hub import CheckpointError, package_path
 from tokenloom.labelers.ocr import SHIPPED_WEIGHTS, Ocr, OcrParams
 
+pytestmark = pytest.mark.slow
+
 KIND = Ocr.makes[0].kind
 
 

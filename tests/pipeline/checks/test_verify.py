@@ -126,6 +126,7 @@ def test_any_flipped_bit_of_the_manifest_is_found(tmp_path, pristine):
     assert missed == []
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_of_any_other_object_is_found(small):
     folders = ("tokenizers", "vocabularies", "quarantine")
     files = [p for folder in folders for p in path_of(small, folder).rglob("*") if p.is_file()]

@@ -204,6 +204,7 @@ def test_every_format_gives_the_same_samples(place, format):
         assert samples[key] == Sample(key, bytes([index]) * size, {"number": index, "caption": f"caption {key}"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 @settings(deadline=None, max_examples=25)
 @given(

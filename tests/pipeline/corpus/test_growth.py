@@ -96,6 +96,7 @@ def test_a_key_belongs_to_whoever_had_it_first():
     assert [dict(shard.doubled) for shard in elsewhere.shards] == [{}, {"a.jpg": "../b/a.jpg"}]
 
 
+@pytest.mark.slow
 def test_many_images_of_a_folder_are_several_shards():
     files = {f"{number:05d}.jpg": 1 for number in range(9000)}
     shards = taken(files).shards("/corpus", None)

@@ -26,6 +26,8 @@ from tokenloom.pipeline.views.view_pixels import Seen, ViewFinder
 from tokenloom.tokenizers.codebooks.codebook import PatchCodebook, PatchParams
 from tokenloom.tokenizers.measures.reconstruction import ErrorSum
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def photo_dataset(photos, tmp_path_factory) -> Path:
