@@ -27,7 +27,7 @@ from tokenloom.labelers.caption import Caption
 from tokenloom.labelers.contract.images import decode_view, read_header
 from tokenloom.labelers.contract.views import ViewSettings, cut_view
 from tokenloom.labelers.metadata import Metadata
-from tokenloom.pipeline.dataset.layout import MANIFESTS, TOKENIZERS, VOCABULARIES
+from tokenloom.pipeline.dataset.layout import CORPUS, MANIFESTS, TOKENIZERS, VOCABULARIES
 from tokenloom.pipeline.dataset.manifest import read_manifest
 from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
 from tokenloom.pipeline.engine.tally import Tally
@@ -70,7 +70,7 @@ def prepare(fitted: str, output: str, tars: Sequence[str]) -> None:
 
 
 def tokenloom(fitted: str, output: str, tars: Sequence[str]) -> None:
-    for folder in (MANIFESTS, TOKENIZERS, VOCABULARIES):
+    for folder in (CORPUS, MANIFESTS, TOKENIZERS, VOCABULARIES):
         shutil.copytree(Path(fitted) / folder, Path(output) / folder)
     _execute(output, tars, MODALITIES)
 
