@@ -9,7 +9,6 @@ import numpy as np
 from pydantic import BaseModel
 
 from .canny_edge import CannyEdgeParams
-from .contract.drawing import class_colours
 from .contract.instances import InstanceSet
 from .contract.kinds import Image
 from .contract.labeler import Batch, Labeler, Modality
@@ -23,6 +22,7 @@ class SamEdge(Labeler):
     has no edges. For the edges of the paper that introduced SAM, by way of mask probabilities, see `sam_soft_edge`.
     """
 
+    version = 2
     makes = (Modality("sam_edge", Image(channels=1, content="intensity")),)
     on = "image"
     requires = ("sam_instance",)
@@ -42,12 +42,23 @@ class SamEdge(Labeler):
 def instance_map(instances: InstanceSet, height: int, width: int) -> np.ndarray:
     """uint8 (height, width, 3): each mask in a colour of its own, the smaller over the larger, on black.
 
-    The nth largest mask has the nth of `class_colours`, hues a golden angle apart; of equally large ones the first
-    comes first.
+    Of equally large masks the first is drawn first. The edges depend on the colours: they belong to the label, not to
+    how instances are shown.
     """
     masks = [mask.to_array() for mask in instances.masks or ()]
     order = sorted(range(len(masks)), key=lambda index: -int(masks[index].sum()))
     drawn = np.zeros((height, width, 3), np.uint8)
-    for colour, index in zip(class_colours(np.arange(len(masks))), order, strict=True):
+    for colour, index in zip(_colours(len(masks)), order, strict=True):
         drawn[masks[index]] = colour
     return drawn
+
+
+def _colours(count: int) -> np.ndarray:
+    """uint8 (count, 3): colours far from each other and from black, however many there are.
+
+    The additive recurrence of Roberts 2018, "The unreasonable effectiveness of quasirandom sequences", in the cube from
+    64 to 255.
+    """
+    root = 1.2207440846057596  # of x^4 = x + 1
+    shares = np.arange(1, count + 1)[:, None] * root ** -np.arange(1.0, 4.0) % 1
+    return (64 + 191 * shares).round().astype(np.uint8)

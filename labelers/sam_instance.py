@@ -37,14 +37,20 @@ class SamInstance(Labeler):
 
     `sam_instance`: Instances labelled "object" with masks of the image's size. A score is the IoU that SAM predicts for
     its mask; `stability` is the mask's stability score; `point` the prompt that it was made from, as x y shares of the
-    whole image, in a crop too. Equal to segment-anything's SamAutomaticMaskGenerator with the same parameters: Pillow's
-    bilinear resize of the bytes to a longest side of 1024, predicted IoU, stability, boxes cut off by a crop, and
-    non-maximum suppression. SAM 2 sees the image through transformers' Sam2ImageProcessor (torchvision's resize).
+    image, or of the view, outside of which it may lie. Equal to segment-anything's SamAutomaticMaskGenerator with the
+    same parameters: Pillow's bilinear resize of the bytes to a longest side of 1024, predicted IoU, stability, boxes
+    cut off by a crop, and non-maximum suppression. SAM 2 sees the image through transformers' Sam2ImageProcessor
+    (torchvision's resize).
 
     Weights: a .pth or .safetensors file of segment-anything, or a folder or hub id of SAM 2 or 2.1.
     """
 
-    makes = (Modality("sam_instance", Instances(masks=True, scores=True, attributes={"stability": (), "point": (2,)})),)
+    makes = (
+        Modality(
+            "sam_instance",
+            Instances(masks=True, scores=True, attributes={"stability": (), "point": (2,)}, points=("point",)),
+        ),
+    )
     on = "image"
     weights = SAM_WEIGHTS
     # 641 M parameters in float32, and the 16 heads' attention over 64 x 64 places a few times over (estimated).

@@ -1,4 +1,4 @@
-"""Crops: the part of a whole image's map that a view sees."""
+"""Crops: what a view sees of a whole image's maps and points."""
 
 from __future__ import annotations
 
@@ -27,6 +27,13 @@ def crop_map(label: np.ndarray, view: View, nearest: bool) -> np.ndarray:
         scaled = [_resize(channel, view.size, (left, top, right, bottom)) for channel in channels]
         cut = scaled[0] if label.ndim == 2 else np.stack(scaled, axis=2)
     return np.ascontiguousarray(cut[:, ::-1]) if view.hflip else cut
+
+
+def crop_points(points: np.ndarray, view: View) -> np.ndarray:
+    """Points (..., 2), x and y as shares of the whole image, as shares of the view, float64; some lie outside of it."""
+    size, corner = [view.image_width, view.image_height], [view.left, view.top]
+    seen = (points.astype(np.float64) * size - corner) / [view.width, view.height]
+    return seen * [-1, 1] + [1, 0] if view.hflip else seen
 
 
 def _resize(channel: np.ndarray, size: int, box: tuple[float, float, float, float]) -> np.ndarray:

@@ -91,7 +91,8 @@ class InstanceSet:
     def crop(self, view: View) -> InstanceSet:
         """What `view` sees of a whole image's instances: boxes clipped and mirrored, masks at the view's size.
 
-        Instances whose box lies outside are dropped; scores, texts and attributes come along as they are.
+        Instances whose box lies outside are dropped, and those of whose mask the view has no pixel. Where the view cuts
+        a box, it becomes that of what is seen of the mask. Scores, texts and attributes come along as they are.
         """
         left, width = view.left / view.image_width, view.width / view.image_width
         top, height = view.top / view.image_height, view.height / view.image_height
@@ -100,12 +101,18 @@ class InstanceSet:
         low, high = clipped[:, :2], clipped[:, 2:]
         # a box without width that lies inside stays; one that only touches the border from outside goes
         flat_inside = (boxes[:, :2] == boxes[:, 2:]) & (boxes[:, :2] == low)
-        kept = np.flatnonzero(((high > low) | flat_inside).all(axis=1))
+        kept = [int(index) for index in np.flatnonzero(((high > low) | flat_inside).all(axis=1))]
+        masks = None
+        if self.masks is not None:
+            parts = {index: crop_map(self.masks[index].to_array(), view, nearest=True) for index in kept}
+            kept = [index for index in kept if parts[index].any()]
+            masks = [Mask.from_array(parts[index]) for index in kept]
+            for index in kept:
+                if (clipped[index] != boxes[index]).any():
+                    clipped[index] = _box_seen(self.masks[index], view)
         if view.hflip:
             clipped[:, [0, 2]] = 1 - clipped[:, [2, 0]]
-        seen = self.take(kept)
-        masks = None if seen.masks is None else [_crop_mask(mask, view) for mask in seen.masks]
-        return replace(seen, boxes=clipped[kept].astype(np.float32), masks=masks)
+        return replace(self.take(kept), boxes=clipped[kept].astype(np.float32), masks=masks)
 
     def problem(self, masks: bool, scores: bool, texts: bool, attributes: Mapping[str, tuple[int, ...]]) -> str | None:
         """What is wrong, if anything, measured by which parts there must be. attributes: shapes per instance."""
@@ -187,8 +194,18 @@ class InstanceSet:
         )
 
 
-def _crop_mask(mask: Mask, view: View) -> Mask:
-    return Mask.from_array(crop_map(mask.to_array(), view, nearest=True))
+def _box_seen(mask: Mask, view: View) -> np.ndarray:
+    """The box around the mask's pixels in the view, float64 (4,), as shares of the view before it is mirrored.
+
+    Measured at the mask's own resolution, not at the view's. There must be such a pixel.
+    """
+    scale = np.array([mask.width / view.image_width, mask.height / view.image_height])
+    start, end = scale * [view.left, view.top], scale * [view.left + view.width, view.top + view.height]
+    (left, top), (right, bottom) = np.floor(start).astype(int), np.ceil(end).astype(int)
+    part = mask.to_array()[top:bottom, left:right]
+    columns, rows = np.flatnonzero(part.any(axis=0)), np.flatnonzero(part.any(axis=1))
+    low, high = np.array([left + columns[0], top + rows[0]]), np.array([left + columns[-1], top + rows[-1]]) + 1
+    return np.concatenate([low - start, high - start]).clip(0, np.tile(end - start, 2)) / np.tile(end - start, 2)
 
 
 def _presence_problem(name: str, part: Any, promised: bool) -> str | None:

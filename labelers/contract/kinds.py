@@ -174,14 +174,16 @@ class Instances(Kind):
     """Any number of things in the image, as an InstanceSet. Stored as JSON with COCO RLE masks.
 
     masks, scores, texts: whether each instance has one. attributes: shape of further per-instance float32 arrays.
-    pose: whose attributes (`poses.ATTRIBUTES`) are among them, which then follow a view and its mirror; any others
-    are the same in every crop.
+    points: those among them that are x and y as shares of the frame, (..., 2): they follow a view and its mirror, and
+    may lie outside of it. pose: whose attributes (`poses.ATTRIBUTES`) are among them, which do so, too. All others are
+    the same in every crop.
     """
 
     masks: bool = False
     scores: bool = False
     texts: bool = False
     attributes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    points: tuple[str, ...] = ()
     pose: Pose | None = None
     name: ClassVar[str] = "instances"
     extension: ClassVar[str] = "json"
@@ -202,6 +204,9 @@ class Instances(Kind):
         object.__setattr__(self, "attributes", shapes)
         if self.pose is not None and not ATTRIBUTES[self.pose].items() <= shapes.items():
             raise ValueError(f"a pose of {self.pose} needs the attributes {ATTRIBUTES[self.pose]}, not {shapes}")
+        for name in self.points:
+            if shapes.get(name, ())[-1:] != (2,):
+                raise ValueError(f"points must be attributes of x and y, (..., 2); {name!r} isn't among {shapes}")
 
     def check(self, label: Any) -> InstanceSet:
         if not isinstance(label, InstanceSet):
@@ -219,7 +224,10 @@ class Instances(Kind):
 
     def crop(self, label: InstanceSet, view: View) -> InstanceSet:
         seen = label.crop(view)
-        return seen if self.pose is None else replace(seen, attributes=crop_pose(self.pose, seen.attributes, view))
+        attributes = dict(seen.attributes)
+        for name in self.points:
+            attributes[name] = crops.crop_points(attributes[name], view).astype(np.float32)
+        return replace(seen, attributes=attributes if self.pose is None else crop_pose(self.pose, attributes, view))
 
     def show(self, label: InstanceSet, image: np.ndarray) -> Shown:
         return drawing.draw_instances(label, image)

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from .crops import crop_points
 from .views import View
 
 Pose: TypeAlias = Literal["smpl", "coco17"]
@@ -108,12 +109,9 @@ def _crop_camera(camera: np.ndarray, view: View) -> np.ndarray:
 
 
 def _crop_coco17(attributes: Mapping[str, np.ndarray], view: View) -> dict[str, np.ndarray]:
-    x, y, score = np.moveaxis(attributes["keypoints"].astype(np.float64), 2, 0)
-    x = (x * view.image_width - view.left) / view.width
-    y = (y * view.image_height - view.top) / view.height
-    if not view.hflip:
-        return {"keypoints": np.stack([x, y, score], axis=2)}
-    return {"keypoints": np.stack([1 - x, y, score], axis=2)[:, _COCO17_SWAPPED]}
+    keypoints = attributes["keypoints"]
+    seen = np.concatenate([crop_points(keypoints[..., :2], view), keypoints[..., 2:]], axis=2)
+    return {"keypoints": seen[:, _COCO17_SWAPPED] if view.hflip else seen}
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

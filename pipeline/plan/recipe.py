@@ -251,18 +251,19 @@ def shipped_recipes() -> list[str]:
 
 
 def _find(name: str) -> Path:
+    if name in shipped_recipes():
+        return SHIPPED / f"{name}.yaml"
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") or "/" in name:
-        if not path.is_file():
-            raise RecipeError(f"{name}: no such file")
+    if path.is_file():
         return path
-    shipped = SHIPPED / f"{name}.yaml"
-    if not shipped.is_file():
-        raise RecipeError(
-            f"{name}: no recipe of that name is shipped ({', '.join(shipped_recipes())}); a recipe of your own is "
-            f"named by its file, as ./{name}.yaml"
-        )
-    return shipped
+    if path.is_dir():
+        raise RecipeError(f"{name}: a folder, not a recipe's file")
+    if path.suffix or "/" in name:
+        raise RecipeError(f"{name}: no such file")
+    raise RecipeError(
+        f"{name}: no recipe of that name is shipped ({', '.join(shipped_recipes())}); a recipe of your own is named by "
+        f"its file, as {name}.yaml"
+    )
 
 
 def _apply(data: dict[str, Any], override: str) -> str:

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 from tokenloom.labelers.canny_edge import CannyEdgeParams
+from tokenloom.labelers.contract import drawing
 from tokenloom.labelers.contract.instances import InstanceSet, Mask
 from tokenloom.labelers.sam.mask_generator import Bands, Canvas, Found
 from tokenloom.labelers.sam.models import scaling
@@ -68,6 +69,20 @@ def test_smaller_masks_lie_over_larger_ones_in_colours_of_their_own():
     assert len({tuple(colour) for colour in drawn.reshape(-1, 3)}) == 3
     assert not drawn[~large].any()
     assert np.array_equal(drawn, instance_map(instance_set(large, small), 40, 60))
+
+
+def test_neighbours_differ_and_no_instance_is_black_however_many_there_are():
+    stripes = [rectangle(4, 600, 0, 3 * start, 4, 3 * start + 3) for start in range(200)]
+    drawn = instance_map(instance_set(*stripes), 4, 600)[0, 1::3].astype(int)
+    assert len(np.unique(drawn, axis=0)) == 200
+    assert drawn.min() >= 64
+    assert np.abs(np.diff(drawn, axis=0)).max(axis=1).min() >= 48
+
+
+def test_edges_do_not_depend_on_how_instances_are_shown(instances, photograph, batch_of, monkeypatch):
+    expected = edges(instances, photograph, batch_of)
+    monkeypatch.setattr(drawing, "class_colours", lambda ids: np.zeros((*ids.shape, 3), np.uint8))
+    assert np.array_equal(edges(instances, photograph, batch_of), expected)
 
 
 def test_edges_are_cannys_on_that_map(instances, photograph, batch_of):

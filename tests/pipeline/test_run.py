@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -220,7 +223,7 @@ def test_limit_stops_after_the_unit_that_reaches_it(corpus_folder, tmp_path):
     assert weave(made).samples == 2
 
 
-def test_a_full_disk_is_named_without_a_traceback(corpus_folder, tmp_path):
+def test_a_file_where_a_folder_should_be_is_named(corpus_folder, tmp_path):
     made = recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("MeanColour")}, **ONE)
     plan = make_plan(made)
     (tmp_path / "out").mkdir()
@@ -260,3 +263,33 @@ def test_a_stopped_run_says_so_and_goes_on_later(command_line, corpus, tmp_path,
     assert "Traceback" not in errors
     weave(recipe(corpus, tmp_path / "out", LIGHT, **SMALL))
     assert verify(str(tmp_path / "out")).faults == []
+
+
+FILLED = """
+mount -t tmpfs -o size=256k tmpfs "$1" || exit 77
+"$2" -m tokenloom.pipeline.cli run "$3"
+echo "ended with $?"
+mount -o remount,size=64m "$1" && "$2" -m tokenloom.pipeline.cli run "$3" && "$2" -m tokenloom.pipeline.cli verify "$1"
+"""
+"""A run on a disk of 256 KiB, and another once there is room."""
+
+
+def test_a_full_disk_is_named_without_a_traceback(corpus, tmp_path):
+    """On a disk that is full: a file system of its own, seen by the run's processes alone."""
+    (tmp_path / "out").mkdir()
+    made = {"corpus": str(corpus), "output": str(tmp_path / "out"), "modalities": {"rgb": {"keep": "labels"}}}
+    (tmp_path / "recipe.json").write_text(json.dumps({**made, **ONE, "units": {"samples": 2}}))
+    words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", FILLED, "-"]
+    ended = subprocess.run(
+        [*words, tmp_path / "out", sys.executable, tmp_path / "recipe.json"],
+        env={**os.environ, "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    if ended.returncode == 77 or ended.stderr.startswith("unshare:"):
+        pytest.skip(f"no file system can be mounted here: {ended.stderr.strip()}")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "ended with 1" in ended.stdout
+    assert re.search(r"out/rgb/\S+\.tar: could not write it .*No space left.*make room and run it again", ended.stderr)
+    assert "Traceback" not in ended.stdout + ended.stderr
+    assert "nothing missing, nothing foreign" in ended.stdout

@@ -36,7 +36,7 @@ class InstancesTokenizer(InstancesText):
     Loss, in config.json: `pixel_error`, the share of wrong pixels in the sample's 64 x 64 masks.
     """
 
-    version = 2
+    version = 3
 
     def __init__(self, kind: Kind, params: BaseModel | None = None) -> None:
         super().__init__(kind, params)
@@ -108,6 +108,7 @@ class InstancesVQTokenizer(TrainedTextTokenizer, InstancesText):
     Published weights: EPFL-VILAB/4M_tokenizers_sam-instance_1k_64.
     """
 
+    version = 3
     Params: ClassVar[type[BaseModel]] = InstancesVQParams
     open_params = frozenset({"max_length", "frame"})
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tokenloom.labelers.contract.instances import InstanceSet, Mask
+from tokenloom.labelers.contract.kinds import Instances, kind_from
 from tokenloom.labelers.contract.views import View, ViewSettings, cut_view
 
 ATTRIBUTES = {"pose": (2, 3), "scale": ()}
@@ -23,6 +24,7 @@ def instance_sets(draw: st.DrawFn, mask_size: int = 12) -> InstanceSet:
     corners = draw(hnp.arrays(np.float32, (count, 2, 2), elements=st.floats(0, 1, width=32)))
     texts = st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=count, max_size=count)
     masks = draw(hnp.arrays(bool, (count, mask_size, mask_size)))
+    masks[:, -1, 0] |= ~masks.any(axis=(1, 2))  # of an empty one a view sees nothing
     return InstanceSet(
         boxes=np.sort(corners, axis=1).reshape(count, 4),
         labels=draw(texts),
@@ -199,7 +201,71 @@ def test_cropping_commutes_with_filling_boxes(corners: list[tuple], crop: tuple[
         np.testing.assert_array_equal(filled(box, view.size, view.size), mask.to_array())
     for index in set(range(len(boxes))) - {int(label) for label in seen.labels}:
         x0, y0, x1, y1 = boxes[index] * 16
-        assert x1 <= left or x0 >= left + width or y1 <= top or y0 >= top + height
+        assert x1 <= left or x0 >= left + width or y1 <= top or y0 >= top + height or x0 == x1 or y0 == y1
+
+
+@pytest.mark.slow
+@given(
+    hnp.arrays(bool, (8, 12)),
+    st.tuples(st.integers(0, 31), st.integers(0, 47), st.integers(1, 32), st.integers(1, 48)),
+    st.booleans(),
+)
+def test_the_box_is_that_of_what_is_seen_of_the_mask(mask: np.ndarray, crop: tuple[int, ...], hflip: bool):
+    """A mask of 8 x 12 for an image of 32 x 48, against a count of the image's pixels one by one."""
+    top, left, height, width = crop[0], crop[1], min(crop[2], 32 - crop[0]), min(crop[3], 48 - crop[1])
+    mask[3, 5] = True
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    tight = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32) / [12, 8, 12, 8]
+    label = InstanceSet(tight.astype(np.float32)[None], ["a"], masks=[Mask.from_array(mask)])
+    view = View(1, top, left, height, width, hflip, 4 * height * width, 32, 48)
+    pixels = np.repeat(np.repeat(mask, 4, axis=0), 4, axis=1)[top : top + height, left : left + width]
+    pixels = pixels[:, ::-1] if hflip else pixels
+    seen = label.crop(view)
+    assert len(seen) == int(pixels.any())
+    if len(seen):
+        y, x = pixels.nonzero()
+        expected = np.array([x.min(), y.min(), x.max() + 1, y.max() + 1]) / [width, height, width, height]
+        np.testing.assert_allclose(seen.boxes[0], expected, atol=1e-6)
+
+
+def test_a_box_that_the_view_does_not_cut_stays_as_the_labeler_gave_it():
+    label = InstanceSet(BOXES[:1], ["a"], masks=[Mask.from_array(filled(np.array([0.2, 0.3, 0.4, 0.5]), 100, 100))])
+    assert label.crop(View(1, 0, 0, 80, 80, False, 40, 100, 100)).boxes[0] == pytest.approx(BOXES[0] / 0.8)
+
+
+def test_a_mask_too_thin_for_the_views_pixels_is_not_seen():
+    thin = np.zeros((100, 100), bool)
+    thin[10:90, 31] = True
+    label = InstanceSet(np.array([[0.31, 0.1, 0.32, 0.9]], np.float32), ["a"], masks=[Mask.from_array(thin)])
+    assert len(label.crop(whole(100, 100))) == 1
+    assert len(label.crop(whole(100, 4))) == 0
+
+
+@given(
+    hnp.arrays(np.float32, (2, 3, 2), elements=st.floats(-1, 2, width=32)),
+    st.tuples(st.integers(0, 29), st.integers(0, 39), st.integers(1, 30), st.integers(1, 40)),
+)
+def test_points_stay_on_their_pixels(points: np.ndarray, crop: tuple[int, ...]):
+    kind = Instances(attributes={"marks": (3, 2), "other": ()}, points=("marks",))
+    label = replace(
+        TWO,
+        boxes=np.tile(np.array([0, 0, 1, 1], np.float32), (2, 1)),
+        attributes={"marks": points, "other": np.arange(2, dtype=np.float32)},
+    )
+    top, left, height, width = crop[0], crop[1], min(crop[2], 30 - crop[0]), min(crop[3], 40 - crop[1])
+    seen = kind.check(kind.crop(label, View(1, top, left, height, width, False, 9, 30, 40))).attributes
+    mirrored = kind.crop(label, View(1, top, left, height, width, True, 9, 30, 40)).attributes
+    np.testing.assert_allclose(seen["marks"] * [width, height] + [left, top], points * [40, 30], atol=1e-4)
+    np.testing.assert_allclose(mirrored["marks"][..., 0] + seen["marks"][..., 0], 1, atol=1e-4)
+    np.testing.assert_array_equal(mirrored["marks"][..., 1], seen["marks"][..., 1])
+    np.testing.assert_array_equal(seen["other"], [0, 1])
+    assert kind_from(json.loads(json.dumps(kind.describe()))) == kind
+
+
+@pytest.mark.parametrize("name", ["where", "score"])
+def test_points_are_attributes_of_x_and_y(name: str):
+    with pytest.raises(ValueError, match="points must be attributes of x and y"):
+        Instances(attributes={"score": (3,)}, points=(name,))
 
 
 def test_what_comes_along():

@@ -99,6 +99,24 @@ def test_shipped_recipes_load_and_unknown_names_list_them():
         load_recipe("quickstrat")
 
 
+@pytest.mark.parametrize("name", ["mine.yaml", "mine.json", "mine", "./mine.txt"])
+def test_a_file_of_any_name_is_a_recipe(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match=r"no such file|named by its file, as mine\.yaml"):
+        load_recipe(name)
+    (tmp_path / name).write_text(GOOD)
+    assert load_recipe(name).corpus.url == load(tmp_path, GOOD).corpus.url
+
+
+def test_a_file_does_not_hide_a_shipped_recipe_and_a_folder_is_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quickstart").write_text("no recipe")
+    assert load_recipe("quickstart", corpus="photos", output="out").modalities
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(RecipeError, match="photos: a folder"):
+        load_recipe("photos")
+
+
 def test_the_schema_is_json_and_describes_the_keys():
     schema = json.loads(json.dumps(Recipe.model_json_schema()))
     assert set(schema["required"]) == {"corpus", "output", "modalities"}
