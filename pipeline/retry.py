@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,11 +13,11 @@ from .corpus.taken import Taken
 from .corpus.units import Unit
 from .dataset.cards import ModalityCard
 from .dataset.finished import Stock, take_stock
-from .dataset.layout import CORPUS
-from .dataset.ledger import read_ledger
+from .dataset.ledger import Failure, read_ledger
 from .dataset.listings import taken_shards
 from .dataset.manifest import DatasetError, Manifest, require_manifest, stale
-from .dataset.standing import Ledger, StandingLedgers
+from .dataset.retries import begin_retry, unfinished_retries
+from .dataset.standing import StandingLedgers
 from .engine.config import Mode
 from .engine.tally import Tally
 from .plan.mistakes import Places
@@ -37,7 +36,7 @@ def retry(
     listener: RunListener | None = None,
 ) -> Tally:
     """Labels the quarantined samples again and puts what they come to into new revisions of their units; what fails
-    again stays listed.
+    again stays listed. What an earlier retry had begun when it died is tried again with them.
 
     modalities: only these, and what is made from them; by default all. Samples that the corpus reader refused aren't
     tried: the corpus is as it is. Raises DatasetError where the corpus or a labeler has changed since.
@@ -58,19 +57,26 @@ def retry(
     ledgers = StandingLedgers(store).list(graph.cards, finished, manifest.views["count"])
     chosen = graph.downstream(modalities or list(graph.cards))
     _refuse_stale(url, manifest, chosen)
-    failed = _failed(store, (ledger for ledger in ledgers if ledger.modality in chosen))
+    failures = [one for ledger in ledgers if ledger.modality in chosen for one in read_ledger(store.read(ledger.path))]
+    unfinished = unfinished_retries(store)
+    current = set(graph.cards) - set(stale(manifest))
+    failures += [one for begun in unfinished.values() for one in begun if one.modality in current]
+    failed = _by_unit(failures, {unit for found in finished.values() for unit in found.units})
     for unit, keys in failed.items():
         _refuse_half_done(url, unit, keys, stocks, graph)
     works = [_work(unit, keys, graph, shards, kept, revisions) for unit, keys in sorted(failed.items())]
     tally = Tally(url, graph.cards)
     if works:
+        unfinished[begin_retry(store, failures)] = failures
         start_ray()
         request, growth = make_request(recipe, graph, manifest.corpus), Growth(Taken(), None, list(shards.values()))
         plan = Plan(recipe, request, graph, manifest, growth, finished, kept, works)
         for result in label_units(plan, works, Mode.REPAIR):
             tally.add(result)
             listener.labelled(tally)
-        _still_there(url, manifest, require_manifest(store), tally)
+    for path in unfinished:
+        store.delete(path)
+    _still_there(url, manifest, require_manifest(store), tally)
     return tally
 
 
@@ -152,12 +158,13 @@ def _as_made(graph: StepGraph, manifest: Manifest) -> StepGraph:
     return StepGraph(tuple(steps), cards)
 
 
-def _failed(store: Store, ledgers: Iterable[Ledger]) -> dict[Unit, dict[str, set[str]]]:
-    """By unit and modality, the keys of the samples that failed."""
-    failed: dict[Unit, dict[str, set[str]]] = defaultdict(dict)
-    for ledger in ledgers:
-        if ledger.modality != CORPUS:
-            failed[ledger.unit][ledger.modality] = {failure.key for failure in read_ledger(store.read(ledger.path))}
+def _by_unit(failures: Iterable[Failure], units: Iterable[Unit]) -> dict[Unit, dict[str, set[str]]]:
+    """By unit and modality, the keys of the samples that failed; those of units that are no more are left out."""
+    named = {unit.name: unit for unit in units}
+    failed: dict[Unit, dict[str, set[str]]] = {}
+    for one in failures:
+        if one.unit in named:
+            failed.setdefault(named[one.unit], {}).setdefault(one.modality, set()).add(one.key)
     return failed
 
 

@@ -6,6 +6,7 @@ stays until then, and so does whatever was written lately, since its manifest ma
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -58,10 +59,11 @@ def remove_garbage(store: Store, keep: timedelta = KEEP) -> list[Garbage]:
 
     Looks again whenever a manifest is written meanwhile, which may name again what was superseded.
     """
+    require_manifest(store)
     deleted: list[Garbage] = []
     while True:
         before = manifest_numbers(store)
-        garbage = sorted(find_garbage(store, keep), key=lambda one: one.path.startswith(QUARANTINE))
+        garbage = sorted(find_garbage(store, keep, _store_time(store)), key=lambda one: one.path.startswith(QUARANTINE))
         for number, one in enumerate(garbage):
             if number % _AT_ONCE == 0 and manifest_numbers(store) != before:
                 break
@@ -71,11 +73,15 @@ def remove_garbage(store: Store, keep: timedelta = KEEP) -> list[Garbage]:
             return deleted
 
 
-def find_garbage(store: Store, keep: timedelta = KEEP) -> list[Garbage]:
-    """What has been superseded for longer than `keep`, by the store's own clock. Raises DatasetError where there is no
-    dataset, or a manifest can't be read: then nothing is known to be needed by nobody."""
+def find_garbage(store: Store, keep: timedelta = KEEP, now: float | None = None) -> list[Garbage]:
+    """What has been superseded for longer than `keep`. Writes nothing.
+
+    now: unix seconds, by the store's own clock; by default by this machine's, which will do where nothing is deleted.
+    Raises DatasetError where there is no dataset, or a manifest can't be read: then nothing is known to be needed by
+    nobody.
+    """
     require_manifest(store)
-    oldest = _store_time(store) - keep.total_seconds()
+    oldest = (time.time() if now is None else now) - keep.total_seconds()
     current, living = _living(store, oldest)
     names = dict.fromkeys(name for one in living for name in (*one.modalities, *one.pending))
     every = [child.rstrip("/") for child in store.children() if child.endswith("/")]

@@ -16,6 +16,7 @@ from ..dataset.layout import (
     LABELS,
     MANIFESTS,
     QUARANTINE,
+    RETRIES,
     TOKENIZERS,
     TOKENS,
     VOCABULARIES,
@@ -34,6 +35,7 @@ _MANY = 20
 """Findings of one sort about one modality or folder that are listed one by one; the rest is a number."""
 
 GO_ON = "run the recipe again, which goes on from there"
+RETRY = "`tokenloom quarantine DATASET --retry` tries that again"
 NOT_OURS = "move it elsewhere, or delete it"
 
 
@@ -170,6 +172,8 @@ def foreign(path: str) -> Fault:
     top = path.split("/")[0]
     if path.rsplit("/", 1)[-1].startswith(TEMPORARY):
         return Fault("foreign", path, "what a writer that died left behind, or one that is at work", GO_ON)
+    if top == RETRIES:
+        return Fault("unfinished", path, "what a retry that died had begun, or one that is at work", RETRY)
     if top in (FIT, ATTEMPTS):
         return Fault("unfinished", path, "what a run needs until it ends", GO_ON)
     if top == CORPUS:

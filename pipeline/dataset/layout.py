@@ -6,7 +6,7 @@ manifests/<number>.json                             what the dataset is: the hig
 quarantine/<modality>/<generation>/<unit>-<digest>.jsonl   what failed; under `corpus` what the corpus reader refused
 tokenizers/<digest>/, vocabularies/<digest>/        what made the tokens
 corpus/<digest>.jsonl                               listings of the corpus' files, as they were taken up
-fit/, attempts/                                     what a run needs until it ends
+fit/, attempts/, retries/                           what a run or a retry needs until it ends
 
 An object is written once, under a name that is never used for other bytes. A unit that is tried again is a new
 revision, told by the end of its name: <unit>-r1.
@@ -35,7 +35,10 @@ ATTEMPTS = "attempts"
 CORPUS = "corpus"
 """Where the listings of the corpus lie, and the name under which the quarantine has what its reader refused."""
 
-RESERVED = (ATTEMPTS, CORPUS, FIT, MANIFESTS, QUARANTINE, TOKENIZERS, VOCABULARIES)
+RETRIES = "retries"
+"""Where a retry lists what it has begun."""
+
+RESERVED = (ATTEMPTS, CORPUS, FIT, MANIFESTS, QUARANTINE, RETRIES, TOKENIZERS, VOCABULARIES)
 """Names that no modality may have."""
 
 TOKENS, LABELS, LEDGER = "parquet", "tar", "jsonl"
@@ -123,6 +126,11 @@ def sample_path(modality: str, sample: str, unit: Unit) -> str:
 def training_folder(modality: str, sample: str) -> str:
     """Where the training of a modality's tokenizer leaves what it goes on from; no modality's name begins so."""
     return f"{FIT}/_{modality}/{sample}"
+
+
+def retry_path(digest: str) -> str:
+    """digest: of the list."""
+    return f"{RETRIES}/{digest[:16]}.{LEDGER}"
 
 
 def attempts_folder(unit: Unit, stage: str) -> str:

@@ -74,9 +74,6 @@ class StageWorker:
             revisions=payload.revisions,
         )
         write = {Mode.COMMIT: self._commit, Mode.REPAIR: self._repair, Mode.SAMPLE: self._put_aside}[self.config.mode]
-        if self.config.mode is Mode.REPAIR:
-            # What hangs on others before these: where this is cut short, they are still listed, and all is tried again.
-            return {name: write(writer, payload, name, made.of(name)) for name in reversed(todo)}
         running = {name: self._writers.submit(write, writer, payload, name, made.of(name)) for name in todo}
         return {name: written.result() for name, written in running.items()}
 

@@ -76,12 +76,12 @@ def run_fit_here(job: FitJob, listener: FitListener | None = None) -> dict[str, 
 
 
 @contextmanager
-def without_ray() -> Iterator[None]:
-    """Runs that are begun meanwhile need no Ray."""
+def without_ray(gpus: int = 0) -> Iterator[None]:
+    """Runs that are begun meanwhile need no Ray; they take the cluster to have two CPUs and so many GPUs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "stream", stream_here)
         for module in (running, commands):
-            patch.setattr(module, "cluster_size", lambda: ClusterSize((Node(2),)))
+            patch.setattr(module, "cluster_size", lambda: ClusterSize((Node(2, gpus),)))
         patch.setattr(running, "raylet_watched", nullcontext)
         for module in (fitting, ray_train):
             patch.setattr(module, "run_fit", run_fit_here)

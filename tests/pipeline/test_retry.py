@@ -6,12 +6,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import odd_labelers
 import pytest
 from in_process import weave, without_ray
-from lock_step import Driver, LockStep
-from tokenloom.labelers.contract.labeler import Weights
+from lock_step import Driver, Killed, LockStep
+from tokenloom.labelers.contract.labeler import Resources, Weights
 from tokenloom.pipeline.checks.quarantine import list_failures
 from tokenloom.pipeline.checks.verify import verify
+from tokenloom.pipeline.cluster.session import DEVICE
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.engine.tally import Tally
@@ -201,7 +203,11 @@ def test_a_try_that_was_stopped_half_way_is_finished_by_a_run(corpus, tmp_path):
     assert flower_of(tmp_path / "out") is not None
 
 
-def test_a_retry_killed_before_any_operation_is_made_good_by_the_next(corpus, tmp_path):
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_a_retry_killed_before_any_operation_is_made_good_by_the_next(gpus, corpus, tmp_path, monkeypatch):
+    """In one stage, and with a pool of its own for the labeler that the other hangs on."""
+    monkeypatch.setattr(odd_labelers.WaitsFor, "resources", Resources(cpus=1.0, gpus=1.0))
+    monkeypatch.setenv(DEVICE, "cpu")
     modalities = {"mean_colour": waits_for(tmp_path, "WaitsFor", "now"), "known": odd("TellsWhatItKnows")}
     (tmp_path / "now").touch()
     weave(recipe(corpus, tmp_path / "fresh", modalities, **MORE))
@@ -213,11 +219,16 @@ def test_a_retry_killed_before_any_operation_is_made_good_by_the_next(corpus, tm
         weave(made)
         (tmp_path / "now").touch()
         one = Driver(lambda output=output: retry(str(output)), dies_at=step)
-        with without_ray():
+        with without_ray(gpus):
             LockStep(one).run(0)
         if one.error is None:
             break
-        again(output)
+        assert isinstance(one.error, Killed)
+        begun = {f"retries/{entry.name}" for entry in Store(output).list("retries")}
+        assert begun <= {fault.object for fault in verify(output).faults if "--retry" in fault.way_out}
+        with without_ray(gpus):
+            retry(str(output))
         assert labels_of(output, "known") == wanted, step
+        assert verify(output).faults == []
         step += 1
     assert step > 10

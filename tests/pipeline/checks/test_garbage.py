@@ -214,8 +214,14 @@ def test_the_age_of_things_is_told_by_the_stores_own_clock(small, monkeypatch):
     publish(small.store, lambda now: renewed.manifest)
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + 10 * 86400)
-    assert garbage(small) == {}
-    assert small.store.list("attempts") == []
+    assert remove_garbage(small.store) == []
+    assert small.store.list("fit") == []
+
+
+def test_looking_writes_nothing(small, monkeypatch):
+    publish(small.store, lambda now: made_anew(small, "dinov2", version=2).manifest)
+    monkeypatch.setattr(Store, "create", lambda *given: pytest.fail(f"it writes {given}"))
+    assert len(garbage(small, timedelta(0))) == len(small.units)
 
 
 def test_a_manifest_that_cannot_be_read_keeps_everything(small):
