@@ -21,8 +21,13 @@ DEVICE = "TOKENLOOM_DEVICE"
 shouldn't be used."""
 
 
-_ANSWER = 10.0
-"""Seconds within which a cluster has to take a connection."""
+_ANSWER = 30.0
+"""Seconds within which a cluster has to take a connection, and to answer."""
+
+
+_SETTINGS = 4
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0])
+"""How a client begins HTTP/2, which gRPC speaks (RFC 9113, 3.4)."""
 
 
 class EngineError(RuntimeError):
@@ -69,17 +74,34 @@ def start_ray() -> None:
 
 
 def check_address(address: str) -> None:
-    """Raises EngineError where nothing answers at a cluster's address, which Ray takes ten minutes to notice."""
+    """Raises EngineError where nothing answers at a cluster's address, which Ray takes ten minutes to notice, or
+    something that isn't Ray, for which it waits for ever."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():
         return  # local, auto, or something that Ray knows better
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER) as connection:
+            speaks = os.environ.get("RAY_USE_TLS", "0") != "0" or _speaks_grpc(connection)
     except OSError as error:
         raise EngineError(
             f"RAY_ADDRESS is {address}, and nothing answers there ({error.strerror or error}): name the head of a "
             f"cluster that runs, or unset it to have Ray started here"
         ) from None
+    if not speaks:
+        raise EngineError(
+            f"RAY_ADDRESS is {address}, and what answers there isn't Ray: name the address that `ray start --head` "
+            f"printed (port 6379 unless told otherwise; the dashboard's won't do), or unset it to have Ray started here"
+        )
+
+
+def _speaks_grpc(connection: socket.socket) -> bool:
+    """Whether HTTP/2's greeting is answered in kind: by a frame of settings, whose type is its fourth byte."""
+    try:
+        connection.sendall(_GREETING)
+        frame = connection.recv(9, socket.MSG_WAITALL)
+    except OSError:
+        return False
+    return len(frame) == 9 and frame[3] == _SETTINGS
 
 
 class _Ignored(list[str]):

@@ -6,11 +6,14 @@ import os
 import shutil
 import socket
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 from tokenloom import open_dataset
+from tokenloom.pipeline.cluster import session
 from tokenloom.pipeline.cluster.session import EngineError, check_address
 
 HELPERS = Path(__file__).parents[2] / "helpers"
@@ -20,9 +23,29 @@ HELPERS = Path(__file__).parents[2] / "helpers"
 def test_an_address_where_nothing_answers_is_named_at_once(form):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = form.format(f"127.0.0.1:{server.getsockname()[1]}")
-        check_address(address)
     with pytest.raises(EngineError, match=rf"RAY_ADDRESS is {address}, and nothing answers there .*unset it"):
         check_address(address)
+
+
+def test_a_server_that_says_nothing_is_not_ray(monkeypatch):
+    monkeypatch.setattr(session, "_ANSWER", 0.2)
+    refused = pytest.raises(EngineError, match=r"what answers there isn't Ray: .*ray start --head")
+    with socket.create_server(("127.0.0.1", 0)) as server, refused:
+        check_address(f"127.0.0.1:{server.getsockname()[1]}")
+
+
+def test_a_server_of_pages_is_not_ray():
+    """As Ray's own dashboard."""
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with pytest.raises(EngineError, match="the dashboard's won't do"):
+            check_address(f"127.0.0.1:{server.server_port}")
+
+
+def test_a_cluster_answers(ray_session):
+    import ray
+
+    check_address(ray.get_runtime_context().gcs_address)
 
 
 @pytest.mark.parametrize("address", ["local", "auto", "anyscale://somewhere"])
