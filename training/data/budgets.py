@@ -1,0 +1,40 @@
+"""Budgets: how many tokens of each modality a sample gives as input, and as target."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .draws import log_gammas, stream
+
+_LEAST = 1e-9
+"""What an alpha of 0 counts as: such a modality gets tokens where there is no other."""
+
+
+def share_out(
+    keys: np.ndarray, alphas: np.ndarray, allowed: np.ndarray, totals: np.ndarray, most: np.ndarray
+) -> np.ndarray:
+    """int64 (n, modalities): `totals` tokens of each sample, shared out among its modalities.
+
+    The shares are drawn from the Dirichlet distribution and rounded down; each token that is left goes to the largest
+    share of another such draw. What is more than a modality has is lost (ml-4m, masking.py).
+
+    keys: uint64 (n,). alphas: float64, allowed: bool, most: int (each (n, modalities)). totals: int (n,).
+    """
+    possible = np.where(allowed, np.maximum(alphas, _LEAST), np.nan)
+    shares = _shares(stream(keys, 0), possible)
+    counts = np.floor(shares * totals[:, None]).astype(np.int64)
+    left = np.where(allowed.any(axis=1), totals - counts.sum(axis=1), 0)
+    rows = np.repeat(np.arange(len(keys)), left)
+    number = np.arange(len(rows)) - np.repeat(np.cumsum(left) - left, left)
+    largest = _shares(stream(keys[rows], number + 1), possible[rows]).argmax(axis=1)
+    np.add.at(counts, (rows, largest), 1)
+    return np.minimum(counts, most)
+
+
+def _shares(keys: np.ndarray, alphas: np.ndarray) -> np.ndarray:
+    """float64 (n, m): a draw from the Dirichlet distribution for each row; 0 where alpha is NaN."""
+    missing = np.isnan(alphas)
+    logs = np.where(missing, -np.inf, log_gammas(keys, np.where(missing, 1.0, alphas)))
+    top = logs.max(axis=1, keepdims=True, initial=-np.inf)
+    weights = np.exp(logs - np.where(np.isfinite(top), top, 0))
+    return weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)

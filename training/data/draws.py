@@ -1,0 +1,71 @@
+"""Random numbers without a state: each is a function of a sample's key, what it is drawn for, and its number.
+
+So a sample's draws don't depend on which samples it meets in a batch, nor on the rank or worker that makes it. The
+numbers are those of SplitMix64 (Steele, Lea and Flood 2014), one sequence for each key and stream.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_TINY = 2.0**-54
+"""Half of the smallest step between two uniform numbers: none of them is 0, whose logarithm there isn't."""
+
+
+def keys_of(seed: int, positions: np.ndarray) -> np.ndarray:
+    """uint64 (n,): the key of each global position, int64 (n,), of a run with that seed."""
+    start = _mixed(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64))
+    return _mixed(start + (positions.astype(np.uint64) + np.uint64(1)) * _STEP)
+
+
+def stream(keys: np.ndarray, number: int | np.ndarray) -> np.ndarray:
+    """Keys of a sequence of its own for each key. number: of the stream, or one for each key."""
+    return _mixed(keys + _mixed(np.asarray(number).astype(np.uint64) * _STEP + np.uint64(1)))
+
+
+def bits(keys: np.ndarray, count: int) -> np.ndarray:
+    """uint64 (*keys.shape, count): the first numbers of each key's sequence."""
+    return _mixed(keys[..., None] + np.arange(1, count + 1, dtype=np.uint64) * _STEP)
+
+
+def uniforms(keys: np.ndarray, count: int) -> np.ndarray:
+    """float64 (*keys.shape, count) in (0, 1)."""
+    return (bits(keys, count) >> np.uint64(11)) * 2.0**-53 + _TINY
+
+
+def below(keys: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """int64, of the keys' shape: a number in 0 .. limit - 1 for each."""
+    return (uniforms(keys, 1)[..., 0] * limits).astype(np.int64)
+
+
+def log_gammas(keys: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+    """float64 (n, m): logarithms of draws from Gamma(shape, 1), for shapes (n, m) above 0, however small.
+
+    Marsaglia and Tsang 2000 for shape + 1, times U^(1 / shape). In logarithms, since draws of small shapes underflow.
+    """
+    within = np.arange(shapes.shape[1], dtype=np.uint64)
+    sequences = stream(keys[:, None] + np.zeros_like(within), within)
+    d = shapes + 2 / 3
+    boost = np.log(uniforms(sequences, 1)[..., 0]) / shapes
+    drawn, left = np.empty(d.size), np.arange(d.size)
+    flat_d, flat_keys, attempt = d.ravel(), sequences.ravel(), 0
+    while left.size:
+        attempt += 1
+        one, two, three = np.moveaxis(uniforms(stream(flat_keys[left], attempt), 3), -1, 0)
+        normal = np.sqrt(-2 * np.log(one)) * np.cos(2 * np.pi * two)  # Box and Muller 1958
+        size = flat_d[left]
+        root = 1 + normal / np.sqrt(9 * size)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            log_cube = 3 * np.log(root)
+            taken = (root > 0) & (np.log(three) < normal**2 / 2 + size - size * root**3 + size * log_cube)
+        drawn[left[taken]] = np.log(size[taken]) + log_cube[taken]
+        left = left[~taken]
+    return drawn.reshape(d.shape) + boost
+
+
+def _mixed(values: np.ndarray | np.uint64) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return values ^ (values >> np.uint64(31))

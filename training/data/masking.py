@@ -1,0 +1,222 @@
+"""Masking by the 4M scheme, a whole batch at a time: which tokens a model sees, and which it is to say.
+
+Mizrahi et al. 2023, arXiv 2312.06647; Bachmann et al. 2024, arXiv 2406.09406; the rules as in ml-4m's masking.py. What
+is drawn for a sample is a function of its key alone (see draws).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from .budgets import share_out
+from .draws import below, bits, stream, uniforms
+from .spans import Ragged, keep_tokens, span_input, span_target
+
+Keep: TypeAlias = Literal["random", "all", "binary"]
+Form: TypeAlias = Literal["grid", "pixels", "text", "embeddings"]
+
+NOTHING = -1
+"""The id that stands where there is none: a masked position of an image, a masked span of embeddings, a pixel patch."""
+
+IGNORED = -100
+"""The label of a position that gives no loss."""
+
+_SCHEME, _INPUTS, _TARGETS, _SIZES, _FIRST_MODALITY = range(5)
+"""Streams of a sample's draws; each modality has one of its own behind these."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One way to mask, drawn with a probability in proportion to `weight`.
+
+    inputs, targets: alphas of the Dirichlet distributions that share out the tokens; 0 where there is none. keep: what
+    share of a text stays in the input, before it is cut to its budget: any, all of it, or all or nothing.
+    """
+
+    weight: float
+    inputs: Mapping[str, float]
+    targets: Mapping[str, float]
+    keep: Mapping[str, Keep] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Masked:
+    """What a model takes: arrays of n samples by at most so many tokens as their budgets allow, from the left.
+
+    ids: int32; NOTHING where an image's position is to be guessed, or what stands there isn't tokens. modality: int16,
+    the place in the batch's modalities; position: int32, in the image's grid or counted in the text; used: bool. labels
+    (targets alone): int32, what is to be said at each position, else IGNORED: of an image its id, of a text the next
+    token.
+    """
+
+    ids: np.ndarray
+    modality: np.ndarray
+    position: np.ndarray
+    used: np.ndarray
+    labels: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """One modality of n samples. form: how it is masked; pixels and embeddings are never a target.
+
+    ids: int32 (n, longest); of pixels and embeddings whatever the lengths say. lengths: int (n,); of texts with their
+    [EOS]. present: bool (n,). chunks: int64 (n, longest), for texts of which parts stay together; else None. most: as
+    many tokens as one sample can have.
+    """
+
+    name: str
+    form: Form
+    ids: np.ndarray
+    lengths: np.ndarray
+    present: np.ndarray
+    most: int
+    chunks: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one modality gives to one side, as of Masked, row after row. counts: int64 (n,), of each sample."""
+
+    counts: np.ndarray
+    ids: np.ndarray
+    position: np.ndarray
+    labels: np.ndarray
+
+
+def mask(
+    keys: np.ndarray,
+    columns: Sequence[Column],
+    schemes: Sequence[Scheme],
+    input_tokens: tuple[int, int],
+    target_tokens: tuple[int, int],
+    sentinel: int,
+) -> tuple[Masked, Masked]:
+    """The inputs and the targets of n samples.
+
+    keys: uint64 (n,), of `draws.keys_of`. input_tokens, target_tokens: the least and the most tokens of a sample, of
+    which each number is equally likely. sentinel: the id of [S_0].
+    """
+    scheme = _draw_scheme(keys, schemes)
+    allowed = np.stack([column.present for column in columns], axis=1)
+    most = np.array([column.most for column in columns])
+    is_grid = np.array([column.form in ("grid", "pixels") for column in columns])
+    is_target = np.array([column.form in ("grid", "text") for column in columns])
+    inputs = share_out(
+        stream(keys, _INPUTS),
+        np.array([[one.inputs.get(c.name, 0.0) for c in columns] for one in schemes])[scheme],
+        allowed,
+        _draw_size(stream(keys, _SIZES), input_tokens),
+        np.broadcast_to(most, allowed.shape),
+    )
+    alphas = np.array([[one.targets.get(c.name, 0.0) for c in columns] for one in schemes])[scheme]
+    targets = (
+        share_out(
+            stream(keys, _TARGETS),
+            alphas,
+            allowed & (is_target | (alphas > 0)),  # what is never a target loses what it gets, as in ml-4m
+            _draw_size(stream(keys, _SIZES + (1 << 32)), target_tokens),
+            np.where(is_grid, most - inputs, most),
+        )
+        * is_target
+    )
+    sides: tuple[list[_Part], list[_Part]] = ([], [])
+    for place, column in enumerate(columns):
+        own = stream(keys, _FIRST_MODALITY + place)
+        budgets = inputs[:, place], targets[:, place]
+        if column.form in ("grid", "pixels"):
+            parts = _mask_grid(own, column, *budgets)
+        else:
+            keep = np.array([one.keep.get(column.name, "random") for one in schemes])[scheme]
+            parts = _mask_sequence(own, column, *budgets, keep, sentinel)
+        for side, part in zip(sides, parts, strict=True):
+            side.append(part)
+    return _assembled(sides[0], input_tokens[1], False), _assembled(sides[1], target_tokens[1], True)
+
+
+def _draw_scheme(keys: np.ndarray, schemes: Sequence[Scheme]) -> np.ndarray:
+    ends = np.cumsum([scheme.weight for scheme in schemes])
+    return np.searchsorted(ends, uniforms(stream(keys, _SCHEME), 1)[:, 0] * ends[-1])
+
+
+def _draw_size(keys: np.ndarray, bounds: tuple[int, int]) -> np.ndarray:
+    least, most = bounds
+    return least + below(keys, np.full(keys.shape, most - least + 1))
+
+
+def _mask_grid(keys: np.ndarray, column: Column, inputs: np.ndarray, targets: np.ndarray) -> tuple[_Part, _Part]:
+    """Positions drawn without order: first those of the input, then those of the target."""
+    rows = np.flatnonzero(inputs + targets > 0)
+    length = column.most
+    low = np.uint64((1 << (length - 1).bit_length()) - 1)
+    order = np.sort(bits(keys[rows], length) & ~low | np.arange(length, dtype=np.uint64)) & low
+    steps, split, end = np.arange(length), inputs[rows, None], (inputs + targets)[rows, None]
+    chosen = (steps < split), (steps >= split) & (steps < end)
+    row_of, position = np.repeat(rows, [length] * len(rows)).reshape(order.shape), order.astype(np.int64)
+    found = []
+    for here in chosen:
+        ids = column.ids[row_of[here], position[here]] if column.form == "grid" else np.full(here.sum(), NOTHING)
+        found.append((ids, position[here]))
+    (seen, seen_at), (said, said_at) = found
+    return (
+        _Part(inputs, seen, seen_at, np.full(len(seen), IGNORED)),
+        _Part(targets, np.full(len(said), NOTHING), said_at, said),
+    )
+
+
+def _mask_sequence(
+    keys: np.ndarray, column: Column, inputs: np.ndarray, targets: np.ndarray, keep: np.ndarray, sentinel: int
+) -> tuple[_Part, _Part]:
+    """Spans of a text, or of embeddings, of which nothing is said and nothing is a target."""
+    rows = np.flatnonzero(inputs + targets > 0)
+    keys, ids, lengths = keys[rows], column.ids[rows], column.lengths[rows]
+    chunks = np.broadcast_to(np.arange(ids.shape[1]), ids.shape) if column.chunks is None else column.chunks[rows]
+    drawn = uniforms(stream(keys, 1), 1)[:, 0]
+    share = np.select([keep[rows] == "all", keep[rows] == "binary"], [1.0, np.round(drawn)], drawn)
+    kept = keep_tokens(stream(keys, 2), chunks, lengths, share, inputs[rows])
+    if column.form == "embeddings":
+        places = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
+        seen = span_input(places, lengths, kept, 1 << 30, inputs[rows])
+        seen = Ragged(np.where(seen.values > 1 << 30, NOTHING, seen.values), seen.counts)
+        said = Ragged(seen.values[:0], 0 * seen.counts)
+    else:
+        seen = span_input(ids, lengths, kept, sentinel, inputs[rows])
+        said = span_target(keys, ids, lengths, kept, sentinel, targets[rows])
+    return _text_part(rows, seen, len(inputs)), _text_part(rows, said, len(inputs))
+
+
+def _text_part(rows: np.ndarray, ragged: Ragged, count: int) -> _Part:
+    """With positions counted from 0, and the token that follows as each one's label."""
+    counts = np.zeros(count, np.int64)
+    counts[rows] = ragged.counts
+    ends = np.cumsum(ragged.counts)
+    position = np.arange(len(ragged.values)) - np.repeat(ends - ragged.counts, ragged.counts)
+    labels = np.append(ragged.values[1:], IGNORED)
+    labels[ends[ragged.counts > 0] - 1] = IGNORED
+    return _Part(counts, ragged.values, position, labels[: len(ragged.values)])
+
+
+def _assembled(parts: Sequence[_Part], longest: int, targets: bool) -> Masked:
+    """The modalities of each sample one behind the other."""
+    counts = np.stack([part.counts for part in parts], axis=1)
+    starts = np.cumsum(counts, axis=1) - counts
+    shape = (len(counts), longest)
+    made = Masked(
+        ids=np.full(shape, NOTHING, np.int32),
+        modality=np.full(shape, -1, np.int16),
+        position=np.zeros(shape, np.int32),
+        used=np.arange(longest) < counts.sum(axis=1)[:, None],
+        labels=np.full(shape, IGNORED, np.int32) if targets else None,
+    )
+    for place, part in enumerate(parts):
+        row = np.repeat(np.arange(len(counts)), part.counts)
+        within = np.arange(len(row)) - np.repeat(np.cumsum(part.counts) - part.counts, part.counts)
+        slot = row, starts[row, place] + within
+        made.ids[slot], made.position[slot], made.modality[slot] = part.ids, part.position, place
+        if made.labels is not None:
+            made.labels[slot] = part.labels
+    return made

@@ -1,0 +1,106 @@
+"""Spans: texts with parts masked out, as T5 (Raffel et al. 2020, arXiv 1910.10683) and 4M mask them.
+
+Each run of masked tokens is one sentinel in the input, and in the target the sentinel followed by the run's tokens. The
+target ends with one sentinel more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .draws import below, stream, uniforms
+
+_SHRINK = 0.9
+"""By how much less is kept at each further try, while the input is longer than its budget (ml-4m, masking.py)."""
+
+_CHOICE = 1 << 32
+"""The stream that says where a target begins; those below are tries."""
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of different lengths: values (sum of counts,), row after row; counts: int64 (rows,)."""
+
+    values: np.ndarray
+    counts: np.ndarray
+
+
+def keep_tokens(
+    keys: np.ndarray, chunks: np.ndarray, lengths: np.ndarray, share: np.ndarray, budget: np.ndarray
+) -> np.ndarray:
+    """bool (n, longest): which tokens stay, so that the input, with its sentinels, is no longer than `budget`.
+
+    Tokens of one chunk stay together. Each chunk stays with the probability `share`, which shrinks until the input
+    fits. Nothing stays where the budget is 0.
+
+    chunks: int64 (n, longest), the number of each token's chunk, from 0. share: float64 (n,). budget: int (n,).
+    """
+    kept = np.zeros(chunks.shape, bool)
+    left, attempt = np.flatnonzero(budget > 0), 0
+    while left.size:
+        drawn = uniforms(stream(keys[left], attempt), chunks.shape[1]) < share[left, None] * _SHRINK**attempt
+        stays = np.take_along_axis(drawn, chunks[left], axis=1)
+        there = np.arange(chunks.shape[1]) < lengths[left, None]
+        begins = _beginnings(there & ~stays)
+        long = (stays & there).sum(axis=1) + begins.sum(axis=1)
+        fits = long <= budget[left]
+        kept[left[fits]] = (stays & there)[fits]
+        left, attempt = left[~fits], attempt + 1
+    return kept
+
+
+def span_input(ids: np.ndarray, lengths: np.ndarray, kept: np.ndarray, sentinel: int, budget: np.ndarray) -> Ragged:
+    """The tokens that stay, and a sentinel for each run of those that don't; nothing where the budget is 0.
+
+    ids: int (n, longest). sentinel: the id before that of the first sentinel that is used.
+    """
+    there = np.arange(ids.shape[1]) < lengths[:, None]
+    begins = _beginnings(there & ~kept)
+    shown = (kept | begins) & (budget > 0)[:, None]
+    values = np.where(begins, sentinel + np.cumsum(begins, axis=1), ids)
+    return Ragged(values[shown], shown.sum(axis=1))
+
+
+def span_target(
+    keys: np.ndarray, ids: np.ndarray, lengths: np.ndarray, kept: np.ndarray, sentinel: int, budget: np.ndarray
+) -> Ragged:
+    """The runs of tokens that don't stay, each behind its sentinel, cut to `budget`; arguments as of `span_input`.
+
+    A target that is too long begins at any of its sentinels but the last, all equally likely, or, where fewer than
+    `budget` tokens are left from there, at the first from which all that follows fits.
+    """
+    masked = (np.arange(ids.shape[1]) < lengths[:, None]) & ~kept
+    begins = _beginnings(masked)
+    runs = begins.sum(axis=1)
+    total = masked.sum(axis=1) + runs + 1
+    places = np.cumsum(masked, axis=1) + np.cumsum(begins, axis=1) - 1  # of masked tokens in the target
+    written = np.zeros((len(ids), total.max(initial=1)), np.int64)
+    row, column = masked.nonzero()
+    written[row, places[row, column]] = ids[row, column]
+    sentinels = np.full((len(ids), runs.max(initial=0) + 1), -1)
+    row, column = begins.nonzero()
+    number = np.cumsum(begins, axis=1)[row, column]
+    sentinels[row, number - 1] = places[row, column] - 1
+    sentinels[np.arange(len(ids)), runs] = total - 1
+    row, which = (sentinels >= 0).nonzero()
+    written[row, sentinels[row, which]] = sentinel + 1 + which
+    start = _start(keys, sentinels, runs, total, budget)
+    steps = np.arange(written.shape[1])
+    shown = (steps >= start[:, None]) & (steps < np.minimum(start + budget, total)[:, None])
+    return Ragged(written[shown], shown.sum(axis=1))
+
+
+def _start(
+    keys: np.ndarray, sentinels: np.ndarray, runs: np.ndarray, total: np.ndarray, budget: np.ndarray
+) -> np.ndarray:
+    drawn = np.take_along_axis(sentinels, below(stream(keys, _CHOICE), np.maximum(runs, 1))[:, None], axis=1)[:, 0]
+    fitting = np.where(sentinels >= (total - budget)[:, None], sentinels, total.max(initial=0)).min(axis=1)
+    return np.where(total <= budget, 0, np.where(total - drawn < budget, fitting, drawn))
+
+
+def _beginnings(masked: np.ndarray) -> np.ndarray:
+    begins = masked.copy()
+    begins[:, 1:] &= ~masked[:, :-1]
+    return begins
