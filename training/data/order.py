@@ -1,0 +1,154 @@
+"""Order: which row of which dataset stands at each position of a training run.
+
+A pure function of the seed, the datasets' units and the position, so that a run is told where it is by one number, on
+any number of ranks and workers. Each sample of a dataset comes once an epoch, times its repeats. Units are taken in an
+order drawn for the epoch, a window of them side by side, each from its first row to its last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .draws import below, bits, stream, uniforms
+
+PERIOD = 1000
+"""Positions after which the datasets' turns are repeated: so finely are weights told apart."""
+
+_UNITS, _ROWS, _VIEWS = range(3)
+"""Streams of an epoch's draws."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset as it is mixed in. counts: samples of each unit; weight: its share among all, in any unit of measure;
+    repeats: how often each sample comes in an epoch; views: how many each has."""
+
+    name: str
+    counts: Sequence[int]
+    weight: float = 1.0
+    repeats: int = 1
+    views: int = 1
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the samples of some positions lie, int64 (n,) each. unit: the place in the source's list of units."""
+
+    position: np.ndarray
+    epoch: np.ndarray
+    unit: np.ndarray
+    row: np.ndarray
+    view: np.ndarray
+
+
+def turns(weights: Sequence[float]) -> np.ndarray:
+    """int64 (PERIOD,): whose turn it is at each position of a period, the turns of each evenly apart.
+
+    Raises ValueError, naming the place, for a weight that isn't above 0 or too small to get a turn.
+    """
+    shares = np.array(weights, np.float64)
+    for place, weight in enumerate(weights):
+        if not (np.isfinite(weight) and weight > 0):
+            raise ValueError(f"weight {place} is {weight}; it must be above 0")
+    exact = shares / shares.sum() * PERIOD
+    counts = np.floor(exact).astype(int)
+    counts[np.argsort(counts - exact, kind="stable")[: PERIOD - counts.sum()]] += 1
+    if not counts.all():
+        place = int(counts.argmin())
+        raise ValueError(f"weight {place} is {weights[place]:g} of {shares.sum():g}: less than one turn in {PERIOD:,}")
+    whose = np.repeat(np.arange(len(weights)), counts)
+    number = np.arange(PERIOD) - np.repeat(np.cumsum(counts) - counts, counts)
+    return whose[np.argsort((number + 0.5) / counts[whose], kind="stable")]
+
+
+@dataclass(frozen=True)
+class Order:
+    """The positions of a run. window: units of a dataset that are read side by side."""
+
+    sources: Sequence[Source]
+    seed: int = 0
+    window: int = 16
+    _turns: np.ndarray = field(init=False)
+    _before: np.ndarray = field(init=False)
+    _epochs: list[_Epochs] = field(init=False)
+
+    def __post_init__(self) -> None:
+        whose = turns([source.weight for source in self.sources])
+        own = whose[:, None] == np.arange(len(self.sources))
+        object.__setattr__(self, "_turns", whose)
+        object.__setattr__(self, "_before", np.concatenate([np.zeros((1, own.shape[1]), int), np.cumsum(own, axis=0)]))
+        epochs = [_Epochs(source, self.seed, place, self.window) for place, source in enumerate(self.sources)]
+        object.__setattr__(self, "_epochs", epochs)
+
+    def places(self, positions: np.ndarray) -> Iterator[tuple[int, Places]]:
+        """The sources that have positions among these, int64 (n,) in rising order, with where those samples lie."""
+        rounds, within = np.divmod(positions, PERIOD)
+        for place, epochs in enumerate(self._epochs):
+            own = self._turns[within] == place
+            if own.any():
+                number = rounds[own] * self._before[-1, place] + self._before[within[own], place]
+                yield place, epochs.places(positions[own], number)
+
+
+class _Epochs:
+    """One source's samples, epoch after epoch. Keeps the latest epoch's units and the latest windows' rows."""
+
+    def __init__(self, source: Source, seed: int, place: int, window: int) -> None:
+        self._source, self._window = source, window
+        self._counts = np.asarray(source.counts, np.int64) * source.repeats
+        self._length = int(self._counts.sum())
+        if not self._length or (self._counts < 0).any():
+            raise ValueError(f"{source.name}: has no samples")
+        self._key = stream(np.array([seed & (1 << 64) - 1], np.uint64), place)
+        self._units: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._rows: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+
+    def places(self, positions: np.ndarray, numbers: np.ndarray) -> Places:
+        """numbers: int64 (n,), of the source's own samples since the run began, in rising order."""
+        epoch, within = np.divmod(numbers, self._length)
+        unit, row = np.empty_like(within), np.empty_like(within)
+        for one in np.unique(epoch):
+            here = np.flatnonzero(epoch == one)
+            units, ends = self._units_of(int(one))
+            window = np.searchsorted(ends, within[here], side="right")
+            for each in np.unique(window):
+                those = here[window == each]
+                own, rows = self._rows_of(int(one), int(each), units)
+                step = within[those] - (ends[each - 1] if each else 0)
+                unit[those], row[those] = own[step], rows[step]
+        first = below(stream(self._sample_keys(unit, row), _VIEWS), np.full(len(unit), self._source.views))
+        times = epoch * self._source.repeats + row // self._once(unit)
+        return Places(positions, epoch, unit, row % self._once(unit), (first + times) % self._source.views)
+
+    def _once(self, unit: np.ndarray) -> np.ndarray:
+        return self._counts[unit] // self._source.repeats
+
+    def _sample_keys(self, unit: np.ndarray, row: np.ndarray) -> np.ndarray:
+        return stream(stream(self._key, unit), row % self._once(unit))
+
+    def _units_of(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The units in the epoch's order, and where each window of them ends."""
+        if epoch not in self._units:
+            drawn = bits(stream(stream(self._key, epoch), _UNITS), len(self._counts))[0]
+            units = np.argsort(drawn, kind="stable")
+            ends = np.cumsum(self._counts[units])[self._window - 1 :: self._window]
+            if not len(ends) or ends[-1] < self._length:
+                ends = np.append(ends, self._length)
+            self._units = {**dict(list(self._units.items())[-1:]), epoch: (units, ends)}
+        return self._units[epoch]
+
+    def _rows_of(self, epoch: int, window: int, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The samples of a window in their order: of which unit, and which of its rows, counted on through repeats."""
+        if (epoch, window) not in self._rows:
+            own = units[window * self._window : (window + 1) * self._window]
+            counts = self._counts[own]
+            unit = np.repeat(own, counts)
+            row = np.arange(len(unit)) - np.repeat(np.cumsum(counts) - counts, counts)
+            key = stream(stream(stream(self._key, epoch), _ROWS), window)
+            when = (row + uniforms(key, len(unit))[0]) / np.repeat(counts, counts)
+            chosen = np.argsort(when, kind="stable")
+            self._rows = {**dict(list(self._rows.items())[-1:]), (epoch, window): (unit[chosen], row[chosen])}
+        return self._rows[epoch, window]
