@@ -38,6 +38,7 @@ class Why(Enum):
     NOT_TEXT = "file beside an image that is no text", "files beside images that are no texts", ""
     NO_ENDING = "file without an ending", "files without an ending", "name it as its image, with .txt or .json"
     COLUMN = "column", "columns", "JSON has no such values, or the image is in another one: `image: COLUMN` chooses it"
+    NOT_DOWNLOADED = "image that was not downloaded", "images that were not downloaded", ""
     ROW = "row of a table", "rows of tables", "name an image at or below the table's folder under `file_name`"
 
 

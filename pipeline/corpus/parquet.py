@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..storage.errors import StorageError
 from ..storage.store import Store
+from .left_out import Why
 from .samples import (
     LARGEST_IMAGE,
     BadSample,
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 _IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img", "image_bytes")
 _KEY_COLUMNS = ("key", "__key__", "id")
-_WHY_NONE = ("status", "error_message")
-"""Columns in which img2dataset says why a row has no image."""
+_STATUS, _SUCCESS = ("status", "error_message"), "success"
+"""Columns in which img2dataset says what became of a row's image, and what the first says where it is there."""
 _ROWS = 16
 """Rows decoded at a time; few, since a row holds an image."""
 _READ_SIZE = 4 * 2**20
@@ -39,12 +40,14 @@ _READ_SIZE = 4 * 2**20
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold what. image_path: the name to read, `image.bytes` in a struct. key: None for row numbers."""
+    """Which columns hold what. image_path: the name to read, `image.bytes` in a struct. key: None for row numbers.
+    status: what became of the image, where the file says so."""
 
     image: str
     image_path: str
     key: str | None
     fields: tuple[str, ...]
+    status: tuple[str, ...] = ()
 
 
 def open_parquet(store: Store, path: str, size: int) -> pq.ParquetFile:
@@ -80,7 +83,8 @@ def find_columns(schema: pa.Schema, url: str, selection: Selection) -> Columns:
         )
     key = key or next((name for name in _KEY_COLUMNS if name in keys), None)
     fields = tuple(name for name in plain if name not in (key, chosen) and (wanted is None or name in wanted))
-    return Columns(chosen, readable[chosen] or chosen, key, fields)
+    status = tuple(name for name in _STATUS if _STATUS[0] in plain and name in plain)
+    return Columns(chosen, readable[chosen] or chosen, key, fields, status)
 
 
 def read_parquet(stretch: Stretch, selection: Selection) -> Iterator[Item]:
@@ -117,7 +121,7 @@ def _read_group(
     """The rows [start, stop) of a row group whose first row is `first`. Batches begin there, wherever `start` is."""
     import pyarrow as pa
 
-    names = [columns.image_path, *columns.fields, *([columns.key] if columns.key else [])]
+    names = [columns.image_path, *columns.fields, *columns.status, *([columns.key] if columns.key else [])]
     row = first
     try:
         for batch in file.iter_batches(_ROWS, [group], names, use_threads=False):
@@ -144,11 +148,11 @@ def _item(batch: pa.RecordBatch, index: int, row: int, columns: Columns, path: s
             key = "" if value is None else str(value)
         check_key(key)
         if data is None:
-            told = (batch.column(name)[index].as_py() for name in _WHY_NONE if name in columns.fields)
-            why = ", ".join(str(one) for one in told if one is not None)
-            raise BadSample(
-                "NoImage", f"the column {columns.image!r} is null in row {row}" + (f": {why}" if why else "")
-            )
+            status = [batch.column(name)[index].as_py() for name in columns.status]
+            if status and status[0] not in (None, _SUCCESS):
+                why = ", ".join(str(one) for one in status if one is not None)
+                return Item(row, 0, None, [(Why.NOT_DOWNLOADED, f"{key} ({why})")])
+            raise BadSample("NoImage", f"the column {columns.image!r} is null in row {row}")
         check_size("the image", size, LARGEST_IMAGE)
         fields = {name: jsonable(batch.column(name)[index].as_py()) for name in columns.fields}
     except UnicodeDecodeError as error:

@@ -147,12 +147,13 @@ class Item:
     """What lies at one position of a shard.
 
     size: bytes of the image and of all that lies beside it, wanted or not, good or refused: the units must not change
-    when a recipe looks at other fields. left_out: names of what is there, and isn't taken.
+    when a recipe looks at other fields. content: None where nothing was to be taken. left_out: names of what is there,
+    and isn't taken.
     """
 
     start: int
     size: int
-    content: Sample | Rejection
+    content: Sample | Rejection | None
     left_out: Sequence[tuple[Why, str]] = ()
 
 
@@ -176,7 +177,7 @@ def cut(items: Iterable[Item], shard: str, start: int, stop: int | None, limits:
         if isinstance(content, Sample):
             keys.add(content.key)
             unit.samples.append(content)
-        else:
+        elif content is not None:
             unit.rejected.append(content)
         for why, name in item.left_out:
             account.add(why, name)

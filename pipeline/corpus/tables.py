@@ -10,6 +10,7 @@ import json
 import posixpath
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from csv import Error, reader
 from typing import TYPE_CHECKING, Any
 
 from ..storage.store import Store
@@ -88,7 +89,7 @@ def _rows(store: Store, path: str, size: int) -> Iterable[Any]:
         if path.endswith(".jsonl"):
             return _json_lines(decoded(data))
         return _of_table(_csv(decoded(data)) if path.endswith(".csv") else _parquet(data))
-    except (ValueError, OSError) as error:  # as those of pyarrow are, too
+    except (ValueError, OSError, Error) as error:  # as those of pyarrow are, too
         raise _BrokenTableError(str(error)) from None
 
 
@@ -102,10 +103,14 @@ def _json_lines(text: str) -> Iterator[Any]:
 
 
 def _csv(text: str) -> pa.Table:
+    """All values as the texts that they are: a caption `007` is no number."""
+    import pyarrow as pa
     from pyarrow import csv
 
     parsing = csv.ParseOptions(newlines_in_values=True)
-    return csv.read_csv(io.BytesIO(text.encode()), csv.ReadOptions(use_threads=False), parsing)
+    names = next(reader(io.StringIO(text, newline="")), [])
+    texts = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+    return csv.read_csv(io.BytesIO(text.encode()), csv.ReadOptions(use_threads=False), parsing, texts)
 
 
 def _parquet(data: bytes) -> pa.Table:
@@ -116,9 +121,5 @@ def _parquet(data: bytes) -> pa.Table:
 
 
 def _of_table(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """The rows; dates, which CSV may hold, as texts."""
-    import pyarrow as pa
-
-    columns = [column if is_plain(column.type) else column.cast(pa.string()) for column in table.columns]
-    for batch in pa.Table.from_arrays(columns, table.column_names).to_batches(1024):
+    for batch in table.to_batches(1024):
         yield from batch.to_pylist()

@@ -110,12 +110,21 @@ def test_img2datasets_parquet(place):
     place.create("00000.parquet", parquet_bytes({**ROWS, **images}))
     place.create("00000_stats.json", STATS)
     corpus = corpus_of(place.url)
-    samples, (refused,) = contents(corpus)
+    samples, refused = contents(corpus)
+    assert samples.keys() == {"000000000"}
     assert samples["000000000"].fields["caption"] == "one"
+    assert refused == []
+    table, note = sorted(left_out(corpus))[::-1]
+    assert note == "1 image that was not downloaded left out: 000000001 (failed_to_download, HTTP 404)"
+    assert table.startswith("1 table or count of img2dataset left out: 00000_stats.json")
+    assert note in left_out(corpus_of(place.url, fields=["caption"]))
+
+
+@pytest.mark.parametrize("status", [["success", None], ["success", "success"]])
+def test_an_image_that_is_said_to_be_there_and_is_not_is_refused(place, status):
+    place.create("00000.parquet", parquet_bytes({**ROWS, "jpg": [b"1", None], "status": status}))
+    (refused,) = contents(corpus_of(place.url))[1]
     assert (refused.key, refused.error) == ("000000001", "NoImage")
-    assert "failed_to_download, HTTP 404" in refused.reason
-    (line,) = left_out(corpus)
-    assert line.startswith("1 table or count of img2dataset left out: 00000_stats.json")
 
 
 # --- within a shard ---------------------------------------------------------------------------------------------------

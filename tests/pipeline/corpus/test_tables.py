@@ -47,15 +47,23 @@ def test_a_row_is_its_images_fields_also_in_folders_below(place, ending):
         samples, refused = contents(corpus)
         fields = {key.removeprefix("train/"): sample.fields for key, sample in samples.items()}
         assert refused == []
-        empty = "" if ending == "csv" else None
+        empty, scores = ("", ["0.5", "1", "2"]) if ending == "csv" else (None, [0.5, 1.0, 2.0])
         assert fields == {
-            "a": {"text": ROWS[0]["text"], "score": 0.5, "note": empty},
-            "b": {"text": ROWS[1]["text"], "score": 1.0, "note": "x"},
-            "sub/c": {"text": "42", "score": 2.0, "note": empty},
+            "a": {"text": ROWS[0]["text"], "score": scores[0], "note": empty},
+            "b": {"text": ROWS[1]["text"], "score": scores[1], "note": "x"},
+            "sub/c": {"text": "42", "score": scores[2], "note": empty},
             "sub/d": {},
         }
         assert left_out(corpus) == []
     assert set(contents(corpus_of(place.url, fields=["score"]))[0]["train/a"].fields) == {"score"}
+
+
+def test_digits_in_csv_are_texts(place):
+    rows = b"file_name,text,house,day\na.jpg,000,7,2024-01-01\nb.png,005,12a,\n"
+    with_images(place).create("train/metadata.csv", rows)
+    samples, _ = contents(corpus_of(place.url))
+    assert samples["train/a"].fields == {"text": "000", "house": "7", "day": "2024-01-01"}
+    assert samples["train/b"].fields == {"text": "005", "house": "12a", "day": ""}
 
 
 def test_what_lies_nearer_holds(place):
