@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ..storage.errors import StorageError, redact
 from ..storage.store import Entry, Store, absolute_url, url_problem
 from .folder import pictures, read_folder
+from .formats import Format
 from .growth import grown
 from .left_out import Account, Why
 from .listing import Choice, Found, find_files
@@ -81,14 +82,14 @@ class Corpus:
     settings: CorpusSettings
     _stores: dict[str, Store] = field(default_factory=dict, repr=False)
 
-    def find(self, known_root: str = "") -> Found:
-        """The files, from fresh listings alone. known_root: as of `find_files`.
+    def find(self, known_root: str = "", known_format: Format | None = None) -> Found:
+        """The files, from fresh listings alone. known_root, known_format: as of `find_files`.
 
         Raises CorpusError when a URL stands for nothing.
         """
         settings = self.settings
         format = None if settings.format == "auto" else settings.format
-        return find_files(settings.urls, format, settings.image, settings.storage_options, known_root)
+        return find_files(settings.urls, format, settings.image, settings.storage_options, known_root, known_format)
 
     def shards(self) -> list[Shard]:
         """Every shard, in order, of a corpus that nothing was taken up of yet. Raises as `find` does."""

@@ -51,13 +51,19 @@ class _Match:
 
 
 def find_files(
-    urls: Iterable[str], format: Format | None, image: str | None, options: Mapping[str, Any], known_root: str = ""
+    urls: Iterable[str],
+    format: Format | None,
+    image: str | None,
+    options: Mapping[str, Any],
+    known_root: str = "",
+    known_format: Format | None = None,
 ) -> Found:
     """The files that the URLs stand for. Raises CorpusError when one stands for nothing.
 
     The root is the innermost folder with all that the first URL stands for, so that paths, and with them keys and the
     shards' ids, stay as they are when URLs are added, and when the corpus moves as a whole. known_root: that which a
-    dataset has had, without credentials; it stays the root for as long as any file lies below it.
+    dataset has had, without credentials; it stays the root for as long as any file lies below it. known_format: that
+    which it has had; where files of several lie there and none is named, it stays.
     """
     by_url = [list(_resolve(url, options)) for url in urls]
     matches = [match for found in by_url for match in found]
@@ -79,7 +85,7 @@ def find_files(
         chosen.update((folder, ways[folder]) for folder in folders)
     shown = ", ".join(redact(url) for url in urls)
     sorts = sorts_of(files, image) if format in (None, "folder") else {path: sort_of(path, image) for path in files}
-    format = format or _guess_format(sorts, shown)
+    format = format or _guess_format(sorts, shown, known_format)
     if format == "tar":
         _refuse_compressed(sorts, shown)
     asked = dict(files)
@@ -308,10 +314,12 @@ def _refuse_compressed(sorts: Mapping[str, Sort], shown: str) -> None:
         )
 
 
-def _guess_format(sorts: Mapping[str, Sort], shown: str) -> Format:
+def _guess_format(sorts: Mapping[str, Sort], shown: str, known: Format | None) -> Format:
     counts = Counter(sorts.values())
     found: dict[Format, Sort] = {"tar": Sort.TAR, "parquet": Sort.PARQUET, "folder": Sort.IMAGE}
     formats: list[Format] = [format for format, sort in found.items() if counts[sort]]
+    if known in formats:
+        return known
     if len(formats) > 1:
         first = {format: next(path for path, sort in sorts.items() if sort is found[format]) for format in formats}
         there = " and ".join(f"{counts[found[format]]:,} of {format} ({first[format]}, ...)" for format in formats)

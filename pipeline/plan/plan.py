@@ -81,12 +81,13 @@ def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: boo
     replacing: modalities that may be made anew, with what is made from them, though the output's were made otherwise.
     take_changes: whether shards of the corpus that have changed are made anew, and what is gone of it dropped.
     """
+    store = Store(recipe.output, recipe.storage_options)
+    old = read_manifest(store)
+    recipe = _read_as_before(recipe, store, old)
     graph = step_graph(recipe)
     unknown = [name for name in replacing if name not in graph.cards]
     if unknown:
         raise DatasetError(f"--replace {unknown[0]}: the recipe has {', '.join(graph.cards)}")
-    store = Store(recipe.output, recipe.storage_options)
-    old = read_manifest(store)
     growth, corpus = _take_up(recipe, store, old, take_changes)
     request = make_request(recipe, graph, corpus, replacing)
     request = replace(request, seen=old.corpus if old else None, take_changes=take_changes)
@@ -102,11 +103,22 @@ def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: boo
     return _with_work(Plan(recipe, request, graph, manifest, growth, {}, {}, []), store, stocks)
 
 
+def _read_as_before(recipe: Recipe, store: Store, old: Manifest | None) -> Recipe:
+    """The recipe, with the corpus' format as the dataset has it where that is the same: one that is named and one that
+    was found."""
+    if old is None or not old.corpus.listings:
+        return recipe
+    before, asked = old.corpus.reading.get("format", "auto"), recipe.corpus.format
+    if before == asked or {before, asked} - {"auto", read_taken(store, old.corpus).listings[0].format}:
+        return recipe
+    return recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"format": before})})
+
+
 def _take_up(recipe: Recipe, store: Store, old: Manifest | None, take_changes: bool) -> tuple[Growth, CorpusCard]:
     """What has become of the corpus, by fresh listings, and what the manifest is to say of it."""
     before, corpus = _taken(store, old, recipe), Corpus(recipe.corpus)
     with recipe.named(), at_key("corpus.url"):
-        found = corpus.find(old.corpus.root if old else "")
+        found = corpus.find(old.corpus.root if old else "", before.listings[0].format if before.listings else None)
         growth = grown(found, before, recipe.corpus.image, take_changes)
     with recipe.named(), at_key("output"):
         corpus.refuse_output(recipe.output)

@@ -21,7 +21,7 @@ from tokenloom.pipeline.corpus.corpus import CorpusError, CorpusSettings
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.manifest import DatasetError, require_manifest
 from tokenloom.pipeline.plan.plan import make_plan
-from tokenloom.pipeline.plan.recipe import RecipeError
+from tokenloom.pipeline.plan.recipe import Recipe, RecipeError, parse_recipe
 from tokenloom.pipeline.retry import retry
 from tokenloom.pipeline.run import execute
 from tokenloom.pipeline.storage.store import Store
@@ -235,6 +235,29 @@ def test_another_corpus_is_refused(corpus_folder, some, tmp_path):
     for take in (False, True):
         with pytest.raises(RecipeError, match="this is another one"):
             make_plan(recipe(tmp_path / "tars", tmp_path / "out", COLOUR, **MORE), take_changes=take)
+
+
+@pytest.mark.parametrize("named_first", [False, True])
+def test_files_of_another_format_change_nothing_and_naming_the_format_neither(
+    corpus_folder, some, tmp_path, named_first
+):
+    """A tar that someone laid beside the photographs, before or after the format was written down."""
+
+    def of(**reading: str) -> Recipe:
+        corpus = {"url": str(corpus_folder), **reading}
+        return parse_recipe({"corpus": corpus, "output": str(tmp_path / "out"), "modalities": COLOUR, **MORE})
+
+    named = of(format="folder")
+    orders = [named, of()] if named_first else [of(), named]
+    before = make_plan(orders[0]).graph.cards
+    weave(orders[0])
+    tar(corpus_folder, "backup.tar", some)
+    for asked in reversed(orders):
+        plan = make_plan(asked)
+        assert (plan.works, plan.growth.left, plan.graph.cards) == ([], [], before)
+        assert any("1 tar left out: backup.tar" in line for line in plan.request.corpus.left_out)
+    with pytest.raises(DatasetError, match="was made of the corpus as it is read by"):
+        make_plan(of(format="tar"))
 
 
 def test_failures_can_be_tried_again_after_growth(corpus_folder, photos, tmp_path):
