@@ -35,7 +35,10 @@ ModalityName = Annotated[str, typer.Argument(metavar="MODALITY", help="The modal
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one value, as views.size=448.")
 ]
-CorpusUrl = Annotated[str | None, typer.Option("--corpus", metavar="URL", help="The corpus, in place of the recipe's.")]
+CorpusUrls = Annotated[
+    list[str],
+    typer.Option("--corpus", metavar="URL", help="The corpus, in place of the recipe's; given again, more of it."),
+]
 OutputUrl = Annotated[str | None, typer.Option("--output", metavar="URL", help="The output, in place of the recipe's.")]
 Replacing = Annotated[
     list[str], typer.Option("--replace", metavar="MODALITY", help="Make this modality, and what is made from it, anew.")
@@ -52,7 +55,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def run(
     recipe: RecipeName,
     overrides: Overrides = [],  # noqa: B006 - typer copies it
-    corpus: CorpusUrl = None,
+    corpus: CorpusUrls = [],  # noqa: B006
     output: OutputUrl = None,
     replacing: Replacing = [],  # noqa: B006
     take_changes: TakeChanges = False,
@@ -69,7 +72,7 @@ def run(
 def plan(
     recipe: RecipeName,
     overrides: Overrides = [],  # noqa: B006
-    corpus: CorpusUrl = None,
+    corpus: CorpusUrls = [],  # noqa: B006
     output: OutputUrl = None,
     replacing: Replacing = [],  # noqa: B006
     take_changes: TakeChanges = False,

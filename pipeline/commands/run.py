@@ -29,7 +29,7 @@ from .progress import RunProgress, duration
 def run(
     name: str,
     overrides: Sequence[str],
-    corpus: str | None,
+    corpus: Sequence[str],
     output: str | None,
     replacing: Sequence[str],
     take_changes: bool,
@@ -57,7 +57,7 @@ def run(
 def plan(
     name: str,
     overrides: Sequence[str],
-    corpus: str | None,
+    corpus: Sequence[str],
     output: str | None,
     replacing: Sequence[str],
     take_changes: bool,

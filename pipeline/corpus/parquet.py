@@ -33,6 +33,8 @@ _IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img", "image_bytes")
 _KEY_COLUMNS = ("key", "__key__", "id")
 _STATUS, _SUCCESS = ("status", "error_message"), "success"
 """Columns in which img2dataset says what became of a row's image, and what the first says where it is there."""
+_PATHS_ALONE = "There are paths without bytes: write the images themselves into it, or give their folder as the corpus"
+_OTHER_COLUMN = "Write `image: COLUMN` under `corpus`, as --set corpus.image=COLUMN does"
 _ROWS = 16
 """Rows decoded at a time; few, since a row holds an image."""
 _READ_SIZE = 4 * 2**20
@@ -64,10 +66,12 @@ def find_columns(schema: pa.Schema, url: str, selection: Selection) -> Columns:
     readable = {column.name: _image_path(column) for column in schema}
     chosen = selection.image or next((name for name in _IMAGE_COLUMNS if readable.get(name)), None)
     if chosen is None:
-        raise CorpusError(f"no column looks like the image: {has}. Write `image: COLUMN` under `corpus` in the recipe")
+        way_out = _PATHS_ALONE if any(map(_has_paths, schema)) else _OTHER_COLUMN
+        raise CorpusError(f"no column looks like the image: {has}. {way_out}")
     if not readable.get(chosen):
         what = "has no bytes" if chosen in readable else "is not there"
-        raise CorpusError(f"the image column {chosen!r} {what}: {has}. Correct `image:` under `corpus` in the recipe")
+        way_out = _PATHS_ALONE if chosen in readable and _has_paths(schema.field(chosen)) else _OTHER_COLUMN
+        raise CorpusError(f"the image column {chosen!r} {what}: {has}. {way_out}")
     keys = [column.name for column in schema if _is_key(column.type)]
     if key is not None and key not in keys:
         raise CorpusError(
@@ -152,7 +156,8 @@ def _item(batch: pa.RecordBatch, index: int, row: int, columns: Columns, path: s
             if status and status[0] not in (None, _SUCCESS):
                 why = ", ".join(str(one) for one in status if one is not None)
                 return Item(row, 0, None, [(Why.NOT_DOWNLOADED, f"{key} ({why})")])
-            raise BadSample("NoImage", f"the column {columns.image!r} is null in row {row}")
+            what = "is null" if columns.image == columns.image_path else "has no bytes"
+            raise BadSample("NoImage", f"the column {columns.image!r} {what} in row {row}")
         check_size("the image", size, LARGEST_IMAGE)
         fields = {name: jsonable(batch.column(name)[index].as_py()) for name in columns.fields}
     except UnicodeDecodeError as error:
@@ -173,6 +178,12 @@ def _image_path(column: pa.Field) -> str | None:
         if index >= 0 and _is_binary(column.type.field(index).type):
             return f"{column.name}.bytes"
     return None
+
+
+def _has_paths(column: pa.Field) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_struct(column.type) and column.type.get_field_index("path") >= 0
 
 
 def _is_binary(kind: pa.DataType) -> bool:

@@ -208,11 +208,11 @@ class Recipe(Strict):
 
 
 def load_recipe(
-    name: str | Path, overrides: Sequence[str] = (), corpus: str | None = None, output: str | None = None
+    name: str | Path, overrides: Sequence[str] = (), corpus: str | Sequence[str] = (), output: str | None = None
 ) -> Recipe:
     """The recipe in the file `name`, or the shipped one of that name, with `a.b=value` overrides applied.
 
-    corpus, output: replace the recipe's own corpus URL and output.
+    corpus, output: replace the recipe's own corpus URL, or URLs, and output.
 
     Raises RecipeError with the line of every mistake.
     """
@@ -224,10 +224,11 @@ def load_recipe(
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
     places = {key: f"{path}:{line}" for key, line in lines.items()}
-    if corpus is not None:
+    if corpus:
         before = data.get("corpus")
-        data["corpus"] = {**(before if isinstance(before, dict) else {}), "url": corpus}
-        places["corpus.url"] = "--corpus"
+        url = corpus if isinstance(corpus, str) or len(corpus) > 1 else corpus[0]
+        data["corpus"] = {**(before if isinstance(before, dict) else {}), "url": url}
+        places |= dict.fromkeys(["corpus.url"] if isinstance(before, dict) else ["corpus", "corpus.url"], "--corpus")
     if output is not None:
         data["output"], places["output"] = output, "--output"
     for override in overrides:

@@ -143,7 +143,7 @@ def test_chosen_key_and_fields():
             {},
             r"no column looks like the image: \S+/a\.parquet has the columns text \(string\), blob \(binary\)\. Write",
         ),
-        ({"image": "jpeg"}, r"the image column 'jpeg' is not there: .*Correct `image:` under `corpus`"),
+        ({"image": "jpeg"}, r"the image column 'jpeg' is not there: .*Write `image: COLUMN` under `corpus`"),
         ({"image": "text"}, r"the image column 'text' has no bytes"),
         ({"image": "blob", "key": "kye"}, r"there is no key column 'kye' .*Correct `key:`"),
         ({"image": "blob", "fields": ["text", "captoin"]}, r"no column for the fields captoin.*Correct `fields:`"),
@@ -152,6 +152,15 @@ def test_chosen_key_and_fields():
 def test_columns_that_are_not_there_stop_the_run_before_any_work(options, message):
     with pytest.raises(CorpusError, match=message):
         read_columns({"text": ["x"], "blob": [b"1"]}, **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"image": "image"}])
+def test_a_column_of_paths_alone_is_told_apart(options):
+    """As `datasets` writes images that it has only the names of."""
+    with pytest.raises(CorpusError, match="There are paths without bytes: write the images themselves"):
+        read_columns({"image": [{"bytes": None, "path": "a.jpg"}]}, **options)
+    rows = [{"bytes": None, "path": "a.jpg"}, {"bytes": b"1", "path": "b.jpg"}]
+    assert [one.reason for one in read_columns({"image": rows})[1]] == ["the column 'image' has no bytes in row 0"]
 
 
 # --- folders ----------------------------------------------------------------------------------------------------------

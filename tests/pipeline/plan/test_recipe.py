@@ -99,6 +99,18 @@ def test_shipped_recipes_load_and_unknown_names_list_them():
         load_recipe("quickstrat")
 
 
+def test_several_corpora_may_be_given_and_each_mistake_in_them_is_theirs(tmp_path):
+    assert load(tmp_path, GOOD, corpus=["a", "b"]).corpus.url == ["a", "b"]
+    assert load(tmp_path, GOOD, corpus=["a"]).corpus.url == "a"
+    with pytest.raises(RecipeError, match=r"^--corpus: corpus"):
+        load_recipe("quickstart", corpus="a.tar::b.tar", output="out")
+    with (
+        pytest.raises(RecipeError, match=r"^--corpus: corpus.image"),
+        load_recipe("quickstart", corpus="photos", output="out").named(),
+    ):
+        raise RecipeError("corpus.image: none")
+
+
 @pytest.mark.parametrize("name", ["mine.yaml", "mine.json", "mine", "./mine.txt"])
 def test_a_file_of_any_name_is_a_recipe(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
