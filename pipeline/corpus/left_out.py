@@ -28,7 +28,8 @@ class Why(Enum):
     BOOKKEEPING = "table or count of img2dataset", "tables and counts of img2dataset", "what they tell of is taken"
     OTHER_IMAGE = "image with another ending", "images with other endings", "`image: ENDING` under `corpus` chooses one"
     TEXT = "text of no image", "texts of no image", "name it as its image, with .txt or .json for the ending"
-    FILE = "other file", "other files", "images among them: convert them to JPEG, or correct their names"
+    UNREAD_IMAGE = "image of a format that is not read", "images of formats that are not read", "convert it to JPEG"
+    FILE = "other file", "other files", "what is an image needs the ending of its format"
     UNREADABLE_NAME = "name with an empty part, `.` or `..`", "names with an empty part, `.` or `..`", "rename it"
     FURTHER_IMAGE = (
         "further image of a sample",

@@ -16,7 +16,7 @@ from ..storage.store import Entry, Store, absolute_url
 from .folder import pictures_by_folder
 from .formats import Format, Sort, sort_of, sorts_of, tables_of
 from .left_out import Account, Why
-from .samples import CorpusError, is_image
+from .samples import UNREAD_EXTENSIONS, CorpusError, is_image
 
 _HIDDEN = re.compile(r"(^|/)\.(?!\.?(/|$))")
 _MAGIC = re.compile(r"[*?\[]")
@@ -123,6 +123,8 @@ def _why(path: str, sort: Sort, format: Format) -> Why:
         return Why.OTHER_IMAGE
     if format == "folder" and sort is Sort.OTHER and extension in ("txt", "json"):
         return Why.TEXT
+    if sort is Sort.OTHER and extension in UNREAD_EXTENSIONS:
+        return Why.UNREAD_IMAGE
     return _WHY.get(sort, Why.FILE)
 
 
@@ -345,6 +347,8 @@ def _refuse_two_places(bases: Sequence[str]) -> None:
 
 def _nothing(url: str, options: Mapping[str, Any], missing: int = 1, of: int = 1) -> str:
     """The message for a URL that stands for nothing: what there is at the nearest place that exists."""
+    if "://" not in url and Path(url).is_dir():
+        return f"{url}: the folder is empty"
     parts = url.split("/")
     message = f"{redact(url)}: nothing is there"
     if missing > 1 or of > 1:

@@ -19,6 +19,11 @@ IMAGE_EXTENSIONS = frozenset(
 )
 """Extensions of image files, in lower case."""
 
+UNREAD_EXTENSIONS = frozenset(
+    "heic heif jp2 j2k jpx jxl cr2 cr3 crw nef arw dng raf orf rw2 pef srw psd svg tga exr hdr ico".split()  # noqa: SIM905
+)
+"""Extensions of images that aren't read."""
+
 LARGEST_IMAGE = 512 * 2**20
 LARGEST_TEXT = 16 * 2**20
 """Bytes past which an image, or a text beside it, is refused unread: one sample must fit into memory."""

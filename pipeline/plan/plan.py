@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 from ..corpus.corpus import Corpus, Shard
 from ..corpus.growth import Growth, grown
+from ..corpus.left_out import few
 from ..corpus.listing import Found
 from ..corpus.taken import Taken
 from ..dataset.aside import NOTHING_ASIDE, LabelsAside
 from ..dataset.cards import ModalityCard
 from ..dataset.finished import Finished, Stock, take_stock
-from ..dataset.layout import MANIFESTS
+from ..dataset.layout import MANIFESTS, RESERVED
 from ..dataset.listings import read_taken
 from ..dataset.manifest import CorpusCard, DatasetError, Manifest, read_manifest, stale
 from ..storage.errors import without_credentials
@@ -89,6 +90,8 @@ def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: boo
     if unknown:
         raise DatasetError(f"--replace {unknown[0]}: the recipe has {', '.join(graph.cards)}")
     growth, corpus = _take_up(recipe, store, old, take_changes)
+    if old is None:
+        _refuse_foreign(store, graph.cards)
     request = make_request(recipe, graph, corpus, replacing)
     request = replace(request, seen=old.corpus if old else None, take_changes=take_changes)
     _refuse_partial(request, growth, old)
@@ -101,6 +104,17 @@ def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: boo
             f"use another output"
         )
     return _with_work(Plan(recipe, request, graph, manifest, growth, {}, {}, []), store, stocks)
+
+
+def _refuse_foreign(store: Store, modalities: Collection[str]) -> None:
+    """Raises DatasetError where an output without manifests holds what no run has left there."""
+    ours = {*RESERVED, *modalities, "lost+found"}
+    there = [name for name in store.children() if not name.startswith(".") and name.rstrip("/") not in ours]
+    if there:
+        raise DatasetError(
+            f"{store.url}: holds {few(there)} and is no dataset, which would lie among them; choose an empty or a new "
+            f"folder"
+        )
 
 
 def _read_as_before(recipe: Recipe, store: Store, old: Manifest | None) -> Recipe:

@@ -25,8 +25,12 @@ def test_files_of_a_folder_that_are_no_images_by_their_names(place):
     filled(place, "x.jpg", "x.mov", "y.avif", *names, "notes.txt", ".DS_Store", "sub/z.JPG")
     corpus = corpus_of(place.url)
     assert set(contents(corpus)[0]) == {"x", "y", "sub/z"}
-    files, text, *beside = left_out(corpus)
-    assert files.startswith("7 other files left out: a.heic, c.jp2, d and 4 more (images among them: convert them")
+    unread, files, text, *beside = left_out(corpus)
+    assert (
+        unread
+        == "4 images of formats that are not read left out: a.heic, b.heic, c.jp2 and 1 more (convert it to JPEG)"
+    )
+    assert files.startswith("3 other files left out: d, e.jpg_large, f.mov (what is an image needs the ending")
     assert text.startswith("1 text of no image left out: notes.txt (name it as its image")
     assert beside == []
     assert set(contents(corpus_of(place.url, image="jpg_large"))[0]) == {"e"}

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 from tokenloom.pipeline.cluster.size import ClusterSize, Node
+from tokenloom.pipeline.dataset.manifest import DatasetError
+from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.plan.recipe import RecipeError
 from tokenloom.pipeline.plan.stages import stages
 from tokenloom.pipeline.plan.steps import step_graph
 from tokenloom.pipeline.plan.weights import WeightsError, WeightsSource, hash_files, localise
 from tokenloom.pipeline.storage.errors import without_credentials
+from tokenloom.pipeline.storage.store import Store
 from weaving import odd, recipe
 
 
@@ -148,3 +151,20 @@ def test_weights_are_hashed_by_content_and_fetched_from_storage(tmp_path, monkey
     (tmp_path / "two" / "config.json").write_text("{ }")
     assert hash_files(tmp_path / "one") != hash_files(tmp_path / "two")
     assert without_credentials("s3://user:secret@host/path?token=x") == "s3://host/path"
+
+
+@pytest.mark.parametrize("names", [["photos/a.jpg"], ["notes.txt", "rgbs/labels-0/a.tar"]])
+def test_an_output_among_other_things_is_refused(corpus_folder, tmp_path, names):
+    """As where corpus and output were mixed up."""
+    output = Store(tmp_path / "out")
+    for name in names:
+        output.create(name, b"1")
+    with pytest.raises(DatasetError, match=r"holds \S+.* and is no dataset.*choose an empty or a new folder"):
+        make_plan(recipe(corpus_folder, output.url, {"mean_colour": odd("MeanColour")}))
+
+
+def test_what_a_disk_or_a_run_that_died_has_left_is_no_hindrance(corpus_folder, tmp_path):
+    output = Store(tmp_path / "out")
+    for name in (".gitkeep", "lost+found/x", "corpus/0123.jsonl"):
+        output.create(name, b"1")
+    assert make_plan(recipe(corpus_folder, output.url, {"mean_colour": odd("MeanColour")})).works
