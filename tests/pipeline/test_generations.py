@@ -100,7 +100,7 @@ def test_what_hangs_on_a_replaced_modality_is_stale_though_no_recipe_names_it(co
     assert plan.stale == {"doubled": ["it was made from mean_colour as it was before"]}
     path = tmp_path / "changed.json"
     path.write_text(changed.model_dump_json(exclude_unset=True))
-    run(str(path), [], None, None, ["mean_colour"], False, None, dry_run=True)
+    run(str(path), [], [], None, ["mean_colour"], False, None, dry_run=True)
     said = "doubled, which this recipe doesn't make, is stale then: it was made from mean_colour"
     assert said in capsys.readouterr().out
     weave(changed, ["mean_colour"])

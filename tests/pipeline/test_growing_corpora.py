@@ -138,13 +138,13 @@ def test_a_cut_tar_that_was_replaced_is_made_anew_on_the_users_word(some, photos
     (folder / "a.tar").write_bytes(whole)
     (tmp_path / "recipe.json").write_text(made.model_dump_json(exclude_unset=True))
     with without_ray():
-        command(str(tmp_path / "recipe.json"), [], None, None, [], False, None, False)
+        command(str(tmp_path / "recipe.json"), [], [], None, [], False, None, False)
     said = capsys.readouterr().out
     assert "changed in the corpus: 1 file, a.tar" in said
     assert "1 shard with such files left as it was taken up: --take-changes makes anew" in said
     assert digests(output) == before
     with without_ray():
-        command(str(tmp_path / "recipe.json"), [], None, None, [], True, None, False)
+        command(str(tmp_path / "recipe.json"), [], [], None, [], True, None, False)
     assert keys(output) == sorted({*some, "astronaut"}) != had
     assert faults(output) == []
     there = read_status(Store(output))
@@ -181,7 +181,7 @@ def test_what_is_missing_of_a_tar_is_said_in_bytes(some, tmp_path, capsys, damag
     made = recipe(folder, output, COLOUR, **MORE)
     (tmp_path / "recipe.json").write_text(made.model_dump_json(exclude_unset=True))
     with without_ray():
-        command(str(tmp_path / "recipe.json"), [], None, None, [], False, None, False)
+        command(str(tmp_path / "recipe.json"), [], [], None, [], False, None, False)
     assert "incomplete: a.tar is broken at byte " in (printed := capsys.readouterr().out)
     assert said in printed
     status(str(output), watch=False, as_json=False)

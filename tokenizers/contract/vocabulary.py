@@ -1,11 +1,7 @@
 """Vocabulary: the dataset's one text vocabulary, WordPiece with the special tokens of 4M.
 
-Ids, as in the public vocabulary of ml-4m, which can be used as it is:
-
-    0..3        [PAD] [UNK] [SOS] [EOS]
-    4..203      sentinels [S_0] .. [S_199], for span masking
-    204..4203   coordinates v0=0 .. v0=999, v1=0 .. v1=999, v2=.., v3=..
-    4204..      the 80 COCO class names, each one token, and word pieces
+Its first ids are those of special_tokens; from 4204 on there are the 80 COCO class names, each one token, and word
+pieces. So the public vocabulary of ml-4m can be used as it is.
 """
 
 from __future__ import annotations
@@ -23,12 +19,15 @@ import numpy as np
 # Hugging Face's package: an absolute import, and this folder has no __init__.py by which it could shadow it.
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-PAD, UNK, SOS, EOS = range(4)
-SENTINELS = 200
-COORDINATE_AXES, COORDINATE_BINS = 4, 1000
-FIRST_SENTINEL = 4
-FIRST_COORDINATE = FIRST_SENTINEL + SENTINELS
-FIRST_WORD = FIRST_COORDINATE + COORDINATE_AXES * COORDINATE_BINS
+from .special_tokens import (
+    COORDINATE_AXES,
+    COORDINATE_BINS,
+    FIRST_COORDINATE,
+    FIRST_SENTINEL,
+    FIRST_WORD,
+    SENTINELS,
+    UNK,
+)
 
 # fmt: off
 COCO_NAMES = (

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...labelers.contract.instances import InstanceSet
 from ...labelers.contract.kinds import Instances
-from ..contract.vocabulary import COORDINATE_BINS, Coordinate
+from ..contract.special_tokens import COORDINATE_BINS
+from ..contract.vocabulary import Coordinate
 from ..text.base import Group, StructuredTokenizer
 from ..vq.input_contract import MASK_SIDE
 from .mask_codes import MASK_TOKENS, code_coordinate, code_of, mask_square, paint_mask

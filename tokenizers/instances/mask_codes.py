@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...labelers.contract.instances import Mask
-from ..contract.vocabulary import COORDINATE_BINS, Coordinate
+from ..contract.special_tokens import COORDINATE_BINS
+from ..contract.vocabulary import Coordinate
 from ..vq.input_contract import MASK_SIDE
 
 PATCH_SIDE = 16

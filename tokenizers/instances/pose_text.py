@@ -14,7 +14,8 @@ from ...labelers.contract.instances import InstanceSet
 from ...labelers.contract.kinds import Instances, Kind
 from ...labelers.contract.poses import nearest_rotations
 from ...labelers.people.crops import full_camera, squares
-from ..contract.vocabulary import COORDINATE_BINS, Coordinate
+from ..contract.special_tokens import COORDINATE_BINS
+from ..contract.vocabulary import Coordinate
 from ..text.base import Group, StructuredTokenizer
 from ..vq.input_contract import JOINTS
 from .instance_text import box_coordinates

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...labelers.contract.kinds import Kind, Record
 from ...labelers.contract.labeler import NoParams
-from ..contract.vocabulary import COORDINATE_BINS, Coordinate
+from ..contract.special_tokens import COORDINATE_BINS
+from ..contract.vocabulary import Coordinate
 from .base import Group, StructuredTokenizer, TextParams
 
 

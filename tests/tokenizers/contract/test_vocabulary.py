@@ -12,16 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenloom.tokenizers.contract.vocabulary import (
-    COCO_NAMES,
-    EOS,
-    PAD,
-    SERIAL_WORDS,
-    SOS,
-    UNK,
-    Coordinate,
-    Vocabulary,
-)
+from tokenloom.tokenizers.contract.special_tokens import EOS, PAD, SOS, UNK
+from tokenloom.tokenizers.contract.vocabulary import COCO_NAMES, SERIAL_WORDS, Coordinate, Vocabulary
 
 ROOT = Path(__file__).parents[3]
 PUBLIC = ROOT.parent / "shared/golden/text_tokenizer_4m_wordpiece_30k.json"

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenloom.labelers.contract.kinds import Record, Text
-from tokenloom.tokenizers.contract.vocabulary import EOS, Vocabulary
+from tokenloom.tokenizers.contract.special_tokens import EOS
+from tokenloom.tokenizers.contract.vocabulary import Vocabulary
 from tokenloom.tokenizers.text.base import TextParams, VocabularyTokenizer
 from tokenloom.tokenizers.text.records import (
     METADATA,
