@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeGuard
@@ -86,16 +86,13 @@ def evaluate(
     chosen = _tokenizer(store, modality, card, tokenizer)
     trial = _Trial(chosen, card)
     fitted_to = card.tokens.fitted_to if card.tokens and tokenizer is None else []
-    units = held_out(finished_units(store, manifest, modality), fitted_to)
-    batch: list[Any] = []
+    every = finished_units(store, manifest, modality)
+    units = held_out(every, fitted_to)
     try:
-        for label in labels_at_hand(store, manifest, modality, limit, units):
-            batch.append(label)
-            if len(batch) == BATCH:
-                trial.add(batch)
-                watch(trial.errors.labels)
-                batch = []
-        trial.add(batch)
+        trial.add_all(labels_at_hand(store, manifest, modality, limit, units), watch)
+        if not trial.errors.labels:  # as where what was held out is empty
+            units = every
+            trial.add_all(labels_at_hand(store, manifest, modality, limit, units), watch)
     except DatasetError:
         raise
     except ValueError as error:
@@ -168,6 +165,16 @@ class _Trial:
         self._tokenizer, self._spec = tokenizer, tokenizer.spec
         self._counts = np.zeros((_codebooks(tokenizer), _vocabulary_of(tokenizer)), np.int64)
         self._tokens = 0
+
+    def add_all(self, labels: Iterable[Any], watch: Callable[[int], None]) -> None:
+        batch: list[Any] = []
+        for label in labels:
+            batch.append(label)
+            if len(batch) == BATCH:
+                self.add(batch)
+                watch(self.errors.labels)
+                batch = []
+        self.add(batch)
 
     def add(self, labels: Sequence[Any]) -> None:
         if not labels:

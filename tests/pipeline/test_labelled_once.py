@@ -9,6 +9,7 @@ from typing import Any
 
 import odd_labelers
 import pytest
+from corpus_files import tar_bytes
 from in_process import weave, without_ray
 from lock_step import Driver, Killed, LockStep
 from tokenloom.pipeline.checks.verify import verify
@@ -146,4 +147,20 @@ def test_the_sample_of_many_shards_is_their_first_units(corpus, tmp_path):
             (tmp_path / name / path.name).write_bytes(path.read_bytes())
     folder = Corpus(CorpusSettings(url=str(tmp_path)))
     works = sample_works(folder, folder.shards(), 2, UnitLimits(1), {})
-    assert [(work.shard.path, work.start) for work in works] == [("a", 0), ("c", 0)]
+    assert [(work.shard.path, work.start) for work in works] == [("b", 0), ("d", 0)]
+
+
+def test_a_large_shard_among_small_ones_gives_the_most_of_the_sample(corpus, photos, tmp_path):
+    """All over it, though its units are many and small."""
+    photographs = [photos[name] for name in sorted(photos)]
+    large = [(f"{index:04d}.jpg", photographs[index % len(photographs)]) for index in range(120)]
+    (tmp_path / "large.tar").write_bytes(tar_bytes(large))
+    for index in range(9):
+        (tmp_path / f"small-{index}.tar").write_bytes(tar_bytes(large[index : index + 1]))
+    tars = Corpus(CorpusSettings(url=str(tmp_path / "*.tar")))
+    works = sample_works(tars, tars.shards(), 8, UnitLimits(2), {})
+    assert len(works) == 8
+    starts = [work.start for work in works if work.shard.path == "large.tar"]
+    size = (tmp_path / "large.tar").stat().st_size
+    assert len(starts) >= 7
+    assert starts[-1] > 0.7 * size

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from corpus_files import tar_bytes
 from galleries import weave_photos, without_corpus
 from in_process import weave
 from small_dataset import SmallDataset, write_dataset
@@ -120,6 +121,19 @@ def test_a_tokenizer_is_tried_on_what_it_was_not_fitted_to(corpus, tmp_path):
         found = evaluate(output, "grid")
         assert (found.labels, found.held_out) == (tried, units < 3)
         assert evaluate(output, "grid", f"{output}/grid").labels == 6
+
+
+def test_where_nothing_was_held_out_that_has_a_label_all_are_tried(photos, tmp_path):
+    """Three tars that were fitted to, and one that holds nothing."""
+    names = sorted(photos)[:3]
+    (tmp_path / "tars").mkdir()
+    for name in names:
+        (tmp_path / "tars" / f"{name}.tar").write_bytes(tar_bytes([(f"{name}.jpg", photos[name])]))
+    (tmp_path / "tars" / "z.tar").write_bytes(tar_bytes([]))
+    settings = {**odd("Grid"), "keep": "both", "tokenizer": {"name": "codebook", "params": {"size": 4}}}
+    weave(recipe(tmp_path / "tars", tmp_path / "out", {"grid": settings}, fit={"units": 3}))
+    found = evaluate(str(tmp_path / "out"), "grid")
+    assert (found.labels, found.held_out) == (3, False)
 
 
 # --- another tokenizer ------------------------------------------------------------------------------------------------
