@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from ..corpus.corpus import Rejection
 from ..corpus.units import Unit
 from ..dataset.cards import ModalityCard
-from ..dataset.finished import Finished, Stock, empty_shards, is_complete, take_stock
+from ..dataset.finished import Finished, Stock, empty_shards, is_complete, superseded, take_stock
 from ..dataset.layout import CORPUS
 from ..dataset.ledger import BrokenLedgerError, read_ledger
 from ..dataset.manifest import Manifest, read_manifests, require_manifest, stale
@@ -160,7 +160,7 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
         exact=exact,
         refused=counted.lines.get(CORPUS, 0),
         broken=counted.broken,
-        superseded=0 if lost else sum(stock.superseded(manifest.cards_of(name)) for name, stock in stocks.items()),
+        superseded=0 if lost else superseded(store, manifest, stocks),
         empty=empty_shards(units),
         left_out=manifest.corpus.left_out + counted.notes[:_FEW],
         notes=max(0, len(counted.notes) - _FEW),
