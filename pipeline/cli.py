@@ -193,9 +193,9 @@ def check_labeler(
     weights: Weights = [],  # noqa: B006
 ) -> None:
     """Check that a labeler keeps the contract the pipeline relies on."""
-    from .commands import labelers as labeler_commands
+    from .commands.check_labeler import check
 
-    labeler_commands.check(reference, _pairs(params, "--param"), _pairs(weights, "--weights"))
+    check(reference, _pairs(params, "--param"), _pairs(weights, "--weights"))
 
 
 @app.command("convert-hmr2")

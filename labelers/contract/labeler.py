@@ -133,3 +133,25 @@ class Labeler(ABC):
 
         Raising fails the samples that make it raise, and them alone: the engine halves the batch until it finds them.
         """
+
+
+class MalformedAnswerError(TypeError):
+    """A labeler whose answer has the wrong form, whatever the samples."""
+
+
+def labels_of(labeler: Labeler, answer: Any, modality: str, samples: int) -> Sequence[Any]:
+    """The labels of one modality, of so many samples, in what a labeler answered; their kind has yet to check each.
+
+    Raises MalformedAnswerError.
+    """
+    who = f"{type(labeler).__name__}.label"
+    if not isinstance(answer, Mapping):
+        raise MalformedAnswerError(f"{who} returned a {type(answer).__name__}, not a dict of labels by modality")
+    if modality not in answer:
+        raise MalformedAnswerError(f"{who} returned no {modality!r}, only {sorted(map(str, answer))}")
+    labels: Any = answer[modality]
+    if isinstance(labels, Mapping | str | bytes) or not (hasattr(labels, "__len__") and hasattr(labels, "__getitem__")):
+        raise MalformedAnswerError(f"{who} returned a {type(labels).__name__} for {modality}, not a list of labels")
+    if len(labels) != samples:
+        raise MalformedAnswerError(f"{who} returned {len(labels)} {modality} labels for {samples} samples")
+    return labels

@@ -15,7 +15,8 @@ from pydantic import BaseModel
 
 from ..contract import crops
 from ..contract.kinds import Kind
-from ..contract.labeler import Batch, Labeler, Modality
+from ..contract.labeler import Batch, Labeler, MalformedAnswerError, Modality, labels_of
+from ..contract.names import name_problem
 from ..contract.views import View, ViewSettings, cut_view
 from .difference import difference
 from .registry import find_labeler
@@ -28,6 +29,9 @@ class Check:
     name: str
     passed: bool
     message: str
+
+    def __str__(self) -> str:
+        return f"{'ok    ' if self.passed else 'FAILED'} {self.name}: {self.message}"
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,7 @@ class Report:
         return all(check.passed for check in self.checks)
 
     def __str__(self) -> str:
-        lines = [f"{'ok    ' if check.passed else 'FAILED'} {check.name}: {check.message}" for check in self.checks]
-        return "\n".join([self.labeler, *lines])
+        return "\n".join([self.labeler, *map(str, self.checks)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,22 +74,27 @@ def check_labeler(
     weights: str | None = None,
     requirements: Mapping[str, Labeler] | None = None,
     device: str = "cpu",
+    begins: Callable[[str], None] = lambda name: None,
+    ended: Callable[[Check], None] = lambda check: None,
 ) -> Report:
     """Run the contract on images made in code: some ordinary, some odd.
 
     requirements: labelers, not yet loaded, for modalities that the labeler requires or wants. What it requires beyond
     them is made by the registered labelers with their default weights; what it wants beyond them is None.
+    begins, ended: told the name of each check before it runs, and the check when it has.
     """
     checks: list[Check] = []
     bench = _Bench(device, dict(requirements or {}))
 
     def run(name: str, check: Callable[[], str]) -> bool:
+        begins(name)
         try:
             checks.append(Check(name, True, check()))
         except ContractViolation as violation:
             checks.append(Check(name, False, str(violation)))
         except Exception as error:  # a plugin may raise anything
             checks.append(Check(name, False, f"{type(error).__name__}: {error}"))
+        ended(checks[-1])
         return checks[-1].passed
 
     def make() -> str:
@@ -282,9 +290,9 @@ class _Bench:
     def _checked(self, samples: Sequence[Sample]) -> dict[str, list[Any]]:
         """The labels of `samples` by modality, each checked by its kind."""
         answer = self.labeler.label(_batch(self.labeler, samples))
-        if not isinstance(answer, Mapping):
-            raise ContractViolation(f"label() returned a {type(answer).__name__}, not a dict of labels by modality")
-        return {modality.name: _checked_labels(modality, answer, samples) for modality in self.labeler.makes}
+        return {
+            modality.name: _checked_labels(self.labeler, modality, answer, samples) for modality in self.labeler.makes
+        }
 
     def _labels(self) -> list[tuple[Modality, Sample, Any]]:
         """Every label of an ordinary sample that isn't None."""
@@ -302,8 +310,8 @@ def _check_declaration(labeler: Labeler) -> str:
     if not names:
         raise ContractViolation(f"{who}.makes is empty; list the modalities, here or in __init__")
     for modality in labeler.makes:
-        if not modality.name.isidentifier():
-            raise ContractViolation(f"the modality's name {modality.name!r} must consist of letters, digits and _")
+        if problem := name_problem(modality.name):
+            raise ContractViolation(problem)
         if not isinstance(modality.kind, Kind):
             raise ContractViolation(f"{modality.name}: its kind is {modality.kind!r}, not an instance of a Kind")
         if modality.kind.view_only and labeler.on != "view":
@@ -319,12 +327,11 @@ def _check_declaration(labeler: Labeler) -> str:
     return ", ".join(f"{modality.name} ({modality.kind.name})" for modality in labeler.makes)
 
 
-def _checked_labels(modality: Modality, answer: Mapping[str, Sequence[Any]], samples: Sequence[Sample]) -> list[Any]:
-    if modality.name not in answer:
-        raise ContractViolation(f"label() returned no {modality.name!r}, only {sorted(map(str, answer))}")
-    labels = list(answer[modality.name])
-    if len(labels) != len(samples):
-        raise ContractViolation(f"label() returned {len(labels)} {modality.name} labels for {len(samples)} samples")
+def _checked_labels(labeler: Labeler, modality: Modality, answer: Any, samples: Sequence[Sample]) -> list[Any]:
+    try:
+        labels = labels_of(labeler, answer, modality.name, len(samples))
+    except MalformedAnswerError as error:
+        raise ContractViolation(str(error)) from None
     checked = []
     for sample, label in zip(samples, labels, strict=True):
         try:

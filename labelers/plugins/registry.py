@@ -7,6 +7,7 @@ import importlib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -159,5 +160,13 @@ def _import(module_name: str, reference: str):
                 f"{reference}: there is no module {error.name!r}, neither installed nor in {here}"
             ) from error
         raise RegistryError(f"{reference}: {what_to_install(error)}") from error
-    except ImportError as error:
-        raise RegistryError(f"{reference}: importing {module_name} failed: {error}") from error
+    except Exception as error:  # a plugin may raise anything
+        raise RegistryError(f"{reference}: importing {module_name} failed: {_raised(error)}") from error
+
+
+def _raised(error: Exception) -> str:
+    """An import's error, and the file and line that raised it, which a SyntaxError says itself."""
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError: {error.msg} ({error.filename}, line {error.lineno})"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"

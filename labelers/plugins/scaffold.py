@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import keyword
 
-from .registry import LABELER_GROUP, names
+from ..contract.names import name_problem
+from .registry import LABELER_GROUP, RegistryError, names
 
 LABELER = '''"""{title}: the average colour of the view. Replace it by your own."""
 
@@ -47,16 +48,18 @@ def test_a_red_view_is_red():
 
 
 def skeleton(name: str) -> dict[str, str]:
-    """The text of `name`.py and test_`name`.py, by file name. Raises ValueError for a name that can't be used.
+    """The text of `name`.py and test_`name`.py, by file name. Raises RegistryError for a name that can't be used.
 
     name: of the modality and of the module; lower-case letters, digits and underscores.
     """
     if not name.isascii() or not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
-        raise ValueError(f"{name!r} can't name a labeler: use lower-case letters, digits and _, a letter first")
+        raise RegistryError(f"{name!r} can't name a labeler: use lower-case letters, digits and _, a letter first")
+    if problem := name_problem(name):
+        raise RegistryError(problem)
     if name in names(LABELER_GROUP):
-        raise ValueError(f"there is a labeler {name!r} already; choose another name")
+        raise RegistryError(f"there is a labeler {name!r} already; choose another name")
     if importlib.util.find_spec(name) is not None:
-        raise ValueError(f"there is a module {name!r} already, which would hide the labeler; choose another name")
+        raise RegistryError(f"there is a module {name!r} already, which would hide the labeler; choose another name")
     words = [word for word in name.split("_") if word]
     values = {
         "name": name,

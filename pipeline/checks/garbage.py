@@ -14,15 +14,13 @@ from datetime import timedelta
 
 from ..corpus.units import Unit
 from ..dataset.cards import ModalityCard
-from ..dataset.finished import Finished, Stock, folders_of, take_stock
+from ..dataset.finished import Finished, Stock, folders_of, take_stock, unnamed_tokenizers
 from ..dataset.layout import (
     ATTEMPTS,
     CORPUS,
     FIT,
     MANIFESTS,
     QUARANTINE,
-    TOKENIZERS,
-    VOCABULARIES,
     label_folder,
     listing_path,
     manifest_number,
@@ -30,12 +28,18 @@ from ..dataset.layout import (
     split_stem,
     stem_of,
     token_folder,
-    tokenizer_folder,
-    vocabulary_path,
 )
-from ..dataset.manifest import Manifest, manifest_numbers, read_manifest_at, require_manifest
+from ..dataset.manifest import (
+    DatasetError,
+    Manifest,
+    manifest_numbers,
+    read_manifest_at,
+    read_manifests,
+    require_manifest,
+)
 from ..dataset.standing import StandingLedgers
 from ..storage.store import Entry, Store
+from .lost import WAY_OUT, modalities_there, told, unnamed
 
 KEEP = timedelta(days=1)
 _CLOCK = f"{FIT}/_clock"
@@ -77,16 +81,15 @@ def find_garbage(store: Store, keep: timedelta = KEEP, now: float | None = None)
     """What has been superseded for longer than `keep`. Writes nothing.
 
     now: unix seconds, by the store's own clock; by default by this machine's, which will do where nothing is deleted.
-    Raises DatasetError where there is no dataset, or a manifest can't be read: then nothing is known to be needed by
-    nobody.
+    Raises DatasetError where there is no dataset, or a manifest can't be read or has been lost: then nothing is known
+    to be needed by nobody.
     """
     require_manifest(store)
     oldest = (time.time() if now is None else now) - keep.total_seconds()
     current, living = _living(store, oldest)
-    names = dict.fromkeys(name for one in living for name in (*one.modalities, *one.pending))
-    every = [child.rstrip("/") for child in store.children() if child.endswith("/")]
-    modalities = [name for name in every if name in names or _looks_like_modality(store, name)]
+    modalities = modalities_there(store, living)
     stocks = take_stock(store, modalities, ())
+    _refuse_lost(store, stocks)
     entries = {name: store.list(name) for name in modalities}
     settled = {_stem(f"{name}/{e.name}") for name in modalities for e in entries[name] if e.modified < oldest}
     found = [one for name in modalities for one in _of_modality(name, entries[name], stocks[name], living, settled)]
@@ -100,6 +103,13 @@ def find_garbage(store: Store, keep: timedelta = KEEP, now: float | None = None)
     tops = (ATTEMPTS,) if fitting else (ATTEMPTS, FIT)
     found += [(f"{top}/{entry.name}", entry, "left of a run that died") for top in tops for entry in store.list(top)]
     return [Garbage(path, entry.size, what) for path, entry, what in found if entry.modified < oldest]
+
+
+def _refuse_lost(store: Store, stocks: Mapping[str, Stock]) -> None:
+    """Raises DatasetError where what looks like garbage is what a manifest named that is there no more."""
+    paths = unnamed(store, stocks, read_manifests(store))
+    if paths:
+        raise DatasetError(f"{store.url}: {told(store, paths)} Until that is clear nothing is deleted: {WAY_OUT}")
 
 
 def _store_time(store: Store) -> float:
@@ -123,10 +133,6 @@ def _living(store: Store, oldest: float) -> tuple[Manifest, list[Manifest]]:
     ends = [began for _, began in numbered[1:]] + [float("inf")]
     living = [read_manifest_at(store, number) for (number, _), end in zip(numbered, ends, strict=True) if end >= oldest]
     return living[-1], living
-
-
-def _looks_like_modality(store: Store, folder: str) -> bool:
-    return any(child.startswith(("labels-", "tokens-")) for child in store.children(folder))
 
 
 def _stem(path: str) -> str:
@@ -224,12 +230,5 @@ def _ledgers(
 
 def _made_tokens(store: Store, living: Sequence[Manifest]) -> Iterator[tuple[str, Entry, str]]:
     """Tokenizers and vocabularies that no living manifest names."""
-    cards = [card for one in living for name in (*one.modalities, *one.pending) for card in one.cards_of(name)]
-    tokens = [(card, card.tokens) for card in cards if card.tokens and card.fitted]
-    folders = {tokenizer_folder(card.tokenizer_digest) for card, _ in tokens}
-    folders |= {vocabulary_path(t.vocabulary.digest).rpartition("/")[0] for _, t in tokens if t.vocabulary}
-    for top in (TOKENIZERS, VOCABULARIES):
-        for entry in store.list(top):
-            path = f"{top}/{entry.name}"
-            if path.rpartition("/")[0] not in folders:
-                yield path, entry, "made no tokens that are left"
+    cards = [card for one in living for held in (one.modalities, one.pending) for card in held.values()]
+    yield from ((path, entry, "made no tokens that are left") for path, entry in unnamed_tokenizers(store, cards))

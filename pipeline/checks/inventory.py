@@ -20,15 +20,15 @@ from ..dataset.layout import (
     TOKENIZERS,
     TOKENS,
     VOCABULARIES,
-    label_folder,
     manifest_number,
+    manifest_path,
     split_ledger_name,
     stem_of,
-    token_folder,
 )
-from ..dataset.manifest import Manifest
+from ..dataset.manifest import Manifest, manifest_numbers
 from ..storage.local import TEMPORARY
 from ..storage.store import Store
+from .lost import WAY_OUT, folders_named, modalities_there, told, unnamed
 from .verify_unit import Fault, Held, Holding
 
 _MANY = 20
@@ -36,6 +36,7 @@ _MANY = 20
 
 GO_ON = "run the recipe again, which goes on from there"
 RETRY = "`tokenloom quarantine DATASET --retry` tries that again"
+GC = "`tokenloom gc` deletes it, where nothing needs it"
 NOT_OURS = "move it elsewhere, or delete it"
 
 
@@ -65,7 +66,7 @@ class Inventory:
 def superseded_shards(inventory: Inventory, manifests: Sequence[Manifest]) -> Iterator[str]:
     """Shards that only older manifests name, or that a later revision has taken the place of, or whose part of the
     corpus is retired: until `gc` deletes them somebody may read them, or go back to them."""
-    named = {path for one in manifests for name in inventory.stocks for path in _folders_named(one, name)}
+    named = {path for one in manifests for name in inventory.stocks for path in folders_named(one, name)}
     for stock in inventory.stocks.values():
         for path, folder in sorted(stock.folders.items()):
             counting = inventory.units.get(path, {})
@@ -81,7 +82,7 @@ def take_inventory(store: Store, manifests: Sequence[Manifest], damaged: bool) -
     """
     faults: list[Fault] = []
     manifest = manifests[-1]
-    names = dict.fromkeys(name for one in manifests for name in (*one.modalities, *one.pending))
+    names = modalities_there(store, manifests)
     inventory = Inventory(manifest, take_stock(store, names, manifest.corpus.retired))
     for name in (*manifest.modalities, *manifest.pending):
         for card in filter(lambda card: card.fitted, manifest.cards_of(name)):
@@ -90,11 +91,13 @@ def take_inventory(store: Store, manifests: Sequence[Manifest], damaged: bool) -
                 if folder not in inventory.places:  # where what is pending shares it with what readers get
                     inventory.places[folder] = name, card
                     inventory.units[folder] = _revisions(inventory.stocks[name], card, finished, folder)
-    named = {path for one in manifests for name in names for path in _folders_named(one, name)}
+    if not damaged and (paths := unnamed(store, inventory.stocks, manifests)):
+        gap = manifest_path(max(manifest_numbers(store)) + 1)
+        faults.append(Fault("missing", gap, told(store, paths), WAY_OUT))
     for child in store.children():
         folder = child.rstrip("/")
         if folder in names:
-            faults += few(_foreign_shards(inventory.stocks[folder], None if damaged else named), folder)
+            faults += few(_foreign_names(inventory.stocks[folder]), folder)
         elif not child.endswith("/"):
             faults.append(foreign(child))
         elif folder not in (CORPUS, TOKENIZERS, VOCABULARIES, QUARANTINE) and not child.startswith(TEMPORARY):
@@ -115,25 +118,13 @@ def _revisions(stock: Stock, card: ModalityCard, finished: Finished, path: str) 
     return {unit: revision for unit, revision in found.items() if unit in folder.units.get(revision, ())}
 
 
-def _folders_named(manifest: Manifest, name: str) -> Iterator[str]:
-    """The folders of a modality that a manifest knows of, whether it has shards kept there or not."""
-    for card in manifest.cards_of(name):
-        yield label_folder(name, card.labels_generation)
-        if card.tokens and card.fitted:
-            yield token_folder(name, card.tokens_generation)
-
-
 def extension_of(folder: str) -> str:
     return TOKENS if folder.rpartition("/")[2].startswith("tokens-") else LABELS
 
 
-def _foreign_shards(stock: Stock, named: set[str] | None) -> Iterator[Fault]:
+def _foreign_names(stock: Stock) -> Iterator[Fault]:
     for path, folder in sorted(stock.folders.items()):
-        for name in folder.foreign:
-            yield foreign(f"{path}/{name}")
-        if named is not None and path not in named:
-            for number, unit in folder.shards():
-                yield foreign(f"{path}/{stem_of(unit, number)}.{extension_of(path)}")
+        yield from (foreign(f"{path}/{name}") for name in folder.foreign)
 
 
 def _foreign_ledgers(store: Store, manifests: Sequence[Manifest], inventory: Inventory) -> Iterator[Fault]:
@@ -149,8 +140,10 @@ def _foreign_ledgers(store: Store, manifests: Sequence[Manifest], inventory: Inv
         modality, _, rest = entry.name.partition("/")
         generation, _, file = rest.partition("/")
         parts = split_ledger_name(file)
-        if parts is None or (modality, generation) not in known:
+        if parts is None:
             yield foreign(f"{QUARANTINE}/{entry.name}")
+        elif (modality, generation) not in known:
+            yield Fault("foreign", f"{QUARANTINE}/{entry.name}", "no manifest names its generation", GC)
         elif parts[0] not in unit_names:
             what, way_out = "no modality has its unit", f"{GO_ON}; if it is still here then, delete it"
             yield Fault("foreign", f"{QUARANTINE}/{entry.name}", what, way_out)
@@ -176,9 +169,9 @@ def foreign(path: str) -> Fault:
         return Fault("unfinished", path, "what a retry that died had begun, or one that is at work", RETRY)
     if top in (FIT, ATTEMPTS):
         return Fault("unfinished", path, "what a run needs until it ends", GO_ON)
-    if top == CORPUS:
-        what = "a listing of the corpus that no manifest names: left of a run that died, or of one that begins"
-        return Fault("foreign", path, what, "`tokenloom gc` deletes it")
+    if top in (CORPUS, TOKENIZERS, VOCABULARIES):
+        what = "no manifest names it: left of a run that died, or of one that is at work"
+        return Fault("foreign", path, what, GC)
     return Fault("foreign", path, "no part of the dataset", NOT_OURS)
 
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 from ..corpus.corpus import Rejection
 from ..corpus.units import Unit
 from ..dataset.cards import ModalityCard
-from ..dataset.finished import Finished, empty_shards, is_complete, take_stock
+from ..dataset.finished import Finished, Stock, empty_shards, is_complete, superseded, take_stock
 from ..dataset.layout import CORPUS
 from ..dataset.ledger import BrokenLedgerError, read_ledger
-from ..dataset.manifest import require_manifest, stale
+from ..dataset.manifest import Manifest, read_manifests, require_manifest, stale
 from ..dataset.standing import StandingLedgers
 from ..storage.read_ahead import in_order
 from ..storage.store import Store
+from .lost import WAY_OUT, modalities_there, told, unnamed
 from .nulls import NullSearch
 
 _FEW = 3
@@ -56,7 +57,9 @@ class Status:
     refused: samples, or parts of shards, that the corpus reader refused. broken: why these parts can't be read. empty:
     ids of the corpus shards that hold no sample. left_out: what of the corpus isn't taken, a line for each reason;
     notes: how many more there are on what lies in its shards, which the quarantine lists. null: modalities without any
-    value, as far as was looked. superseded: bytes of shards that the manifest names no more, which `gc` deletes."""
+    value, as far as was looked. superseded: bytes of what the manifest names no more, which `gc` deletes. lost: that
+    what lies there was named by a manifest that is missing, "" where none is: then it isn't known what is superseded.
+    """
 
     url: str
     shards: int
@@ -70,6 +73,7 @@ class Status:
     left_out: list[str]
     notes: int
     null: list[str]
+    lost: str
     modalities: list[ModalityStatus]
 
     @property
@@ -129,7 +133,8 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
     Raises DatasetError where there is no dataset.
     """
     manifest = require_manifest(store)
-    stocks = take_stock(store, {**manifest.modalities, **manifest.pending}, manifest.corpus.retired)
+    stocks = take_stock(store, modalities_there(store, [manifest]), manifest.corpus.retired)
+    lost = _lost(store, stocks, manifest)
     progress = {name: stocks[name].finished(card) for name, card in manifest.modalities.items()}
     views = manifest.views["count"]
     ledgers = ledgers or LedgerCounts(store)
@@ -155,13 +160,22 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
         exact=exact,
         refused=counted.lines.get(CORPUS, 0),
         broken=counted.broken,
-        superseded=sum(stock.superseded(manifest.cards_of(name)) for name, stock in stocks.items()),
+        superseded=0 if lost else superseded(store, manifest, stocks),
         empty=empty_shards(units),
         left_out=manifest.corpus.left_out + counted.notes[:_FEW],
         notes=max(0, len(counted.notes) - _FEW),
         null=ledgers.nulls.find(manifest.modalities, progress, views),
+        lost=lost,
         modalities=modalities,
     )
+
+
+def _lost(store: Store, stocks: Mapping[str, Stock], manifest: Manifest) -> str:
+    """What there is to say of a manifest that is missing. The older ones are read only where the last doesn't tell."""
+    if not unnamed(store, stocks, [manifest]):
+        return ""
+    paths = unnamed(store, stocks, read_manifests(store))
+    return f"{told(store, paths)} {WAY_OUT}" if paths else ""
 
 
 def estimate_total(units: frozenset[Unit], shards: int) -> tuple[int, int | None]:

@@ -38,6 +38,7 @@ from ..dataset.shards import BrokenShardError, verify_checksum
 from ..storage.read_ahead import in_order
 from ..storage.store import Store
 from .inventory import GO_ON, NOT_OURS, Inventory, extension_of, few, foreign, superseded_shards, take_inventory
+from .lost import WAY_OUT
 from .verify_unit import Fault, Findings, check_unit, key_hashes
 
 _MANY = 20
@@ -267,7 +268,9 @@ def _other_shards(begun: Set[str], shards: Mapping[str, Shard]) -> Iterator[Faul
         begun_of = f"{len(shards) - len(missing):,} of its {len(shards):,} shards"
         what = f"there are units of {begun_of}, but none of {missing[0].url}"
         yield Fault("unfinished", "the corpus", what, GO_ON)
-    strange = (Fault("foreign", id, "no listing of the corpus has this shard", NOT_OURS) for id in sorted(begun))
+    what = "no listing of the corpus has this shard"
+    way_out = f"has a manifest been lost? Then {WAY_OUT}; else {NOT_OURS}"
+    strange = (Fault("foreign", id, what, way_out) for id in sorted(begun))
     yield from few((fault for fault in strange if fault.object not in shards), "the corpus")
 
 

@@ -159,6 +159,8 @@ def _status_notes(status: Status) -> Iterable[str]:
     for modality in status.modalities:
         for reason in modality.stale:
             yield f"{modality.name} is stale: {reason}; --replace {modality.name} makes it anew"
+    if status.lost:
+        yield printable(status.lost)
     if status.superseded:
         size = readable_size(status.superseded)
         yield f"{size} superseded: `tokenloom gc {status.url}` deletes what nobody reads any more"

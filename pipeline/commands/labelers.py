@@ -1,12 +1,10 @@
-"""What the commands around labelers do and print: labelers, new-labeler, check-labeler, label."""
+"""What the commands around labelers do and print: labelers, new-labeler, label."""
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -15,14 +13,11 @@ from ...labelers.contract.codecs import to_png
 from ...labelers.contract.images import BadImage, decode_view, read_header
 from ...labelers.contract.views import ViewSettings, cut_view
 from ...labelers.people.hmr2_converter import convert
-from ...labelers.plugins.conformance import check_labeler
 from ...labelers.plugins.registry import describe_labelers, find_labeler
 from ...labelers.plugins.scaffold import skeleton
 from ..corpus.samples import Sample
 from ..engine.trial import Labels, label_in_process
 from ..plan.recipe import Recipe, RecipeError, parse_recipe
-from ..plan.steps import validated
-from ..plan.weights import localise
 from .console import plain_console
 
 
@@ -78,18 +73,6 @@ def new_labeler(name: str, folder: Path) -> None:
         print(folder / file)
     module = next(iter(files)).removesuffix(".py")
     print(f"next: tokenloom check-labeler {module}:{_class_in(files)}   (in {folder})")
-
-
-def check(reference: str, params: Mapping[str, Any], weights: Mapping[str, str]) -> None:
-    """Prints the report; exit code 1 where a check failed. weights: by the name of a labeler, this one or one that
-    makes what it needs."""
-    labeler_class = find_labeler(reference)
-    checked = validated(labeler_class.Params, params, "--param")
-    local = {name: localise(source, labeler_class=find_labeler(name)) for name, source in weights.items()}
-    needed = {name: find_labeler(name)(weights=path) for name, path in local.items() if name != reference}
-    report = check_labeler(labeler_class, checked, local.get(reference), needed)
-    print(report)
-    sys.exit(0 if report.passed else 1)
 
 
 def convert_hmr2(source: Path, target: Path) -> None:

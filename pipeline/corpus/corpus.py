@@ -96,11 +96,11 @@ class Corpus:
         return grown(self.find(), Taken(), self.settings.image).shards
 
     def refuse_output(self, url: str) -> None:
-        """Raises CorpusError where what is written there would belong to the corpus."""
-        if Choice(self.settings.urls, self.settings.storage_options).takes(absolute_url(url)):
+        """Raises CorpusError where what lies there belongs to the corpus, or may do once more of it is written."""
+        if Choice(self.settings.urls, self.settings.storage_options).meets(absolute_url(url)):
             raise CorpusError(
-                f"{redact(url)} lies in the corpus, so that a later run would take the output for images; choose a "
-                f"place outside of it, as --output does"
+                f"{redact(url)} lies in the corpus, or the corpus in it, so that a later run would take the output for "
+                f"images; choose a place outside of it, as --output does"
             )
 
     def check(self, shards: Sequence[Shard]) -> list[str]:

@@ -200,6 +200,20 @@ class _Pattern:
 
         return re.compile(glob_translate("/".join(self.rest))).match
 
+    def meets(self, folder: str) -> bool:
+        """Whether it may match the folder's address, one above it, or one below it."""
+        from fsspec.utils import glob_translate
+
+        base, parts = self.base.split("/"), folder.split("/")
+        if parts[: len(base)] != base[: len(parts)]:
+            return False
+        for pattern, part in zip(self.rest, parts[len(base) :], strict=False):
+            if pattern == "**":
+                return True
+            if not re.match(glob_translate(pattern), part):
+                return False
+        return True
+
 
 def _expanded(url: str, options: Mapping[str, Any]) -> tuple[list[str], list[_Pattern]]:
     """The addresses that a URL names, braces first ({000..123} and {a,b}), and those with * or ?, which look.
@@ -243,16 +257,10 @@ class Choice:
         self._names = {name for names, _ in expanded for name in names}
         self._patterns = [pattern for _, patterns in expanded for pattern in patterns]
 
-    def takes(self, address: str) -> bool:
-        """Whether the file at that address, or all below the folder there, is meant."""
-        if any(part in self._names for part in _ancestors(address)):
-            return True
-        return any(
-            pattern.matches(part)
-            for pattern in self._patterns
-            if address.startswith(f"{pattern.base}/")
-            for part in _ancestors(address[len(pattern.base) + 1 :])
-        )
+    def meets(self, folder: str) -> bool:
+        """Whether what lies in the folder may be meant, or the folder itself, whatever its files are called."""
+        names = any(name.startswith(f"{folder}/") for name in self._names) or self._names & {*_ancestors(folder)}
+        return bool(names) or any(pattern.meets(folder) for pattern in self._patterns)
 
 
 def _named(parent: str, names: list[str], options: Mapping[str, Any], missing: list[str]) -> Iterator[_Match]:

@@ -11,9 +11,20 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..corpus.units import Unit, UnitNames
-from ..storage.store import Store
+from ..storage.store import Entry, Store
 from .cards import ModalityCard
-from .layout import LABELS, TOKENS, label_folder, split_stem, token_folder
+from .layout import (
+    LABELS,
+    TOKENIZERS,
+    TOKENS,
+    VOCABULARIES,
+    label_folder,
+    split_stem,
+    token_folder,
+    tokenizer_folder,
+    vocabulary_path,
+)
+from .manifest import Manifest
 
 _LISTINGS = 4
 """Listings at a time: S3 answers each page slowly, and each listing takes memory."""
@@ -115,6 +126,27 @@ def folders_of(modality: str, card: ModalityCard) -> list[str]:
     """Where the shards lie that a card promises. That whose shards are written last comes first."""
     tokens = [token_folder(modality, card.tokens_generation)] if card.keeps_tokens else []
     return tokens + ([label_folder(modality, card.labels_generation)] if card.keeps_labels else [])
+
+
+def unnamed_tokenizers(store: Store, cards: Collection[ModalityCard]) -> Iterator[tuple[str, Entry]]:
+    """The files of tokenizers and vocabularies that none of the cards names, with their paths."""
+    fitted = [(card, card.tokens) for card in cards if card.tokens and card.fitted]
+    named = {tokenizer_folder(card.tokenizer_digest) for card, _ in fitted}
+    named |= {vocabulary_path(t.vocabulary.digest).rpartition("/")[0] for _, t in fitted if t.vocabulary}
+    for top in (TOKENIZERS, VOCABULARIES):
+        for entry in store.list(top):
+            path = f"{top}/{entry.name}"
+            if path.rpartition("/")[0] not in named:
+                yield path, entry
+
+
+def superseded(store: Store, manifest: Manifest, stocks: Mapping[str, Stock]) -> int:
+    """Bytes of shards, tokenizers and vocabularies that the manifest names no more, and of retired shards of the
+    corpus. While tokenizers are being fitted none of them counts: it may be about to be named."""
+    cards = [card for held in (manifest.modalities, manifest.pending) for card in held.values()]
+    fitted = all(card.fitted for card in cards)
+    sizes = [entry.size for _, entry in unnamed_tokenizers(store, cards)] if fitted else []
+    return sum(sizes) + sum(stock.superseded(manifest.cards_of(name)) for name, stock in stocks.items())
 
 
 def take_stock(store: Store, modalities: Iterable[str], retired: Collection[str]) -> dict[str, Stock]:

@@ -38,9 +38,6 @@ CORPUS = "corpus"
 RETRIES = "retries"
 """Where a retry lists what it has begun."""
 
-RESERVED = (ATTEMPTS, CORPUS, FIT, MANIFESTS, QUARANTINE, RETRIES, TOKENIZERS, VOCABULARIES)
-"""Names that no modality may have."""
-
 TOKENS, LABELS, LEDGER = "parquet", "tar", "jsonl"
 """Extensions of a unit's files."""
 

@@ -98,6 +98,11 @@ def read_manifest_at(store: Store, number: int) -> Manifest:
     return Manifest.from_bytes(store.read(path), f"{store.url}/{path}")
 
 
+def read_manifests(store: Store) -> list[Manifest]:
+    """All that there are, oldest first. Raises DatasetError for one that can't be read."""
+    return [read_manifest_at(store, number) for number in manifest_numbers(store)]
+
+
 def read_manifest(store: Store) -> Manifest | None:
     """The manifest of the dataset in `store`, or None where there is none yet."""
     numbers = manifest_numbers(store)

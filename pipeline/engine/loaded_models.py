@@ -7,6 +7,7 @@ import gc
 from ...labelers.plugins.registry import find_labeler
 from ...tokenizers.contract.tokenizer import Tokenizer
 from ..cluster.device import device_for
+from ..cluster.session import EngineError
 from ..dataset.tokenizers import load_tokenizer
 from ..plan.steps import Step
 from ..storage.store import Store
@@ -31,8 +32,15 @@ class LoadedModels:
             labeler_class = find_labeler(step.labeler)
             planned = self.cards[step.name].weights
             path = step.weights.fetch(planned and planned.sha256, labeler_class) if step.weights else None
-            labeler = labeler_class(labeler_class.Params.model_validate(step.params), path)
-            self.runners[step.name] = Runner(labeler, step.modalities, step.batch_size, self._device)
+            try:
+                labeler = labeler_class(labeler_class.Params.model_validate(step.params), path)
+                self.runners[step.name] = Runner(labeler, step.modalities, step.batch_size, self._device)
+            except Exception as error:  # a plugin may raise anything
+                own = type(error).__module__.startswith("tokenloom.")
+                what = str(error) if own else f"{type(error).__name__}: {error}"
+                raise EngineError(
+                    f"{', '.join(step.modalities)}: the labeler {step.labeler} can't be loaded: {what}"
+                ) from error
         return self.runners[step.name]
 
     def unload(self) -> None:

@@ -103,7 +103,7 @@ class _Probe:
             return None
         assert self._process is not None
         self._process.join()
-        self.how = _how(self._process.exitcode or 0)
+        self.how = how_it_ended(self._process.exitcode or 0)
         self._process = None
         return at
 
@@ -138,7 +138,7 @@ def _own(labels: list[bytes | None], samples: int, index: int) -> list[bytes | N
     return labels[index * per_sample : (index + 1) * per_sample]
 
 
-def _how(code: int) -> str:
+def how_it_ended(code: int) -> str:
     """Of what a process with that exit code died."""
     if code >= 0:
         return f"it ended itself with exit code {code}"

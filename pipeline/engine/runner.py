@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ...labelers.contract.kinds import Kind
-from ...labelers.contract.labeler import Batch, Labeler
+from ...labelers.contract.labeler import Batch, Labeler, labels_of
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,6 @@ Outcome: TypeAlias = "Any | Failed | None"
 
 Poison: TypeAlias = Mapping[tuple[int, str], Failed]
 """Samples (index in the unit) and steps that are known to kill the process."""
-
-
-class MalformedAnswerError(TypeError):
-    """A labeler whose answer has the wrong form, whatever the sample."""
 
 
 class Runner:
@@ -69,21 +65,10 @@ class Runner:
     def _label(self, batch: Batch) -> dict[str, list[Outcome]]:
         with _inference(self.labeler, self._device):
             answer = self.labeler.label(batch)
-        who = type(self.labeler).__name__
-        if not isinstance(answer, Mapping):
-            raise MalformedAnswerError(
-                f"{who}.label returned a {type(answer).__name__}, not a dict of labels by modality"
-            )
-        outcomes: dict[str, list[Outcome]] = {}
-        for name, kind in self.kinds.items():
-            if name not in answer:
-                raise MalformedAnswerError(f"{who}.label returned no {name!r}, only {sorted(map(str, answer))}")
-            if len(answer[name]) != len(batch):
-                raise MalformedAnswerError(
-                    f"{who}.label returned {len(answer[name])} {name} labels for {len(batch)} samples"
-                )
-            outcomes[name] = [_checked(kind, label) for label in answer[name]]
-        return outcomes
+        return {
+            name: [_checked(kind, label) for label in labels_of(self.labeler, answer, name, len(batch))]
+            for name, kind in self.kinds.items()
+        }
 
     def _bisect(self, batch: Batch, error: Exception) -> dict[str, list[Outcome]]:
         """Labels halves until the samples that raise are alone."""

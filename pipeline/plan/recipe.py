@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,10 +10,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from ...labelers.contract.names import name_problem
 from ...labelers.networks.hub import CheckpointError
 from ...tokenizers.fitting.settings import FitSettings
 from ..corpus.corpus import CorpusSettings
-from ..dataset.layout import RESERVED
 from ..storage.store import absolute_url, url_problem
 from .mistakes import MistakesError, Places, checked
 from .yaml_text import YamlTextError, read_yaml
@@ -199,11 +198,8 @@ class Recipe(Strict):
     @classmethod
     def _good_names(cls, value: dict[str, ModalitySettings]) -> dict[str, ModalitySettings]:
         for name in value:
-            if name in RESERVED or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_@-]*", name):
-                raise ValueError(
-                    f"{name!r} can't be a modality's name; it takes letters, digits, _, - and @, and can't be one of "
-                    f"{', '.join(RESERVED)}"
-                )
+            if problem := name_problem(name):
+                raise ValueError(problem)
         return value
 
 

@@ -7,10 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic import BaseModel
+
 from ...labelers.contract.kinds import Text
 from ...labelers.contract.labeler import Labeler, Modality, Resources
 from ...labelers.contract.licences import TINY
-from ...labelers.plugins.registry import LABELER_GROUP, find_labeler, identity_of
+from ...labelers.networks.hub import CheckpointError
+from ...labelers.plugins.registry import LABELER_GROUP, RegistryError, find_labeler, identity_of
 from ..dataset.cards import ModalityCard, WeightsCard
 from .licences import licence_refusal
 from .recipe import ModalitySettings, Recipe, RecipeError, at_key, validated
@@ -186,7 +189,7 @@ def _new_group(recipe: Recipe, name: str, settings: ModalitySettings) -> _Group:
     with at_key(f"modalities.{name}.weights"):
         weights = source.resolve(labeler_class) if source else None
     with at_key(f"modalities.{name}"):
-        labeler = labeler_class(params, weights.path if weights else None)
+        labeler = _labeler(labeler_class, params, weights.path if weights else None, reference)
     made = [modality.name for modality in labeler.makes]
     if name not in made:
         raise RecipeError(
@@ -194,6 +197,16 @@ def _new_group(recipe: Recipe, name: str, settings: ModalitySettings) -> _Group:
             f"after what it makes"
         )
     return _Group(reference, labeler, source, weights, settings, [])
+
+
+def _labeler(labeler_class: type[Labeler], params: BaseModel, weights: str | None, reference: str) -> Labeler:
+    """ValueError or CheckpointError for whatever its class raises."""
+    try:
+        return labeler_class(params, weights)
+    except (ValueError, CheckpointError):
+        raise
+    except Exception as error:  # a plugin may raise anything
+        raise RegistryError(f"the labeler {reference} can't be made: {type(error).__name__}: {error}") from error
 
 
 def _labeler_of(name: str, settings: ModalitySettings) -> type[Labeler]:

@@ -144,6 +144,21 @@ class DiesLoading(MeanColour):
         os.abort()
 
 
+class RaisesLoading(MeanColour):
+    """Finds that a library is missing, when it is made or when it is loaded."""
+
+    class Params(BaseModel):
+        made: bool
+
+    def __init__(self, params: BaseModel | None = None, weights: str | None = None) -> None:
+        super().__init__(params, weights)
+        if self.params.made:
+            raise OSError("no libfoo")
+
+    def load(self, device: str) -> None:
+        raise RuntimeError("no libfoo")
+
+
 class Hungry(MeanColour):
     """Has memory for two samples at once; notes what it was given, and where."""
 

@@ -75,7 +75,7 @@ def constant(label):
     ("changes", "check", "message"),
     [
         ({"makes": ()}, "declares what it makes", "makes is empty"),
-        ({"makes": (Modality("a b", Text()),)}, "declares what it makes", "must consist of letters"),
+        ({"makes": (Modality("a b", Text()),)}, "declares what it makes", "it takes letters, digits"),
         ({"makes": (Modality("a", Text()), Modality("a", Text()))}, "declares what it makes", "a modality twice"),
         ({"makes": (Modality("a", FeatureMap(1, 2, 2)),), "on": "image"}, "declares what it makes", "on = 'view'"),
         ({"requires": ("brightness",)}, "declares what it makes", "what it makes itself"),

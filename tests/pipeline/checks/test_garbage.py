@@ -9,14 +9,26 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from small_dataset import VIEWS, SmallDataset, made_anew, path_of, pending, repair_palette, write_dataset
+from small_dataset import (
+    VIEWS,
+    SmallDataset,
+    corpus_units,
+    made_anew,
+    path_of,
+    pending,
+    repair_palette,
+    write_dataset,
+    write_unit,
+)
 from tokenloom.pipeline.checks.garbage import KEEP, find_garbage, remove_garbage
 from tokenloom.pipeline.checks.verify import verify
 from tokenloom.pipeline.cli import app
 from tokenloom.pipeline.commands.housekeeping import parse_age
+from tokenloom.pipeline.corpus.taken import Listing
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.layout import ledger_path, manifest_path, token_path, tokenizer_folder
 from tokenloom.pipeline.dataset.ledger import digest_of
+from tokenloom.pipeline.dataset.listings import store_listing
 from tokenloom.pipeline.dataset.manifest import DatasetError, publish
 from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
 from tokenloom.pipeline.storage.store import Store
@@ -76,12 +88,30 @@ def test_what_is_being_made_to_take_a_place_stays(small):
     assert garbage(small) == {}
 
 
-def test_shards_whose_manifest_may_still_come_stay(small):
-    """A day long; of a run that is forgotten they go."""
-    renewed = made_anew(small, "dinov2", version=2)
-    assert garbage(small) == {}
+@pytest.mark.parametrize("name", ["dinov2", "color_palette"])
+def test_shards_that_no_manifest_names_are_kept(small, name):
+    """A run writes them after the manifest that does: it has been lost."""
+    renewed = made_anew(small, name, version=2)
+    publish(small.store, lambda now: renewed.manifest)
+    small.store.delete(manifest_path(2))
     age(small)
-    assert garbage(small).keys() == {renewed.token_path("dinov2", unit) for unit in small.units}
+    with pytest.raises(DatasetError, match=rf"no manifest names {name}/.*the numbers 1:.*nothing is deleted"):
+        remove_garbage(small.store)
+    publish(small.store, lambda now: renewed.manifest)
+    assert garbage(small) == {}
+
+
+def test_a_listing_that_no_manifest_names_is_kept_where_there_are_shards_of_it(small):
+    publish(small.store, lambda now: replace(small.manifest, seed=1))
+    unit = corpus_units(3, 1, 4)[2]
+    listing = Listing("tar", {"photos-00002.tar": 100_000})
+    store_listing(small.store, listing)
+    age(small)
+    assert garbage(small) == {f"corpus/{listing.digest}.jsonl": "no manifest names it"}
+    small.keys[unit] = ["a", "b", "c", "d"]
+    write_unit(small, unit)
+    with pytest.raises(DatasetError, match=f"no manifest names corpus/{listing.digest}.jsonl"):
+        garbage(small)
 
 
 def test_a_tokenizer_goes_with_the_last_manifest_that_names_it(small):

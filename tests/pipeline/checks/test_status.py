@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from small_dataset import CARDS, made_anew, path_of, pending, repair_palette, write_dataset
+from tokenloom.pipeline.checks.garbage import find_garbage
 from tokenloom.pipeline.checks.status import LedgerCounts, Status, estimate_total, read_status
 from tokenloom.pipeline.cli import app, main
 from tokenloom.pipeline.commands import dataset as inspect_commands
@@ -161,6 +163,17 @@ def test_bytes_of_what_was_replaced_are_superseded(tmp_path):
         small.store.create(strange, b"?" * 999)
     status = read_status(small.store)
     assert (status.superseded, status.finished) == (old, True)
+
+
+@pytest.mark.parametrize("name", ["dinov2", "caption"])
+def test_tokenizers_and_vocabularies_count_among_what_is_superseded(tmp_path, name):
+    """All that `gc` deletes but ledgers, of which this modality has none; none while others are being fitted."""
+    small = write_dataset(tmp_path)
+    without = {other: card for other, card in small.manifest.modalities.items() if other not in (name, "color_palette")}
+    publish(small.store, lambda now: replace(small.manifest, modalities=without))
+    found = [one for one in find_garbage(small.store, timedelta(0)) if not one.path.startswith("quarantine/")]
+    assert {one.path.split("/")[0] for one in found} >= {name, "tokenizers"}
+    assert read_status(small.store).superseded == sum(one.size for one in found)
 
 
 def test_ledgers_that_no_shard_refers_to_are_not_counted(tmp_path):

@@ -78,9 +78,12 @@ def test_a_damaged_revision_that_was_superseded_is_found(small):
     assert findings(small) == {("damaged", small.token_path("color_palette", unit))}
 
 
-def test_a_generation_that_no_manifest_names_is_foreign(small):
+def test_a_generation_that_no_manifest_names_tells_of_a_lost_manifest(small):
     renewed = made_anew(small, "dinov2", version=2)
-    assert findings(small) == {("foreign", renewed.token_path("dinov2", unit)) for unit in small.units}
+    (fault,) = verify(small.store).faults
+    assert (fault.problem, fault.object) == ("missing", manifest_path(2))
+    assert f"no manifest names dinov2/tokens-{renewed.manifest.modalities['dinov2'].generation}, and" in fault.what
+    assert "run the recipe" in fault.way_out
 
 
 def test_a_shard_of_a_superseded_generation_does_not_pass_for_the_new_one(small, replaced):
@@ -119,7 +122,7 @@ def test_a_missing_number_among_the_manifests_is_found(small, kept):
 
 def test_without_the_last_manifest_the_one_before_holds(small, replaced):
     small.store.delete(manifest_path(2))
-    assert findings(small) == {("foreign", replaced.token_path("dinov2", unit)) for unit in small.units}
+    assert findings(small) == {("missing", manifest_path(2))}
 
 
 def test_a_damaged_last_manifest_is_all_that_is_said(small, replaced):

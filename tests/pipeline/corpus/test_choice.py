@@ -85,6 +85,14 @@ def test_keys_that_no_path_leads_to_are_named(s3_url):
         ("photos", "photos-out", False),
         ("photos", "out", False),
         ("photos/{a,b}.jpg", "photos/out", False),
+        ("**/*.jpg", "photos/out", True),
+        ("photos/**", "photos", True),
+        ("photos/*.jpg", "photos", True),
+        ("photos/{a,b}.jpg", "photos", True),
+        ("*/[ab].jpg", "photos", True),
+        ("photos/*.jpg", "photos.jpg", False),
+        ("*/*.jpg", "a/b", False),
+        ("*/*.jpg", "photos/out.jpg/x", True),
     ],
 )
 def test_an_output_inside_the_corpus_is_refused(tmp_path: Path, monkeypatch, corpus_url, output, inside):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenloom.labelers.contract.names import RESERVED, name_problem
 from tokenloom.pipeline.corpus.units import Unit, shard_id
+from tokenloom.pipeline.dataset import layout
 from tokenloom.pipeline.dataset.layout import (
     ledger_path,
     manifest_number,
@@ -57,3 +59,9 @@ def test_a_manifests_name_tells_its_number(number):
 @pytest.mark.parametrize("name", ["1.json", "000000001.json", "00000001.json ", "\u0660" * 8 + ".json", "00000001.txt"])
 def test_other_names_are_no_manifests(name):
     assert manifest_number(name) is None
+
+
+def test_no_modality_can_be_called_like_a_folder_of_the_datasets_own():
+    own = ("ATTEMPTS", "CORPUS", "FIT", "MANIFESTS", "QUARANTINE", "RETRIES", "TOKENIZERS", "VOCABULARIES")
+    assert sorted(RESERVED) == sorted(getattr(layout, name) for name in own)
+    assert all(name_problem(name) for name in RESERVED)

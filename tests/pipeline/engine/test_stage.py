@@ -8,7 +8,9 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from tokenloom.pipeline.cluster.session import EngineError
 from tokenloom.pipeline.dataset.manifest import DatasetError
+from tokenloom.pipeline.plan.recipe import RecipeError
 from weaving import failures_of, labels_of, missing, odd, recipe, shards_of, weave_here
 
 KEYS = ["astronaut", "chelsea", "china", "coffee", "flower", "rocket"]
@@ -121,3 +123,15 @@ def test_views_are_crops_of_the_sample(corpus_folder, tmp_path):
     first, second = (np.asarray(Image.open(io.BytesIO(labels["china", view] or b""))) for view in (0, 1))
     assert first.shape == second.shape == (32, 32, 3)
     assert np.abs(first.astype(int) - second).mean() > 1
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_labeler_that_raises_while_it_is_made_or_loaded_is_named(corpus_folder, tmp_path, made):
+    broken = odd("RaisesLoading", params={"made": made})
+    with pytest.raises((RecipeError, EngineError)) as raised:
+        weave_here(recipe(corpus_folder, tmp_path / "out", {"mean_colour": broken, "caption": {"keep": "labels"}}))
+    assert str(raised.value) == (
+        "recipe: modalities.mean_colour: the labeler odd_labelers:RaisesLoading can't be made: OSError: no libfoo"
+        if made
+        else "mean_colour: the labeler odd_labelers:RaisesLoading can't be loaded: RuntimeError: no libfoo"
+    )
