@@ -130,6 +130,7 @@ def _why(path: str, sort: Sort, format: Format) -> Why:
 
 def _known(matches: Sequence[_Match], root: str) -> str | None:
     """The known root, with the credentials that the corpus is read with, if anything lies below it."""
+    root = root and absolute_url(root)  # as this version writes it
     urls = (without_credentials(f"{match.base}/{entry.name}") for match in matches for entry in match.files)
     if not root or not any(url.startswith(f"{root}/") for url in urls):
         return None

@@ -17,6 +17,7 @@ from ..dataset.layout import MANIFESTS, RESERVED
 from ..dataset.listings import read_taken
 from ..dataset.manifest import CorpusCard, DatasetError, Manifest, read_manifest, stale
 from ..storage.errors import without_credentials
+from ..storage.local import names_by_links
 from ..storage.store import Store
 from .recipe import Recipe, at_key
 from .reconcile import Request, cards_for, reconcile
@@ -135,10 +136,20 @@ def _take_up(recipe: Recipe, store: Store, old: Manifest | None, take_changes: b
         found = corpus.find(old.corpus.root if old else "", before.listings[0].format if before.listings else None)
         growth = grown(found, before, recipe.corpus.image, take_changes)
     with recipe.named(), at_key("output"):
-        corpus.refuse_output(recipe.output)
+        for name in _names_of(recipe.output, growth):
+            corpus.refuse_output(name)
     with recipe.named(), at_key("corpus"):
         left_out = [*found.left_out, *corpus.check(growth.shards)]
     return growth, _corpus_card(recipe, found, growth, left_out)
+
+
+def _names_of(output: str, growth: Growth) -> list[str]:
+    """Where the output lies, by every name that leads there from the corpus' folders."""
+    if "://" in output:
+        return [output]
+    shards = (*growth.shards, *growth.left)
+    paths = ((one.root, one.path if one.format == "folder" else one.path.rpartition("/")[0]) for one in shards)
+    return names_by_links(output, ("/".join(filter(None, path)) for path in paths))
 
 
 def _taken(store: Store, manifest: Manifest | None, recipe: Recipe) -> Taken:

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -135,6 +135,28 @@ class LocalFiles:
         if code in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
             return "A file is in the way of a folder of that name, or a folder in the way of a file: move it"
         return ""
+
+
+def without_dots(path: Path) -> Path:
+    """The absolute path without `..`, which behind a link means the folder above that to which the link leads."""
+    at = Path("/")
+    for part in path.parts[1:]:
+        at = at / part if part != ".." else (at.resolve() if at.is_symlink() else at).parent
+    return at
+
+
+def names_by_links(address: str, folders: Iterable[str]) -> list[str]:
+    """All absolute paths that lead to one: itself, its real path, and those through links among the folders, and among
+    those that they lie in."""
+    above: set[str] = set()
+    for folder in folders:
+        while folder and folder not in above:
+            above.add(folder)
+            folder = folder.rpartition("/")[0]
+    real = Path(address).resolve()
+    links = {link: link.resolve() for link in map(Path, sorted(above)) if link.is_symlink()}
+    found = [link / real.relative_to(there) for link, there in links.items() if real.is_relative_to(there)]
+    return list(dict.fromkeys([address, str(real), *map(str, found)]))
 
 
 def _existing(path: Path) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import StorageError, redact, without_secrets
-from .local import Entry, LocalFiles
+from .local import Entry, LocalFiles, without_dots
 from .objects import ObjectFiles
 
 __all__ = ["Entry", "StorageError", "Store", "absolute_url", "redact"]
@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 _ATTEMPTS = 4
 _FIRST_WAIT = 0.25
+_ONE_NAME = {"s3a": "s3", "gcs": "gs"}
+"""Of protocols that fsspec knows by two names."""
 
 
 class Store:
@@ -172,13 +174,14 @@ class RangeFile(io.RawIOBase):
 
 
 def absolute_url(url: str) -> str:
-    """The URL without a slash at its end, a local path made absolute. Keeps credentials: `redact` before printing."""
+    """The URL as all write it that mean it: without a slash at its end, a local path absolute and without `..`; links
+    keep their names. Keeps credentials: `redact` before printing."""
     for scheme in ("file://", "local://"):
         url = url.removeprefix(scheme)
     if "://" not in url:
-        return str(Path(url).expanduser().absolute())
+        return str(without_dots(Path(url).expanduser().absolute()))
     scheme, rest = url.split("://", 1)
-    return f"{scheme}://{rest.rstrip('/')}"
+    return f"{_ONE_NAME.get(scheme, scheme)}://{rest.rstrip('/')}"
 
 
 def url_problem(url: str) -> str | None:
