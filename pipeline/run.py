@@ -23,9 +23,10 @@ from .dataset.finished import empty_shards, take_stock
 from .dataset.layout import ATTEMPTS, MANIFESTS
 from .dataset.listings import store_listing
 from .dataset.manifest import DatasetError, Manifest, publish
+from .dataset.standing import count_labels
 from .engine.config import Mode, stage_configs
 from .engine.stream import ReaderConfig, UnitResult, stream
-from .engine.tally import Tally
+from .engine.tally import Tally, judge
 from .fitting.fit import provide_tokenizer, vocabulary_for
 from .fitting.listener import FitListener
 from .fitting.sample import (
@@ -93,8 +94,14 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
             plan = _label(plan, store, limit, tally, listener)
     _clean(plan, store)
     plan = _published(plan, store)
-    tally.check(recipe.max_failures, ended=True)
-    _hand_over(plan, store, tally)
+    stocks = take_stock(store, plan.graph.cards, plan.request.corpus.retired)
+    finished = {name: stocks[name].finished(card) for name, card in plan.graph.cards.items()}
+    counts = count_labels(store, plan.graph.cards, finished, recipe.views.count)
+    judge(counts, recipe.max_failures, plan.request.url)
+    manifest = _handed_over(plan, store)
+    tally.superseded = sum(stock.superseded(manifest.cards_of(name)) for name, stock in stocks.items())
+    tally.empty = empty_shards(frozenset().union(*(found.units for found in finished.values())))
+    tally.null = NullSearch(store).find(plan.graph.cards, finished, recipe.views.count)
     return tally
 
 
@@ -240,9 +247,8 @@ def _clean(plan: Plan, store: Store) -> None:
     store.remove_stale_temporaries()
 
 
-def _hand_over(plan: Plan, store: Store, tally: Tally) -> None:
-    """Gives readers what takes the place of others, where all of it is there. Tells the tally what then is superseded,
-    empty or null."""
+def _handed_over(plan: Plan, store: Store) -> Manifest:
+    """The manifest that gives readers what takes the place of others, where all of it is there."""
     manifest = plan.manifest
     if plan.replacing and not plan.works:
         manifest = publish(store, lambda now: completed(now, plan.replacing, plan.graph.cards))
@@ -253,9 +259,4 @@ def _hand_over(plan: Plan, store: Store, tally: Tally) -> None:
             f"{store.url}: another run has taken up changes of the corpus meanwhile, in {retired[0]} among others: run "
             f"the recipe again"
         )
-    cards = plan.graph.cards
-    stocks = take_stock(store, cards, plan.request.corpus.retired)
-    finished = {name: stocks[name].finished(card) for name, card in cards.items()}
-    tally.superseded = sum(stock.superseded(manifest.cards_of(name)) for name, stock in stocks.items())
-    tally.empty = empty_shards(frozenset().union(*(found.units for found in finished.values())))
-    tally.null = NullSearch(store).find(cards, finished, plan.recipe.views.count)
+    return manifest

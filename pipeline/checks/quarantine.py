@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from ..dataset.finished import list_finished
@@ -33,7 +33,8 @@ class Case:
 
 
 def list_failures(store: Store, modalities: Collection[str] | None = None) -> Iterator[Failure]:
-    """Every line of the ledgers, unit by unit; a unit's refused samples first, then modality by modality.
+    """Every line of the ledgers, unit by unit; a unit's refused samples first, then modality by modality. Behind them
+    those of modalities that are being made anew, as `NAME (new)`.
 
     modalities: only these (`corpus` for what the corpus reader refused). Raises DatasetError for a name that the
     dataset doesn't have, and for a ledger that can't be read.
@@ -43,11 +44,15 @@ def list_failures(store: Store, modalities: Collection[str] | None = None) -> It
     for name in modalities or ():
         if name not in known:
             raise DatasetError(f"{store.url}: there is no modality {name!r}; it has {', '.join(known[1:])}")
-    finished = list_finished(store, manifest.modalities, manifest.corpus.retired)
-    ledgers = StandingLedgers(store).list(manifest.modalities, finished, manifest.views["count"])
-    chosen = [ledger.path for ledger in ledgers if modalities is None or ledger.modality in modalities]
-    for failures in in_order(lambda path: _read(store, path), chosen):
-        yield from failures
+    standing, told = StandingLedgers(store), set[str]()
+    for cards, mark in ((manifest.modalities, ""), (manifest.pending, " (new)")):
+        finished = list_finished(store, cards, manifest.corpus.retired)
+        ledgers = standing.list(cards, finished, manifest.views["count"])
+        wanted = [one for one in ledgers if modalities is None or one.modality in modalities]
+        paths = [one.path for one in wanted if one.path not in told]
+        told.update(paths)
+        for failures in in_order(lambda path: _read(store, path), paths):
+            yield from (replace(one, modality=one.modality + mark) for one in failures)
 
 
 def _read(store: Store, path: str) -> list[Failure]:

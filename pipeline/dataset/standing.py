@@ -7,15 +7,19 @@ was tried again has a new one. Which one counts, the shard alone says.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
+from ..corpus.left_out import LEFT_OUT
 from ..corpus.units import Unit, UnitNames
 from ..storage.read_ahead import in_order
 from ..storage.store import Store
 from .cards import ModalityCard
 from .finished import Finished
 from .layout import CORPUS, LABELS, QUARANTINE, TOKENS, split_ledger_name
+from .ledger import BrokenLedgerError, Failure, read_ledger
 from .reader import ColumnReader
 from .shards import BrokenShardError, ShardMeta, read_meta
 
@@ -79,3 +83,37 @@ class StandingLedgers:
             return read_meta(file if extension == TOKENS else io.BufferedReader(file, 2**14), extension)
         except (BrokenShardError, FileNotFoundError):
             return None
+
+
+class LabelCount(NamedTuple):
+    """Of one modality. rows: its labels, one for each view of each sample, of samples that the corpus reader refused,
+    too; failed: how many of them there aren't; refused: of these, the corpus reader's."""
+
+    rows: int
+    failed: int
+    refused: int
+
+
+def count_labels(
+    store: Store, cards: Mapping[str, ModalityCard], finished: Mapping[str, Finished], views: int
+) -> dict[str, LabelCount]:
+    """What the finished units came to, of samples by their names, of failures by the ledgers that stand."""
+    failed, refused = Counter[str](), Counter[str]()
+    ledgers = StandingLedgers(store).list(cards, finished, views)
+    for ledger, data in zip(ledgers, in_order(lambda one: store.read(one.path), ledgers, threads=16), strict=True):
+        lines = (line for line in _readable(data) if line.error != LEFT_OUT)
+        labels = sum(views if line.view is None else 1 for line in lines)
+        if ledger.modality == CORPUS:
+            refused.update({name: labels for name in cards if ledger.unit in finished[name].units})
+        else:
+            failed[ledger.modality] += labels
+    return {
+        name: LabelCount(finished[name].samples * views + refused[name], failed[name] + refused[name], refused[name])
+        for name in cards
+    }
+
+
+def _readable(ledger: bytes) -> Iterator[Failure]:
+    """Broken lines are for `verify` to tell."""
+    with suppress(BrokenLedgerError):
+        yield from read_ledger(ledger)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..dataset.cards import ModalityCard
+from ..dataset.standing import LabelCount
 from .stream import UnitResult
 
 _FEW = 3
 _SOON = 100
 """Labels that must have come back before the share of failures is judged, while a run goes on."""
+
+_REFUSED = "samples refused by the corpus reader"
 
 
 class TooManyFailuresError(RuntimeError):
@@ -52,17 +56,29 @@ class Tally:
             self.rows[name] = self.rows.get(name, 0) + rows
             self.failed[name] = self.failed.get(name, 0) + failed
 
-    def check(self, most: float, ended: bool = False) -> None:
-        """Raises TooManyFailuresError when more than the share `most` of the labels failed. ended: the run has.
+    def check(self, most: float) -> None:
+        """Judges what the run has done so far, as soon as that is something."""
+        counts = {
+            name: LabelCount(rows + self.rejected, self.failed[name] + self.rejected, self.rejected)
+            for name, rows in self.rows.items()
+        }
+        judge(counts, most, self.output, _SOON)
 
-        A sample that the corpus reader refused is one that failed in every modality.
-        """
-        refused = self.rejected * len(self.rows)
-        rows, failed = sum(self.rows.values()) + refused, sum(self.failed.values()) + refused
-        if failed <= most * rows or (rows < _SOON and not ended):
-            return
-        counts = {**self.failed, "samples refused by the corpus reader": refused}
+
+def judge(counts: Mapping[str, LabelCount], most: float, output: str, least: int = 1) -> None:
+    """Raises TooManyFailuresError where more than the share `most` failed of all labels, or of one modality's, which
+    those of others don't make good. least: labels, of fewer of which nothing is said.
+
+    A sample that the corpus reader refused is one that failed in every modality.
+    """
+    for names in (list(counts), *([name] for name in counts)):
+        rows, failed = sum(counts[name].rows for name in names), sum(counts[name].failed for name in names)
+        if rows < least or failed <= most * rows:
+            continue
+        causes = {name: counts[name].failed - counts[name].refused for name in names}
+        causes[_REFUSED] = sum(counts[name].refused for name in names)
+        whose = "" if len(names) == len(counts) else f" of {names[0]}"
         raise TooManyFailuresError(
-            f"{failed} of {rows} labels failed, more than max_failures = {most:g} allows, most of them "
-            f"{max(counts, key=lambda name: counts[name])}; for the reasons see `tokenloom quarantine {self.output}`"
+            f"{failed} of {rows} labels{whose} failed, more than max_failures = {most:g} allows, most of them "
+            f"{max(causes, key=lambda name: causes[name])}; for the reasons see `tokenloom quarantine {output}`"
         )

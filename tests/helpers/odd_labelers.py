@@ -244,6 +244,18 @@ class FailsAfter(Grid):
         return super().label(batch)
 
 
+class ImageFailsAfter(FailsAfter):
+    """Likewise, for the whole image."""
+
+    makes = (Modality("grey", Vector(1)),)
+    on = "image"
+
+    def label(self, batch: Batch):
+        if Path(self.params.file).exists():
+            raise RuntimeError("no more")
+        return {"grey": [image.mean(keepdims=True).reshape(1).astype(np.float32) for image in batch.images or ()]}
+
+
 class TellsWhatItKnows(Labeler):
     """The mean colour where the sample has one, which it may lack."""
 

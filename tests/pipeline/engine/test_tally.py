@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from tokenloom.pipeline.corpus.units import Unit
+from tokenloom.pipeline.dataset.standing import LabelCount
 from tokenloom.pipeline.engine.stream import UnitResult
-from tokenloom.pipeline.engine.tally import Tally, TooManyFailuresError
+from tokenloom.pipeline.engine.tally import Tally, TooManyFailuresError, judge
 
 
 def tally_of(samples: int, failed: int = 0, rejected: int = 0, modalities: tuple[str, ...] = ("depth",)) -> Tally:
@@ -17,10 +18,17 @@ def tally_of(samples: int, failed: int = 0, rejected: int = 0, modalities: tuple
 
 @pytest.mark.parametrize("failed", [1, 12])
 def test_a_small_run_is_judged_at_its_end(failed):
-    tally = tally_of(12, failed)
-    tally.check(0.0)
+    tally_of(12, failed).check(0.0)
     with pytest.raises(TooManyFailuresError, match=rf"{failed} of 12 labels failed.*most of them depth"):
-        tally.check(0.0, ended=True)
+        judge({"depth": LabelCount(12, failed, 0)}, 0.0, "out")
+
+
+@pytest.mark.parametrize("failed", [26, 100])
+def test_what_one_modality_lacks_others_do_not_make_good(failed):
+    others = {name: LabelCount(100, 0, 0) for name in "abcdefgh"}
+    judge({**others, "depth": LabelCount(100, 25, 0)}, 0.25, "out")
+    with pytest.raises(TooManyFailuresError, match=rf"{failed} of 100 labels of depth failed, .* of them depth;"):
+        judge({**others, "depth": LabelCount(100, failed, 0)}, 0.25, "out")
 
 
 def test_a_large_run_is_stopped_on_the_way():
@@ -31,12 +39,13 @@ def test_a_large_run_is_stopped_on_the_way():
 
 def test_what_the_reader_refused_has_failed_in_every_modality():
     tally = tally_of(10, rejected=90, modalities=("depth", "caption"))
-    tally.check(0.9, ended=True)
+    tally.check(0.9)
     with pytest.raises(TooManyFailuresError, match=r"180 of 200 labels failed.*samples refused by the corpus reader"):
         tally.check(0.89)
 
 
 @pytest.mark.parametrize("most", [0.0, 0.25, 1.0])
 def test_nothing_failed_is_never_too_much(most):
-    tally_of(3).check(most, ended=True)
-    Tally("out", {}).check(most, ended=True)
+    tally_of(300).check(most)
+    judge({"depth": LabelCount(3, 0, 0)}, most, "out")
+    judge({}, most, "out")
