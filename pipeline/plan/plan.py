@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from ...labelers.contract.names import RESERVED
 from ..corpus.corpus import Corpus, Shard
 from ..corpus.growth import Growth, grown
 from ..corpus.left_out import few
@@ -13,7 +14,7 @@ from ..corpus.taken import Taken
 from ..dataset.aside import NOTHING_ASIDE, LabelsAside
 from ..dataset.cards import ModalityCard
 from ..dataset.finished import Finished, Stock, take_stock
-from ..dataset.layout import MANIFESTS, RESERVED
+from ..dataset.layout import MANIFESTS
 from ..dataset.listings import read_taken
 from ..dataset.manifest import CorpusCard, DatasetError, Manifest, read_manifest, stale
 from ..storage.errors import without_credentials
