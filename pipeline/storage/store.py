@@ -188,7 +188,9 @@ def url_problem(url: str) -> str | None:
     """Why no store can have such a URL, wherever it leads; None where one can."""
     if not url:
         return "name a folder or URL"
-    protocol, found, _ = url.partition("://")
+    protocol, found, place = url.partition("://")
+    if "\0" in url:
+        return f"{redact(url)!r}: no path or URL has a NUL"
     if "::" in url and not Path(url).exists():
         return f"{redact(url)}: `::` is in no path or URL that is read here; of several URLs write a list"
     if not found:
@@ -197,7 +199,8 @@ def url_problem(url: str) -> str | None:
 
     known = available_protocols()
     if protocol in known:
-        return None
+        named = place.strip("/") or protocol in ("memory", "file", "local")
+        return None if named else f"{url}: names no place: write {protocol}://, the bucket or host, and the path in it"
     close = difflib.get_close_matches(protocol, known, n=3) or sorted(known)
     return f"{redact(url)}: no file system is called {protocol}://; there are {', '.join(close)}"
 
