@@ -26,7 +26,7 @@ from ..dataset.layout import (
     MANIFESTS,
     TOKENIZERS,
     VOCABULARIES,
-    listing_path,
+    is_listing,
     manifest_path,
     stem_of,
     tokenizer_folder,
@@ -164,12 +164,11 @@ def _check_tokenizers(store: Store, manifests: Sequence[Manifest], report: Repor
 
 
 def _check_listings(store: Store, manifests: Sequence[Manifest], report: Report) -> dict[str, Shard] | None:
-    """The listings of the corpus, and none that no manifest names; the shards that they come to now, None where that
-    can't be told."""
+    """The listings of the corpus that manifests name; the shards that they come to now, None where that can't be told.
+    One that none names is no fault: a run leaves it that found the corpus otherwise than another at the same time."""
     named = dict.fromkeys(digest for one in manifests for digest in one.corpus.listings)
-    known = {listing_path(digest) for digest in named}
-    strange = (f"{CORPUS}/{entry.name}" for entry in store.list(CORPUS))
-    report.faults += few((foreign(path) for path in strange if path not in known), CORPUS)
+    strange = (f"{CORPUS}/{entry.name}" for entry in store.list(CORPUS) if not is_listing(entry.name))
+    report.faults += few((foreign(path) for path in strange), CORPUS)
     broken = set()
     for digest in named:
         try:

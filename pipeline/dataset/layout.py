@@ -125,6 +125,11 @@ def training_folder(modality: str, sample: str) -> str:
     return f"{FIT}/_{modality}/{sample}"
 
 
+def is_listing(name: str) -> bool:
+    """Whether a file of the listings' folder is named as one."""
+    return re.fullmatch(r"[0-9a-f]{64}\.jsonl", name) is not None
+
+
 def retry_path(digest: str) -> str:
     """digest: of the list."""
     return f"{RETRIES}/{digest[:16]}.{LEDGER}"

@@ -20,10 +20,11 @@ from tokenloom.pipeline.commands.run import run as command
 from tokenloom.pipeline.corpus.corpus import CorpusError, CorpusSettings
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.manifest import DatasetError, require_manifest
+from tokenloom.pipeline.engine.tally import Tally
 from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.plan.recipe import Recipe, RecipeError, parse_recipe
 from tokenloom.pipeline.retry import retry
-from tokenloom.pipeline.run import execute
+from tokenloom.pipeline.run import RunListener, execute
 from tokenloom.pipeline.storage.store import Store
 from weaving import digests, labels_of, odd, recipe, shards_of
 
@@ -294,6 +295,23 @@ def test_two_runs_that_find_the_corpus_at_different_times(corpus_folder, photos,
     weave(made)
     assert len(keys(output)) == len(set(keys(output))) == 7
     assert faults(output) == []
+
+
+def test_a_run_does_not_report_success_for_what_another_has_retired(corpus_folder, photos, tmp_path):
+    made = recipe(corpus_folder, tmp_path / "out", COLOUR, **MORE)
+    weave(made)
+    (corpus_folder / "sub").mkdir()
+    (corpus_folder / "sub" / "later.jpg").write_bytes(photos["coffee"])
+
+    class Meanwhile(RunListener):
+        def labelled(self, tally: Tally) -> None:
+            next(corpus_folder.glob("*.jpg")).write_bytes(photos["china"][:-7])
+            weave(made, take_changes=True)
+
+    with without_ray(), pytest.raises(DatasetError, match="another run has taken up changes of the corpus meanwhile"):
+        execute(make_plan(made), listener=Meanwhile())
+    weave(made)
+    assert faults(tmp_path / "out") == []
 
 
 @pytest.mark.parametrize("grown_by", ["a tar", "nothing"])

@@ -101,11 +101,24 @@ def test_shards_that_no_manifest_names_are_kept(small, name):
     assert garbage(small) == {}
 
 
+def test_a_listing_stays_for_as_long_as_the_manifest_that_names_it_is_read(small):
+    listing = Listing("tar", {"photos-00000.tar": 100_000, "photos-00001.tar": 100_000, "later.tar": 0})
+    store_listing(small.store, listing)
+    corpus = replace(small.manifest.corpus, listings=[listing.digest])
+    age(small)
+    publish(small.store, lambda now: replace(small.manifest, corpus=corpus))
+    assert garbage(small) == {}
+    age(small)
+    (digest,) = small.manifest.corpus.listings
+    assert garbage(small) == {f"corpus/{digest}.jsonl": "no manifest names it"}
+
+
 def test_a_listing_that_no_manifest_names_is_kept_where_there_are_shards_of_it(small):
     publish(small.store, lambda now: replace(small.manifest, seed=1))
     unit = corpus_units(3, 1, 4)[2]
     listing = Listing("tar", {"photos-00002.tar": 100_000})
     store_listing(small.store, listing)
+    assert verify(small.store).faults == []
     age(small)
     assert garbage(small) == {f"corpus/{listing.digest}.jsonl": "no manifest names it"}
     small.keys[unit] = ["a", "b", "c", "d"]
