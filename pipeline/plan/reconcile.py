@@ -54,7 +54,9 @@ def reconcile(now: Manifest | None, request: Request) -> Manifest:
     if now.corpus not in (request.seen, request.corpus):
         raise OvertakenError(f"{request.url}: another run has taken up the corpus meanwhile: run the recipe again")
     modalities, pending = dict(now.modalities), dict(now.pending)
-    for name, card in _with_pinned_vocabulary(now, request.cards).items():
+    cards = _with_pinned_vocabulary(now, request.cards)
+    _refuse_unless_replacing(now, cards, request)
+    for name, card in cards.items():
         current, waiting = now.modalities.get(name), now.pending.get(name)
         if waiting is not None and waiting.asked == card.asked:
             pending[name] = _merged(waiting, card)
@@ -62,7 +64,6 @@ def reconcile(now: Manifest | None, request: Request) -> Manifest:
             anew = any(n in pending and pending[n].labels_generation == g for n, g in card.requires.items())
             (pending if anew else modalities)[name] = card
         elif current.asked != card.asked:
-            _refuse_unless_replacing(name, current, card, request)
             pending[name] = card
         else:
             merged = _merged(current, card)
@@ -123,16 +124,29 @@ def _merged(held: ModalityCard, asked: ModalityCard) -> ModalityCard:
     )
 
 
-def _refuse_unless_replacing(name: str, old: ModalityCard, new: ModalityCard, request: Request) -> None:
-    if name in request.replacing:
+def _refuse_unless_replacing(now: Manifest, cards: Mapping[str, ModalityCard], request: Request) -> None:
+    """DatasetError naming all that was made otherwise, and what is to be said for it to be made anew."""
+    others = {
+        name: now.modalities[name]
+        for name, card in cards.items()
+        if name in now.modalities and name not in request.replacing and not _is_held(now, name, card)
+    }
+    first = [name for name in others if not others.keys() & cards[name].requires.keys()]
+    if not first:
         return
-    hanging = [n for n, c in request.cards.items() if n != name and name in c.requires]
+    hanging = [name for name in others if name not in first]
     also = f" (with what is made from it: {', '.join(hanging)})" if hanging else ""
-    listed = "\n  ".join(changes(old, new))
+    told = ["\n  ".join([f"{name} was made differently:", *changes(others[name], cards[name])]) for name in first]
+    options = " ".join(f"--replace {name}" for name in first)
     raise DatasetError(
-        f"{request.url}: {name} was made differently:\n  {listed}\n  Make it anew with --replace {name}{also}, beside "
-        f"the old one, whose place it takes when it is complete; or use another output"
+        f"{request.url}: " + "\n".join(told) + f"\n  Make that anew with {options}{also}, beside the old, whose place "
+        f"it takes when it is complete; or use another output"
     )
+
+
+def _is_held(now: Manifest, name: str, card: ModalityCard) -> bool:
+    """Whether the modality is, or is being made, as the card asks for it."""
+    return any(held.asked == card.asked for held in now.cards_of(name))
 
 
 def _with_pinned_vocabulary(now: Manifest, cards: Mapping[str, ModalityCard]) -> dict[str, ModalityCard]:

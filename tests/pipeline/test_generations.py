@@ -121,6 +121,18 @@ def test_what_is_made_from_it_is_replaced_with_it_where_the_recipe_has_both(corp
     assert faults(tmp_path / "out") == []
 
 
+def test_all_that_was_made_differently_is_named_at_once_and_what_comes_with_it(corpus, tmp_path):
+    others = {"canny_edge": {"keep": "labels"}, "grid": grid(), "doubled": odd("Doubled")}
+    weave(recipe(corpus, tmp_path / "out", {"mean_colour": odd("MeanColour"), **others}, **MORE))
+    others["canny_edge"] = {"keep": "labels", "params": {"low": 50}}
+    changed = recipe(corpus, tmp_path / "out", {"mean_colour": odd("Raises"), **others}, **MORE)
+    with pytest.raises(DatasetError) as error:
+        make_plan(changed)
+    made = "Make that anew with --replace mean_colour --replace canny_edge (with what is made from it: doubled), beside"
+    assert made in str(error.value)
+    assert make_plan(changed, ["mean_colour", "canny_edge"]).replacing == ["mean_colour", "doubled", "canny_edge"]
+
+
 def test_a_new_tokenizer_on_kept_labels_runs_no_labeler(corpus, tmp_path):
     notes = tmp_path / "notes"
     notes.touch()
@@ -253,6 +265,10 @@ def test_another_given_vocabulary_is_not_ignored(corpus, tmp_path):
     one, other = (recipe(corpus, output, modalities, vocabulary=str(path), **MORE) for path in words)
     weave(one)
     with pytest.raises(DatasetError, match=r"caption was made differently:\n  tokenizer.vocabulary.digest"):
+        make_plan(other)
+    with pytest.raises(
+        DatasetError, match="--replace caption --replace metadata, beside"
+    ):
         make_plan(other)
     weave(other, ["caption", "metadata"])
     used = card_of(output, "metadata").tokens

@@ -25,8 +25,9 @@ def test_what_the_lost_one_named_is_kept_and_named_again(corpus, tmp_path):
     store = Store(tmp_path / "out")
     whole, last = digests(store.url), manifest_numbers(store)[-1]
     store.delete(manifest_path(last))
+    then = time.time() - 3 * 86400
     for path in Path(store.url).rglob("*"):
-        os.utime(path, (time.time() - 3 * 86400,) * 2)
+        os.utime(path, (then, then))
     with pytest.raises(DatasetError, match=r"no manifest names c.*run the recipe"):
         remove_garbage(store)
     status = read_status(store)
