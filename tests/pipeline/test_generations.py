@@ -266,9 +266,7 @@ def test_another_given_vocabulary_is_not_ignored(corpus, tmp_path):
     weave(one)
     with pytest.raises(DatasetError, match=r"caption was made differently:\n  tokenizer.vocabulary.digest"):
         make_plan(other)
-    with pytest.raises(
-        DatasetError, match="--replace caption --replace metadata, beside"
-    ):
+    with pytest.raises(DatasetError, match="--replace caption --replace metadata, beside"):
         make_plan(other)
     weave(other, ["caption", "metadata"])
     used = card_of(output, "metadata").tokens

@@ -21,7 +21,7 @@ def keys_of(seed: int, positions: np.ndarray) -> np.ndarray:
 
 def stream(keys: np.ndarray, number: int | np.ndarray) -> np.ndarray:
     """Keys of a sequence of its own for each key. number: of the stream, or one for each key."""
-    return _mixed(keys + _mixed(np.asarray(number).astype(np.uint64) * _STEP + np.uint64(1)))
+    return _mixed(keys + _mixed(np.atleast_1d(number).astype(np.uint64) * _STEP + np.uint64(1)))
 
 
 def bits(keys: np.ndarray, count: int) -> np.ndarray:
@@ -32,6 +32,11 @@ def bits(keys: np.ndarray, count: int) -> np.ndarray:
 def uniforms(keys: np.ndarray, count: int) -> np.ndarray:
     """float64 (*keys.shape, count) in (0, 1)."""
     return (bits(keys, count) >> np.uint64(11)) * 2.0**-53 + _TINY
+
+
+def chances(keys: np.ndarray, count: int, shares: np.ndarray) -> np.ndarray:
+    """bool (*keys.shape, count): true with the probability that `shares`, float64 of the keys' shape, has for each."""
+    return (bits(keys, count) >> np.uint64(11)) < np.ceil(shares * 2.0**53).astype(np.uint64)[..., None]
 
 
 def below(keys: np.ndarray, limits: np.ndarray) -> np.ndarray:
@@ -64,8 +69,8 @@ def log_gammas(keys: np.ndarray, shapes: np.ndarray) -> np.ndarray:
     return drawn.reshape(d.shape) + boost
 
 
-def _mixed(values: np.ndarray | np.uint64) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return values ^ (values >> np.uint64(31))
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """Of arrays, whose products wrap round without a warning."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

@@ -174,10 +174,10 @@ def _mask_sequence(
     """Spans of a text, or of embeddings, of which nothing is said and nothing is a target."""
     rows = np.flatnonzero(inputs + targets > 0)
     keys, ids, lengths = keys[rows], column.ids[rows], column.lengths[rows]
-    chunks = np.broadcast_to(np.arange(ids.shape[1]), ids.shape) if column.chunks is None else column.chunks[rows]
+    chunks = None if column.chunks is None else column.chunks[rows]
     drawn = uniforms(stream(keys, 1), 1)[:, 0]
     share = np.select([keep[rows] == "all", keep[rows] == "binary"], [1.0, np.round(drawn)], drawn)
-    kept = keep_tokens(stream(keys, 2), chunks, lengths, share, inputs[rows])
+    kept = keep_tokens(stream(keys, 2), chunks, lengths, ids.shape[1], share, inputs[rows])
     if column.form == "embeddings":
         places = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
         seen = span_input(places, lengths, kept, 1 << 30, inputs[rows])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .draws import below, stream, uniforms
+from .draws import below, chances, stream
 
 _SHRINK = 0.9
 """By how much less is kept at each further try, while the input is longer than its budget (ml-4m, masking.py)."""
@@ -28,26 +28,36 @@ class Ragged:
 
 
 def keep_tokens(
-    keys: np.ndarray, chunks: np.ndarray, lengths: np.ndarray, share: np.ndarray, budget: np.ndarray
+    keys: np.ndarray,
+    chunks: np.ndarray | None,
+    lengths: np.ndarray,
+    longest: int,
+    share: np.ndarray,
+    budget: np.ndarray,
 ) -> np.ndarray:
     """bool (n, longest): which tokens stay, so that the input, with its sentinels, is no longer than `budget`.
 
     Tokens of one chunk stay together. Each chunk stays with the probability `share`, which shrinks until the input
     fits. Nothing stays where the budget is 0.
 
-    chunks: int64 (n, longest), the number of each token's chunk, from 0. share: float64 (n,). budget: int (n,).
+    chunks: int64 (n, longest), the number of each token's chunk, from 0; None where each is one. share: float64 (n,).
+    budget: int (n,).
     """
-    kept = np.zeros(chunks.shape, bool)
-    left, attempt = np.flatnonzero(budget > 0), 0
+    kept = np.zeros((len(keys), longest), bool)
+    left, attempt, tries = np.flatnonzero(budget > 0), 0, 1
     while left.size:
-        drawn = uniforms(stream(keys[left], attempt), chunks.shape[1]) < share[left, None] * _SHRINK**attempt
-        stays = np.take_along_axis(drawn, chunks[left], axis=1)
-        there = np.arange(chunks.shape[1]) < lengths[left, None]
-        begins = _beginnings(there & ~stays)
-        long = (stays & there).sum(axis=1) + begins.sum(axis=1)
-        fits = long <= budget[left]
-        kept[left[fits]] = (stays & there)[fits]
-        left, attempt = left[~fits], attempt + 1
+        numbers = np.arange(attempt, attempt + tries)  # more at once, the fewer are left
+        shares = share[left, None] * _SHRINK**numbers
+        stays = chances(stream(keys[left, None], numbers), longest, shares)
+        if chunks is not None:
+            stays = np.take_along_axis(stays, np.broadcast_to(chunks[left, None], stays.shape), axis=2)
+        there = (np.arange(longest) < lengths[left, None])[:, None]
+        stays &= there
+        long = stays.sum(axis=2) + _beginnings(there & ~stays).sum(axis=2)
+        fitting = long <= budget[left, None]
+        fits, first = fitting.any(axis=1), fitting.argmax(axis=1)
+        kept[left[fits]] = stays[fits, first[fits]]
+        left, attempt, tries = left[~fits], attempt + tries, 2 * tries
     return kept
 
 
@@ -102,5 +112,5 @@ def _start(
 
 def _beginnings(masked: np.ndarray) -> np.ndarray:
     begins = masked.copy()
-    begins[:, 1:] &= ~masked[:, :-1]
+    begins[..., 1:] &= ~masked[..., :-1]
     return begins

@@ -78,7 +78,7 @@ def test_input_and_target_are_the_text(seed: int, lengths: list[int], budget: in
     budgets = np.full(count, budget)
     width = data.draw(st.integers(1, 3))
     chunks = np.broadcast_to(np.arange(longest) // width, ids.shape)
-    kept = keep_tokens(keys, chunks, long, share, budgets)
+    kept = keep_tokens(keys, chunks, long, longest, share, budgets)
     shown = rows_of(span_input(ids, long, kept, SENTINEL, budgets))
     said = rows_of(span_target(keys, ids, long, kept, SENTINEL, np.full(count, 999)))
     for row in range(count):
@@ -96,7 +96,7 @@ def test_a_target_that_is_too_long_is_a_part_that_begins_with_a_sentinel(
     seed: int, length: int, budget: int, share: float
 ):
     ids, keys, long = np.arange(500, 500 + length)[None], keys_of(seed, np.arange(1)), np.array([length])
-    kept = keep_tokens(keys, np.arange(length)[None], long, np.array([share]), np.array([length]))
+    kept = keep_tokens(keys, None, long, length, np.array([share]), np.array([length]))
     (whole,) = rows_of(span_target(keys, ids, long, kept, SENTINEL, np.array([999])))
     (part,) = rows_of(span_target(keys, ids, long, kept, SENTINEL, np.array([budget])))
     assert len(part) == min(budget, len(whole)) or (part and len(part) < budget)
@@ -113,7 +113,7 @@ def test_a_target_that_is_too_long_is_a_part_that_begins_with_a_sentinel(
 
 def test_nothing_stays_of_a_text_without_a_budget():
     ids, keys, long = np.arange(500, 505)[None], keys_of(0, np.arange(1)), np.array([5])
-    kept = keep_tokens(keys, np.arange(5)[None], long, np.array([1.0]), np.array([0]))
+    kept = keep_tokens(keys, None, long, 5, np.array([1.0]), np.array([0]))
     assert rows_of(span_input(ids, long, kept, SENTINEL, np.array([0]))) == [[]]
     assert rows_of(span_target(keys, ids, long, kept, SENTINEL, np.array([99]))) == [[5, 500, 501, 502, 503, 504, 6]]
 

@@ -38,7 +38,7 @@ def test_instances_stay_whole_in_any_order(data: st.DataObject, opening: bool, c
     made = shuffled(keys_of(seed, np.arange(3)), ids, lengths, starts)
     np.testing.assert_array_equal(made[:, lengths.max() :], ids[:, lengths.max() :])
     for row, text in enumerate(texts):
-        left, parts = made[row, : lengths[row]].tolist(), sorted(text)
+        left, parts = made[row, : lengths[row]].tolist(), sorted(text, key=len, reverse=True)
         while left and text:
             part = next(part for part in parts if left[: len(part)] == part)
             parts.remove(part)
