@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from .cluster.session import start_ray
 from .corpus.corpus import Shard
 from .corpus.growth import Growth
+from .corpus.left_out import LEFT_OUT
 from .corpus.taken import Taken
 from .corpus.units import Unit
 from .dataset.cards import ModalityCard
 from .dataset.finished import Stock, take_stock
+from .dataset.layout import CORPUS
 from .dataset.ledger import Failure, read_ledger
 from .dataset.listings import taken_shards
-from .dataset.manifest import DatasetError, Manifest, require_manifest, stale
+from .dataset.manifest import DatasetError, Manifest, check_modalities, require_manifest, stale
 from .dataset.retries import begin_retry, unfinished_retries
 from .dataset.standing import StandingLedgers
 from .engine.config import Mode
@@ -39,15 +41,15 @@ def retry(
     again stays listed. What an earlier retry had begun when it died is tried again with them.
 
     modalities: only these, and what is made from them; by default all. Samples that the corpus reader refused aren't
-    tried: the corpus is as it is. Raises DatasetError where the corpus or a labeler has changed since.
+    tried, since the corpus is as it is; the tally has their number. Raises DatasetError for a modality that there
+    isn't, and where the corpus, or what is to be tried, has changed since.
     """
     store, listener = Store(url, storage_options), listener or RunListener()
     manifest = require_manifest(store)
+    check_modalities(url, modalities, manifest.modalities)
     recipe = recipe_of(manifest, url, storage_options or {})
-    graph = step_graph(recipe)
-    for name, card in graph.cards.items():
-        _same_labeler(name, manifest.modalities[name], card)
-    graph = _as_made(graph, manifest)
+    now = step_graph(recipe)
+    graph = _as_made(now, manifest)
     shards = taken_shards(store, manifest.corpus)
     stocks = take_stock(store, graph.cards, manifest.corpus.retired)
     finished = {name: stocks[name].finished(card) for name, card in graph.cards.items()}
@@ -56,15 +58,17 @@ def retry(
     revisions = {name: found.revisions for name, found in finished.items()}
     ledgers = StandingLedgers(store).list(graph.cards, finished, manifest.views["count"])
     chosen = graph.downstream(modalities or list(graph.cards))
-    _refuse_stale(url, manifest, chosen)
     failures = [one for ledger in ledgers if ledger.modality in chosen for one in read_ledger(store.read(ledger.path))]
     unfinished = unfinished_retries(store)
     current = set(graph.cards) - set(stale(manifest))
     failures += [one for begun in unfinished.values() for one in begun if one.modality in current]
     failed = _by_unit(failures, {unit for found in finished.values() for unit in found.units})
+    works = [_work(unit, keys, graph, shards, kept, revisions) for unit, keys in sorted(failed.items())]
+    _refuse_stale(url, manifest, graph, {name for work in works for name in work.todo})
     for unit, keys in failed.items():
         _refuse_half_done(url, unit, keys, stocks, graph)
-    works = [_work(unit, keys, graph, shards, kept, revisions) for unit, keys in sorted(failed.items())]
+    for name in {name for work in works for name in graph.made_for(work.todo, work.kept)}:
+        _same_labeler(name, manifest.modalities[name], now.cards[name])
     tally = Tally(url, graph.cards)
     if works:
         unfinished[begin_retry(store, failures)] = failures
@@ -76,6 +80,8 @@ def retry(
             listener.labelled(tally)
     for path in unfinished:
         store.delete(path)
+    refused = [one for ledger in ledgers if ledger.modality == CORPUS for one in read_ledger(store.read(ledger.path))]
+    tally.rejected = sum(one.error != LEFT_OUT for one in refused)
     _still_there(url, manifest, require_manifest(store), tally)
     return tally
 
@@ -117,14 +123,16 @@ def _same_labeler(name: str, old: ModalityCard, new: ModalityCard) -> None:
             )
 
 
-def _refuse_stale(url: str, manifest: Manifest, modalities: Sequence[str]) -> None:
+def _refuse_stale(url: str, manifest: Manifest, graph: StepGraph, tried: Collection[str]) -> None:
     """Raises DatasetError where a sample's second try would be made from something else than its neighbours' first."""
     reasons = stale(manifest)
-    for name in modalities:
-        if name in reasons:
+    others = [name for name in graph.cards if name in tried and reasons.keys().isdisjoint(graph.downstream([name]))]
+    alone = f", or try the others alone: {' '.join(f'--modality {name}' for name in others)}" if others else ""
+    for name in graph.cards:
+        if name in tried and name in reasons:
             raise DatasetError(
                 f"{url}: {name} is stale: {reasons[name][0]}. A label that is made now would not fit its others: run a "
-                f"recipe that has it with --replace {name}, or try the others alone with --modality"
+                f"recipe that has it with --replace {name}{alone}"
             )
 
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from ..dataset.finished import list_finished
 from ..dataset.layout import CORPUS
 from ..dataset.ledger import BrokenLedgerError, Failure, read_ledger
-from ..dataset.manifest import DatasetError, require_manifest
+from ..dataset.manifest import DatasetError, check_modalities, require_manifest
 from ..dataset.standing import StandingLedgers
 from ..storage.read_ahead import in_order
 from ..storage.store import Store
@@ -40,10 +40,7 @@ def list_failures(store: Store, modalities: Collection[str] | None = None) -> It
     dataset doesn't have, and for a ledger that can't be read.
     """
     manifest = require_manifest(store)
-    known = (CORPUS, *manifest.modalities)
-    for name in modalities or ():
-        if name not in known:
-            raise DatasetError(f"{store.url}: there is no modality {name!r}; it has {', '.join(known[1:])}")
+    check_modalities(store.url, (name for name in modalities or () if name != CORPUS), manifest.modalities)
     standing, told = StandingLedgers(store), set[str]()
     for cards, mark in ((manifest.modalities, ""), (manifest.pending, " (new)")):
         finished = list_finished(store, cards, manifest.corpus.retired)

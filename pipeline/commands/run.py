@@ -84,8 +84,11 @@ def retry_quarantined(url: str, modalities: Sequence[str]) -> None:
         stop_ray()
     failed = sum(tally.failed.values())
     tried = sum(tally.rows.values())
-    text = f"{tried - failed} of {tried} labels made, {failed} failed again" if tried else "nothing is quarantined"
-    console.print(text)
+    console.print(f"{tried - failed} of {tried} labels made, {failed} failed again" if tried else "nothing to try again")
+    if tally.rejected:
+        text = f"samples that the corpus reader refused aren't tried ({tally.rejected:,}): mend them in the corpus, and "
+        text += "run the recipe with --take-changes"
+        console.print(text, soft_wrap=True)
 
 
 def print_plan(console: Console, plan: Plan) -> None:

@@ -47,8 +47,8 @@ class CorpusError(ValueError):
 def changed_since(url: str) -> CorpusError:
     """What to raise for a file that isn't as it was listed."""
     return CorpusError(
-        f"{url} has changed, or is gone, since it was listed: run the recipe again, which leaves what has changed as "
-        f"it is; or with --take-changes, which makes it anew"
+        f"{url} has changed, or is gone, since it was listed: run the recipe with --take-changes, which makes it anew; "
+        f"without, a run leaves what was made of it as it is"
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -117,6 +117,13 @@ def require_manifest(store: Store) -> Manifest:
         what = "this dataset is of a format before the first release: make it anew" if old else "no dataset here"
         raise DatasetError(f"{store.url}: {what} (no {MANIFESTS}/); a dataset is what `tokenloom run` writes")
     return manifest
+
+
+def check_modalities(url: str, names: Iterable[str], known: Collection[str]) -> None:
+    """Raises DatasetError for a name that isn't one of the dataset's."""
+    for name in names:
+        if name not in known:
+            raise DatasetError(f"{url}: there is no modality {name!r}; it has {', '.join(known)}")
 
 
 def publish(store: Store, change: Callable[[Manifest | None], Manifest]) -> Manifest:

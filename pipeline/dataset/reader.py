@@ -16,7 +16,7 @@ from .cards import ModalityCard
 from .finished import Finished, list_finished
 from .layout import CORPUS, label_path, ledger_path, stem_of, token_path
 from .ledger import BrokenLedgerError, Failure, digest_of, read_ledger
-from .manifest import DatasetError, Manifest
+from .manifest import DatasetError, Manifest, check_modalities
 from .shards import BrokenShardError, ShardMeta, read_labels, read_token_table, token_arrays
 
 if TYPE_CHECKING:
@@ -201,9 +201,7 @@ class DatasetReader:
         if isinstance(modalities, str):
             modalities = [modalities]
         names = list(self.cards if modalities is None else modalities)
-        for name in names:
-            if name not in self.cards:
-                raise DatasetError(f"{self.store.url}: there is no modality {name!r}; it has {', '.join(self.cards)}")
+        check_modalities(self.store.url, names, self.cards)
         return names
 
     def column(self, unit: Unit, modality: str, label: bool) -> Column:

@@ -58,9 +58,10 @@ class StandingLedgers:
             ledger, card = Ledger(modality, unit, f"{QUARANTINE}/{entry.name}"), cards.get(modality)
             if modality == CORPUS and generation in readings and unit in everywhere:
                 candidates.append((ledger, ""))
-            elif card and card.fitted and (generation, parts[1]) == (card.generation, reader.revision(unit, modality)):
-                path = reader.token_path if card.keeps_tokens else reader.label_path
-                candidates.append((ledger, path(unit, modality)))
+            elif card and card.fitted and unit in finished[modality].units:
+                if (generation, parts[1]) == (card.generation, reader.revision(unit, modality)):
+                    path = reader.token_path if card.keeps_tokens else reader.label_path
+                    candidates.append((ledger, path(unit, modality)))
         self._read([path for _, path in candidates if path])
         places = {name: place for place, name in enumerate((CORPUS, *cards))}
         standing = [ledger for ledger, path in candidates if not path or self._refers(path, ledger.path)]

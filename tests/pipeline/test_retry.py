@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shutil
+import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,9 @@ from in_process import weave, without_ray
 from lock_step import Driver, Killed, LockStep
 from tokenloom.labelers.contract.labeler import Resources, Weights
 from tokenloom.pipeline.checks.quarantine import list_failures
+from tokenloom.pipeline.checks.status import read_status
 from tokenloom.pipeline.checks.verify import verify
+from tokenloom.pipeline.cli import main
 from tokenloom.pipeline.cluster.session import DEVICE
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.manifest import DatasetError
@@ -232,3 +238,115 @@ def test_a_retry_killed_before_any_operation_is_made_good_by_the_next(gpus, corp
         assert verify(output).faults == []
         step += 1
     assert step > 10
+
+
+# --- what there is to try ---------------------------------------------------------------------------------------------
+
+
+def said(*words: object, code: int = 0) -> str:
+    """What a command prints that ends with this code."""
+    out, err = io.StringIO(), io.StringIO()
+    with without_ray(), pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["tokenloom", *map(str, words)])
+        patch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert end.value.code == code, out.getvalue() + err.getvalue()
+    return out.getvalue() + err.getvalue()
+
+
+@pytest.mark.parametrize("keep", ["labels", "tokens", "both"])
+@pytest.mark.parametrize("retried", [False, True])
+def test_failures_of_what_counts_no_more_are_none(retried, keep, corpus_folder, tmp_path):
+    """Of a photograph that was mended, and of one whose failure a retry had mended before."""
+    output, tokenizer = tmp_path / "out", {"name": "codebook", "params": {"size": 4}}
+    settings = {**waits_for(tmp_path, "GridWaitsForFlower", "now"), "keep": keep, "tokenizer": tokenizer}
+    made = recipe(corpus_folder, output, {"grid": settings}, max_failures=0.6, **MORE)
+    good = (corpus_folder / "rocket.jpg").read_bytes()
+    (corpus_folder / "rocket.jpg").write_bytes(good[:100])
+    weave(made)
+    assert {failure.key for failure in list_failures(Store(output))} == {"flower", "rocket"}
+    if retried:
+        (tmp_path / "now").touch()
+        again(output)
+        assert {failure.key for failure in list_failures(Store(output))} == {"rocket"}
+        (tmp_path / "now").unlink()
+    (corpus_folder / "rocket.jpg").write_bytes(good)
+    weave(made, take_changes=True)
+    assert {failure.key for failure in list_failures(Store(output))} == {"flower"}
+    assert [one.quarantined for one in read_status(Store(output)).modalities] == [1]
+    (tmp_path / "now").touch()
+    assert again(output).failed == {"grid": 0}
+    assert said("quarantine", output) == "nothing is in quarantine\n"
+    assert "nothing to try again" in said("quarantine", output, "--retry")
+    assert verify(output, deep=True).faults == []
+
+
+def test_only_modalities_that_there_are_are_tried(corpus, tmp_path):
+    weave(recipe(corpus, tmp_path / "out", {"mean_colour": odd("Raises")}, **MORE))
+    for more in ((), ("--retry",)):
+        told = said("quarantine", tmp_path / "out", "--modality", "nosuch", *more, code=2)
+        assert "there is no modality 'nosuch'; it has mean_colour" in told
+
+
+def test_what_is_stale_hinders_only_what_it_has_to_do_with(corpus, tmp_path):
+    """A stale modality without failures, made from one that has some, and beside another that has."""
+    modalities = {"mean_colour": odd("MeanColour"), "doubled": odd("Doubled")}
+    weave(recipe(corpus, tmp_path / "out", modalities, **MORE))
+    changed = {"mean_colour": odd("Brighter")}
+    weave(recipe(corpus, tmp_path / "out", changed, **MORE), ["mean_colour"])
+    assert "nothing to try again" in said("quarantine", tmp_path / "out", "--retry")
+    grid_alone = {"grid": {**waits_for(tmp_path, "GridWaitsForFlower", "now"), "keep": "labels"}}
+    weave(recipe(corpus, tmp_path / "out", grid_alone, **MORE))
+    (tmp_path / "now").touch()
+    assert again(tmp_path / "out").failed == {"grid": 0}
+    failing = {"mean_colour": waits_for(tmp_path, "WaitsFor", "later")}
+    weave(recipe(corpus, tmp_path / "out", failing, **MORE), ["mean_colour"])
+    (tmp_path / "later").touch()
+    with pytest.raises(DatasetError, match="doubled is stale: it was made from mean_colour as it was before") as told:
+        again(tmp_path / "out")
+    assert "--modality" not in str(told.value)
+
+
+def test_what_can_be_tried_beside_what_is_stale_is_named(corpus, tmp_path):
+    modalities = {
+        "mean_colour": odd("MeanColour"),
+        "known": waits_for(tmp_path, "KnowsLater", "now"),
+        "grid": {**waits_for(tmp_path, "GridWaitsForFlower", "now"), "keep": "labels"},
+    }
+    weave(recipe(corpus, tmp_path / "out", modalities, **MORE))
+    weave(recipe(corpus, tmp_path / "out", {"mean_colour": odd("Brighter")}, **MORE), ["mean_colour"])
+    (tmp_path / "now").touch()
+    told = said("quarantine", tmp_path / "out", "--retry", code=2)
+    assert "try the others alone: --modality grid" in told
+    assert "1 of 1 labels made" in said("quarantine", tmp_path / "out", "--retry", "--modality", "grid")
+
+
+def test_a_photograph_that_was_mended_is_taken_up_before_it_is_tried(corpus_folder, tmp_path):
+    made = recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("MeanColour")}, **MORE)
+    good = (corpus_folder / "rocket.jpg").read_bytes()
+    (corpus_folder / "rocket.jpg").write_bytes(good[:100])
+    weave(made)
+    (corpus_folder / "rocket.jpg").write_bytes(good)
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(made.model_dump(mode="json", exclude_unset=True)))
+    told = said("quarantine", tmp_path / "out", "--retry", code=2)
+    assert "rocket.jpg has changed, or is gone" in told
+    assert "run the recipe with --take-changes" in told
+    said("run", path, "--take-changes")
+    assert "nothing to try again" in said("quarantine", tmp_path / "out", "--retry")
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_what_the_corpus_reader_refused_is_told_of_and_not_tried(failing, corpus_folder, tmp_path):
+    for number in range(2):
+        (corpus_folder / f"z{number}.jpg").write_bytes((corpus_folder / "coffee.jpg").read_bytes())
+        (corpus_folder / f"z{number}.txt").write_bytes(b"\xfa\xfb")
+    settings = waits_for(tmp_path, "WaitsFor", "now") if failing else odd("MeanColour")
+    weave(recipe(corpus_folder, tmp_path / "out", {"mean_colour": settings}, max_failures=0.6, **MORE))
+    (tmp_path / "now").touch()
+    told = said("quarantine", tmp_path / "out", "--retry")
+    assert ("1 of 1 labels made, 0 failed again" in told) == failing
+    assert "samples that the corpus reader refused aren't tried (2)" in told
+    assert "--take-changes" in told
+    assert ("nothing to try again" in told) != failing
