@@ -27,7 +27,6 @@ from ..dataset.layout import (
     split_ledger_name,
     split_stem,
     stem_of,
-    token_folder,
 )
 from ..dataset.manifest import (
     DatasetError,
@@ -147,8 +146,8 @@ def _of_modality(
     and of revisions that one of the `settled`, which have been there for as long as is kept, supersedes. What is
     foreign isn't ours to delete."""
     cards = [card for one in living for card in one.cards_of(name)]
-    named = {label_folder(name, card.labels_generation) for card in cards}
-    named |= {token_folder(name, card.tokens_generation) for card in cards if card.tokens and card.fitted}
+    named = {folder for card in cards if card.fitted for folder in folders_of(name, card)}
+    named |= {label_folder(name, card.labels_generation) for card in cards if not card.fitted}
     retired = _retired(living)
     oldest_read = _oldest_read(name, stock, [card for card in cards if card.fitted], settled)
     for entry in entries:

@@ -143,7 +143,15 @@ def _print_changes(console: Console, plan: Plan) -> None:
         names = ", ".join(plan.replacing)
         text = f"made anew beside the old ones, which readers get until all of it is there: {names}"
         console.print(f"\n{text}", soft_wrap=True)
-    for name in sorted(plan.request.replacing - set(plan.replacing)):
+    dropped = {name: kinds for name, kinds in plan.dropped.items() if kinds}
+    for name, kinds in dropped.items():
+        console.print(
+            f"\n{name}: its {', '.join(sorted(kinds))} are kept no more; `tokenloom gc` deletes them", soft_wrap=True
+        )
+    for name, kinds in plan.kept_besides.items():
+        text = f"{name}: its {', '.join(sorted(kinds))} stay kept, as the dataset has it; --replace {name} lets them go"
+        console.print(f"\n{text}", soft_wrap=True)
+    for name in sorted(plan.request.replacing - set(plan.replacing) - dropped.keys()):
         console.print(f"\n{name}: is as the recipe says; --replace has nothing to replace")
     for name, reasons in plan.stale.items():
         text = f"{name}, which this recipe doesn't make, is stale then: {'; '.join(reasons)}"

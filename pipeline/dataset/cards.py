@@ -107,6 +107,12 @@ class ModalityCard:
         return views if self.on == "view" else 1
 
     @property
+    def kept(self) -> frozenset[str]:
+        """What of it is kept: tokens, labels."""
+        kept = {"tokens": self.keeps_tokens, "labels": self.keeps_labels}
+        return frozenset(what for what, keeps in kept.items() if keeps)
+
+    @property
     def fitted(self) -> bool:
         """Whether the tokenizer is there, or none is needed."""
         return self.tokens is None or self.tokens.spec is not None

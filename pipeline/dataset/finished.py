@@ -118,7 +118,7 @@ class Stock:
     def superseded(self, cards: Iterable[ModalityCard]) -> int:
         """Bytes of what none of the modality's cards names, and of retired shards of the corpus."""
         named = {path for card in cards if card.fitted for path in folders_of(self.modality, card)}
-        named |= {label_folder(self.modality, card.labels_generation) for card in cards}
+        named |= {label_folder(self.modality, card.labels_generation) for card in cards if not card.fitted}
         return sum(f.retired_bytes + (0 if path in named else f.bytes) for path, f in self.folders.items())
 
 

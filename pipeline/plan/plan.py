@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ...labelers.contract.names import RESERVED
 from ..corpus.corpus import Corpus, Shard
@@ -31,7 +31,7 @@ class Plan:
     """All that is known before anything runs. request: what the recipe asks for; manifest: that which the run begins
     with; graph: steps, with the cards of what the run makes; growth: what has become of the corpus; kept: labels that
     are there, by modality; began: whether the run has written its manifest; aside: labels that were put aside, `kept`
-    among others."""
+    among others; dropped: what of modalities is kept no more, tokens or labels, though the dataset has it."""
 
     recipe: Recipe
     request: Request
@@ -43,6 +43,7 @@ class Plan:
     works: list[Work]
     began: bool = False
     aside: LabelsAside = NOTHING_ASIDE
+    dropped: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def shards(self) -> list[Shard]:
@@ -70,6 +71,12 @@ class Plan:
     def replacing(self) -> list[str]:
         """Modalities that are made anew beside those that readers get until then."""
         return [name for name in self.graph.cards if name in self.manifest.pending]
+
+    @property
+    def kept_besides(self) -> dict[str, frozenset[str]]:
+        """What of modalities is kept though the recipe doesn't ask for it: an earlier one did."""
+        cards = {name: (card, self.request.cards[name]) for name, card in self.graph.cards.items()}
+        return {name: card.kept - asked.kept for name, (card, asked) in cards.items() if card.kept - asked.kept}
 
     @property
     def stale(self) -> dict[str, list[str]]:
@@ -105,7 +112,10 @@ def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: boo
             f"{store.url}: there are shards, but no {MANIFESTS}/ that say what they are; put them back from a copy, or "
             f"use another output"
         )
-    return _with_work(Plan(recipe, request, graph, manifest, growth, {}, {}, []), store, stocks)
+    held = old.modalities if old else {}
+    dropped = {name: held[name].kept - card.kept for name, card in manifest.modalities.items() if name in held}
+    plan = Plan(recipe, request, graph, manifest, growth, {}, {}, [], dropped=dropped)
+    return _with_work(plan, store, stocks)
 
 
 def _refuse_foreign(store: Store, modalities: Collection[str]) -> None:

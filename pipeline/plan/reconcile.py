@@ -59,16 +59,15 @@ def reconcile(now: Manifest | None, request: Request) -> Manifest:
     for name, card in cards.items():
         current, waiting = now.modalities.get(name), now.pending.get(name)
         if waiting is not None and waiting.asked == card.asked:
-            pending[name] = _merged(waiting, card)
+            pending[name] = _merged(waiting, card, name in request.replacing)
         elif current is None:
             anew = any(n in pending and pending[n].labels_generation == g for n, g in card.requires.items())
             (pending if anew else modalities)[name] = card
         elif current.asked != card.asked:
             pending[name] = card
         else:
-            merged = _merged(current, card)
-            grown = (merged.keeps_tokens, merged.keeps_labels) != (current.keeps_tokens, current.keeps_labels)
-            if grown and current.fitted:
+            merged = _merged(current, card, name in request.replacing)
+            if merged.kept - current.kept and current.fitted:
                 pending[name] = merged
             else:
                 modalities[name] = merged
@@ -113,14 +112,15 @@ def _refuse_other_reading(now: Manifest, request: Request) -> None:
         )
 
 
-def _merged(held: ModalityCard, asked: ModalityCard) -> ModalityCard:
+def _merged(held: ModalityCard, asked: ModalityCard, replacing: bool) -> ModalityCard:
     """What is held, with the tokenizer of whoever fitted it, the first to publish before the other, and all that
-    either keeps."""
+    either keeps; where it is being replaced, what is asked for is kept, and no more."""
+    kept = asked.kept if replacing else held.kept | asked.kept
     return replace(
         held,
         tokens=held.tokens if held.fitted else asked.tokens,
-        keeps_tokens=held.keeps_tokens or asked.keeps_tokens,
-        keeps_labels=held.keeps_labels or asked.keeps_labels,
+        keeps_tokens="tokens" in kept,
+        keeps_labels="labels" in kept,
     )
 
 

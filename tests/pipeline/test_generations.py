@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from in_process import weave, without_ray
 from PIL import Image as Pillow
 from tokenloom.labelers.contract.labeler import Labeler
 from tokenloom.labelers.plugins.registry import LABELER_GROUP, identity_of
+from tokenloom.pipeline.checks.garbage import remove_garbage
 from tokenloom.pipeline.checks.history import read_history
 from tokenloom.pipeline.checks.status import read_status
 from tokenloom.pipeline.checks.verify import verify
@@ -119,6 +121,27 @@ def test_what_is_made_from_it_is_replaced_with_it_where_the_recipe_has_both(corp
     both = recipe(corpus, tmp_path / "out", {"mean_colour": odd("Raises"), "doubled": odd("Doubled")}, **MORE)
     assert set(weave(both, ["mean_colour"]).rows) == {"mean_colour", "doubled"}
     assert faults(tmp_path / "out") == []
+
+
+def test_what_a_recipe_keeps_no_more_goes_when_it_is_replaced_and_is_told_until_then(corpus, tmp_path, tokenloom):
+    output = tmp_path / "out"
+    weave(recipe(corpus, output, {"grid": grid(), "color_palette": {"keep": "both"}}, **MORE))
+    fewer = recipe(corpus, output, {"grid": grid(keep="tokens"), "color_palette": {"keep": "both"}}, **MORE)
+    path = tmp_path / "fewer.json"
+    path.write_text(fewer.model_dump_json(exclude_unset=True))
+    assert "grid: its labels stay kept, as the dataset has it; --replace grid lets" in tokenloom("plan", path)
+    assert weave(fewer).units == 0
+    assert card_of(output, "grid").keeps_labels
+    said = tokenloom("plan", path, "--replace", "grid")
+    assert "grid: its labels are kept no more" in said
+    assert "nothing to replace" not in said
+    assert weave(fewer, ["grid"]).units == 0
+    assert not card_of(output, "grid").keeps_labels
+    assert "grid" not in make_plan(fewer).kept_besides
+    gone = {one.path.partition("-")[0] for one in remove_garbage(Store(output), timedelta(0))}
+    assert gone == {"grid/labels"}
+    assert faults(output) == []
+    assert weave(fewer).units == 0
 
 
 def test_all_that_was_made_differently_is_named_at_once_and_what_comes_with_it(corpus, tmp_path):
