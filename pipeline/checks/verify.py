@@ -33,7 +33,7 @@ from ..dataset.layout import (
     vocabulary_path,
 )
 from ..dataset.listings import BrokenListingError, read_listing, taken_shards
-from ..dataset.manifest import DatasetError, Manifest, manifest_numbers, stale
+from ..dataset.manifest import DatasetError, Manifest, manifest_numbers, stale, written
 from ..dataset.shards import BrokenShardError, verify_checksum
 from ..storage.read_ahead import in_order
 from ..storage.store import Store
@@ -133,7 +133,7 @@ def _read_manifests(store: Store, report: Report) -> list[Manifest]:
             if number == numbers[-1]:
                 return []
             continue
-        if (json.dumps(json.loads(data), indent=2, ensure_ascii=False) + "\n").encode() != data:
+        if written(json.loads(data)) != data:
             what = "it says the same in other bytes: changed by hand, or flipped bits"
             report.faults.append(Fault("damaged", path, what, "put back a copy of it"))
         found.append(manifest)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from rich.console import Console
 
-from ..corpus.samples import clean_key
+from ..corpus.names import clean_key
 from ..plan.plan import Plan
 
 _FEW = 3

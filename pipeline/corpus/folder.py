@@ -14,6 +14,7 @@ from ..storage.read_ahead import in_order
 from ..storage.store import Entry, Store
 from .formats import TABLES
 from .left_out import Why
+from .names import clean_key
 from .samples import (
     LARGEST_IMAGE,
     LARGEST_TEXT,
@@ -24,7 +25,6 @@ from .samples import (
     Stretch,
     check_key,
     check_size,
-    clean_key,
     fields_from,
     is_image,
     is_text,

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from .names import clean_key
+
 LEFT_OUT = "LeftOut"
 """The finding of a ledger's line that tells of what isn't taken, and of no failure."""
 
@@ -54,7 +56,7 @@ class LeftOut:
     def add(self, name: str) -> None:
         self.count += 1
         if len(self.names) < _FEW:
-            self.names.append(name)
+            self.names.append(clean_key(name))
 
     def __str__(self) -> str:
         one, several, way_out = self.why.value

@@ -16,9 +16,9 @@ from ..storage.store import Entry, Store, absolute_url
 from .folder import pictures_by_folder
 from .formats import Format, Sort, sort_of, sorts_of, tables_of
 from .left_out import Account, Why
+from .names import is_hidden
 from .samples import UNREAD_EXTENSIONS, CorpusError, is_image
 
-_HIDDEN = re.compile(r"(^|/)\.(?!\.?(/|$))")
 _MAGIC = re.compile(r"[*?\[]")
 _FEW = 4
 _WHY = {sort: Why[sort.name] for sort in Sort if sort.name in Why.__members__}
@@ -286,8 +286,7 @@ def _named(parent: str, names: list[str], options: Mapping[str, Any], missing: l
 
 
 def _visible(entries: Iterable[Entry]) -> list[Entry]:
-    """The entries that aren't hidden: no .DS_Store, no ._photo.jpg, no .ipynb_checkpoints/."""
-    return [entry for entry in entries if not _HIDDEN.search(entry.name)]
+    return [entry for entry in entries if not is_hidden(entry.name)]
 
 
 def _matching(pattern: _Pattern, options: Mapping[str, Any]) -> _Match:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import codecs
 import json
 import math
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..storage.store import Store
 from .left_out import LEFT_OUT, Account, Why
+from .names import clean_text
 from .units import Unit
 
 IMAGE_EXTENSIONS = frozenset(
@@ -37,7 +37,6 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class CorpusError(ValueError):
@@ -218,16 +217,6 @@ def check_key(key: str) -> None:
         raise BadSample("UnsafeKey", f"the sample's key {problem}")
 
 
-def clean_key(name: str) -> str:
-    """A file's name as text: bytes that are no UTF-8 become `\\xe9`, so that different names stay different keys."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if _is_broken(name) else name
-
-
-def clean_text(text: str) -> str:
-    """The text with U+FFFD for every half of a surrogate pair, which UTF-8 can't hold."""
-    return _SURROGATE.sub("\ufffd", text)
-
-
 def fields_from(
     texts: Mapping[str, bytes], wanted: Collection[str] | None, no_texts: list[str] | None = None
 ) -> dict[str, Any]:
@@ -291,10 +280,6 @@ def jsonable(value: Any, depth: int = 0) -> Any:
     if isinstance(value, list):
         return [jsonable(one, depth + 1) for one in value]
     return value
-
-
-def _is_broken(text: str) -> bool:
-    return not text.isascii() and _SURROGATE.search(text) is not None
 
 
 def decoded(data: bytes) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..storage.store import Store
 from .left_out import Account, Why
+from .names import clean_key
 from .parquet import is_plain
 from .samples import CorpusError, decoded, jsonable, read_as_listed
 
@@ -57,11 +58,15 @@ def unused(store: Store, path: str, images: Collection[str]) -> list[str]:
             elif _above(path) + image not in images:
                 account.add(Why.ROW, image)
     except _BrokenTableError as error:
-        return [f"{path} isn't used: it can't be read ({error})"]
+        return [_not_used(path, f"it can't be read ({error})")]
     if taken:
         return account.told()
     has = ", ".join(columns) or "none"
-    return [f"{path} isn't used: it has no column {NAME!r}, which names a row's image, but {has}"]
+    return [_not_used(path, f"it has no column {NAME!r}, which names a row's image, but {has}")]
+
+
+def _not_used(path: str, reason: str) -> str:
+    return clean_key(f"{path} isn't used: {reason}")
 
 
 class _BrokenTableError(Exception):

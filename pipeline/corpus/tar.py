@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from ..storage.errors import StorageError
 from .left_out import Why
+from .names import clean_key
 from .samples import (
     LARGEST_IMAGE,
     LARGEST_TEXT,
@@ -25,7 +26,6 @@ from .samples import (
     Stretch,
     check_key,
     check_size,
-    clean_key,
     fields_from,
     is_image,
     is_text,

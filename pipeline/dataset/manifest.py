@@ -65,7 +65,7 @@ class Manifest:
             for name, card in cards.items():
                 data[place][name]["generations"] = _generations(card)
         data["checksum"] = _checksum(data)
-        return (json.dumps(data, indent=2, ensure_ascii=False, sort_keys=False) + "\n").encode()
+        return written(data)
 
     @classmethod
     def from_bytes(cls, data: bytes, source: str) -> Manifest:
@@ -84,6 +84,11 @@ class Manifest:
             if isinstance(error, DatasetError):
                 raise
             raise DatasetError(f"{source}: not a readable manifest ({error})") from None
+
+
+def written(data: Mapping[str, Any]) -> bytes:
+    """A manifest's bytes, whatever the names in it: what UTF-8 can't hold of them is escaped as JSON does."""
+    return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def manifest_numbers(store: Store) -> list[int]:
