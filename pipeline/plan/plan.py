@@ -28,7 +28,7 @@ class Plan:
     """All that is known before anything runs. request: what the recipe asks for; manifest: that which the run begins
     with; graph: steps, with the cards of what the run makes; growth: what has become of the corpus; kept: labels that
     are there, by modality; began: whether the run has written its manifest; aside: labels that were put aside, `kept`
-    among others."""
+    among others; dropped: modalities that somebody had begun to make anew, which the request takes back."""
 
     recipe: Recipe
     request: Request
@@ -40,6 +40,7 @@ class Plan:
     works: list[Work]
     began: bool = False
     aside: LabelsAside = NOTHING_ASIDE
+    dropped: tuple[str, ...] = ()
 
     @property
     def shards(self) -> list[Shard]:
@@ -66,7 +67,16 @@ class Plan:
     @property
     def replacing(self) -> list[str]:
         """Modalities that are made anew beside those that readers get until then."""
-        return [name for name in self.graph.cards if name in self.manifest.pending]
+        return [name for name in self._pending if self._pending[name].asked == self.graph.cards[name].asked]
+
+    @property
+    def abandoned(self) -> list[str]:
+        """Modalities that another recipe has begun to make anew, which this one doesn't ask for."""
+        return [name for name in self._pending if name not in self.replacing]
+
+    @property
+    def _pending(self) -> dict[str, ModalityCard]:
+        return {name: self.manifest.pending[name] for name in self.graph.cards if name in self.manifest.pending}
 
     @property
     def stale(self) -> dict[str, list[str]]:
@@ -99,7 +109,9 @@ def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: boo
             f"{store.url}: there are shards, but no {MANIFESTS}/ that say what they are; put them back from a copy, or "
             f"use another output"
         )
-    return _with_work(Plan(recipe, request, graph, manifest, growth, {}, {}, []), store, stocks)
+    dropped = tuple(name for name in (old.pending if old else ()) if name not in manifest.pending)
+    plan = Plan(recipe, request, graph, manifest, growth, {}, {}, [], dropped=dropped)
+    return _with_work(plan, store, stocks)
 
 
 def _take_up(recipe: Recipe, store: Store, old: Manifest | None, take_changes: bool) -> tuple[Growth, CorpusCard]:
