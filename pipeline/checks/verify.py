@@ -33,7 +33,7 @@ from ..dataset.layout import (
     vocabulary_path,
 )
 from ..dataset.listings import BrokenListingError, read_listing, taken_shards
-from ..dataset.manifest import DatasetError, Manifest, manifest_numbers, stale, written
+from ..dataset.manifest import DatasetError, Manifest, manifest_numbers, stale, ways_on, written
 from ..dataset.shards import BrokenShardError, verify_checksum
 from ..storage.read_ahead import in_order
 from ..storage.store import Store
@@ -210,7 +210,7 @@ def _staleness(manifest: Manifest) -> Iterator[Fault]:
             yield Fault("stale", name, reason, f"run a recipe that has it with --replace {name}")
     for name in manifest.pending:
         what = "it is being made anew: the one that readers get until then stays whole"
-        yield Fault("unfinished", f"{name} (new)", what, GO_ON)
+        yield Fault("unfinished", f"{name} (new)", what, ways_on(manifest.pending))
 
 
 def _fitting_units(inventory: Inventory, report: Report) -> dict[str, list[Unit]]:

@@ -26,6 +26,7 @@ from ..checks.verify import Report
 from ..checks.verify import verify as verify_dataset
 from ..checks.verify_unit import Fault
 from ..corpus.left_out import LEFT_OUT, few
+from ..dataset.manifest import ways_on
 from ..storage.store import Store
 from .console import plain_console
 from .progress import duration
@@ -154,8 +155,10 @@ def _status_notes(status: Status) -> Iterable[str]:
         yield f"about {status.total:,} samples to make, going by the {shards}"
     else:
         yield f"{shards}; how many samples there are is known once one is"
-    if any(modality.pending for modality in status.modalities):
+    pending = [modality.name for modality in status.modalities if modality.pending]
+    if pending:
         yield "(new): takes the place of the one of its name once it is complete; readers get that one until then"
+        yield f"(new): {ways_on(pending)}"
     for modality in status.modalities:
         for reason in modality.stale:
             yield f"{modality.name} is stale: {reason}; --replace {modality.name} makes it anew"

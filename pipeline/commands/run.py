@@ -12,6 +12,7 @@ from ..checks.nulls import NullSearch
 from ..cluster.session import stop_ray
 from ..cluster.size import cluster_size
 from ..dataset.cards import TokensCard
+from ..dataset.manifest import replace_options
 from ..engine.estimate import Estimate, calibrate
 from ..engine.tally import Tally
 from ..plan.plan import Plan, make_plan
@@ -84,11 +85,11 @@ def retry_quarantined(url: str, modalities: Sequence[str]) -> None:
         stop_ray()
     failed = sum(tally.failed.values())
     tried = sum(tally.rows.values())
-    console.print(f"{tried - failed} of {tried} labels made, {failed} failed again" if tried else "nothing to try again")
+    text = f"{tried - failed} of {tried} labels made, {failed} failed again" if tried else "nothing to try again"
+    console.print(text)
     if tally.rejected:
-        text = f"samples that the corpus reader refused aren't tried ({tally.rejected:,}): mend them in the corpus, and "
-        text += "run the recipe with --take-changes"
-        console.print(text, soft_wrap=True)
+        what = f"samples that the corpus reader refused aren't tried ({tally.rejected:,})"
+        console.print(f"{what}: mend them in the corpus, and run the recipe with --take-changes", soft_wrap=True)
 
 
 def print_plan(console: Console, plan: Plan) -> None:
@@ -151,7 +152,15 @@ def _print_changes(console: Console, plan: Plan) -> None:
     for name, kinds in plan.kept_besides.items():
         text = f"{name}: its {', '.join(sorted(kinds))} stay kept, as the dataset has it; --replace {name} lets them go"
         console.print(f"\n{text}", soft_wrap=True)
-    for name in sorted(plan.request.replacing - set(plan.replacing) - dropped.keys()):
+    if plan.abandoned:
+        names, options = ", ".join(plan.abandoned), replace_options(plan.abandoned)
+        text = f"another recipe has begun to make anew what this one asks for as it is: {names}; run that recipe, "
+        text += f"without --replace, to finish it, or this one with {options} to drop it"
+        console.print(f"\n{text}", soft_wrap=True)
+    if plan.taken_back:
+        text = f"made anew no more, so that readers go on getting what they get: {', '.join(plan.taken_back)}"
+        console.print(f"\n{text}", soft_wrap=True)
+    for name in sorted(plan.request.replacing - {*plan.replacing, *plan.taken_back, *dropped}):
         console.print(f"\n{name}: is as the recipe says; --replace has nothing to replace")
     for name, reasons in plan.stale.items():
         text = f"{name}, which this recipe doesn't make, is stale then: {'; '.join(reasons)}"

@@ -159,6 +159,19 @@ def stale(manifest: Manifest) -> dict[str, list[str]]:
     return {name: reasons for name, reasons in found.items() if reasons}
 
 
+def replace_options(names: Iterable[str]) -> str:
+    """To be copied into a command."""
+    return " ".join(f"--replace {name}" for name in names)
+
+
+def ways_on(pending: Iterable[str]) -> str:
+    """What becomes of modalities that are being made anew, in words."""
+    return (
+        f"run the recipe that asks for it, without --replace, to finish it; or one that asks for what readers get, "
+        f"with {replace_options(pending)}, to drop it"
+    )
+
+
 def vocabulary_digest(cards: Mapping[str, ModalityCard]) -> str | None:
     """That of the text vocabulary that modalities share: the one of texts; where there are none, of the first."""
     using = [c for c in cards.values() if c.fitted and c.tokens and c.tokens.vocabulary]

@@ -59,7 +59,8 @@ class StandingLedgers:
             if modality == CORPUS and generation in readings and unit in everywhere:
                 candidates.append((ledger, ""))
             elif card and card.fitted and unit in finished[modality].units:
-                if (generation, parts[1]) == (card.generation, reader.revision(unit, modality)):
+                made = card.generation, reader.revision(unit, modality)
+                if (generation, parts[1]) == made:
                     path = reader.token_path if card.keeps_tokens else reader.label_path
                     candidates.append((ledger, path(unit, modality)))
         self._read([path for _, path in candidates if path])

@@ -31,7 +31,8 @@ class Plan:
     """All that is known before anything runs. request: what the recipe asks for; manifest: that which the run begins
     with; graph: steps, with the cards of what the run makes; growth: what has become of the corpus; kept: labels that
     are there, by modality; began: whether the run has written its manifest; aside: labels that were put aside, `kept`
-    among others; dropped: what of modalities is kept no more, tokens or labels, though the dataset has it."""
+    among others; dropped: what of modalities is kept no more, tokens or labels, though the dataset has it; taken_back:
+    modalities that somebody had begun to make anew, and this request doesn't go on with."""
 
     recipe: Recipe
     request: Request
@@ -44,6 +45,7 @@ class Plan:
     began: bool = False
     aside: LabelsAside = NOTHING_ASIDE
     dropped: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    taken_back: tuple[str, ...] = ()
 
     @property
     def shards(self) -> list[Shard]:
@@ -70,7 +72,16 @@ class Plan:
     @property
     def replacing(self) -> list[str]:
         """Modalities that are made anew beside those that readers get until then."""
-        return [name for name in self.graph.cards if name in self.manifest.pending]
+        return [name for name in self._pending if self._pending[name].asked == self.graph.cards[name].asked]
+
+    @property
+    def abandoned(self) -> list[str]:
+        """Modalities that another recipe has begun to make anew, which this one doesn't ask for."""
+        return [name for name in self._pending if name not in self.replacing]
+
+    @property
+    def _pending(self) -> dict[str, ModalityCard]:
+        return {name: self.manifest.pending[name] for name in self.graph.cards if name in self.manifest.pending}
 
     @property
     def kept_besides(self) -> dict[str, frozenset[str]]:
@@ -114,7 +125,8 @@ def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: boo
         )
     held = old.modalities if old else {}
     dropped = {name: held[name].kept - card.kept for name, card in manifest.modalities.items() if name in held}
-    plan = Plan(recipe, request, graph, manifest, growth, {}, {}, [], dropped=dropped)
+    taken_back = tuple(name for name in (old.pending if old else ()) if name not in manifest.pending)
+    plan = Plan(recipe, request, graph, manifest, growth, {}, {}, [], dropped=dropped, taken_back=taken_back)
     return _with_work(plan, store, stocks)
 
 

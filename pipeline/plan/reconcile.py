@@ -73,7 +73,8 @@ def reconcile(now: Manifest | None, request: Request) -> Manifest:
                 modalities[name] = merged
                 if name in request.replacing:
                     pending.pop(name, None)
-    return replace(now, corpus=request.corpus, modalities=modalities, pending=pending)
+    new = replace(now, corpus=request.corpus, modalities=modalities, pending=pending)
+    return replace(new, pending=_still_makeable(now, new))
 
 
 def cards_for(manifest: Manifest, request: Request) -> dict[str, ModalityCard]:
@@ -110,6 +111,17 @@ def _refuse_other_reading(now: Manifest, request: Request) -> None:
             f"the recipe reads it by {request.corpus.reading or 'default'}: go back to the former; or have the recipe "
             f"make all of {', '.join(now.modalities)}, with --replace for each; or use another output"
         )
+
+
+def _still_makeable(old: Manifest, new: Manifest) -> dict[str, ModalityCard]:
+    """What is pending, less that which was to be made from something pending that has been taken back."""
+    left = dict(new.pending)
+    for name, card in new.pending.items():  # what others need comes first
+        for need, generation in card.requires.items():
+            held = [cards[need].labels_generation for cards in (new.modalities, left) if need in cards]
+            if need in old.pending and old.pending[need].labels_generation == generation and generation not in held:
+                left.pop(name, None)
+    return left
 
 
 def _merged(held: ModalityCard, asked: ModalityCard, replacing: bool) -> ModalityCard:
