@@ -348,7 +348,9 @@ def _expected(error: Exception) -> bool:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"tokenloom: {message}", file=sys.stderr)
+    from .commands.dataset import printable
+
+    print("tokenloom:", "\n".join(map(printable, message.split("\n"))), file=sys.stderr)
     sys.exit(code)
 
 

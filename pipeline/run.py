@@ -15,6 +15,7 @@ from .cluster.shared_paths import check_shared
 from .cluster.size import cluster_size
 from .corpus.corpus import Corpus, CorpusError, UnitLimits
 from .corpus.left_out import few
+from .corpus.refusals import why_refused
 from .corpus.units import Unit
 from .dataset.aside import remove_aside
 from .dataset.cards import ModalityCard
@@ -161,12 +162,9 @@ def _fit(plan: Plan, store: Store, listener: RunListener, given: Mapping[str, To
     if aside:
         listener.say(f"labelling a sample to fit tokenizers to ({', '.join(aside)})")
         works_aside = [replace(work, todo=tuple(aside)) for work in works]
-        if not sum(result.unit.count for result in label_units(plan, works_aside, Mode.SAMPLE, sample=sample)):
-            names = few([work.shard.path for work in works])
-            raise CorpusError(
-                f"there is no usable sample to fit tokenizers to in {names}: look at these files, or "
-                f"read more of them with `fit.units` in the recipe"
-            )
+        results = list(label_units(plan, works_aside, Mode.SAMPLE, sample=sample))
+        if not any(result.unit.count for result in results):
+            raise _nothing_to_fit_to(works, results, recipe.fit.units)
     cards = _with_vocabulary(plan, store, works, sample, listener)
     for name in plan.to_fit:
         if name in aside:
@@ -179,6 +177,15 @@ def _fit(plan: Plan, store: Store, listener: RunListener, given: Mapping[str, To
     plan = _published(replace(plan, request=request), store)
     remove_sample(store, aside, sample)
     return with_work(plan, store)
+
+
+def _nothing_to_fit_to(works: Sequence[Work], results: Sequence[UnitResult], most: int) -> CorpusError:
+    """most: units that were to be taken at most."""
+    names = few([work.shard.path or work.shard.url for work in works])
+    refused = [one for result in results for one in result.refused]
+    why = "; ".join(why_refused(refused, sum(not one.is_of_shard for one in refused))) or "they hold none"
+    more = f". There may be more to read than these {most}: `fit.units` in the recipe" if len(works) == most else ""
+    return CorpusError(f"there is no usable sample to fit tokenizers to in {names}: {why}{more}")
 
 
 def _with_vocabulary(

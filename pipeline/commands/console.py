@@ -8,3 +8,8 @@ from rich.console import Console
 def plain_console(stderr: bool = False) -> Console:
     """Prints texts as they are: paths and captions hold [brackets] and :colons: that mean nothing to rich."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def counted(number: int, noun: str) -> str:
+    """How many there are: 1 file, 2,000 files."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

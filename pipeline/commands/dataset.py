@@ -28,7 +28,7 @@ from ..checks.verify_unit import Fault
 from ..corpus.left_out import LEFT_OUT, few
 from ..dataset.manifest import ways_on
 from ..storage.store import Store
-from .console import plain_console
+from .console import counted, plain_console
 from .progress import duration
 
 _REFRESH = 5.0
@@ -86,7 +86,7 @@ def _print_report(console: Console, report: Report) -> None:
             console.print(f"{problem}: {title}", style="bold")
             _print_faults(console, faults)
     listed = ", ".join(f"{counts[problem]} {problem}" for problem in _PROBLEMS if counts[problem])
-    console.print(f"{read}\n{_count(len(report.faults), 'finding')}: {listed}", soft_wrap=True)
+    console.print(f"{read}\n{counted(len(report.faults), 'finding')}: {listed}", soft_wrap=True)
 
 
 def _print_faults(console: Console, faults: Sequence[Fault]) -> None:
@@ -148,7 +148,7 @@ def _status_view(status: Status) -> Group:
 
 
 def _status_notes(status: Status) -> Iterable[str]:
-    shards = f"{status.complete_shards:,} of {_count(status.shards, 'corpus shard')} complete"
+    shards = f"{status.complete_shards:,} of {counted(status.shards, 'corpus shard')} complete"
     if status.exact:
         yield f"{status.total:,} samples, {shards}"
     elif status.total is not None:
@@ -172,11 +172,11 @@ def _status_notes(status: Status) -> Iterable[str]:
     yield from broken_parts(status.broken)
     yield from map(printable, status.left_out)
     if status.notes:
-        yield f"and {_count(status.notes, 'more note')} on what isn't taken: `tokenloom quarantine {status.url}`"
+        yield f"and {counted(status.notes, 'more note')} on what isn't taken: `tokenloom quarantine {status.url}`"
     for name in status.null:
         yield null_everywhere(name)
     if status.refused:
-        yield f"{_count(status.refused, 'sample')} refused by the corpus reader"
+        yield f"{counted(status.refused, 'sample')} refused by the corpus reader"
     if status.refused or any(modality.quarantined for modality in status.modalities):
         yield f"`tokenloom quarantine {status.url}` tells why samples failed"
     last = max((modality.last_written for modality in status.modalities), default=0.0)
@@ -198,7 +198,7 @@ def null_everywhere(name: str) -> str:
 
 def empty_shards(names: Sequence[str]) -> str:
     verb = "holds" if len(names) == 1 else "hold"
-    return f"{_count(len(names), 'corpus shard')} {verb} no sample: {printable(few(names))}"
+    return f"{counted(len(names), 'corpus shard')} {verb} no sample: {printable(few(names))}"
 
 
 def _floor_percent(modality: ModalityStatus) -> int:
@@ -228,7 +228,7 @@ def quarantine(url: str, modalities: Sequence[str], as_json: bool) -> None:
     console.print(table)
     more = sum(1 for _ in found)
     refused = sum(case.refused and case.error != LEFT_OUT for case in shown)
-    console.print(f"{_count(len(shown), 'case')}" + (f", {refused} refused by the corpus reader" if refused else ""))
+    console.print(f"{counted(len(shown), 'case')}" + (f", {refused} refused by the corpus reader" if refused else ""))
     if more:
         console.print(f"and {more:,} more cases; --json lists all")
 
@@ -254,10 +254,6 @@ def printable(text: str) -> str:
     r"""The text with control, direction and other invisible characters as escapes (\x1b), so that it can't steer a
     terminal."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def readable_size(count: int) -> str:

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from ..corpus.names import clean_key
 from ..plan.plan import Plan
+from .console import counted
 
 _FEW = 3
 """Files that are named where there are many."""
@@ -21,8 +22,8 @@ def print_growth(console: Console, plan: Plan) -> None:
         if paths:
             console.print(f"\n{what} in the corpus: {_few(paths)}", soft_wrap=True)
     if growth.left:
-        text = f"{_count(len(growth.left), 'shard')} with such files left as it was taken up: --take-changes makes anew"
-        console.print(f"{text} what has changed, and drops what is gone", soft_wrap=True)
+        text = f"{counted(len(growth.left), 'shard')} with such files left as it was taken up: --take-changes"
+        console.print(f"{text} makes anew what has changed, and drops what is gone", soft_wrap=True)
     elif takes and (growth.changed or growth.gone):
         console.print("taken up as it is now: what is made of it takes the old one's place")
 
@@ -31,8 +32,4 @@ def _few(paths: Iterable[str]) -> str:
     """How many files there are, and the first of them."""
     names = sorted(paths)
     first = ", ".join(clean_key(name) for name in names[:_FEW])
-    return f"{_count(len(names), 'file')}, {first}{', ...' if len(names) > _FEW else ''}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    return f"{counted(len(names), 'file')}, {first}{', ...' if len(names) > _FEW else ''}"

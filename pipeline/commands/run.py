@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +11,7 @@ from ...tokenizers.fitting.perceptual import PERCEPTUAL
 from ..checks.nulls import NullSearch
 from ..cluster.session import stop_ray
 from ..cluster.size import cluster_size
+from ..corpus.refusals import why_refused
 from ..dataset.cards import TokensCard
 from ..dataset.manifest import replace_options
 from ..engine.estimate import Estimate, calibrate
@@ -21,7 +22,7 @@ from ..plan.stages import Stage, stages
 from ..retry import retry
 from ..run import execute
 from ..storage.store import Store
-from .console import plain_console
+from .console import counted, plain_console
 from .dataset import broken_parts, empty_shards, null_everywhere, printable, readable_size
 from .growth import print_growth
 from .progress import RunProgress, duration
@@ -209,23 +210,44 @@ def _print_stages(console: Console, groups: Sequence[Stage]) -> None:
 
 
 def _print_estimate(console: Console, plan: Plan, groups: Sequence[Stage], estimate: Estimate) -> None:
+    if estimate.samples:
+        _print_times(console, plan, groups, estimate)
+    if lines := list(_found_in_trial(estimate)):
+        console.print(f"\nof the {counted(estimate.tried, 'sample')} tried:")
+        for line in lines:
+            console.print(f"  {printable(line)}", soft_wrap=True)
+
+
+def _print_times(console: Console, plan: Plan, groups: Sequence[Stage], estimate: Estimate) -> None:
     workers = max(stage.max_workers for stage in groups)
     total = estimate.worker_seconds(plan.bytes)
     slowest = sorted(estimate.seconds.items(), key=lambda item: -item[1])[:3]
     shares = ", ".join(f"{name} {1000 * seconds / estimate.samples:,.1f}" for name, seconds in slowest)
+    shards = len({work.shard.id for work in plan.works})
     console.print(
-        f"\ntried on {estimate.samples} samples here: {1000 * estimate.per_sample:,.1f} ms each ({shares} of that)\n"
+        f"\ntried on {counted(estimate.samples, 'sample')} here, from {estimate.shards} of {counted(shards, 'shard')}: "
+        f"{1000 * estimate.per_sample:,.1f} ms each ({shares} of that)\n"
         f"for what is left about {duration(total)} of one worker, {duration(total / workers)} with {workers} workers, "
         f"without starting and fitting",
+        soft_wrap=True,
     )
-    for name in estimate.null:
-        fields = ", ".join(estimate.fields) or "none"
-        text = f"{name} is null for all of these samples; the fields of the corpus are: {printable(fields)}"
-        console.print(text, soft_wrap=True)
     gpu = sum(estimate.seconds[step.name] for stage in groups if stage.num_gpus for step in stage.steps)
     if gpu:
         hours = gpu * plan.bytes / max(1, estimate.bytes) / 3600
         console.print(f"of that {hours:,.1f} GPU hours, were GPUs as quick as this machine")
+
+
+def _found_in_trial(estimate: Estimate) -> Iterator[str]:
+    """What of the samples can't be used, or isn't."""
+    yield from why_refused(estimate.refused, estimate.tried)
+    for one in estimate.failing:
+        names, first = ", ".join(one.modalities), one.first
+        yield f"{one.count:,} of {estimate.samples:,} labels of {names} fail ({first.key}: {first.reason})"
+    for name, count in estimate.null.items():
+        which = f"all {count:,}" if count == estimate.samples else f"the other {count:,}"
+        fields = ", ".join(estimate.fields) or "none"
+        yield f"{which} labels of {name} are null; the fields of these samples are: {fields}"
+    yield from estimate.left_out
 
 
 def _table(*headings: str) -> Table:

@@ -32,6 +32,7 @@ from .samples import (
 from .tables import unused
 from .taken import Shard, Taken
 from .tar import read_tar
+from .units import spread
 
 __all__ = ["Corpus", "CorpusError", "CorpusSettings", "Rejection", "Sample", "Shard", "UnitLimits", "UnitSamples"]
 
@@ -149,6 +150,14 @@ class Corpus:
         """
         stretch = Stretch(self._store(shard.root), shard.path, shard.size, start, stop)
         return cut(self._items(shard, stretch), shard.id, start, stop, limits or UnitLimits())
+
+    def begins(self, shard: Shard, start: int, stop: int | None, count: int) -> list[int]:
+        """At most `count` positions of a stretch at which reading may begin: all over it in a folder, where that costs
+        nothing; else `start` alone."""
+        if shard.format != "folder":
+            return [start]
+        images = len(pictures((Entry(name, size, 0.0) for name, size in shard.files), self.settings.image))
+        return spread(range(start, images if stop is None else stop), count) or [start]
 
     def _items(self, shard: Shard, stretch: Stretch) -> Iterator[Item]:
         if shard.format != "folder" and stretch.store.size(shard.path) != shard.size:

@@ -80,6 +80,13 @@ class Account:
         self._endings.add(ending)
         left.add(name)
 
+    def include(self, other: Account) -> None:
+        """Adds what another one holds."""
+        for why, theirs in other._found.items():
+            left = self._found.setdefault(why, LeftOut(why))
+            left.count += theirs.count
+            left.names = [*left.names, *theirs.names][:_FEW]
+
     def told(self) -> list[str]:
         """A line for each reason."""
         return [str(left) for left in self._found.values()]

@@ -101,11 +101,13 @@ class Rejection:
 
 @dataclass(slots=True)
 class UnitSamples:
-    """A unit with its samples, and what was refused on the way, both in the corpus' order."""
+    """A unit with its samples, and what was refused on the way, both in the corpus' order. left_out: what isn't taken,
+    of which `rejected` tells, too."""
 
     unit: Unit
     samples: list[Sample] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
+    left_out: Account = field(default_factory=Account, compare=False)
 
 
 @dataclass(frozen=True)
@@ -168,12 +170,10 @@ def cut(items: Iterable[Item], shard: str, start: int, stop: int | None, limits:
     a cut itself depend on nothing that lies before it.
     """
     unit, keys, count, size = UnitSamples(Unit(shard, start, stop, 0)), set(), 0, 0
-    account = Account()
     for item in items:
         if count and (count == limits.samples or size + item.size > limits.bytes):
-            yield _closed(unit, item.start, account)
+            yield _closed(unit, item.start)
             unit, keys, count, size = UnitSamples(Unit(shard, item.start, stop, 0)), set(), 0, 0
-            account = Account()
         count, size = count + 1, size + item.size
         content = item.content
         if isinstance(content, Sample) and content.key in keys:
@@ -184,12 +184,12 @@ def cut(items: Iterable[Item], shard: str, start: int, stop: int | None, limits:
         elif content is not None:
             unit.rejected.append(content)
         for why, name in item.left_out:
-            account.add(why, name)
-    yield _closed(unit, stop, account)
+            unit.left_out.add(why, name)
+    yield _closed(unit, stop)
 
 
-def _closed(unit: UnitSamples, stop: int | None, account: Account) -> UnitSamples:
-    unit.rejected += [Rejection("", line, LEFT_OUT) for line in account.told()]
+def _closed(unit: UnitSamples, stop: int | None) -> UnitSamples:
+    unit.rejected += [Rejection("", line, LEFT_OUT) for line in unit.left_out.told()]
     unit.unit = Unit(unit.unit.shard, unit.unit.start, stop, len(unit.samples))
     return unit
 
@@ -304,7 +304,7 @@ def _parse_object(data: bytes) -> dict[str, Any]:
         value = json.loads(decoded(data))
         if isinstance(value, dict):
             return jsonable(value)
-        problem = f"it holds a {type(value).__name__}, not an object"
+        problem = f"it holds a {type(value).__name__}, not an object; `fields: []` under `corpus` leaves all texts out"
     except (ValueError, RecursionError) as error:
         problem = clean_text(str(error))
     raise BadSample("InvalidJSON", f"the JSON beside the image can't be used: {problem}")

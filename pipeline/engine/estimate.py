@@ -1,32 +1,50 @@
-"""Estimates: what a run will take, from a few samples tried in this process."""
+"""Estimates: what a run will take, and what of it will fail, from a few samples tried in this process."""
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 
-from ..corpus.corpus import Corpus, UnitLimits
+from ..corpus.corpus import Corpus, Rejection
+from ..dataset.ledger import Failure
 from ..plan.plan import Plan
-from .trial import label_in_process
+from ..plan.sampling import Tried, try_samples
+from .trial import Labels, label_in_process
+
+
+@dataclass(frozen=True)
+class Failing:
+    """Labels that fail alike, in the same samples. count: of samples; first: of the failures."""
+
+    modalities: list[str]
+    count: int
+    first: Failure
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """samples, bytes: tried. seconds: by step, for all of them together, on one core or GPU without loading. overhead:
-    the seconds of the trial that no step accounts for: decoding, above all. null: modalities of which none of the
-    samples has a label. fields: those that lie beside their images."""
+    """samples, bytes: labelled; tried: with those that the reader refused. shards: from how many they are. seconds: by
+    step, for all of them together, on one core or GPU without loading. overhead: the seconds of the trial that no step
+    accounts for: decoding, above all. null: modalities of which none of the samples has a label, with how many labels
+    didn't fail. fields: those that lie beside their images. refused, left_out: as of `Tried`, the latter in lines."""
 
     samples: int
+    tried: int
+    shards: int
     bytes: int
-    seconds: dict[str, float]
+    seconds: Mapping[str, float]
     overhead: float
-    null: list[str]
+    failing: list[Failing]
+    null: dict[str, int]
     fields: list[str]
+    refused: list[Rejection]
+    left_out: list[str]
 
     @property
     def per_sample(self) -> float:
-        return (sum(self.seconds.values()) + self.overhead) / self.samples
+        return (sum(self.seconds.values()) + self.overhead) / max(1, self.samples)
 
     def worker_seconds(self, left: int) -> float:
         """What `left` bytes of encoded images will cost all workers together."""
@@ -38,23 +56,49 @@ def calibrate(plan: Plan, count: int) -> Estimate | None:
     to be fitted first."""
     if not plan.works:
         return None
-    work = plan.works[0]
-    corpus, limits = Corpus(plan.recipe.corpus), UnitLimits(samples=count)
-    units = corpus.read(work.shard, work.start, work.stop, limits)
-    samples = [sample for unit in islice(units, 1) for sample in unit.samples]
-    if not samples:
-        return None
-    label_in_process(plan.recipe, samples[:1])  # loads what is loaded once: libraries, weights into the page cache
-    began = time.perf_counter()
-    trial = label_in_process(plan.recipe, samples)
-    spent = time.perf_counter() - began - trial.loading
-    overhead = max(0.0, spent - sum(trial.seconds.values()))
-    labels = {name: found for name, found in trial.labels.items() if not found.failures}
+    tried = try_samples(Corpus(plan.recipe.corpus), plan.works, count)
+    seconds, overhead, labels = _labelled(plan, tried)
+    sound = {name: len(found.labels) - len(found.failures) for name, found in labels.items()}
     return Estimate(
-        samples=len(samples),
-        bytes=sum(len(sample.image or b"") for sample in samples),
-        seconds=trial.seconds,
+        samples=len(tried.samples),
+        tried=tried.count,
+        shards=len(tried.shards),
+        bytes=sum(len(sample.image or b"") for sample in tried.samples),
+        seconds=seconds,
         overhead=overhead,
-        null=[name for name, found in labels.items() if all(label is None for label in found.labels)],
-        fields=sorted({name for sample in samples for name in sample.fields}),
+        failing=list(_failing(labels)),
+        null={name: sound[name] for name, found in labels.items() if sound[name] and _is_null(found)},
+        fields=sorted({name for sample in tried.samples for name in sample.fields}),
+        refused=tried.refused,
+        left_out=tried.left_out.told(),
     )
+
+
+def _labelled(plan: Plan, tried: Tried) -> tuple[dict[str, float], float, dict[str, Labels]]:
+    """Seconds by step, those that no step accounts for, and the labels, by modality."""
+    if not tried.samples:
+        return {}, 0.0, {}
+    label_in_process(
+        plan.recipe, tried.samples[:1]
+    )  # loads what is loaded once: libraries, weights into the page cache
+    began = time.perf_counter()
+    trial = label_in_process(plan.recipe, tried.samples)
+    spent = time.perf_counter() - began - trial.loading
+    return trial.seconds, max(0.0, spent - sum(trial.seconds.values())), trial.labels
+
+
+def _is_null(found: Labels) -> bool:
+    return all(label is None for label in found.labels)
+
+
+def _failing(labels: Mapping[str, Labels]) -> Iterator[Failing]:
+    """What failed, put together: an image that can't be read fails in many modalities."""
+    alike: defaultdict[tuple[str, tuple[str, ...]], list[Failure]] = defaultdict(list)
+    for found in labels.values():
+        by_finding: defaultdict[str, list[Failure]] = defaultdict(list)
+        for failure in found.failures.values():
+            by_finding[failure.error].append(failure)
+        for finding, own in by_finding.items():
+            alike[finding, tuple(failure.key for failure in own)].append(own[0])
+    for (_, keys), firsts in alike.items():
+        yield Failing([failure.modality for failure in firsts], len(keys), firsts[0])

@@ -34,7 +34,7 @@ _RAYS_ADVICE = "\nFailed to apply UDF transform"
 class UnitResult:
     """A unit that is done: per modality rows, failures, and the seconds that its stage took; the bytes of its
     images, the samples that the corpus reader refused, how many times an image was decoded, why parts of the corpus
-    shard can't be read, and lines on what of it isn't taken."""
+    shard can't be read, lines on what of it isn't taken, and all that was refused."""
 
     unit: Unit
     done: dict[str, tuple[int, int, float]]
@@ -43,6 +43,7 @@ class UnitResult:
     decodes: int
     broken: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    refused: tuple[Rejection, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,10 +143,11 @@ def result_of(head: Mapping[str, Any]) -> UnitResult:
     done = {name: tuple(result) for name, result in head["done"].items()}
     unit = Unit.parse(head["unit"])
     assert unit is not None
-    refused = [Rejection(**one) for one in head["rejected"]]
+    told = [Rejection(**one) for one in head["rejected"]]
+    refused = tuple(one for one in told if not one.is_note)
     broken = tuple(one.reason for one in refused if one.is_of_shard)
-    left_out = tuple(one.reason for one in refused if one.is_note)
-    return UnitResult(unit, done, head["bytes"], len(refused) - len(left_out), head["decodes"], broken, left_out)
+    left_out = tuple(one.reason for one in told if one.is_note)
+    return UnitResult(unit, done, head["bytes"], len(refused), head["decodes"], broken, left_out, refused)
 
 
 def _cause(error: BaseException) -> str:

@@ -37,7 +37,8 @@ def test_plan_run_and_status_tell_what_is_left_out(tokenloom: Callable[..., str]
         planned = tokenloom("plan", "quickstart", *words)
         assert names in planned
         assert table in planned
-        assert "caption is null for all of these samples; the fields of the corpus are: description, likes" in planned
+        assert "labels of caption are null; the fields of these samples are: description, likes" in planned
+        assert "1 file beside an image that is no text left out: coffee.mov" in planned
         ran = tokenloom("run", "quickstart", *words)
         told = tokenloom("status", out)
         for text in (ran, told):
