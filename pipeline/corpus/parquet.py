@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -54,9 +55,13 @@ class Columns:
 
 def open_parquet(store: Store, path: str, size: int) -> pq.ParquetFile:
     """The file for reading column by column, a few MiB at a time. Raises what pyarrow raises for other files."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(store.open(path, size), buffer_size=_READ_SIZE, pre_buffer=False)
+    try:
+        return pq.ParquetFile(store.open(path, size), buffer_size=_READ_SIZE, pre_buffer=False)
+    except UnicodeDecodeError as error:
+        raise pa.ArrowInvalid(f"the name of a column is not UTF-8: {error}") from None
 
 
 def find_columns(schema: pa.Schema, url: str, selection: Selection) -> Columns:
@@ -70,7 +75,7 @@ def find_columns(schema: pa.Schema, url: str, selection: Selection) -> Columns:
         raise CorpusError(f"no column looks like the image: {has}. {way_out}")
     if not readable.get(chosen):
         what = "has no bytes" if chosen in readable else "is not there"
-        way_out = _PATHS_ALONE if chosen in readable and _has_paths(schema.field(chosen)) else _OTHER_COLUMN
+        way_out = _PATHS_ALONE if chosen in readable and any(_has_paths(one) for one in schema if one.name == chosen) else _OTHER_COLUMN
         raise CorpusError(f"the image column {chosen!r} {what}: {has}. {way_out}")
     keys = [column.name for column in schema if _is_key(column.type)]
     if key is not None and key not in keys:
@@ -88,6 +93,12 @@ def find_columns(schema: pa.Schema, url: str, selection: Selection) -> Columns:
     key = key or next((name for name in _KEY_COLUMNS if name in keys), None)
     fields = tuple(name for name in plain if name not in (key, chosen) and (wanted is None or name in wanted))
     status = tuple(name for name in _STATUS if _STATUS[0] in plain and name in plain)
+    named = Counter(column.name for column in schema)
+    if twice := next((name for name in (chosen, key, *fields, *status) if named[name or ""] > 1), None):
+        raise CorpusError(
+            f"several columns are named {twice!r}: {has}. Rename them; or name the others that are to be kept, as "
+            f"`fields:` under `corpus`"
+        )
     return Columns(chosen, readable[chosen] or chosen, key, fields, status)
 
 
@@ -189,6 +200,8 @@ def _has_paths(column: pa.Field) -> bool:
 def _is_binary(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
+    if pa.types.is_dictionary(kind):
+        return _is_binary(kind.value_type)
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from corpus_files import contents, corpus_of, memory_store, parquet_bytes, units_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenloom.pipeline.corpus.corpus import UnitLimits
+from tokenloom.pipeline.corpus.corpus import CorpusError, UnitLimits
 
 
 def test_bad_rows_cost_themselves():
@@ -95,3 +98,40 @@ def test_a_broken_row_group_costs_itself():
     assert kept == [*range(20), *range(40, 60)]
     assert [(one.key, one.error) for one in rejected] == [("", "BrokenShard")]
     assert "a.parquet: row group 1 is broken, and its rows from 20 on can't be read" in rejected[0].reason
+
+
+@pytest.mark.parametrize("twice", ["image", "caption", "key", "status"])
+def test_columns_of_one_name_cost_their_file(twice):
+    store = memory_store("a.parquet", parquet_bytes({"image": [b"1"]}))
+    columns = {"image": [b"1"], "caption": ["x"], "key": ["k"], "status": ["success"]}
+    names = [*columns, twice]
+    arrays = [pa.array(columns[name]) for name in names]
+    file = io.BytesIO()
+    pq.write_table(pa.table(arrays, names), file)
+    store.create("b.parquet", file.getvalue())
+    samples, (refused,) = contents(corpus_of(store.url))
+    assert (list(samples), refused.key, refused.error) == (["a/000000000"], "", "NoColumn")
+    assert f"several columns are named {twice!r}: b.parquet has the columns" in refused.reason
+    alone = corpus_of(f"{store.url}/b.parquet")
+    with pytest.raises(CorpusError, match=f"several columns are named {twice!r}"):
+        alone.check(alone.shards())
+    if twice == "caption":
+        assert list(contents(corpus_of(store.url, fields=[]))[0]) == ["a/000000000", "k"]
+
+
+def test_a_column_whose_name_is_not_utf8_costs_its_file():
+    data = parquet_bytes({"image": [b"1"], "caption": ["x"]}, store_schema=False)
+    store = memory_store("a.parquet", data.replace(b"caption", b"capt\xff\xfen"))
+    store.create("b.parquet", parquet_bytes({"image": [b"1"]}))
+    samples, (refused,) = contents(corpus_of(store.url))
+    assert (list(samples), refused.key, refused.error) == (["b/000000000"], "", "BrokenShard")
+    assert "a.parquet is broken, or no Parquet file: the name of a column is not UTF-8" in refused.reason
+
+
+@pytest.mark.parametrize("in_struct", [False, True])
+def test_images_of_which_each_is_written_once(in_struct):
+    images = pa.array([b"1", b"2", b"1"]).dictionary_encode()
+    column = pa.StructArray.from_arrays([images], ["bytes"]) if in_struct else images
+    corpus = corpus_of(memory_store("a.parquet", parquet_bytes({"image": column, "id": [1, 2, 3]})).url)
+    samples, refused = contents(corpus)
+    assert ({key: sample.image for key, sample in samples.items()}, refused) == ({"1": b"1", "2": b"2", "3": b"1"}, [])
