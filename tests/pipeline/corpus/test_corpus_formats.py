@@ -210,7 +210,7 @@ def test_a_picture_that_changed_after_its_listing_ends_the_run(place, change, na
     place.delete(name)
     if change == "another size":
         place.create(name, b"twelve")
-    with pytest.raises(CorpusError, match=f"{name} has changed, or is gone, since it was listed: run the recipe again"):
+    with pytest.raises(CorpusError, match=f"{name} has changed, or is gone, since it was listed: run the recipe"):
         list(corpus.read(shard))
 
 
