@@ -12,7 +12,7 @@ from ..checks.nulls import NullSearch
 from ..cluster.session import stop_ray
 from ..cluster.size import cluster_size
 from ..dataset.cards import TokensCard
-from ..engine.estimate import Estimate, calibrate
+from ..engine.estimate import Estimate, calibrate, corpus_fields
 from ..engine.tally import Tally
 from ..plan.plan import Plan, make_plan
 from ..plan.recipe import load_recipe
@@ -116,7 +116,8 @@ def print_plan(console: Console, plan: Plan) -> None:
     _print_left_out(console, plan)
     store = Store(plan.recipe.output, plan.recipe.storage_options)
     for name in NullSearch(store).find(plan.graph.cards, plan.finished, plan.recipe.views.count):
-        console.print(f"\n{null_everywhere(name)}", soft_wrap=True)
+        text = f"{name} is null for every sample; {_fields(corpus_fields(plan))}"
+        console.print(f"\n{text}", soft_wrap=True)
     if not plan.works:
         console.print("\nnothing left to do")
         return
@@ -127,6 +128,10 @@ def print_plan(console: Console, plan: Plan) -> None:
     )
     if plan.to_fit:
         console.print(f"to fit before: the tokenizers of {', '.join(plan.to_fit)}")
+
+
+def _fields(names: Sequence[str]) -> str:
+    return f"the fields of the corpus are: {printable(', '.join(names)) or 'none'}"
 
 
 def _from_left(text: str, width: int) -> str:
@@ -140,15 +145,15 @@ def _print_changes(console: Console, plan: Plan) -> None:
         names = ", ".join(plan.replacing)
         text = f"made anew beside the old ones, which readers get until all of it is there: {names}"
         console.print(f"\n{text}", soft_wrap=True)
-    dropped = {name: kinds for name, kinds in plan.dropped.items() if kinds}
-    for name, kinds in dropped.items():
+    unkept = {name: kinds for name, kinds in plan.unkept.items() if kinds}
+    for name, kinds in unkept.items():
         console.print(
             f"\n{name}: its {', '.join(sorted(kinds))} are kept no more; `tokenloom gc` deletes them", soft_wrap=True
         )
     for name, kinds in plan.kept_besides.items():
         text = f"{name}: its {', '.join(sorted(kinds))} stay kept, as the dataset has it; --replace {name} lets them go"
         console.print(f"\n{text}", soft_wrap=True)
-    for name in sorted(plan.request.replacing - set(plan.replacing) - dropped.keys()):
+    for name in sorted(plan.request.replacing - set(plan.replacing) - unkept.keys()):
         console.print(f"\n{name}: is as the recipe says; --replace has nothing to replace")
     for name, reasons in plan.stale.items():
         text = f"{name}, which this recipe doesn't make, is stale then: {'; '.join(reasons)}"
@@ -207,8 +212,7 @@ def _print_estimate(console: Console, plan: Plan, groups: Sequence[Stage], estim
         f"without starting and fitting",
     )
     for name in estimate.null:
-        fields = ", ".join(estimate.fields) or "none"
-        text = f"{name} is null for all of these samples; the fields of the corpus are: {printable(fields)}"
+        text = f"{name} is null for all of these samples; {_fields(estimate.fields)}"
         console.print(text, soft_wrap=True)
     gpu = sum(estimate.seconds[step.name] for stage in groups if stage.num_gpus for step in stage.steps)
     if gpu:

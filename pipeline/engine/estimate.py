@@ -33,6 +33,12 @@ class Estimate:
         return self.per_sample * self.samples * left / max(1, self.bytes)
 
 
+def corpus_fields(plan: Plan, count: int = 8) -> list[str]:
+    """What lies beside the images of the corpus' first samples."""
+    units = Corpus(plan.recipe.corpus).read(plan.shards[0], limits=UnitLimits(samples=count))
+    return sorted({name for unit in islice(units, 1) for sample in unit.samples for name in sample.fields})
+
+
 def calibrate(plan: Plan, count: int) -> Estimate | None:
     """Labels up to `count` samples of what is left. None where nothing is. Tokenising isn't timed: tokenizers may have
     to be fitted first."""

@@ -28,7 +28,7 @@ class Plan:
     """All that is known before anything runs. request: what the recipe asks for; manifest: that which the run begins
     with; graph: steps, with the cards of what the run makes; growth: what has become of the corpus; kept: labels that
     are there, by modality; began: whether the run has written its manifest; aside: labels that were put aside, `kept`
-    among others; dropped: what of modalities is kept no more, tokens or labels, though the dataset has it."""
+    among others; unkept: what of modalities is kept no more, tokens or labels, though the dataset has it."""
 
     recipe: Recipe
     request: Request
@@ -40,7 +40,7 @@ class Plan:
     works: list[Work]
     began: bool = False
     aside: LabelsAside = NOTHING_ASIDE
-    dropped: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    unkept: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def shards(self) -> list[Shard]:
@@ -86,7 +86,7 @@ def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: boo
     """What the recipe comes to and what the output lacks; reads listings and the manifest, writes nothing.
 
     replacing: modalities that may be made anew, with what is made from them, though the output's were made otherwise.
-    take_changes: whether shards of the corpus that have changed are made anew, and what is gone of it dropped.
+    take_changes: whether shards of the corpus that have changed are made anew, and what is gone of it unkept.
     """
     graph = step_graph(recipe)
     unknown = [name for name in replacing if name not in graph.cards]
@@ -107,8 +107,8 @@ def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: boo
             f"use another output"
         )
     held = old.modalities if old else {}
-    dropped = {name: held[name].kept - card.kept for name, card in manifest.modalities.items() if name in held}
-    plan = Plan(recipe, request, graph, manifest, growth, {}, {}, [], dropped=dropped)
+    unkept = {name: held[name].kept - card.kept for name, card in manifest.modalities.items() if name in held}
+    plan = Plan(recipe, request, graph, manifest, growth, {}, {}, [], unkept=unkept)
     return _with_work(plan, store, stocks)
 
 
