@@ -123,9 +123,7 @@ class Workplace:
         target = None
         if ">" in words:
             target, words = self.folder / words[words.index(">") + 1], words[: words.index(">")]
-        if words[0] == "duckdb":
-            code, printed = self._duckdb(words)
-        elif any(path.stem in command for path in self.folder.glob("*.py")):  # Ray's workers import it, too
+        if any(path.stem in command for path in self.folder.glob("*.py")):  # Ray's workers import it, too
             code, printed = self._in_a_process(words)
         else:
             code, printed = self._here(words)
@@ -163,12 +161,6 @@ class Workplace:
             text=True,
         )
         return done.returncode, done.stdout
-
-    def _duckdb(self, words: Sequence[str]) -> tuple[int, str]:
-        import duckdb
-
-        assert words[1] == "-c"
-        return 0, str(duckdb.sql(words[2]))
 
 
 @pytest.fixture(scope="module")

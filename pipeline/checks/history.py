@@ -76,6 +76,8 @@ def _of_modality(name: str, old: ModalityCard | None, new: ModalityCard | None) 
         yield f"{name}: {line}"
     if old.tokens and new.tokens and not old.fitted and new.fitted:
         yield f"{name}: its tokenizer is there ({new.tokenizer_digest})"
+    elif old.tokens and new.tokens and old.fitted and not new.fitted:
+        yield f"{name}: its tokenizer isn't there yet"
     elif old.fitted and new.fitted and old.tokens and new.tokens and old.tokenizer_digest != new.tokenizer_digest:
         yield f"{name}: tokenizer {old.tokenizer_digest} -> {new.tokenizer_digest}"
     for what, before, now in (

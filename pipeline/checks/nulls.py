@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Mapping
+from enum import Enum
 
 from ..corpus.units import Unit, spread
 from ..dataset.cards import ModalityCard
 from ..dataset.finished import Finished
 from ..dataset.reader import ColumnReader
-from ..dataset.shards import NULL, BrokenShardError, read_token_table, split_member_name
+from ..dataset.shards import NULL, BrokenShardError, ShardMeta, read_token_table, split_member_name
 from ..storage.store import Store
 
 _LOOKED_AT = 4
@@ -19,39 +20,57 @@ _LOOKED_AT = 4
 _READ_SIZE = 2**16
 
 
+class _Seen(Enum):
+    """What a shard has: a value; none, and failures among what it lacks; or nulls alone."""
+
+    VALUE, FAILURES, NULL = range(3)
+
+
 class NullSearch:
     """Looks into a few shards of each modality for a value, and into no shard twice."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._seen: dict[str, bool] = {}
+        self._seen: dict[str, _Seen] = {}
 
     def find(self, cards: Mapping[str, ModalityCard], finished: Mapping[str, Finished], views: int) -> list[str]:
-        """The modalities that have samples, and no value in any of the units that are looked at."""
+        """The modalities that have samples, and no value in any of the units that are looked at: though nothing failed
+        in one of them, where that would be why."""
         revisions = {name: found.revisions for name, found in finished.items()}
         reader = ColumnReader(self._store, cards, views, revisions)
         return [name for name in cards if self._is_null(reader, name, finished[name])]
 
     def _is_null(self, reader: ColumnReader, name: str, finished: Finished) -> bool:
         units = sorted(unit for unit in finished.units if unit.count)
-        return bool(units) and not any(self._has_value(reader, name, unit) for unit in spread(units, _LOOKED_AT))
+        null = False
+        for unit in spread(units, _LOOKED_AT):
+            found = self._look(reader, name, unit)
+            if found is _Seen.VALUE:
+                return False
+            null = null or found is _Seen.NULL
+        return null
 
-    def _has_value(self, reader: ColumnReader, name: str, unit: Unit) -> bool:
+    def _look(self, reader: ColumnReader, name: str, unit: Unit) -> _Seen:
         tokens = reader.cards[name].keeps_tokens
         path = (reader.token_path if tokens else reader.label_path)(unit, name)
         if path not in self._seen:
             try:
-                self._seen[path] = self._any_token(path) if tokens else self._any_label(path)
+                self._seen[path] = self._look_at_tokens(path) if tokens else self._look_at_labels(path)
             except (BrokenShardError, FileNotFoundError, tarfile.TarError):
-                return True  # what is broken is for `verify` to tell
+                return _Seen.VALUE  # what is broken is for `verify` to tell
         return self._seen[path]
 
-    def _any_token(self, path: str) -> bool:
-        tokens = read_token_table(self._store.open(path), ["tokens"])[1]["tokens"]
-        return tokens.null_count < len(tokens)
+    def _look_at_tokens(self, path: str) -> _Seen:
+        meta, table = read_token_table(self._store.open(path), ["tokens"])
+        return _seen(table["tokens"].null_count < len(table), bool(meta.ledger))
 
-    def _any_label(self, path: str) -> bool:
+    def _look_at_labels(self, path: str) -> _Seen:
         """Reads up to the first label."""
         file = io.BufferedReader(self._store.open(path), _READ_SIZE)
         with tarfile.open(fileobj=file, mode="r:") as tar:
-            return any(split_member_name(info.name)[2] != NULL for info in tar if info.isreg())
+            failed = bool(ShardMeta.from_pairs(dict(tar.pax_headers)).ledger)
+            return _seen(any(split_member_name(info.name)[2] != NULL for info in tar if info.isreg()), failed)
+
+
+def _seen(value: bool, failed: bool) -> _Seen:
+    return _Seen.VALUE if value else _Seen.FAILURES if failed else _Seen.NULL

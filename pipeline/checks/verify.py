@@ -146,17 +146,20 @@ def _read_manifests(store: Store, report: Report) -> list[Manifest]:
 def _check_tokenizers(store: Store, manifests: Sequence[Manifest], report: Report) -> None:
     """The files of tokenizers and vocabularies against the digests in the manifest, and none that no manifest names."""
     manifest = manifests[-1]
-    expected = {path: told for name in _all_names(manifest) for path, told in _files_of(manifest, name)}
-    known = {path: told for one in manifests for name in _all_names(one) for path, told in _files_of(one, name)}
+    expected: dict[str, list[str]] = defaultdict(list)
+    for name in _all_names(manifest):
+        for path, _ in _files_of(manifest, name):
+            expected[path] += [name] if name not in expected[path] else []
+    known = dict(told for one in manifests for name in _all_names(one) for told in _files_of(one, name))
     found = {f"{top}/{entry.name}" for top in (TOKENIZERS, VOCABULARIES) for entry in store.list(top)}
     for path in sorted(expected.keys() | found):
-        digest, name = known.get(path, ("", ""))
-        way_out = f"put back a copy of it, or make {name} anew into another output" if path in expected else _LET_GO
+        names = ", ".join(expected.get(path, ()))
+        way_out = f"put back a copy of it, or make {names} anew into another output" if names else _LET_GO
         if path not in known:
             report.faults.append(foreign(path))
         elif path not in found:
             report.faults.append(Fault("missing", path, "the tokens can't be decoded without it", way_out))
-        elif hashlib.sha256(store.read(path)).hexdigest() != digest:
+        elif hashlib.sha256(store.read(path)).hexdigest() != known[path]:
             what = "its bytes aren't those that the tokens were made with"
             report.faults.append(Fault("damaged", path, what, way_out))
     for name in (name for name, card in manifest.modalities.items() if not card.fitted):
@@ -194,14 +197,14 @@ def _all_names(manifest: Manifest) -> list[str]:
     return list({**manifest.modalities, **manifest.pending})
 
 
-def _files_of(manifest: Manifest, name: str) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Paths of the files that a modality's tokens were made with; of each the SHA-256, and the modality."""
+def _files_of(manifest: Manifest, name: str) -> Iterator[tuple[str, str]]:
+    """Paths of the files that a modality's tokens were made with, and the SHA-256 of each."""
     for card in manifest.cards_of(name):
         if card.tokens and card.fitted:
             for file, digest in card.tokens.files.items():
-                yield f"{tokenizer_folder(card.tokenizer_digest)}/{file}", (digest, name)
+                yield f"{tokenizer_folder(card.tokenizer_digest)}/{file}", digest
         if card.tokens and card.tokens.vocabulary and card.tokens.vocabulary.digest:
-            yield vocabulary_path(card.tokens.vocabulary.digest), (card.tokens.vocabulary.digest, name)
+            yield vocabulary_path(card.tokens.vocabulary.digest), card.tokens.vocabulary.digest
 
 
 def _staleness(manifest: Manifest) -> Iterator[Fault]:

@@ -26,7 +26,7 @@ def history(url: str, old: int | None, new: int | None) -> None:
     """Prints the manifests with what each changed, or what changed between two."""
     store, console = Store(url), plain_console()
     if old is not None and new is not None:
-        for line in compare(store, old, new):
+        for line in compare(store, old, new) or ["nothing differs"]:
             console.print(Text(printable(line)), soft_wrap=True)
         return
     for chapter in read_history(store):

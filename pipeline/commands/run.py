@@ -14,7 +14,7 @@ from ..cluster.size import cluster_size
 from ..corpus.refusals import why_refused
 from ..dataset.cards import TokensCard
 from ..dataset.manifest import replace_options
-from ..engine.estimate import Estimate, calibrate
+from ..engine.estimate import Estimate, calibrate, corpus_fields
 from ..engine.tally import Tally
 from ..plan.plan import Plan, make_plan
 from ..plan.recipe import load_recipe
@@ -121,7 +121,8 @@ def print_plan(console: Console, plan: Plan) -> None:
     _print_left_out(console, plan)
     store = Store(plan.recipe.output, plan.recipe.storage_options)
     for name in NullSearch(store).find(plan.graph.cards, plan.finished, plan.recipe.views.count):
-        console.print(f"\n{null_everywhere(name)}", soft_wrap=True)
+        text = f"{name} is null for every sample; {_fields(corpus_fields(plan))}"
+        console.print(f"\n{text}", soft_wrap=True)
     if not plan.works:
         console.print("\nnothing left to do")
         return
@@ -132,6 +133,10 @@ def print_plan(console: Console, plan: Plan) -> None:
     )
     if plan.to_fit:
         console.print(f"to fit before: the tokenizers of {', '.join(plan.to_fit)}")
+
+
+def _fields(names: Sequence[str]) -> str:
+    return f"the fields of the corpus are: {printable(', '.join(names)) or 'none'}"
 
 
 def _from_left(text: str, width: int) -> str:
@@ -145,8 +150,8 @@ def _print_changes(console: Console, plan: Plan) -> None:
         names = ", ".join(plan.replacing)
         text = f"made anew beside the old ones, which readers get until all of it is there: {names}"
         console.print(f"\n{text}", soft_wrap=True)
-    dropped = {name: kinds for name, kinds in plan.dropped.items() if kinds}
-    for name, kinds in dropped.items():
+    unkept = {name: kinds for name, kinds in plan.unkept.items() if kinds}
+    for name, kinds in unkept.items():
         console.print(
             f"\n{name}: its {', '.join(sorted(kinds))} are kept no more; `tokenloom gc` deletes them", soft_wrap=True
         )
@@ -161,7 +166,7 @@ def _print_changes(console: Console, plan: Plan) -> None:
     if plan.taken_back:
         text = f"made anew no more, so that readers go on getting what they get: {', '.join(plan.taken_back)}"
         console.print(f"\n{text}", soft_wrap=True)
-    for name in sorted(plan.request.replacing - {*plan.replacing, *plan.taken_back, *dropped}):
+    for name in sorted(plan.request.replacing - {*plan.replacing, *plan.taken_back, *unkept}):
         console.print(f"\n{name}: is as the recipe says; --replace has nothing to replace")
     for name, reasons in plan.stale.items():
         text = f"{name}, which this recipe doesn't make, is stale then: {'; '.join(reasons)}"

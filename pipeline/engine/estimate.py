@@ -6,8 +6,9 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
-from ..corpus.corpus import Corpus, Rejection
+from ..corpus.corpus import Corpus, Rejection, UnitLimits
 from ..dataset.ledger import Failure
 from ..plan.plan import Plan
 from ..plan.sampling import Tried, try_samples
@@ -49,6 +50,12 @@ class Estimate:
     def worker_seconds(self, left: int) -> float:
         """What `left` bytes of encoded images will cost all workers together."""
         return self.per_sample * self.samples * left / max(1, self.bytes)
+
+
+def corpus_fields(plan: Plan, count: int = 8) -> list[str]:
+    """What lies beside the images of the corpus' first samples."""
+    units = Corpus(plan.recipe.corpus).read(plan.shards[0], limits=UnitLimits(samples=count))
+    return sorted({name for unit in islice(units, 1) for sample in unit.samples for name in sample.fields})
 
 
 def calibrate(plan: Plan, count: int) -> Estimate | None:

@@ -31,7 +31,7 @@ class Plan:
     """All that is known before anything runs. request: what the recipe asks for; manifest: that which the run begins
     with; graph: steps, with the cards of what the run makes; growth: what has become of the corpus; kept: labels that
     are there, by modality; began: whether the run has written its manifest; aside: labels that were put aside, `kept`
-    among others; dropped: what of modalities is kept no more, tokens or labels, though the dataset has it; taken_back:
+    among others; unkept: what of modalities is kept no more, tokens or labels, though the dataset has it; taken_back:
     modalities that somebody had begun to make anew, and this request doesn't go on with."""
 
     recipe: Recipe
@@ -44,7 +44,7 @@ class Plan:
     works: list[Work]
     began: bool = False
     aside: LabelsAside = NOTHING_ASIDE
-    dropped: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    unkept: Mapping[str, frozenset[str]] = field(default_factory=dict)
     taken_back: tuple[str, ...] = ()
 
     @property
@@ -124,9 +124,9 @@ def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: boo
             f"use another output"
         )
     held = old.modalities if old else {}
-    dropped = {name: held[name].kept - card.kept for name, card in manifest.modalities.items() if name in held}
+    unkept = {name: held[name].kept - card.kept for name, card in manifest.modalities.items() if name in held}
     taken_back = tuple(name for name in (old.pending if old else ()) if name not in manifest.pending)
-    plan = Plan(recipe, request, graph, manifest, growth, {}, {}, [], dropped=dropped, taken_back=taken_back)
+    plan = Plan(recipe, request, graph, manifest, growth, {}, {}, [], unkept=unkept, taken_back=taken_back)
     return _with_work(plan, store, stocks)
 
 

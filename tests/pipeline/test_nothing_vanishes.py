@@ -47,7 +47,8 @@ def test_plan_run_and_status_tell_what_is_left_out(tokenloom: Callable[..., str]
             assert "1 file beside an image that is no text left out: coffee.mov" in text
             assert "caption is null for every sample" in text
             assert "metadata is null" not in text
-        assert "caption is null for every sample" in tokenloom("plan", "quickstart", *words)
+        planned = tokenloom("plan", "quickstart", *words)
+        assert "caption is null for every sample; the fields of the corpus are: description, likes" in planned
         assert "left out" in tokenloom("quarantine", out)
         assert json.loads(tokenloom("status", out, "--json"))["null"] == ["caption"]
         assert verify(str(out)).faults == []
@@ -69,6 +70,14 @@ def test_a_modality_that_is_null_everywhere_is_found_and_one_that_is_not_is_not(
     assert (tally.null, sum(tally.failed.values())) == (["caption"], 0)
     ledgers = LedgerCounts(Store(tmp_path / "none"))
     assert [read_status(Store(tmp_path / "none"), ledgers).null for _ in range(2)] == [["caption"]] * 2
+
+
+def test_what_failed_everywhere_is_not_called_null(tmp_path, corpus_folder):
+    failing = {"mean_colour": odd("ForgetsOne")}
+    made = recipe(corpus_folder, tmp_path / "out", failing, units={"samples": 3}, max_failures=1.0)
+    tally = weave(made)
+    assert (tally.null, sum(tally.failed.values())) == ([], 6)
+    assert read_status(Store(tmp_path / "out")).null == []
 
 
 def test_what_lies_in_shards_is_told_and_is_no_failure(tmp_path, photos):

@@ -64,6 +64,7 @@ def test_a_tokenizer_that_is_there_now_is_told(small):
     )
     publish(small.store, lambda now: small.manifest)
     assert read_history(small.store)[-1].changes == [f"dinov2: its tokenizer is there ({card.tokenizer_digest})"]
+    assert compare(small.store, 3, 2) == ["dinov2: its tokenizer isn't there yet"]
 
 
 def test_a_number_that_there_is_not_is_named(small):
@@ -89,3 +90,4 @@ def test_the_command_prints_all_or_the_difference_of_two(small):
     assert lines[-2].endswith(" ago")
     assert lines[-1] == "dinov2: version: 1 -> 2"
     assert run("1", "2") == ["dinov2: version: 1 -> 2"]
+    assert run("2", "2") == ["nothing differs"]

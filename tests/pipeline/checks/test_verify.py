@@ -269,6 +269,8 @@ def test_missing_and_exchanged_tokenizer_files_are_named(small):
     path_of(small, config).unlink()
     path_of(small, vocabulary).unlink()
     assert findings(small) == {("missing", config), ("missing", vocabulary)}
+    (way_out,) = {fault.way_out for fault in verify(small.store).faults if fault.object == vocabulary}
+    assert "make caption, color_palette anew" in way_out
     path_of(small, config).write_bytes(path_of(small, other).read_bytes())
     assert findings(small) == {("damaged", config), ("missing", vocabulary)}
 
