@@ -207,7 +207,7 @@ def test_the_history_tells_what_changed(corpus, tmp_path):
 # --- the corpus and how it is read ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("otherwise", [{"fields": ["json"]}, {"image": "png"}, {"format": "folder"}])
+@pytest.mark.parametrize("otherwise", [{"fields": ["json"]}, {"image": "png"}, {"split": "last"}])
 def test_another_reading_of_the_corpus_is_not_mixed_in(otherwise, corpus_folder, tmp_path):
     """Whether or not the recipe names what was made of the first."""
     for path in list(corpus_folder.glob("*.jpg")):
