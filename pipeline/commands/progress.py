@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from ..engine.tally import Tally
 
 _EVERY = 10.0
-"""Seconds between plain lines."""
+"""Seconds between plain lines, and those for which a run has to go on before its speed is told."""
+_UNKNOWN = "-"
 
 
 class Shown:
@@ -67,9 +69,10 @@ class FitProgress(Shown, FitListener):
     def fitting(self, modality: str, done: int, of: int) -> None:
         if not done:
             self._first_round = time.monotonic()
-        left = duration((time.monotonic() - self._first_round) / done * (of - done)) if done else "-"
+        left = duration((time.monotonic() - self._first_round) / done * (of - done)) if done else _UNKNOWN
         said = {"fitting": modality, "round": f"{done + 1} of {of}", "left": left}
-        self.show(lambda: _table([[*said.values()]], *said), lambda: ", ".join(f"{n} {v}" for n, v in said.items()))
+        known = {name: value for name, value in said.items() if value != _UNKNOWN}
+        self.show(lambda: _table([[*said.values()]], *said), lambda: ", ".join(f"{n} {v}" for n, v in known.items()))
 
     def trained(self, figures: Figures, settings: FitSettings) -> None:
         self._skipped += figures.skipped
@@ -95,40 +98,47 @@ class FitProgress(Shown, FitListener):
 
 
 class RunProgress(FitProgress, RunListener):
-    """Shows a tally as it grows: per modality labels made, per second, failed, and how long the rest will take."""
+    """Shows a tally as it grows: per modality labels made, per second, failed, and how long the rest will take. The
+    clock starts with the first unit that is done: until then workers start, and load what they need."""
 
     def __init__(self, console: Console, total_bytes: int) -> None:
         """total_bytes: of the encoded images that the run has to read, as far as listings tell."""
         super().__init__(console)
         self._total = total_bytes
-        self._began = time.monotonic()
+        self._began = 0.0
+        self._before: Tally | None = None
 
     def say(self, text: str) -> None:
         super().say(text)
-        self._began = time.monotonic()
+        self._before = None
 
     def labelled(self, tally: Tally) -> None:
+        if self._before is None:
+            self._began, self._before = time.monotonic(), replace(tally, rows=dict(tally.rows))
         self.show(lambda: self.table(tally), lambda: self._line(tally))
 
     def table(self, tally: Tally) -> Table:
+        left, before = self._eta(tally), self._before.rows if self._before else {}
         rows = [
-            [name, f"{rows:,}", self._rate(rows), self._eta(tally), str(tally.failed.get(name, 0) or "-")]
+            [name, f"{rows:,}", self._rate(rows, before.get(name, 0)), left, str(tally.failed.get(name, 0) or "-")]
             for name, rows in tally.rows.items()
         ]
         return _table(rows, "modality", "labels", "rate", "left", "quarantined")
 
     def _line(self, tally: Tally) -> str:
-        failed = sum(tally.failed.values())
-        return f"{tally.samples} samples, {self._rate(tally.samples)}, {self._eta(tally)} left, {failed} quarantined"
+        rate, left = self._rate(tally.samples, self._before.samples if self._before else 0), self._eta(tally)
+        known = [rate, f"{left} left"] if left != _UNKNOWN else [rate] if rate != _UNKNOWN else []
+        return ", ".join([f"{tally.samples} samples", *known, f"{sum(tally.failed.values())} quarantined"])
 
-    def _rate(self, count: int) -> str:
-        return f"{count / max(1e-9, time.monotonic() - self._began):,.1f}/s"
+    def _rate(self, count: int, before: int) -> str:
+        spent = time.monotonic() - self._began
+        return _UNKNOWN if spent < _EVERY else f"{(count - before) / spent:,.1f}/s"
 
     def _eta(self, tally: Tally) -> str:
-        share = tally.bytes / self._total if self._total else 0.0
-        if not 0 < share < 1:
-            return "-"
-        return duration((time.monotonic() - self._began) * (1 - share) / share)
+        spent, made = time.monotonic() - self._began, tally.bytes - (self._before.bytes if self._before else 0)
+        if spent < _EVERY or made <= 0 or tally.bytes >= self._total:
+            return _UNKNOWN
+        return duration(spent * (self._total - tally.bytes) / made)
 
 
 def _table(rows: Sequence[Sequence[str]], *headings: str) -> Table:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import pytest
 import yaml
 from in_process import without_ray
+from rich.console import Console
 from tokenloom.pipeline.cli import main
+from tokenloom.pipeline.commands import progress
+from tokenloom.pipeline.commands.progress import RunProgress
+from tokenloom.pipeline.corpus.units import Unit
+from tokenloom.pipeline.engine.stream import UnitResult
+from tokenloom.pipeline.engine.tally import Tally
 
 
 @pytest.mark.parametrize("output", ["of [v1] :star:", "[bold]x[/bold]", "[/]", f"long {'and so on ' * 20}end"])
@@ -47,3 +54,48 @@ def test_a_plan_breaks_no_name_at_80_columns(corpus, tmp_path, monkeypatch, caps
         (line,) = (line for line in lines if line.startswith(f"{name} "))
         assert len(line.rstrip()) <= 80
     assert any("odd_labelers:Weighty" in line and "product_codebook" in line and "/weights" in line for line in lines)
+
+
+class Clock:
+    """What a run prints when it goes on at these moments: seconds, as its units are done."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.printed = 100.0, io.StringIO()
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+
+    def run(self, units: int, at: list[float], samples: int = 10) -> list[str]:
+        console, tally = Console(file=self.printed, width=200), Tally("out", {})
+        shown, began = RunProgress(console, units * 1000), self.now
+        shown.say("labelling")
+        for index, moment in enumerate(at):
+            self.now = began + moment
+            tally.add(UnitResult(Unit("a-0123456789ab", index, None, samples), {"rgb": (samples, 0, 1.0)}, 1000, 0, 0))
+            shown.labelled(tally)
+        return self.printed.getvalue().splitlines()[1:]
+
+
+def test_the_start_of_workers_is_no_work(monkeypatch):
+    """A minute until the first of 20 units is there, then one every four seconds."""
+    lines = Clock(monkeypatch).run(20, [60 + 4 * n for n in range(20)])
+    assert lines[0] == "10 samples, 0 quarantined"
+    assert lines[1] == "40 samples, 2.5/s, 1 min 4 s left, 0 quarantined"
+    assert lines[-1] == "190 samples, 2.5/s, 4 s left, 0 quarantined"
+
+
+def test_nothing_is_said_of_what_is_left_while_that_is_a_guess(monkeypatch):
+    """Eight workers end their first units at once."""
+    lines = Clock(monkeypatch).run(80, [50 + 0.1 * n for n in range(8)] + [62 + 0.1 * n for n in range(8)])
+    assert lines == ["10 samples, 0 quarantined", "90 samples, 6.7/s, 1 min 46 s left, 0 quarantined"]
+
+
+def test_a_round_whose_end_is_not_known_says_nothing_of_it(monkeypatch):
+    clock = Clock(monkeypatch)
+    shown = RunProgress(Console(file=clock.printed, width=200), 0)
+    for done in range(3):
+        shown.fitting("rgb", done, 6)
+        clock.now += 20
+    assert clock.printed.getvalue().splitlines() == [
+        "fitting rgb, round 1 of 6",
+        "fitting rgb, round 2 of 6, left 1 min 40 s",
+        "fitting rgb, round 3 of 6, left 1 min 20 s",
+    ]

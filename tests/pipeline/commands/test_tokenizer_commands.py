@@ -244,7 +244,7 @@ def test_rounds_of_k_means_say_what_is_fitted_and_how_long_it_will_take(monkeypa
                 clock[0] = 100.0 + 6 * done
                 progress.fitting("rgb", done, 6)
 
-    assert printed(show).splitlines() == ["fitting rgb, round 1 of 6, left -", "fitting rgb, round 3 of 6, left 24 s"]
+    assert printed(show).splitlines() == ["fitting rgb, round 1 of 6", "fitting rgb, round 3 of 6, left 24 s"]
 
 
 def test_a_tokenizer_is_fitted_evaluated_and_pushed(tokenloom, photos, tmp_path):
