@@ -75,7 +75,8 @@ def find_columns(schema: pa.Schema, url: str, selection: Selection) -> Columns:
         raise CorpusError(f"no column looks like the image: {has}. {way_out}")
     if not readable.get(chosen):
         what = "has no bytes" if chosen in readable else "is not there"
-        way_out = _PATHS_ALONE if chosen in readable and any(_has_paths(one) for one in schema if one.name == chosen) else _OTHER_COLUMN
+        paths = any(_has_paths(column) for column in schema if column.name == chosen)
+        way_out = _PATHS_ALONE if paths else _OTHER_COLUMN
         raise CorpusError(f"the image column {chosen!r} {what}: {has}. {way_out}")
     keys = [column.name for column in schema if _is_key(column.type)]
     if key is not None and key not in keys:

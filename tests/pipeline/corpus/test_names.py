@@ -12,8 +12,8 @@ from in_process import weave
 from tokenloom.pipeline.checks.verify import verify
 from tokenloom.pipeline.corpus.names import clean_key
 from tokenloom.pipeline.dataset.manifest import require_manifest
-from tokenloom.pipeline.storage.store import Store
 from tokenloom.pipeline.plan.recipe import parse_recipe
+from tokenloom.pipeline.storage.store import Store
 
 
 def named(folder: Path, name: bytes, data: bytes = b"1") -> None:
@@ -36,7 +36,8 @@ def test_a_file_left_out_whose_name_is_no_utf8_is_named_in_the_manifest(photos, 
     named(corpus, name)
     (corpus / "metadata.jsonl").write_text(json.dumps({"file_name": "\ud800.jpg", "text": "\udcff"}))
     labels = {"caption": {"keep": "labels"}}
-    made = parse_recipe({"corpus": {"url": str(corpus), "format": "folder"}, "output": str(output), "modalities": labels})
+    images = {"url": str(corpus), "format": "folder"}
+    made = parse_recipe({"corpus": images, "output": str(output), "modalities": labels})
     assert weave(made).samples == 1
     card = require_manifest(Store(output)).corpus
     assert any(f"left out: {clean_key(os.fsdecode(name))} (" in line for line in card.left_out)
