@@ -97,7 +97,9 @@ def read_folder(
     fields of the images; what lies beside an image comes before them.
     """
     store, folder = stretch.store, stretch.path
-    told = fields_by_name(store, tables, folder)
+    stop = len(found) if stretch.stop is None else min(stretch.stop, len(found))
+    indices = range(stretch.start, stop)
+    told = fields_by_name(store, tables, folder, [found[index].image.name for index in indices])
 
     def load(index: int) -> Item:
         picture = found[index]
@@ -114,8 +116,6 @@ def read_folder(
         left_out = [(Why.NOT_TEXT, name) for name in no_texts]
         return Item(index, picture.size, Sample(key, image, {**row, **fields}), left_out)
 
-    stop = len(found) if stretch.stop is None else min(stretch.stop, len(found))
-    indices = range(stretch.start, stop)
     return map(load, indices) if store.is_local else in_order(load, indices, _READERS)
 
 

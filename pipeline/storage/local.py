@@ -72,8 +72,9 @@ class LocalFiles:
     def read(self, path: str) -> bytes:
         return Path(self._full(path)).read_bytes()
 
-    def size(self, path: str) -> int:
-        return Path(self._full(path)).stat().st_size
+    def stat(self, path: str) -> Entry:
+        status = Path(self._full(path)).stat()
+        return Entry(path, status.st_size, status.st_mtime)
 
     def exists(self, path: str) -> bool:
         return Path(self._full(path)).is_file()

@@ -62,7 +62,7 @@ class ObjectFiles:
         listed = self.fs.find(top, detail=True, **depth)
         listed = {name: found for name, found in listed.items() if len(name) >= start}  # not an object by itself
         untold = [name for name, found in listed.items() if found["size"] is None]  # as in HTML pages
-        sizes = dict(zip(untold, in_order(self._size, untold, _REQUESTS), strict=True))
+        sizes = {entry.name: entry.size for entry in in_order(self._stat, untold, _REQUESTS)}
         for name, found in listed.items():
             size = sizes[name] if found["size"] is None else found["size"]
             yield Entry(name[start:], size, _seconds(found))
@@ -89,14 +89,14 @@ class ObjectFiles:
             raise StorageError(what, redact(self._full(path)), "Download it, or ask a server that knows ranges")
         return data
 
-    def size(self, path: str) -> int:
-        return self._size(self._full(path))
+    def stat(self, path: str) -> Entry:
+        return self._stat(self._full(path))._replace(name=path)
 
-    def _size(self, name: str) -> int:
-        size = self.fs.info(name)["size"]
-        if size is None:
+    def _stat(self, name: str) -> Entry:
+        found = self.fs.info(name)
+        if found["size"] is None:
             raise StorageError("the server doesn't tell its size", redact(name), "Download it, or ask another server")
-        return size
+        return Entry(name, found["size"], _seconds(found))
 
     def exists(self, path: str) -> bool:
         try:

@@ -79,7 +79,11 @@ class Store:
         return self._do("read", path, lambda files: files.read_range(path, start, stop)) if start < stop else b""
 
     def size(self, path: str) -> int:
-        return self._do("read", path, lambda files: files.size(path))
+        return self.stat(path).size
+
+    def stat(self, path: str) -> Entry:
+        """The object as a listing shows it."""
+        return self._do("read", path, lambda files: files.stat(path))
 
     def open(self, path: str, size: int | None = None) -> RangeFile:
         """The object as an unbuffered file of `size` bytes (asked for when not given) that reads only what it must."""

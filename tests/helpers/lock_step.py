@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from tokenloom.pipeline.storage.store import Store
 
-OPERATIONS = ("create", "list", "read", "read_range", "replace", "delete", "exists", "children", "size")
+OPERATIONS = ("create", "list", "read", "read_range", "replace", "delete", "exists", "children", "stat")
 
 
 class Killed(BaseException):

@@ -9,11 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpus_files import contents, corpus_of, left_out
+from corpus_files import contents, corpus_of, left_out, parquet_bytes
 from in_process import weave
 from pyarrow import csv
 from tokenloom.pipeline.checks.verify import verify
-from tokenloom.pipeline.corpus.corpus import CorpusError
+from tokenloom.pipeline.corpus import tables
+from tokenloom.pipeline.corpus.corpus import CorpusError, UnitLimits
 from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.storage.store import Store
 from weaving import labels_of, recipe
@@ -103,7 +104,8 @@ def test_rows_of_images_that_are_not_there_and_lines_that_are_none(place):
         ("metadata.csv", "file_name,text\na.jpg,é\n".encode("latin-1"), "can't be read"),
         ("metadata.csv", b"", "can't be read"),
         ("metadata.jsonl", b"[1, 2]", "no column 'file_name'"),
-        ("metadata.jsonl", b"", "no column 'file_name'"),
+        ("metadata.jsonl", b"", "it has no rows"),
+        ("metadata.csv", b"file_name,text\n", "it has no rows"),
         ("metadata.parquet", b"PAR1 and no more", "can't be read"),
     ],
 )
@@ -115,6 +117,52 @@ def test_a_table_of_something_else_costs_its_own_fields_alone(place, name, data,
     line = left_out(corpus)[0]
     assert line.startswith(f"train/{name} isn't used: ")
     assert words in line
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_row_that_cannot_be_used_costs_itself(place, ending):
+    deep = b'{"file_name": "b.jpg", "text": ' + b"[" * 300 + b"]" * 300 + b"}"
+    data = b'{"file_name": "a.jpg", "text": "one"}\n' + deep
+    if ending == "parquet":
+        texts = pa.array([b"one", b"\xff\xfe"], pa.binary()).buffers()[1:]
+        bad = pa.Array.from_buffers(pa.string(), 2, [None, *texts])
+        data = parquet_bytes({"file_name": ["a.jpg", "b.jpg"], "text": bad})
+    with_images(place, "a.jpg", "b.jpg").create(f"train/metadata.{ending}", data)
+    corpus = corpus_of(place.url)
+    samples, refused = contents(corpus)
+    assert ([sample.fields for sample in samples.values()], refused) == ([{"text": "one"}, {}], [])
+    (line,) = left_out(corpus)
+    assert line.startswith(f"1 row of a table left out: row 2 of train/metadata.{ending} (")
+
+
+def test_rows_that_name_no_image_are_told_of_one_by_one(place):
+    with_images(place, "a.jpg").create("train/metadata.csv", b"file_name,text\n/a.jpg,one\n../a.jpg,two\n")
+    (line,) = left_out(corpus_of(place.url))
+    assert line.startswith("2 rows of tables left out: row 1 of train/metadata.csv, row 2 of train/metadata.csv (")
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_a_table_is_parsed_once_for_all_folders_and_stretches(place, monkeypatch, ending):
+    names = [f"{folder}/{image}.jpg" for folder in range(5) for image in range(4)]
+    with_images(place, *names)
+    rows = [{"file_name": name, "text": name} for name in [*names[::-1], "0/0.jpg"]]
+    place.create(f"train/metadata.{ending}", table_bytes(ending, rows))
+    parsed = []
+    monkeypatch.setattr(tables, "_read", lambda *given, read=tables._read: parsed.append(given) or read(*given))
+    corpus = corpus_of(place.url)
+    for shard in corpus.shards():
+        for unit in corpus.read(shard, 0, None, UnitLimits(2)):
+            again = corpus_of(place.url).read(shard, unit.unit.start, unit.unit.stop, UnitLimits(2))
+            assert [sample.fields["text"] for one in again for sample in one.samples] == [
+                sample.key.removeprefix("train/") + ".jpg" for sample in unit.samples
+            ]
+    assert len(parsed) == 1
+    rows[0]["text"] = "longer than it was"
+    place.replace(f"train/metadata.{ending}", table_bytes(ending, rows))
+    assert contents(corpus)[0]["train/4/3"].fields == {"text": "longer than it was"}
+    monkeypatch.setattr(tables, "_MOST_KEPT", 10)
+    assert contents(corpus)[0]["train/4/3"].fields == {"text": "longer than it was"}
+    assert tables._kept == {}
 
 
 def test_metadata_parquet_without_images_is_a_corpus(place):
