@@ -17,7 +17,7 @@ _FEW = 3
 def print_growth(console: Console, plan: Plan) -> None:
     """What of the corpus is new, what has changed or is gone, and what becomes of that."""
     growth, takes = plan.growth, plan.request.take_changes
-    news = growth.added.files if growth.added and plan.request.seen else ()
+    news = growth.new if plan.request.seen else ()
     for what, paths in (("new", news), ("changed", growth.changed), ("gone", growth.gone)):
         if paths:
             console.print(f"\n{what} in the corpus: {_few(paths)}", soft_wrap=True)

@@ -16,13 +16,15 @@ from .taken import Listing, Shard, Taken, files_of, placed, shards_of
 class Growth:
     """taken: what the dataset has taken up, with what is new. added: the listing of that, None where nothing is.
 
-    shards: those that are as they were taken up, in order. changed, gone: paths of files that aren't, or that are there
-    no more. left: the shards with any such file: they count, but nothing more can be made of them.
+    shards: those that are as they were taken up, in order. new: paths of files that belong to no sample that was taken
+    up. changed, gone: those of files that aren't as they were, or that are there no more. left: the shards with any
+    such file: they count, but nothing more can be made of them.
     """
 
     taken: Taken
     added: Listing | None
     shards: list[Shard]
+    new: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     left: list[Shard] = field(default_factory=list)
@@ -50,7 +52,9 @@ def grown(found: Found, before: Taken, image: str | None, take_changes: bool = F
     left = [
         shard
         for shard in standing
-        if any(_changed(shard, found, tables)) or not touched.isdisjoint(files_of(shard, found.root))
+        if any(_changed(shard, found, tables))
+        or not touched.isdisjoint(files_of(shard, found.root))
+        or any(holder not in found.files for _, holder in shard.doubled)  # so that these keys are nobody's
     ]
     ids = {shard.id for shard in left}
     whole = [shard for shard in standing if shard.id not in ids]
@@ -63,6 +67,7 @@ def grown(found: Found, before: Taken, image: str | None, take_changes: bool = F
         taken=after,
         added=added if new else None,
         shards=[shard for shard in after.shards(found.root, image) if take_changes or shard.id not in ids],
+        new=sorted(added.files.keys() - taken.keys() - changed - news.keys()) if new else [],
         changed=sorted({*changed, *news}),
         gone=sorted(gone),
         left=[] if take_changes else left,

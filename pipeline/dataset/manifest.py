@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,6 +22,22 @@ FORMAT_VERSION = 2
 
 class DatasetError(ValueError):
     """A dataset that can't be read or written as asked; the message says what to do."""
+
+
+class GoneError(FileNotFoundError, DatasetError):
+    """An object that the manifest names, or did when the dataset was opened, and that isn't there."""
+
+
+@contextmanager
+def naming_gone(url: str) -> Iterator[None]:
+    """Around reading an object of the dataset at `url`: where it isn't there, a GoneError says what to do."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise GoneError(
+            f"{error}: if `tokenloom gc` has deleted it since the dataset was opened, open it again, or run the same "
+            f"command again; else `tokenloom verify {url}` tells what is missing"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from .cards import ModalityCard
 from .finished import Finished, list_finished
 from .layout import CORPUS, label_path, ledger_path, stem_of, token_path
 from .ledger import BrokenLedgerError, Failure, digest_of, read_ledger
-from .manifest import DatasetError, Manifest, check_modalities
+from .manifest import DatasetError, Manifest, check_modalities, naming_gone
 from .shards import BrokenShardError, ShardMeta, read_labels, read_token_table, token_arrays
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ class ColumnReader:
         path = self.label_path(unit, modality)
         per_sample = self.cards[modality].labels_per_sample(self.views)
         try:
-            shard = read_labels(self.store.read(path))
+            with naming_gone(self.store.url):
+                shard = read_labels(self.store.read(path))
         except BrokenShardError as error:
             raise self._broken(path, error) from None
         self._check(path, unit, modality, shard.meta, self.cards[modality].labels_generation)
@@ -144,7 +145,8 @@ class ColumnReader:
         path = self.token_path(unit, modality)
         try:
             whole = columns is None
-            meta, table = read_token_table(self.store.read(path) if whole else self.store.open(path), columns)
+            with naming_gone(self.store.url):
+                meta, table = read_token_table(self.store.read(path) if whole else self.store.open(path), columns)
         except BrokenShardError as error:
             raise self._broken(path, error) from None
         self._check(path, unit, modality, meta, self.cards[modality].tokens_generation)

@@ -9,14 +9,15 @@ from ...tokenizers.contract.tokenizer import Tokenizer
 from ..storage.store import Store
 from .cards import ModalityCard
 from .layout import tokenizer_folder
-from .manifest import DatasetError
+from .manifest import DatasetError, naming_gone
 
 
 def load_tokenizer(store: Store, modality: str, card: ModalityCard) -> Tokenizer:
     """The dataset's own tokenizer of a modality. DatasetError where its files are missing or changed."""
     assert card.tokens is not None
     folder = tokenizer_folder(card.tokenizer_digest)
-    files = {name: store.read(f"{folder}/{name}") for name in card.tokens.files}
+    with naming_gone(store.url):
+        files = {name: store.read(f"{folder}/{name}") for name in card.tokens.files}
     for name, data in files.items():
         if hashlib.sha256(data).hexdigest() != card.tokens.files[name]:
             raise DatasetError(f"{store.url}/{folder}/{name}: changed since the tokens were made with it")

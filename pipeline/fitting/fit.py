@@ -16,7 +16,7 @@ from ...tokenizers.vq.base import TrainedTokenizer
 from ..corpus.corpus import Corpus, UnitLimits
 from ..dataset.cards import ModalityCard
 from ..dataset.layout import sample_folder, tokenizer_folder, training_folder, vocabulary_path
-from ..dataset.manifest import DatasetError, read_manifest
+from ..dataset.manifest import DatasetError, naming_gone, read_manifest
 from ..plan.recipe import Recipe
 from ..plan.weights import WeightsSource
 from ..plan.worklist import Work
@@ -68,7 +68,8 @@ def provide_tokenizer(
     """
     tokenizer, problem, fitted_to = given or new_tokenizer(modality, card), None, list[str]()
     assert card.tokens is not None
-    words = store.read(vocabulary_path(card.tokens.vocabulary.digest)) if card.tokens.vocabulary else None
+    with naming_gone(store.url):
+        words = store.read(vocabulary_path(card.tokens.vocabulary.digest)) if card.tokens.vocabulary else None
     if words is not None:
         tokenizer.use_vocabulary(Vocabulary.from_bytes(words))
     if tokenizer.needs_fit or (card.tokens.vocabulary and not card.tokens.vocabulary.given):

@@ -19,7 +19,7 @@ from ...tokenizers.text.base import VocabularyTokenizer
 from ...tokenizers.vq.base import TrainedTokenizer
 from ..dataset.cards import ModalityCard
 from ..dataset.layout import TOKENIZERS, tokenizer_folder, vocabulary_path
-from ..dataset.manifest import DatasetError, read_manifest, require_manifest, vocabulary_digest
+from ..dataset.manifest import DatasetError, naming_gone, read_manifest, require_manifest, vocabulary_digest
 from ..plan.weights import localise
 from ..storage.errors import StorageError, without_credentials
 from ..storage.store import Store
@@ -110,7 +110,8 @@ def vocabulary_of(dataset: Store, card: ModalityCard) -> bytes | None:
     """The text vocabulary of a dataset's modality, or that of its other ones; None where it has none."""
     own = card.tokens.vocabulary.digest if card.tokens and card.tokens.vocabulary else None
     digest = own or vocabulary_digest(require_manifest(dataset).modalities)
-    return dataset.read(vocabulary_path(digest)) if digest else None
+    with naming_gone(dataset.url):
+        return dataset.read(vocabulary_path(digest)) if digest else None
 
 
 def of_dataset(source: str) -> tuple[str, ModalityCard | None]:

@@ -328,3 +328,32 @@ def test_a_reader_goes_on_with_what_it_opened(some, photos, tmp_path, grown_by):
     tar(folder, "a.tar", dict(list(some.items())[:2]))
     weave(made, take_changes=True)
     assert [first.key, *(row.key for row in rows)] == sorted(some)
+
+
+def test_what_is_made_anew_is_not_called_new(tokenloom: Callable[..., str], photos, tmp_path):
+    """One caption changed, another added, one picture gone; then a picture that is new, too."""
+    corpus = tmp_path / "corpus"
+    (corpus / "day").mkdir(parents=True)
+    for name in ("a0", "a1", "a2", "a3"):
+        (corpus / "day" / f"{name}.png").write_bytes(photos["coffee"])
+    (corpus / "day/a0.txt").write_text("a cup")
+    weave(recipe(corpus, tmp_path / "out", {"caption": {"keep": "labels"}}))
+    (corpus / "day/a0.txt").write_text("a cup of coffee")
+    (corpus / "day/a1.txt").write_text("a cup, too")
+    (corpus / "day/a2.png").unlink()
+    said = {"changed": "changed in the corpus: 2 files, day/a0.txt, day/a1.txt", "gone": "gone in the corpus: 1 file, "}
+    (tmp_path / "mine.yaml").write_text(
+        f"corpus: {corpus}\noutput: {tmp_path / 'out'}\nmodalities: {{caption: {{keep: labels}}}}"
+    )
+
+    def planned(*words: str) -> str:
+        with without_ray():
+            return tokenloom("plan", tmp_path / "mine.yaml", "--calibrate", "0", *words)
+
+    for words in ((), ("--take-changes",)):
+        printed = planned(*words)
+        assert "new in the corpus" not in printed
+        assert all(text in printed for text in said.values())
+    (corpus / "day/b0.png").write_bytes(photos["coffee"])
+    for words in ((), ("--take-changes",)):
+        assert "new in the corpus: 1 file, day/b0.png" in planned(*words)

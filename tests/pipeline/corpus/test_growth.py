@@ -96,6 +96,34 @@ def test_a_key_belongs_to_whoever_had_it_first():
     assert [dict(shard.doubled) for shard in elsewhere.shards] == [{}, {"a.jpg": "../b/a.jpg"}]
 
 
+@pytest.mark.parametrize(
+    ("holder", "late"), [("a.jpg", "a.png"), ("sub/a.png", "sub/a.bmp"), ("../b/a.jpg", "b/a.jpg")]
+)
+def test_who_had_no_key_gets_it_when_its_holder_is_gone(holder, late):
+    before = taken({holder: 1, "z.jpg": 1}, {late: 2})
+    (refused,) = (shard for shard in before.shards("/corpus", None) if shard.doubled)
+    now = found({late: 2, "z.jpg": 1})
+    growth = grown(now, before, None)
+    assert growth.gone == [holder]
+    assert refused in growth.left
+    renewed = grown(now, before, None, take_changes=True)
+    assert [shard.doubled for shard in renewed.shards] == [()] * len(renewed.shards)
+    assert late in {path for shard in renewed.shards for path in files_of(shard, "/corpus")}
+    again = grown(now, renewed.taken, None, take_changes=True)
+    assert (again.taken, again.left) == (renewed.taken, [])
+    back = grown(found({holder: 1, late: 2, "z.jpg": 1}), renewed.taken, None)
+    assert [shard.doubled for shard in back.shards if shard.doubled] == [((holder.rpartition("/")[2], late),)]
+
+
+def test_a_holder_that_was_dropped_before_is_asked_for_again():
+    """As datasets have it that were taken up when nobody asked."""
+    before = taken({"a.jpg": 1, "b.jpg": 1}, {"a.png": 2})
+    gone = next(shard for shard in before.shards("/corpus", None) if not shard.doubled)
+    stale = Taken((*before.listings, Listing("folder", {"b.jpg": 1})), frozenset({gone.id}))
+    renewed = grown(found({"a.png": 2, "b.jpg": 1}), stale, None, take_changes=True)
+    assert [dict(shard.doubled) for shard in renewed.shards] == [{}, {}]
+
+
 @pytest.mark.slow
 def test_many_images_of_a_folder_are_several_shards():
     files = {f"{number:05d}.jpg": 1 for number in range(9000)}
@@ -148,6 +176,8 @@ def test_every_file_is_in_one_shard_or_named(history):
             if not name.endswith(".txt") and name not in dict(s.doubled)
         ]
         assert len(keys) == len(singles)
+        if takes:
+            assert len(keys) == len({path.removeprefix("../").rpartition(".")[0] for path in now})
         assert Taken(tuple(Listing.from_bytes(one.to_bytes()) for one in state.listings), state.retired) == state
 
 
