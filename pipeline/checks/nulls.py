@@ -14,8 +14,8 @@ from ..dataset.reader import ColumnReader
 from ..dataset.shards import NULL, BrokenShardError, ShardMeta, read_token_table, split_member_name
 from ..storage.store import Store
 
-_LOOKED_AT = 4
-"""Units that are looked into before a modality is said to be null."""
+LOOKED_AT = 256
+"""Units that are looked into, at most, before a modality is said to be null; of most datasets all."""
 
 _READ_SIZE = 2**16
 
@@ -24,6 +24,11 @@ class _Seen(Enum):
     """What a shard has: a value; none, and failures among what it lacks; or nulls alone."""
 
     VALUE, FAILURES, NULL = range(3)
+
+
+def told_null(name: str) -> str:
+    """That `NullSearch` has found a modality."""
+    return f"{name} is null for every sample of the units looked at (all, or {LOOKED_AT})"
 
 
 class NullSearch:
@@ -43,7 +48,7 @@ class NullSearch:
     def _is_null(self, reader: ColumnReader, name: str, finished: Finished) -> bool:
         units = sorted(unit for unit in finished.units if unit.count)
         null = False
-        for unit in spread(units, _LOOKED_AT):
+        for unit in spread(units, LOOKED_AT):
             found = self._look(reader, name, unit)
             if found is _Seen.VALUE:
                 return False

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from ..checks.nulls import told_null
 from ..checks.quarantine import Case, cases, list_failures
 from ..checks.status import LedgerCounts, ModalityStatus, Status, read_status
 from ..checks.verify import Report
@@ -193,7 +194,7 @@ def broken_parts(reasons: Sequence[str]) -> Iterator[str]:
 
 
 def null_everywhere(name: str) -> str:
-    return f"{name} is null for every sample; if the corpus has it by another name, `tokenloom plan` shows which"
+    return f"{told_null(name)}; if the corpus has it by another name, `tokenloom plan` shows which"
 
 
 def empty_shards(names: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...tokenizers.fitting.perceptual import PERCEPTUAL
-from ..checks.nulls import NullSearch
+from ..checks.nulls import NullSearch, told_null
 from ..cluster.session import stop_ray
 from ..cluster.size import cluster_size
 from ..corpus.refusals import why_refused
@@ -121,7 +121,7 @@ def print_plan(console: Console, plan: Plan) -> None:
     _print_left_out(console, plan)
     store = Store(plan.recipe.output, plan.recipe.storage_options)
     for name in NullSearch(store).find(plan.graph.cards, plan.finished, plan.recipe.views.count):
-        text = f"{name} is null for every sample; {_fields(corpus_fields(plan))}"
+        text = f"{told_null(name)}; {_fields(corpus_fields(plan))}"
         console.print(f"\n{text}", soft_wrap=True)
     if not plan.works:
         console.print("\nnothing left to do")

@@ -31,7 +31,8 @@ def test_plan_run_and_status_tell_what_is_left_out(tokenloom: Callable[..., str]
     for name in ("a.heic", "b.heic", "IMG_0001", "metadata.csv"):
         (folder / name).write_bytes(b"id,label\n1,2\n")
     out, words = tmp_path / "out", ("--corpus", folder, "--output", tmp_path / "out")
-    names = "3 other files left out: IMG_0001, a.heic and 1 more"
+    names = "1 other file left out: IMG_0001"
+    images = "2 images of formats that are not read left out: a.heic, b.heic"
     table = "metadata.csv isn't used: it has no column 'file_name'"
     with without_ray():
         planned = tokenloom("plan", "quickstart", *words)
@@ -43,12 +44,13 @@ def test_plan_run_and_status_tell_what_is_left_out(tokenloom: Callable[..., str]
         told = tokenloom("status", out)
         for text in (ran, told):
             assert names in text
+            assert images in text
             assert table in text
             assert "1 file beside an image that is no text left out: coffee.mov" in text
             assert "caption is null for every sample" in text
             assert "metadata is null" not in text
         planned = tokenloom("plan", "quickstart", *words)
-        assert "caption is null for every sample; the fields of the corpus are: description, likes" in planned
+        assert "looked at (all, or 256); the fields of the corpus are: description, likes" in planned
         assert "left out" in tokenloom("quarantine", out)
         assert json.loads(tokenloom("status", out, "--json"))["null"] == ["caption"]
         assert verify(str(out)).faults == []
@@ -125,3 +127,11 @@ def test_captions_under_text_are_captions(tmp_path, photos, form):
         (folder / "a.tar").write_bytes(tar_bytes(sorted(members)))
     weave(recipe(folder, tmp_path / "out", CAPTIONS))
     assert {key: (text or b"").decode() for (key, _), text in labels_of(tmp_path / "out", "caption").items()} == texts
+
+
+def test_a_value_in_one_unit_of_many_is_found(tmp_path, photos):
+    """Captions that begin late in the corpus."""
+    columns = {"jpg": [photos["coffee"]] * 12, "key": list("abcdefghijkl"), "caption": [None] * 7 + ["x"] + [None] * 4}
+    (tmp_path / "a.parquet").write_bytes(parquet_bytes(columns))
+    made = recipe(tmp_path / "a.parquet", tmp_path / "out", {"caption": {"keep": "labels"}}, units={"samples": 1})
+    assert weave(made).null == []
