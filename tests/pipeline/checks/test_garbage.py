@@ -183,7 +183,8 @@ def test_whoever_opened_it_before_is_told_to_open_it_again(small, name):
     assert len(opened) == 16
     renewed = made_anew(small, name, version=2)
     publish(small.store, lambda now: renewed.manifest)
-    remove_garbage(small.store, timedelta(0))
+    age(small)
+    remove_garbage(small.store)
     with pytest.raises(
         DatasetError, match=rf"{name}/tokens-.*does not exist.*`tokenloom gc` has deleted.*open it again"
     ):
