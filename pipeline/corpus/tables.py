@@ -93,7 +93,7 @@ class _Table:
 
         named = rows if is_json else rows.select([at for at, name in enumerate(rows.column_names) if name == NAME])
         paths = pa.array([_encoded(_image_of(row)) for row in _values(named, is_json)], pa.binary())
-        numbers = pc.sort_indices(paths)
+        numbers = pc.sort_indices(paths)  # type: ignore[attr-defined] - made when it is imported
         return cls(rows, is_json, paths.take(numbers), numbers)
 
     @property
