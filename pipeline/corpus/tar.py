@@ -44,7 +44,11 @@ _SPECIAL = {
     tarfile.BLKTYPE: "a device",
     tarfile.FIFOTYPE: "a pipe",
     tarfile.DIRTYPE: "a folder",
+    tarfile.GNUTYPE_SPARSE: "a sparse file",
 }
+_WITHOUT_CONTENT = frozenset(_SPECIAL) - {tarfile.GNUTYPE_SPARSE}
+_IS_EXTENDED, _MAP_IS_EXTENDED = 482, 504
+"""Where the header of a GNU sparse file, and each block of its map behind that, says whether a block of it follows."""
 
 
 def read_tar(stretch: Stretch, selection: Selection) -> Iterator[Item]:
@@ -220,10 +224,13 @@ def _members(file: BinaryIO, position: int, end: int, whole: bool) -> Iterator[_
             header = _header(file, position)
         if header is None:
             return
-        if header.type == tarfile.GNUTYPE_SPARSE or any(name.startswith("GNU.sparse") for name in extended):
-            raise _Damage(start, "sparse members can't be read")
-        data, size = position + _BLOCK, 0 if header.type in _SPECIAL else int(extended.get("size", header.size))
-        yield _Member(extended.get("path", header.name), header.type, start, data, size, data + size <= end)
+        data, kind, name = position + _BLOCK, header.type, extended.get("path", header.name)
+        size = 0 if kind in _WITHOUT_CONTENT else int(extended.get("size", header.size))
+        if kind == tarfile.GNUTYPE_SPARSE:
+            data = _behind_map(file, position)
+        elif any(record.startswith("GNU.sparse") for record in extended):
+            kind, name = tarfile.GNUTYPE_SPARSE, extended.get("GNU.sparse.name", name)
+        yield _Member(name, kind, start, data, size, data + size <= end)
         position = data + _padded(size)
 
 
@@ -255,6 +262,18 @@ def _header(file: BinaryIO, position: int) -> tarfile.TarInfo | None:
     if header.size < 0:
         raise _Damage(position, "a member of negative size")
     return header
+
+
+def _behind_map(file: BinaryIO, position: int) -> int:
+    """Where the content of the GNU sparse file begins whose header lies at byte `position`."""
+    file.seek(position)
+    follows = file.read(_BLOCK)[_IS_EXTENDED]
+    while follows:
+        block = file.read(_BLOCK)
+        if len(block) < _BLOCK:
+            raise _Damage(position, "the file ends before the archive does")
+        follows = block[_MAP_IS_EXTENDED]
+    return file.tell()
 
 
 def _extended(file: BinaryIO, header: tarfile.TarInfo, position: int) -> dict[str, str]:

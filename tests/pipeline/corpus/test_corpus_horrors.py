@@ -241,13 +241,55 @@ def test_an_empty_tar_is_one_empty_unit():
 def test_hostile_headers_cost_no_memory():
     huge = tarfile.TarInfo("././@LongLink")
     huge.type, huge.size = tarfile.GNUTYPE_LONGNAME, 2**40
-    sparse = tarfile.TarInfo("x.jpg")
-    sparse.type = tarfile.GNUTYPE_SPARSE
-    for header, reason in ((huge, "a header of 1,099,511,627,776 bytes"), (sparse, "sparse members")):
-        data = tar_bytes(GOOD)[:2_048] + header.tobuf(tarfile.GNU_FORMAT) + bytes(1_024)
-        samples, rejected = contents(corpus_of(memory_store("a.tar", data).url))
-        assert list(samples) == ["before"]
-        assert reason in rejected[0].reason
+    data = tar_bytes(GOOD)[:2_048] + huge.tobuf(tarfile.GNU_FORMAT) + bytes(1_024)
+    samples, rejected = contents(corpus_of(memory_store("a.tar", data).url))
+    assert list(samples) == ["before"]
+    assert "a header of 1,099,511,627,776 bytes" in rejected[0].reason
+
+
+def gnu_sparse(name: str, content: bytes, maps: int) -> bytes:
+    """A sparse member as GNU's format has it, with so many blocks of its map behind the header."""
+    member = tarfile.TarInfo(name)
+    member.type, member.size = tarfile.GNUTYPE_SPARSE, len(content)
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[482] = maps > 0
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    blocks = [bytes(504) + bytes([number + 1 < maps]) + bytes(7) for number in range(maps)]
+    return bytes(header) + b"".join(blocks) + content.ljust(-(-len(content) // 512) * 512, b"\0")
+
+
+def pax_sparse(name: str, content: bytes, **more: str) -> bytes:
+    member = tarfile.TarInfo(f"GNUSparseFile.1/{name}")
+    member.size, member.pax_headers = len(content), {"GNU.sparse.name": name, **more}
+    return member.tobuf(tarfile.PAX_FORMAT) + content.ljust(-(-len(content) // 512) * 512, b"\0")
+
+
+@pytest.mark.parametrize("name", ["h.jpg", "h.txt"])
+@pytest.mark.parametrize(
+    "sparse",
+    [
+        lambda name: gnu_sparse(name, b"1" * 700, maps=0),
+        lambda name: gnu_sparse(name, b"1" * 1024, maps=1),
+        lambda name: gnu_sparse(name, b"", maps=3),
+        lambda name: pax_sparse(name, b"1\n0\n512\n".ljust(512, b"\0") + b"1" * 512, **{"GNU.sparse.major": "1"}),
+        lambda name: pax_sparse(name, b"1" * 10, **{"GNU.sparse.map": "0,10"}),
+    ],
+)
+def test_a_sparse_member_costs_its_sample(name, sparse):
+    begun = tar_bytes([*GOOD, ("h.png", b"1")])[: 512 * 6]
+    store = memory_store("a.tar", begun + sparse(name) + tar_bytes(AFTER))
+    samples, (refused,) = contents(corpus_of(store.url))
+    assert samples == GOOD_SAMPLES
+    assert (refused.key, refused.error) == ("h", "NotAFile")
+    assert refused.reason == f"its member {name} is a sparse file"
+
+
+def test_a_sparse_member_that_is_cut_off():
+    for length in (512 * 4 + 600, 512 * 4 + 1024 + 10):
+        data = (tar_bytes(GOOD)[: 512 * 4] + gnu_sparse("h.jpg", b"1" * 700, maps=1))[:length]
+        samples, (refused,) = contents(corpus_of(memory_store("a.tar", data).url))
+        assert (list(samples), refused.error) == (["before"], "BrokenShard")
 
 
 # --- folders ----------------------------------------------------------------------------------------------------------
