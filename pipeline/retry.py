@@ -82,6 +82,7 @@ def retry(
         store.delete(path)
     refused = [one for ledger in ledgers if ledger.modality == CORPUS for one in read_ledger(store.read(ledger.path))]
     tally.rejected = sum(one.error != LEFT_OUT for one in refused)
+    tally.broken = [one.reason for one in refused if not one.key and one.error != LEFT_OUT]
     _still_there(url, manifest, require_manifest(store), tally)
     return tally
 

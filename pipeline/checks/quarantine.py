@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from ..corpus.left_out import LEFT_OUT
 from ..dataset.finished import list_finished
 from ..dataset.layout import CORPUS
 from ..dataset.ledger import BrokenLedgerError, Failure, read_ledger
@@ -28,8 +29,8 @@ class Case:
 
     @property
     def refused(self) -> bool:
-        """Whether the corpus reader refused it: then no modality has it."""
-        return self.modalities[0][0] == CORPUS
+        """Whether the corpus reader refused it: then no modality has it. Without a key it is a part of a shard."""
+        return self.modalities[0][0] == CORPUS and self.error != LEFT_OUT
 
 
 def list_failures(store: Store, modalities: Collection[str] | None = None) -> Iterator[Failure]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +14,7 @@ from ..dataset.cards import ModalityCard
 from ..dataset.finished import Finished, Stock, empty_shards, is_complete, superseded, take_stock
 from ..dataset.layout import CORPUS
 from ..dataset.ledger import BrokenLedgerError, read_ledger
+from ..dataset.listings import BrokenListingError, taken_shards
 from ..dataset.manifest import Manifest, read_manifests, require_manifest, stale
 from ..dataset.standing import StandingLedgers
 from ..storage.read_ahead import in_order
@@ -54,8 +55,8 @@ class Status:
     """shards: of the corpus; complete_shards: those that some modality has to their end. total: samples that there will
     be. It is exact when every shard is complete; until then each other shard is taken to hold as many samples as a
     complete one does on average, or what has been seen of it if that is more; None while no shard is complete.
-    refused: samples, or parts of shards, that the corpus reader refused. broken: why these parts can't be read. empty:
-    ids of the corpus shards that hold no sample. left_out: what of the corpus isn't taken, a line for each reason;
+    refused: samples that the corpus reader refused. broken: why parts of the corpus can't be read. empty: paths of the
+    corpus shards that hold no sample. left_out: what of the corpus isn't taken, a line for each reason;
     notes: how many more there are on what lies in its shards, which the quarantine lists. null: modalities without any
     value, as far as was looked. superseded: bytes of what the manifest names no more, which `gc` deletes. lost: that
     what lies there was named by a manifest that is missing, "" where none is: then it isn't known what is superseded.
@@ -158,16 +159,24 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
         complete_shards=complete,
         total=total,
         exact=exact,
-        refused=counted.lines.get(CORPUS, 0),
+        refused=counted.lines.get(CORPUS, 0) - len(counted.broken),
         broken=counted.broken,
         superseded=0 if lost else superseded(store, manifest, stocks),
-        empty=empty_shards(units),
+        empty=_paths(store, manifest, empty_shards(units)),
         left_out=manifest.corpus.left_out + counted.notes[:_FEW],
         notes=max(0, len(counted.notes) - _FEW),
         null=ledgers.nulls.find(manifest.modalities, progress, views),
         lost=lost,
         modalities=modalities,
     )
+
+
+def _paths(store: Store, manifest: Manifest, shards: Sequence[str]) -> list[str]:
+    """Of shards of the corpus, by their ids; these where a listing is lost, which is for `verify` to tell."""
+    with suppress(BrokenListingError):
+        taken = taken_shards(store, manifest.corpus) if shards else {}
+        return sorted(taken[id].path if id in taken else id for id in shards)
+    return list(shards)
 
 
 def _lost(store: Store, stocks: Mapping[str, Stock], manifest: Manifest) -> str:

@@ -27,6 +27,7 @@ from ..checks.verify import Report
 from ..checks.verify import verify as verify_dataset
 from ..checks.verify_unit import Fault
 from ..corpus.left_out import LEFT_OUT, few
+from ..corpus.refusals import how_many
 from ..dataset.manifest import ways_on
 from ..storage.store import Store
 from .console import counted, plain_console
@@ -176,9 +177,9 @@ def _status_notes(status: Status) -> Iterable[str]:
         yield f"and {counted(status.notes, 'more note')} on what isn't taken: `tokenloom quarantine {status.url}`"
     for name in status.null:
         yield null_everywhere(name)
-    if status.refused:
-        yield f"{counted(status.refused, 'sample')} refused by the corpus reader"
-    if status.refused or any(modality.quarantined for modality in status.modalities):
+    if refused := how_many(status.refused, len(status.broken)):
+        yield refused
+    if refused or any(modality.quarantined for modality in status.modalities):
         yield f"`tokenloom quarantine {status.url}` tells why samples failed"
     last = max((modality.last_written for modality in status.modalities), default=0.0)
     if not status.finished and last and time.time() - last > _QUIET:
@@ -228,8 +229,9 @@ def quarantine(url: str, modalities: Sequence[str], as_json: bool) -> None:
         table.add_row(Text(printable(case.key) or "-"), Text(_modalities(case)), Text(printable(reason)))
     console.print(table)
     more = sum(1 for _ in found)
-    refused = sum(case.refused and case.error != LEFT_OUT for case in shown)
-    console.print(f"{counted(len(shown), 'case')}" + (f", {refused} refused by the corpus reader" if refused else ""))
+    keyed = [bool(case.key) for case in shown if case.refused]
+    refused = how_many(keyed.count(True), keyed.count(False))
+    console.print(", ".join(filter(None, (counted(len(shown), "case"), refused))))
     if more:
         console.print(f"and {more:,} more cases; --json lists all")
 
@@ -238,7 +240,7 @@ def _modalities(case: Case) -> str:
     if case.error == LEFT_OUT:
         return "no sample: left out"
     if case.refused:
-        return "all: refused"
+        return "all: refused" if case.key else "part of a shard"
     return ", ".join(name if view is None else f"{name} (view {view})" for name, view in case.modalities)
 
 

@@ -9,10 +9,12 @@ from rich.table import Table
 
 from ...tokenizers.fitting.perceptual import PERCEPTUAL
 from ..checks.nulls import NullSearch, told_null
+from ..checks.status import LedgerCounts
 from ..cluster.session import stop_ray
 from ..cluster.size import cluster_size
-from ..corpus.refusals import why_refused
+from ..corpus.refusals import how_many, why_refused
 from ..dataset.cards import TokensCard
+from ..dataset.finished import empty_shards as shards_without_samples
 from ..dataset.manifest import replace_options
 from ..engine.estimate import Estimate, calibrate, corpus_fields
 from ..engine.tally import Tally
@@ -89,8 +91,8 @@ def retry_quarantined(url: str, modalities: Sequence[str]) -> None:
     text = f"{tried - failed} of {tried} labels made, {failed} failed again" if tried else "nothing to try again"
     console.print(text)
     if tally.rejected:
-        what = f"samples that the corpus reader refused aren't tried ({tally.rejected:,})"
-        console.print(f"{what}: mend them in the corpus, and run the recipe with --take-changes", soft_wrap=True)
+        what = f"what the corpus reader refused isn't tried again ({_refused(tally)})"
+        console.print(f"{what}: mend it in the corpus, and run the recipe with --take-changes", soft_wrap=True)
 
 
 def print_plan(console: Console, plan: Plan) -> None:
@@ -120,6 +122,11 @@ def print_plan(console: Console, plan: Plan) -> None:
     _print_changes(console, plan)
     _print_left_out(console, plan)
     store = Store(plan.recipe.output, plan.recipe.storage_options)
+    ledgers = LedgerCounts(store).read(plan.graph.cards, plan.finished, plan.recipe.views.count)
+    for line in broken_parts(ledgers.broken):
+        console.print(line, soft_wrap=True)
+    units = frozenset().union(*(found.units for found in plan.finished.values()))
+    _print_empty(console, plan, shards_without_samples(units))
     for name in NullSearch(store).find(plan.graph.cards, plan.finished, plan.recipe.views.count):
         text = f"{told_null(name)}; {_fields(corpus_fields(plan))}"
         console.print(f"\n{text}", soft_wrap=True)
@@ -263,6 +270,17 @@ def _table(*headings: str) -> Table:
     return table
 
 
+def _refused(tally: Tally) -> str:
+    return how_many(tally.rejected - len(tally.broken), len(tally.broken))
+
+
+def _print_empty(console: Console, plan: Plan, empty: Sequence[str]) -> None:
+    """empty: ids of the corpus shards that hold no sample."""
+    if empty:
+        paths = {shard.id: shard.path for shard in plan.shards}
+        console.print(empty_shards(sorted(paths.get(name, name) for name in empty)), soft_wrap=True)
+
+
 def _print_summary(console: Console, plan: Plan, tally: Tally) -> None:
     superseded = tally.superseded
     if superseded:
@@ -271,15 +289,13 @@ def _print_summary(console: Console, plan: Plan, tally: Tally) -> None:
         console.print(text, soft_wrap=True)
     for line in (*broken_parts(tally.broken), *map(printable, tally.left_out), *map(null_everywhere, tally.null)):
         console.print(line, soft_wrap=True)
-    if tally.empty:
-        paths = {shard.id: shard.path for shard in plan.shards}
-        console.print(empty_shards([paths.get(name, name) for name in tally.empty]), soft_wrap=True)
+    _print_empty(console, plan, tally.empty)
     if not tally.units:
         console.print(f"nothing to do: {plan.recipe.output} is complete", soft_wrap=True)
         return
     failed = sum(tally.failed.values())
     quarantined = f"; {failed} labels quarantined" if failed else ""
-    rejected = f"; {tally.rejected} samples refused by the reader" if tally.rejected else ""
+    rejected = f"; {_refused(tally)}" if tally.rejected else ""
     if failed or tally.rejected or tally.notes > len(tally.left_out):
         text = f"`tokenloom quarantine {plan.request.url}` tells why samples failed, and all that isn't taken"
         console.print(text, soft_wrap=True)

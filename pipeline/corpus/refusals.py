@@ -24,3 +24,10 @@ def why_refused(refused: Iterable[Rejection], tried: int) -> list[str]:
     ]
     parts = f"{len(broken):,} parts" if len(broken) > 1 else "1 part"
     return [*lines, *([f"{parts} of the corpus can't be read, the first: {broken[0]}"] if broken else [])]
+
+
+def how_many(samples: int, parts: int) -> str:
+    """How many samples were refused, and how many parts of the corpus can't be read; empty where neither."""
+    said = [f"{samples:,} sample{'' if samples == 1 else 's'} refused by the corpus reader"] if samples else []
+    said += [f"{parts:,} part{'' if parts == 1 else 's'} of the corpus that can't be read"] if parts else []
+    return ", ".join(said)

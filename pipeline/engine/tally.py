@@ -13,7 +13,7 @@ _FEW = 3
 _SOON = 100
 """Labels that must have come back before the share of failures is judged, while a run goes on."""
 
-_REFUSED = "samples refused by the corpus reader"
+_REFUSED = "what the corpus reader refused"
 
 
 class TooManyFailuresError(RuntimeError):
@@ -22,10 +22,11 @@ class TooManyFailuresError(RuntimeError):
 
 @dataclass
 class Tally:
-    """What a run has done so far, by modality. cards: of the recipe's modalities, with tokenizers once fitted.
+    """What a run has done so far, by modality. cards: those of the recipe, with tokenizers once fitted. rejected:
+    samples that the corpus reader refused, and parts of the corpus that can't be read; broken: why these can't.
     superseded: bytes in the output, of these modalities, that the manifest names no more. empty: ids of the corpus
-    shards that hold no sample. null: modalities without any value. broken: why parts of the corpus can't be read.
-    notes: on what lies in its shards and isn't taken, and left_out: the first of them."""
+    shards that hold no sample. null: modalities without any value. notes: on what lies in its shards and isn't taken,
+    and left_out: the first of them."""
 
     output: str
     cards: dict[str, ModalityCard]

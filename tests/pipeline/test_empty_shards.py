@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from corpus_files import parquet_bytes, tar_bytes
-from in_process import weave
+from in_process import weave, without_ray
 from tokenloom.pipeline.checks.quarantine import list_failures
 from tokenloom.pipeline.checks.status import read_status
 from tokenloom.pipeline.checks.verify import verify
 from tokenloom.pipeline.corpus.corpus import CorpusError
 from tokenloom.pipeline.dataset.dataset import open_dataset
+from tokenloom.pipeline.engine.tally import TooManyFailuresError
 from tokenloom.pipeline.plan.recipe import RecipeError
 from tokenloom.pipeline.storage.store import Store
 from weaving import recipe
@@ -68,8 +70,8 @@ def test_a_shard_without_samples_costs_itself(name, photos, tmp_path):
     assert len(refused) == tally.rejected
     assert all(reason in one for one in refused)
     status = read_status(store)
-    assert (status.finished, status.total, status.refused) == (True, 4, tally.rejected)
-    assert [shard.rpartition("-")[0] for shard in status.empty] == [name.partition(".")[0]]
+    assert (status.finished, status.total, status.refused + len(status.broken)) == (True, 4, tally.rejected)
+    assert status.empty == [name]
     rows = list(open_dataset(str(tmp_path / "out")).iterate(["rgb", "caption"]))
     assert sorted(row.key for row in rows) == sorted(photos)[:4]
 
@@ -91,7 +93,7 @@ def test_a_run_says_which_shards_were_empty(ray_session, tokenloom: Callable[...
     assert f"{len(mine)} corpus shards hold no sample" in status
     for name in sorted(mine)[:3]:
         assert name in printed
-        assert name.partition(".")[0] in status
+        assert name in status
 
 
 @pytest.mark.parametrize("name", EMPTY)
@@ -100,3 +102,41 @@ def test_a_corpus_without_any_sample_is_an_error_in_words(name, tmp_path):
     reason = EMPTY[name][1] or "they hold none"
     with pytest.raises((CorpusError, RecipeError), match=f"{name}.*{reason}|image: {tmp_path / name} has the columns"):
         weave(recipe(tmp_path / name, tmp_path / "out", MODALITIES, **SMALL))
+
+
+def test_broken_shards_are_no_samples(tokenloom: Callable[..., str], photos, tmp_path):
+    """Two good tars, one that is cut, an empty one and an error's page; in one a sample that is refused."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    keys = sorted(photos)
+    for name, own in {"0.tar": keys[:3], "1.tar": keys[3:]}.items():
+        (folder / name).write_bytes(tar_bytes([(f"{key}.jpg", photos[key]) for key in own]))
+    whole = tar_bytes([("x.jpg", photos["coffee"]), ("x.json", b"[]"), ("y.jpg", photos["coffee"])])
+    (folder / "2.tar").write_bytes(whole[: len(whole) // 2 + 4096])
+    (folder / "3.tar").write_bytes(b"")
+    (folder / "4.tar").write_bytes(HTML)
+    out, words = tmp_path / "out", ("--corpus", folder, "--output", tmp_path / "out", "--set", "max_failures=0.5")
+    parts = "1 sample refused by the corpus reader, 3 parts of the corpus that can't be read"
+    with without_ray():
+        ran = tokenloom("run", "quickstart", *words)
+        assert f"; {parts} -> " in ran
+        told = tokenloom("status", out)
+        assert parts in told.splitlines()
+        planned = tokenloom("plan", "quickstart", *words)
+        for text in (ran, told, planned):
+            assert "3 corpus shards hold no sample: 2.tar, 3.tar, 4.tar" in text
+            assert "incomplete: 4.tar is broken at byte 0: this is no tar" in text
+        cases = tokenloom("quarantine", out)
+        assert f"4 cases, {parts}" in cases
+        assert cases.count("part of a shard") == 3
+        retried = tokenloom("quarantine", out, "--retry")
+        assert f"what the corpus reader refused isn't tried again ({parts})" in retried
+    assert json.loads(tokenloom("status", out, "--json"))["refused"] == 1
+
+
+def test_too_many_broken_shards_are_called_so(photos, tmp_path):
+    write_good(tmp_path, photos, "tar")
+    for name in "abcd":
+        (tmp_path / f"{name}.tar").write_bytes(HTML)
+    with pytest.raises(TooManyFailuresError, match="most of them what the corpus reader refused"):
+        weave(recipe(tmp_path, tmp_path.with_name("out"), {"metadata": {"keep": "labels"}}, max_failures=0.4))

@@ -91,7 +91,7 @@ def test_what_the_reader_refused_is_not_forgotten(junk, corpus_folder, photos, t
     made = recipe(corpus_folder, tmp_path / "out", COLOURS, **MORE)
     said = too_many(made)
     assert f"{3 * junk} of {3 * (junk + 6)} labels failed" in said
-    assert "most of them samples refused by the corpus reader" in said
+    assert "most of them what the corpus reader refused" in said
     assert too_many(made) == said
 
 

@@ -347,6 +347,6 @@ def test_what_the_corpus_reader_refused_is_told_of_and_not_tried(failing, corpus
     (tmp_path / "now").touch()
     told = said("quarantine", tmp_path / "out", "--retry")
     assert ("1 of 1 labels made, 0 failed again" in told) == failing
-    assert "samples that the corpus reader refused aren't tried (2)" in told
+    assert "what the corpus reader refused isn't tried again (2 samples refused by the corpus reader)" in told
     assert "--take-changes" in told
     assert ("nothing to try again" in told) != failing

@@ -126,7 +126,7 @@ def test_the_command_prints_a_table(small):
     assert r"the model says [bold]no[/bold]\r\nand goes on" in output
     assert output.count("goes") == 20
     assert max(map(len, lines)) <= 100
-    assert lines[-1] == "3 cases, 1 refused by the corpus reader"
+    assert lines[-1] == "3 cases, 1 sample refused by the corpus reader"
 
 
 def test_the_command_prints_json(small):

@@ -40,7 +40,7 @@ def test_a_large_run_is_stopped_on_the_way():
 def test_what_the_reader_refused_has_failed_in_every_modality():
     tally = tally_of(10, rejected=90, modalities=("depth", "caption"))
     tally.check(0.9)
-    with pytest.raises(TooManyFailuresError, match=r"180 of 200 labels failed.*samples refused by the corpus reader"):
+    with pytest.raises(TooManyFailuresError, match=r"180 of 200 labels failed.*what the corpus reader refused"):
         tally.check(0.89)
 
 
