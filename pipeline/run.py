@@ -13,7 +13,7 @@ from .cluster.raylet import raylet_watched
 from .cluster.session import EngineError, start_ray
 from .cluster.shared_paths import check_shared
 from .cluster.size import cluster_size
-from .corpus.corpus import Corpus, CorpusError, UnitLimits
+from .corpus.corpus import Corpus, UnitLimits
 from .corpus.left_out import few
 from .corpus.refusals import why_refused
 from .corpus.units import Unit
@@ -23,7 +23,7 @@ from .dataset.dataset import Dataset, open_dataset
 from .dataset.finished import empty_shards, take_stock
 from .dataset.layout import ATTEMPTS, MANIFESTS
 from .dataset.listings import store_listing
-from .dataset.manifest import DatasetError, Manifest, publish
+from .dataset.manifest import DatasetError, Manifest, publish, replace_options
 from .dataset.standing import count_labels
 from .engine.config import Mode, stage_configs
 from .engine.stream import ReaderConfig, UnitResult, stream
@@ -164,7 +164,7 @@ def _fit(plan: Plan, store: Store, listener: RunListener, given: Mapping[str, To
         works_aside = [replace(work, todo=tuple(aside)) for work in works]
         results = list(label_units(plan, works_aside, Mode.SAMPLE, sample=sample))
         if not any(result.unit.count for result in results):
-            raise _nothing_to_fit_to(works, results, recipe.fit.units)
+            raise EngineError(_nothing_to_fit_to(plan, works, results))
     cards = _with_vocabulary(plan, store, works, sample, listener)
     for name in plan.to_fit:
         if name in aside:
@@ -179,13 +179,16 @@ def _fit(plan: Plan, store: Store, listener: RunListener, given: Mapping[str, To
     return with_work(plan, store)
 
 
-def _nothing_to_fit_to(works: Sequence[Work], results: Sequence[UnitResult], most: int) -> CorpusError:
-    """most: units that were to be taken at most."""
-    names = few([work.shard.path or work.shard.url for work in works])
+def _nothing_to_fit_to(plan: Plan, works: Sequence[Work], results: Sequence[UnitResult]) -> str:
+    """Why, and where there may be more in the corpus, how to have it read."""
+    names, most = few([work.shard.path or work.shard.url for work in works]), plan.recipe.fit.units
     refused = [one for result in results for one in result.refused]
     why = "; ".join(why_refused(refused, sum(not one.is_of_shard for one in refused))) or "they hold none"
-    more = f". There may be more to read than these {most}: `fit.units` in the recipe" if len(works) == most else ""
-    return CorpusError(f"there is no usable sample to fit tokenizers to in {names}: {why}{more}")
+    told = f"there is no usable sample to fit tokenizers to in {names}: {why}"
+    if len(works) < most:
+        return told
+    options = replace_options(plan.to_fit)
+    return f"{told}. There may be more to read than these {most}: `fit.units` in the recipe, with {options}"
 
 
 def _with_vocabulary(

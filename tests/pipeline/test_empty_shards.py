@@ -13,7 +13,7 @@ from in_process import weave, without_ray
 from tokenloom.pipeline.checks.quarantine import list_failures
 from tokenloom.pipeline.checks.status import read_status
 from tokenloom.pipeline.checks.verify import verify
-from tokenloom.pipeline.corpus.corpus import CorpusError
+from tokenloom.pipeline.cluster.session import EngineError
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.engine.tally import TooManyFailuresError
 from tokenloom.pipeline.plan.recipe import RecipeError
@@ -98,10 +98,31 @@ def test_a_run_says_which_shards_were_empty(ray_session, tokenloom: Callable[...
 
 @pytest.mark.parametrize("name", EMPTY)
 def test_a_corpus_without_any_sample_is_an_error_in_words(name, tmp_path):
-    (tmp_path / name).write_bytes(EMPTY[name][0])
-    reason = EMPTY[name][1] or "they hold none"
-    with pytest.raises((CorpusError, RecipeError), match=f"{name}.*{reason}|image: {tmp_path / name} has the columns"):
+    """That says why, and gives no advice that doesn't help: there is no more of it to read."""
+    content, reason = EMPTY[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises((EngineError, RecipeError)) as told:
         weave(recipe(tmp_path / name, tmp_path / "out", MODALITIES, **SMALL))
+    assert name in str(told.value)
+    if isinstance(told.value, EngineError):  # something was begun: exit code 1
+        assert (reason or "they hold none") in str(told.value)
+        assert "fit.units" not in str(told.value)
+
+
+@pytest.mark.parametrize("units", [1, 2])
+def test_more_of_the_corpus_is_advised_where_there_is_more(units, photos, tmp_path):
+    (tmp_path / "corpus").mkdir()
+    columns = {"jpg": [None] * 50 + list(photos.values()), "key": [f"{number}" for number in range(50 + len(photos))]}
+    for name in ("a", "b", "c"):
+        named = {**columns, "key": [f"{name}{key}" for key in columns["key"]]}
+        (tmp_path / "corpus" / f"{name}.parquet").write_bytes(parquet_bytes(named))
+    more = {"units": {"samples": 5}, "views": {"size": 32}, "max_failures": 1}
+    made = recipe(tmp_path / "corpus", tmp_path / "out", MODALITIES, fit={"units": units}, **more)
+    with pytest.raises(EngineError, match=r"is null in row 0.*There may be more to read than these") as told:
+        weave(made)
+    replacing = str(told.value).partition(", with --replace ")[2].split(" --replace ")
+    larger = recipe(tmp_path / "corpus", tmp_path / "out", MODALITIES, fit={"units": 40}, **more)
+    assert weave(larger, replacing).samples == 18
 
 
 def test_broken_shards_are_no_samples(tokenloom: Callable[..., str], photos, tmp_path):
