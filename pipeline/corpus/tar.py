@@ -33,6 +33,8 @@ from .samples import (
 )
 
 _BLOCK = 512
+_RECORD = 20 * _BLOCK
+"""To a multiple of which a tar is filled up: so where another one follows, it begins within as much."""
 _READ_SIZE = 4 * 2**20
 _LARGEST_HEADER = 2**20
 _LONGEST_NUMBER = 9
@@ -237,11 +239,13 @@ def _members(file: BinaryIO, position: int, end: int, whole: bool) -> Iterator[_
 def _next_block(file: BinaryIO, position: int, end: int) -> int:
     """Where the next block begins that isn't empty; `end` where there is none."""
     file.seek(position)
-    while position < end and (data := file.read(min(_READ_SIZE, end - position))):
+    size = _RECORD
+    while position < end and (data := file.read(min(size, end - position))):
         blank = len(data) - len(data.lstrip(b"\0"))
         if blank < len(data):
             return position + blank // _BLOCK * _BLOCK
         position += len(data)
+        size = min(2 * size, _READ_SIZE)
     return end
 
 

@@ -190,6 +190,17 @@ def test_what_follows_the_end_of_a_tar_in_a_concatenated_one(padding):
         assert next(corpus.read(shard, unit.unit.start, unit.unit.stop, UnitLimits(samples=1))) == unit
 
 
+@pytest.mark.parametrize(("count", "size"), [(200, 100), (30, 200_000), (2, 9_000_000)])
+def test_tars_put_one_behind_the_other_are_read_about_once(monkeypatch, count, size):
+    data = b"".join(tar_bytes([(f"{index}.jpg", bytes([1]) * size)]) for index in range(count))
+    corpus = corpus_of(memory_store("a.tar", data).url)
+    (shard,), read = corpus.shards(), []
+    whole = Store.read_range
+    monkeypatch.setattr(Store, "read_range", lambda *given: read.append(len(part := whole(*given))) or part)
+    assert sum(unit.unit.count for unit in corpus.read(shard)) == count
+    assert sum(read) < 2 * len(data)
+
+
 def test_what_follows_the_end_of_a_tar_and_is_none():
     corpus = corpus_of(memory_store("a.tar", tar_bytes([("a.jpg", b"1")]) + b"trailing" * 100).url)
     samples, (refused,) = contents(corpus)
