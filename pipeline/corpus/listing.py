@@ -75,8 +75,8 @@ def find_files(
     ways, account = _Ways(root), Account()
     for match in matches:
         for entry in match.files:
-            if not is_readable(entry.name):
-                account.add(Why.UNREADABLE_NAME, entry.name)
+            if not (entry.is_file and is_readable(entry.name)):
+                account.add(Why.UNREADABLE_NAME if entry.is_file else Why.NO_FILE, entry.name)
                 continue
             folder, _, name = f"{match.base}/{entry.name}".rpartition("/")
             files[ways[folder] + name] = entry.size
@@ -84,6 +84,8 @@ def find_files(
         folders = {f"{match.base}/{entry.name}".rpartition("/")[0] for entry in match.alone}
         chosen.update((folder, ways[folder]) for folder in folders)
     shown = ", ".join(redact(url) for url in urls)
+    if not files:
+        raise CorpusError(f"{shown} holds nothing that can be read: {'; '.join(account.told())}")
     sorts = sorts_of(files, image) if format in (None, "folder") else {path: sort_of(path, image) for path in files}
     format = format or _guess_format(sorts, shown, known_format)
     if format == "tar":
@@ -279,7 +281,7 @@ def _named(parent: str, names: list[str], options: Mapping[str, Any], missing: l
         if name in sizes:
             files = [Entry(name, sizes[name], 0.0)]
             yield _Match(url, parent, files, files, named=True)
-        elif below := _visible(Store(url, options).list()):
+        elif below := _visible(Store(url, options).list(others=True)):
             yield _Match(url, url, below)
         else:
             missing.append(url)
@@ -292,7 +294,7 @@ def _visible(entries: Iterable[Entry]) -> list[Entry]:
 def _matching(pattern: _Pattern, options: Mapping[str, Any]) -> _Match:
     """The files that a pattern matches, and all files below folders that it matches."""
     names_files = len(pattern.rest) == 1 and sort_of(pattern.rest[0]) in (Sort.TAR, Sort.PARQUET)
-    listed = _visible(Store(pattern.base or "/", options).list(recursive=not names_files))
+    listed = _visible(Store(pattern.base or "/", options).list(recursive=not names_files, others=True))
     files = [entry for entry in listed if any(pattern.matches(part) for part in _ancestors(entry.name))]
     if not files:
         raise CorpusError(_nothing(pattern.address, options))

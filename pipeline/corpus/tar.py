@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from ..storage.errors import StorageError
 from .left_out import Why
-from .names import clean_key
+from .names import clean_key, is_hidden
 from .samples import (
     LARGEST_IMAGE,
     LARGEST_TEXT,
@@ -69,8 +69,9 @@ def read_tar(stretch: Stretch, selection: Selection) -> Iterator[Item]:
             problem = _problem(key, member)
             if member.type == tarfile.DIRTYPE:
                 continue
-            if extension is None and problem is None and member.complete:  # a README or the like: no part of a sample
-                (before if group is None else group.left_out).append((Why.NO_ENDING, key))
+            stray = _stray(member, extension, problem)
+            if stray is not None and member.complete:
+                (before if group is None else group.left_out).append((stray, member.name.removeprefix("./")))
                 continue
             if group is None or key != group.key or extension in group.extensions:
                 if group is not None:
@@ -87,6 +88,8 @@ def read_tar(stretch: Stretch, selection: Selection) -> Iterator[Item]:
         damage = error
     if group is not None:
         yield group.finished(selection)
+    elif before:
+        yield Item(stretch.start, 0, None, before)
     if damage is not None:
         lost = stretch.size - damage.byte
         said = f"; {lost:,} of its {stretch.size:,} bytes can't be read, all from there on" if lost > 0 else ""
@@ -188,6 +191,13 @@ def _split(name: str, last: bool) -> tuple[str, str | None]:
     if not stem or not dot:
         return clean_key(name), None
     return clean_key(folder + slash + stem), clean_key(extension)
+
+
+def _stray(member: _Member, extension: str | None, problem: BadSample | None) -> Why | None:
+    """Why a member is no part of a sample: a README, macOS' `._photo.jpg`, or the like."""
+    if is_hidden(member.name):
+        return Why.HIDDEN
+    return Why.NO_ENDING if extension is None and problem is None else None
 
 
 def _problem(key: str, member: _Member) -> BadSample | None:

@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -22,11 +23,13 @@ _TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUS
 
 
 class Entry(NamedTuple):
-    """One object of a listing. name: relative to the listed prefix; size: bytes; modified: seconds since the epoch."""
+    """One object of a listing. name: relative to the listed prefix; size: bytes; modified: seconds since the epoch.
+    is_file: not a link to nothing, a pipe or a device."""
 
     name: str
     size: int
     modified: float
+    is_file: bool = True
 
 
 class LocalFiles:
@@ -39,7 +42,7 @@ class LocalFiles:
         return f"{self.root}/{path}" if path else self.root
 
     def list(self, prefix: str, recursive: bool) -> Iterator[Entry]:
-        """Every file below the folder `prefix` in no particular order; follows links, but never in a circle."""
+        """All below the folder `prefix` but folders, in no particular order; follows links, but never in a circle."""
         top = self._full(prefix)
         folders = [""]
         while folders:
@@ -48,16 +51,14 @@ class LocalFiles:
                 for entry in entries:
                     if entry.name.startswith(TEMPORARY):
                         continue
-                    with suppress(FileNotFoundError):  # gone since, or a link to nothing
-                        if not entry.is_dir():
-                            status = entry.stat()
-                            yield Entry(folder + entry.name, status.st_size, status.st_mtime)
-                        elif recursive and not _leads_upwards(entry):
-                            folders.append(folder + entry.name + "/")
+                    if not _is_folder(entry):
+                        yield from _seen(entry, folder)
+                    elif recursive and not _leads_upwards(entry):
+                        folders.append(folder + entry.name + "/")
 
     def children(self, prefix: str) -> list[str]:
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._full(prefix)) as entries:
-            return [entry.name + "/" * entry.is_dir() for entry in entries]
+            return [entry.name + "/" * _is_folder(entry) for entry in entries]
         return []
 
     def read_range(self, path: str, start: int, stop: int) -> bytes:
@@ -162,6 +163,27 @@ def names_by_links(address: str, folders: Iterable[str]) -> list[str]:
 
 def _existing(path: Path) -> Path:
     return path if path.exists() or path == path.parent else _existing(path.parent)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False
+
+
+def _seen(entry: os.DirEntry[str], folder: str) -> Iterator[Entry]:
+    """What isn't a folder, as a listing shows it; nothing for what is gone since."""
+    try:
+        status = entry.stat()
+        yield Entry(folder + entry.name, status.st_size, status.st_mtime, stat.S_ISREG(status.st_mode))
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP):
+            raise
+        if entry.is_symlink():
+            yield Entry(folder + entry.name, 0, 0.0, is_file=False)
 
 
 def _leads_upwards(entry: os.DirEntry[str]) -> bool:

@@ -63,9 +63,11 @@ class Store:
         """The store whose root is a folder of this one."""
         return Store(f"{self._address}/{folder}", self._options)
 
-    def list(self, prefix: str = "", recursive: bool = True) -> list[Entry]:
-        """The objects below the folder `prefix`, by name; [] when there is no such folder."""
-        return self._do("list", prefix, lambda files: sorted(files.list(prefix.strip("/"), recursive)))
+    def list(self, prefix: str = "", recursive: bool = True, others: bool = False) -> list[Entry]:
+        """The objects below the folder `prefix`, by name; [] when there is no such folder. others: also what is no
+        file."""
+        found = self._do("list", prefix, lambda files: sorted(files.list(prefix.strip("/"), recursive)))
+        return found if others else [entry for entry in found if entry.is_file]
 
     def children(self, prefix: str = "") -> list[str]:
         """The names of what lies directly in the folder `prefix`, sorted; folders end in `/`."""

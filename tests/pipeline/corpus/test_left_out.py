@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,25 @@ def test_other_files_beside_tars(place):
     (line,) = left_out(corpus_of(place.url))
     assert line.startswith("3 other files left out: README.md, a.idx and 1 more")
     assert left_out(corpus_of(f"{place.url}/*.tar")) == []
+
+
+def test_links_to_nothing_and_pipes_are_named_and_never_opened(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"1")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/dead.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "round.jpg").symlink_to(tmp_path / "round.jpg")
+    (tmp_path / "sub/.hidden.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "linked.jpg").symlink_to(tmp_path / "a.jpg")
+    os.mkfifo(tmp_path / "pipe.txt")
+    for url in (tmp_path, f"{tmp_path}/**"):
+        corpus = corpus_of(str(url))
+        assert list(contents(corpus)[0]) == ["a", "linked"]
+        (line,) = left_out(corpus)
+        assert line.startswith("3 links to nothing, pipes or devices left out: pipe.txt, round.jpg, sub/dead.jpg (")
+    with pytest.raises(CorpusError, match=r"holds nothing that can be read: 1 link to nothing, .*: dead.jpg"):
+        corpus_of(str(tmp_path / "sub")).shards()
+    with pytest.raises(CorpusError, match=r"none.jpg: nothing is there"):
+        corpus_of(str(tmp_path / "none.jpg")).shards()
 
 
 # --- img2dataset's outputs --------------------------------------------------------------------------------------------
@@ -176,6 +196,25 @@ def test_the_texts_of_an_image_by_its_whole_name(place):
         corpus = corpus_of(f"{place.url}/{kind}")
         fields = {key: sample.fields for key, sample in contents(corpus)[0].items()}
         assert fields == {"a": {"caption": "one"}, "b": {"caption": "nearer", "n": 1}}
+
+
+@pytest.mark.parametrize("split", ["first", "last"])
+def test_hidden_files_of_a_tar_are_none(split):
+    members = [("./._a.jpg", b"0"), ("./a.jpg", b"1"), (".thumbs/a.jpg", b"2"), ("._a.txt", b"3"), ("./a.txt", b"one")]
+    members += [("x/.cache/b.tar.jpg", b"4"), ("x/b.jpg", b"5"), ("x/.DS_Store", b"6")]
+    corpus = corpus_of(memory_store("a.tar", tar_bytes(members)).url, split=split)
+    samples, refused = contents(corpus)
+    assert ({key: sample.fields for key, sample in samples.items()}, refused) == (
+        {"a": {"caption": "one"}, "x/b": {}},
+        [],
+    )
+    (line,) = left_out(corpus)
+    assert line.startswith("5 hidden files left out: ._a.jpg, .thumbs/a.jpg, ._a.txt and 2 more (")
+
+
+def test_what_a_tar_without_a_sample_holds():
+    (line,) = left_out(corpus_of(memory_store("a.tar", tar_bytes([("README", b"1"), (".a.jpg", b"2")])).url))[:1]
+    assert line.startswith("1 file without an ending left out: README")
 
 
 @pytest.mark.parametrize("padding", [0, 512, 10_240])
