@@ -19,7 +19,7 @@ from .dataset.ledger import Failure, read_ledger
 from .dataset.listings import taken_shards
 from .dataset.manifest import DatasetError, Manifest, check_modalities, require_manifest, stale
 from .dataset.retries import begin_retry, unfinished_retries
-from .dataset.standing import StandingLedgers
+from .dataset.standing import StandingLedgers, read_failures
 from .engine.config import Mode
 from .engine.tally import Tally
 from .plan.mistakes import Places
@@ -58,7 +58,7 @@ def retry(
     revisions = {name: found.revisions for name, found in finished.items()}
     ledgers = StandingLedgers(store).list(graph.cards, finished, manifest.views["count"])
     chosen = graph.downstream(modalities or list(graph.cards))
-    failures = [one for ledger in ledgers if ledger.modality in chosen for one in read_ledger(store.read(ledger.path))]
+    failures = [one for ledger in ledgers if ledger.modality in chosen for one in read_failures(store, ledger.path)]
     unfinished = unfinished_retries(store)
     current = set(graph.cards) - set(stale(manifest))
     failures += [one for begun in unfinished.values() for one in begun if one.modality in current]

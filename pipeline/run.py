@@ -20,7 +20,7 @@ from .corpus.units import Unit
 from .dataset.aside import remove_aside
 from .dataset.cards import ModalityCard
 from .dataset.dataset import Dataset, open_dataset
-from .dataset.finished import empty_shards, take_stock
+from .dataset.finished import empty_shards, superseded, take_stock
 from .dataset.layout import ATTEMPTS, MANIFESTS
 from .dataset.listings import store_listing
 from .dataset.manifest import DatasetError, Manifest, publish, replace_options
@@ -100,7 +100,7 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
     counts = count_labels(store, plan.graph.cards, finished, recipe.views.count)
     judge(counts, recipe.max_failures, plan.request.url)
     manifest = _handed_over(plan, store)
-    tally.superseded = sum(stock.superseded(manifest.cards_of(name)) for name, stock in stocks.items())
+    tally.superseded = superseded(store, manifest, stocks)
     tally.empty = empty_shards(frozenset().union(*(found.units for found in finished.values())))
     tally.null = NullSearch(store).find(plan.graph.cards, finished, recipe.views.count)
     return tally

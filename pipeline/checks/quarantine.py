@@ -10,9 +10,9 @@ from itertools import groupby
 from ..corpus.left_out import LEFT_OUT
 from ..dataset.finished import list_finished
 from ..dataset.layout import CORPUS
-from ..dataset.ledger import BrokenLedgerError, Failure, read_ledger
-from ..dataset.manifest import DatasetError, check_modalities, require_manifest
-from ..dataset.standing import StandingLedgers
+from ..dataset.ledger import Failure
+from ..dataset.manifest import check_modalities, require_manifest
+from ..dataset.standing import StandingLedgers, read_failures
 from ..storage.read_ahead import in_order
 from ..storage.store import Store
 
@@ -49,15 +49,8 @@ def list_failures(store: Store, modalities: Collection[str] | None = None) -> It
         wanted = [one for one in ledgers if modalities is None or one.modality in modalities]
         paths = [one.path for one in wanted if one.path not in told]
         told.update(paths)
-        for failures in in_order(lambda path: _read(store, path), paths):
+        for failures in in_order(lambda path: read_failures(store, path), paths):
             yield from (replace(one, modality=one.modality + mark) for one in failures)
-
-
-def _read(store: Store, path: str) -> list[Failure]:
-    try:
-        return list(read_ledger(store.read(path)))
-    except BrokenLedgerError as error:
-        raise DatasetError(f"{store.url}/{path}: {error}; `tokenloom verify` tells what else is broken") from None
 
 
 def cases(failures: Iterable[Failure]) -> Iterator[Case]:

@@ -16,7 +16,7 @@ from .cards import ModalityCard
 from .finished import Finished, list_finished
 from .layout import CORPUS, label_path, ledger_path, stem_of, token_path
 from .ledger import BrokenLedgerError, Failure, digest_of, read_ledger
-from .manifest import DatasetError, Manifest, check_modalities, naming_gone
+from .manifest import DatasetError, GoneError, Manifest, check_modalities, naming_gone, read_manifest
 from .shards import BrokenShardError, ShardMeta, read_labels, read_token_table, token_arrays
 
 if TYPE_CHECKING:
@@ -191,7 +191,16 @@ class DatasetReader:
     def _list(self) -> dict[str, Finished]:
         if self._listed is None:
             self._listed = list_finished(self.store, self.cards, self._retired)
+            self._refuse_replaced([name for name, found in self._listed.items() if not found.units])
         return self._listed
+
+    def _refuse_replaced(self, empty: Collection[str]) -> None:
+        """Raises GoneError where modalities are empty, since others have taken their places and `gc` what there was."""
+        now = read_manifest(self.store) if empty else None
+        for name in empty:
+            cards = [self.cards[name], now.modalities.get(name) if now else None]
+            if len({card.generation for card in cards if card and card.fitted}) == 2:
+                raise GoneError(f"{self.store.url}: {name} was replaced since the dataset was opened: open it again")
 
     def units(self, modalities: Collection[str] | None = None) -> list[Unit]:
         """The units that all of these modalities have (by default, that all have), in order."""

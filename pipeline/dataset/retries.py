@@ -10,7 +10,8 @@ from collections.abc import Iterable
 
 from ..storage.store import Store
 from .layout import RETRIES, retry_path
-from .ledger import Failure, digest_of, read_ledger, write_ledger
+from .ledger import Failure, digest_of, write_ledger
+from .standing import read_failures
 
 
 def begin_retry(store: Store, failures: Iterable[Failure]) -> str:
@@ -22,6 +23,6 @@ def begin_retry(store: Store, failures: Iterable[Failure]) -> str:
 
 
 def unfinished_retries(store: Store) -> dict[str, list[Failure]]:
-    """The lists that are there, by path: of retries that died, or that are at work."""
+    """The lists that are there, by path: of retries that died, or that are at work. Raises as `read_failures`."""
     paths = (f"{RETRIES}/{entry.name}" for entry in store.list(RETRIES))
-    return {path: list(read_ledger(store.read(path))) for path in paths}
+    return {path: read_failures(store, path) for path in paths}

@@ -20,6 +20,7 @@ from .cards import ModalityCard
 from .finished import Finished
 from .layout import CORPUS, LABELS, QUARANTINE, TOKENS, split_ledger_name
 from .ledger import BrokenLedgerError, Failure, read_ledger
+from .manifest import DatasetError
 from .reader import ColumnReader
 from .shards import BrokenShardError, ShardMeta, read_meta
 
@@ -113,6 +114,14 @@ def count_labels(
         name: LabelCount(finished[name].samples * views + refused[name], failed[name] + refused[name], refused[name])
         for name in cards
     }
+
+
+def read_failures(store: Store, path: str) -> list[Failure]:
+    """The lines of a ledger. Raises DatasetError for one that can't be read."""
+    try:
+        return list(read_ledger(store.read(path)))
+    except BrokenLedgerError as error:
+        raise DatasetError(f"{store.url}/{path}: {error}; `tokenloom verify` tells what else is broken") from None
 
 
 def _readable(ledger: bytes) -> Iterator[Failure]:

@@ -85,9 +85,8 @@ def _labelled(plan: Plan, tried: Tried) -> tuple[dict[str, float], float, dict[s
     """Seconds by step, those that no step accounts for, and the labels, by modality."""
     if not tried.samples:
         return {}, 0.0, {}
-    label_in_process(
-        plan.recipe, tried.samples[:1]
-    )  # loads what is loaded once: libraries, weights into the page cache
+    # loads what is loaded once: libraries, weights into the page cache
+    label_in_process(plan.recipe, tried.samples[:1])
     began = time.perf_counter()
     trial = label_in_process(plan.recipe, tried.samples)
     spent = time.perf_counter() - began - trial.loading

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from ..dataset.cards import ModalityCard, VocabularyCard
-from ..dataset.manifest import CorpusCard, DatasetError, Manifest, changes, vocabulary_digest
+from ..dataset.manifest import CorpusCard, DatasetError, Manifest, changes, replace_options, vocabulary_digest
 
 
 @dataclass(frozen=True)
@@ -149,10 +149,9 @@ def _refuse_unless_replacing(now: Manifest, cards: Mapping[str, ModalityCard], r
     hanging = [name for name in others if name not in first]
     also = f" (with what is made from it: {', '.join(hanging)})" if hanging else ""
     told = ["\n  ".join([f"{name} was made differently:", *changes(others[name], cards[name])]) for name in first]
-    options = " ".join(f"--replace {name}" for name in first)
     raise DatasetError(
-        f"{request.url}: " + "\n".join(told) + f"\n  Make that anew with {options}{also}, beside the old, whose place "
-        f"it takes when it is complete; or use another output"
+        f"{request.url}: " + "\n".join(told) + f"\n  Make that anew with {replace_options(first)}{also}, beside the "
+        f"old, whose place it takes when it is complete; or use another output"
     )
 
 

@@ -42,6 +42,10 @@ def faults(output: Path) -> list[tuple[str, str]]:
     return [(fault.problem, fault.object) for fault in verify(output).faults]
 
 
+def sizes(output: Path) -> dict[str, int]:
+    return {entry.name: entry.size for entry in Store(output).list()}
+
+
 def with_corpus(made: Recipe, **more: Any) -> Recipe:
     return made.model_copy(update={"corpus": made.corpus.model_copy(update=more)})
 
@@ -72,11 +76,13 @@ def test_what_is_replaced_stays_until_all_of_it_is_there(corpus, tmp_path):
         ("grid", True, 1),
     ]
     assert faults(tmp_path / "out") == [("unfinished", "grid (new)")]
-    weave(new)  # which goes on without being told again
+    tally = weave(new)  # which goes on without being told again
     assert open_dataset(tmp_path / "out").modalities["grid"].vocabulary == 3
     assert len(list(open_dataset(tmp_path / "out").iterate(["grid"]))) == len(list(reader.iterate(["grid"]))) == 6
     assert faults(tmp_path / "out") == []
-    assert read_status(Store(tmp_path / "out")).superseded > 0
+    assert tally.superseded == read_status(Store(tmp_path / "out")).superseded
+    tokenizers = {name: size for name, size in sizes(tmp_path / "out").items() if name.startswith("tokenizers/")}
+    assert tally.superseded > min(tokenizers.values())
 
 
 def test_a_replacement_may_be_taken_back(corpus, tmp_path):

@@ -128,6 +128,14 @@ def test_licences_that_were_accepted_still_are(corpus, tmp_path, monkeypatch):
     assert again(tmp_path / "out").rows == {}
 
 
+def test_a_ledger_that_cannot_be_read_is_named(corpus, tmp_path):
+    weave(recipe(corpus, tmp_path / "out", {"mean_colour": waits_for(tmp_path, "WaitsFor", "now")}, **MORE))
+    (ledger,) = (tmp_path / "out/quarantine").rglob("*.jsonl")
+    ledger.write_bytes(ledger.read_bytes()[:-9])
+    with pytest.raises(DatasetError, match=rf"{ledger.name}: line 1: .*tokenloom verify"):
+        again(tmp_path / "out")
+
+
 def test_a_corpus_that_moved_gives_the_same_bytes(corpus_tar, tmp_path):
     """Also where it is broken: what the quarantine tells of it names no place."""
     colour = {"mean_colour": odd("MeanColour")}

@@ -179,7 +179,7 @@ def test_it_looks_again_when_a_manifest_is_written_meanwhile(small, monkeypatch)
 
 @pytest.mark.parametrize("name", ["dinov2", "color_palette"])
 def test_whoever_opened_it_before_is_told_to_open_it_again(small, name):
-    opened = open_dataset(small.store.url)
+    opened, unlisted = open_dataset(small.store.url), open_dataset(small.store.url)
     assert len(opened) == 16
     renewed = made_anew(small, name, version=2)
     publish(small.store, lambda now: renewed.manifest)
@@ -189,6 +189,8 @@ def test_whoever_opened_it_before_is_told_to_open_it_again(small, name):
         DatasetError, match=rf"{name}/tokens-.*does not exist.*`tokenloom gc` has deleted.*open it again"
     ):
         next(iter(opened))
+    with pytest.raises(DatasetError, match=f"{name} was replaced since the dataset was opened: open it again"):
+        list(unlisted)
     small.store.delete(f"{tokenizer_folder(renewed.manifest.modalities[name].tokenizer_digest)}/config.json")
     with pytest.raises(DatasetError, match=r"tokenizers/.*run the same command again; else `tokenloom verify"):
         load_tokenizer(small.store, name, renewed.manifest.modalities[name])
