@@ -15,7 +15,7 @@ import pytest
 from corpus_files import parquet_bytes, tar_bytes
 from in_process import weave, without_ray
 from tokenloom.pipeline.cli import main
-from tokenloom.pipeline.corpus.samples import CorpusError
+from tokenloom.pipeline.cluster.session import EngineError
 from tokenloom.pipeline.engine.estimate import calibrate
 from tokenloom.pipeline.plan.plan import make_plan
 from weaving import odd, recipe
@@ -182,7 +182,7 @@ def test_where_every_sample_is_refused_plan_and_run_say_why(photos, plan, tmp_pa
     reason = REASONS[make]
     assert re.search(reason, plan(corpus))
     modalities = {"rgb": {"tokenizer": {"name": "patch_codebook", "params": {"size": 4}}}, "caption": {}}
-    with pytest.raises(CorpusError, match=reason) as error:
+    with pytest.raises(EngineError, match=reason) as error:
         weave(recipe(corpus, tmp_path / "out", modalities, **SMALL))
     assert "fit.units" not in str(error.value)
     assert str(corpus) in str(error.value) or " in a." in str(error.value)
@@ -195,7 +195,7 @@ def test_no_name_of_a_file_steers_a_terminal(photos, tmp_path, monkeypatch, caps
     monkeypatch.setattr(sys, "argv", words)
     with without_ray(), pytest.raises(SystemExit) as end:
         main()
-    assert end.value.code == 2
+    assert end.value.code == 1
     assert "the first a\\x1b[31m: the JSON" in capsys.readouterr().err
 
 
@@ -204,5 +204,5 @@ def test_where_there_is_more_to_read_the_error_says_how(photos, tmp_path):
     lists(corpus, photos["coffee"])
     modalities = {"rgb": {"tokenizer": {"name": "patch_codebook", "params": {"size": 4}}}}
     made = recipe(corpus, tmp_path / "out", modalities, views={"size": 32}, units={"samples": 1}, fit={"units": 2})
-    with pytest.raises(CorpusError, match=r"2 of 2 refused .*a list, not an object.*more .*`fit.units`"):
+    with pytest.raises(EngineError, match=r"2 of 2 refused .*a list, not an object.*more .*`fit.units`"):
         weave(made)
