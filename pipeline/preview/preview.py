@@ -65,6 +65,8 @@ def write_preview(
     target = _target(store, output)
     finished = list_finished(store, manifest.modalities, manifest.corpus.retired)
     units = sorted(set().union(*(found.units for found in finished.values())))
+    if not any(unit.count for unit in units):
+        raise DatasetError(f"{store.url} holds no samples to look at; `tokenloom status` says how far it is")
     views = manifest.views["count"]
     picks = pick_samples(units, None if limit is None else max(1, limit // views))
     surveyed = units if limit is None else sorted({*spread(units, SURVEYED_UNITS), *picks})

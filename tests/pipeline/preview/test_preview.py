@@ -303,6 +303,14 @@ def test_readable_keeps_plain_text_and_cuts_long_text():
 # --- where it is written ----------------------------------------------------------------------------------------------
 
 
+def test_a_dataset_that_holds_no_sample_has_no_gallery(small, tmp_path):
+    for name in small.manifest.modalities:
+        shutil.rmtree(tmp_path / "dataset" / name)
+    with pytest.raises(DatasetError, match="holds no samples to look at; `tokenloom status` says how far it is"):
+        write_preview(small.store.url)
+    assert not (tmp_path / "dataset-preview").exists()
+
+
 def test_a_gallery_lies_beside_its_dataset_and_never_in_it(small, tmp_path):
     assert write_preview(small.store.url) == tmp_path / "dataset-preview" / "index.html"
     for output in ("dataset", "dataset/preview"):
