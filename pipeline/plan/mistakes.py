@@ -45,7 +45,10 @@ class Places:
     of_keys: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def of(self, key: str) -> str:
-        """The place of the key, or of the innermost that holds it."""
+        """The place of the key, or of one below it that was set alone, or of the innermost that holds it."""
+        below = (place for one, place in self.of_keys.items() if one.startswith(f"{key}."))
+        if key and key not in self.of_keys and (place := next(below, None)):
+            return place
         while key and key not in self.of_keys:
             key = key.rpartition(".")[0]
         return self.of_keys.get(key, self.source)

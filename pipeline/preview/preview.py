@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +40,7 @@ def preview(dataset: str, output: Path | None, limit: int | None) -> None:
     """What the command does: writes the gallery, shows how far it is, and says where it lies."""
     from rich.progress import Progress
 
-    with Progress(transient=True) as progress:
+    with Progress(transient=True, disable=not sys.stdout.isatty()) as progress:
         task = progress.add_task("reading units", total=None)
         index = write_preview(dataset, output, limit, lambda done, of: progress.update(task, completed=done, total=of))
     print(f"preview  {index}")

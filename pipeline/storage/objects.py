@@ -152,7 +152,8 @@ class ObjectFiles:
         if _error_code(error) == "NoSuchBucket":
             return "The bucket does not exist: create it, or correct its name or the endpoint"
         if name in ("EndpointConnectionError", "ConnectTimeoutError", "ClientConnectorError"):
-            return "Nothing answers there: check AWS_ENDPOINT_URL, or `endpoint_url` in `storage_options`"
+            where = "AWS_ENDPOINT_URL, or `endpoint_url` in `storage_options`" if self.is_s3 else "the URL"
+            return f"Nothing answers there: check {where}"
         return ""
 
     def _one_put(self) -> dict[str, int]:

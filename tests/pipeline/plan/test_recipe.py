@@ -91,6 +91,15 @@ def test_a_bad_override_says_how_to_write_it(tmp_path, override):
         load(tmp_path, GOOD, override)
 
 
+@pytest.mark.parametrize("name", ["quickstart", "mine.yaml"])
+def test_a_key_that_an_override_brought_is_its_mistake(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(GOOD)
+    for override, key in {"unitz.samples=4": "unitz", "views.a.b=1": "views.a", "a.b.c=1": "a"}.items():
+        with pytest.raises(RecipeError, match=rf"^--set {override}: {key}: unknown key"):
+            load_recipe(name, [override], corpus="photos", output="out")
+
+
 def test_shipped_recipes_load_and_unknown_names_list_them():
     assert "quickstart" in shipped_recipes()
     for name in shipped_recipes():

@@ -262,6 +262,16 @@ def test_a_dead_endpoint_is_named_and_no_secret_is(monkeypatch):
     assert raised.value.__cause__ is None
 
 
+def test_a_host_that_is_gone_is_no_matter_of_s3():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tokenloom.pipeline.storage.store._ATTEMPTS", 1)
+        with pytest.raises(StorageError, match="Nothing answers there: check the URL"):
+            Store(url).children()
+
+
 def test_options_go_before_the_environment(s3_url, s3_server, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     assert Store(s3_url, {"endpoint_url": s3_server.endpoint}).create("a", b"1")
