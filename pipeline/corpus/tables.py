@@ -174,7 +174,7 @@ def _csv(data: bytes) -> pa.Table:
 def _parquet(data: bytes) -> pa.Table:
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(io.BytesIO(data))
+    file = pq.ParquetFile(io.BytesIO(data), pre_buffer=False)
     return file.read([column.name for column in file.schema_arrow if is_plain(column.type)], use_threads=False)
 
 

@@ -161,8 +161,9 @@ def read_token_table(source: bytes | io.RawIOBase, columns: Sequence[str] | None
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(io.BytesIO(source) if isinstance(source, bytes) else source)
-        table = file.read(columns=columns and list(columns))
+        # Without Arrow's threads: one may drop what it holds of a file of Python's after Python has ended, and aborts.
+        file = pq.ParquetFile(io.BytesIO(source) if isinstance(source, bytes) else source, pre_buffer=False)
+        table = file.read(columns=columns and list(columns), use_threads=False)
         pairs = _parquet_pairs(file)
     except (StorageError, FileNotFoundError):
         raise
