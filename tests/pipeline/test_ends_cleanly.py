@@ -13,18 +13,17 @@ from corpus_files import parquet_bytes
 from small_dataset import write_dataset
 
 READING = """
-import io, sys, time
-from pathlib import Path
+import io, os, sys, time
 import pyarrow as pa, pyarrow.parquet as pq
 from tokenloom.pipeline.corpus.corpus import Corpus, CorpusSettings
 from tokenloom.pipeline.dataset.dataset import open_dataset
 
 def threads():
-    return sum("jemalloc" not in comm.read_text() for comm in Path("/proc/self/task").glob("*/comm"))
+    return len(os.listdir("/proc/self/task"))
 
 def of_reading(use_threads):
     begun = threads()
-    pq.ParquetFile(io.BytesIO(data)).read(use_threads=use_threads)
+    pq.ParquetFile(io.BytesIO(data), pre_buffer=use_threads).read(use_threads=use_threads)
     return threads() - begun
 
 file = io.BytesIO()
