@@ -46,9 +46,11 @@ class NullSearch:
         return [name for name in cards if self._is_null(reader, name, finished[name])]
 
     def _is_null(self, reader: ColumnReader, name: str, finished: Finished) -> bool:
-        units = sorted(unit for unit in finished.units if unit.count)
+        units = [unit for unit in finished.units if unit.count]
+        if not units or self._look(reader, name, min(units, key=Unit.order)) is _Seen.VALUE:
+            return False
         null = False
-        for unit in spread(units, LOOKED_AT):
+        for unit in spread(sorted(units, key=Unit.order), LOOKED_AT):
             found = self._look(reader, name, unit)
             if found is _Seen.VALUE:
                 return False
