@@ -39,7 +39,7 @@ from .fitting.sample import (
     to_put_aside,
     with_vocabulary,
 )
-from .plan.plan import Plan, make_plan, with_work
+from .plan.plan import Plan, make_plan, refuse_partial, with_work
 from .plan.recipe import Recipe, at_key, load_recipe, parse_recipe
 from .plan.reconcile import OvertakenError, cards_for, completed, reconcile
 from .plan.sampling import sample_works
@@ -261,6 +261,7 @@ def _handed_over(plan: Plan, store: Store) -> Manifest:
     """The manifest that gives readers what takes the place of others, where all of it is there."""
     manifest = plan.manifest
     if plan.replacing and not plan.works:
+        refuse_partial(plan)  # others may have begun to make them anew since it was planned
         manifest = publish(store, lambda now: completed(now, plan.replacing, plan.graph.cards))
     cards_for(manifest, plan.request)  # raises where readers won't get what was made
     retired = [shard.path for shard in plan.shards if shard.id in manifest.corpus.retired]

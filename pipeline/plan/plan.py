@@ -114,7 +114,6 @@ def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: boo
         _refuse_foreign(store, graph.cards)
     request = make_request(recipe, graph, corpus, replacing)
     request = replace(request, seen=old.corpus if old else None, take_changes=take_changes)
-    _refuse_partial(request, growth, old)
     manifest = reconcile(old, request)
     graph = replace(graph, cards=cards_for(manifest, request))
     stocks = take_stock(store, graph.cards, request.corpus.retired)
@@ -127,6 +126,7 @@ def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: boo
     unkept = {name: held[name].kept - card.kept for name, card in manifest.modalities.items() if name in held}
     taken_back = tuple(name for name in (old.pending if old else ()) if name not in manifest.pending)
     plan = Plan(recipe, request, graph, manifest, growth, {}, {}, [], unkept=unkept, taken_back=taken_back)
+    refuse_partial(plan)
     return _with_work(plan, store, stocks)
 
 
@@ -184,15 +184,15 @@ def _taken(store: Store, manifest: Manifest | None, recipe: Recipe) -> Taken:
     return read_taken(store, manifest.corpus) if same else Taken()
 
 
-def _refuse_partial(request: Request, growth: Growth, old: Manifest | None) -> None:
+def refuse_partial(plan: Plan) -> None:
     """Raises DatasetError where what takes the place of others would be made of a part of the corpus alone."""
-    anew = request.replacing & (old.modalities.keys() if old else set())
-    if anew and growth.left:
+    growth = plan.growth
+    if plan.replacing and growth.left:
         first = (growth.gone or growth.changed)[0]
         raise DatasetError(
-            f"{request.url}: {min(anew)} can't be made anew for {len(growth.left):,} shards of the corpus, in which "
-            f"files have changed or are gone (the first: {first}): say --take-changes, too, or give the corpus as it "
-            f"was"
+            f"{plan.request.url}: {plan.replacing[0]} can't be made anew for {len(growth.left):,} of the corpus' "
+            f"shards, in which files have changed or are gone (the first: {first}): say --take-changes, too, or give the corpus "
+            f"as it was"
         )
 
 

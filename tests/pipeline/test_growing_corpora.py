@@ -219,15 +219,24 @@ def test_what_is_gone_stays_until_that_is_taken(corpus_folder, tmp_path):
     assert faults(output) == []
 
 
-def test_a_modality_is_not_replaced_for_a_part_of_the_corpus(corpus_folder, tmp_path):
-    output = tmp_path / "out"
-    weave(recipe(corpus_folder, output, COLOUR, **MORE))
+@pytest.mark.parametrize("way", ["asked", "kept", "begun"])
+def test_a_modality_is_not_replaced_for_a_part_of_the_corpus(corpus_folder, tmp_path, way):
+    """Be it by --replace, by keeping more of it, or by going on with what was begun before the corpus changed."""
+    output, replacing = tmp_path / "out", ["grid"] if way == "asked" else []
+    tokens = {**CODES, "keep": "tokens"}
+    weave(recipe(corpus_folder, output, {"grid": tokens}, **MORE))
+    anew = {"kept": CODES}.get(way, {**tokens, "tokenizer": {"name": "codebook", "params": {"size": 2}}})
+    other = recipe(corpus_folder, output, {"grid": anew}, **MORE)
+    if way == "begun":
+        weave(other, ["grid"], limit=3)
     (corpus_folder / "coffee.jpg").unlink()
-    other = recipe(corpus_folder, output, {"mean_colour": odd("Raises")}, **MORE)
-    with pytest.raises(DatasetError, match=r"mean_colour can't be made anew for 1 shards .*coffee.jpg.*--take-changes"):
-        make_plan(other, ["mean_colour"])
-    weave(other, ["mean_colour"], take_changes=True)
-    assert faults(output) == []
+    with pytest.raises(
+        DatasetError, match=r"grid can't be made anew for 1 of the .*shards.*coffee.jpg.*--take-changes"
+    ):
+        make_plan(other, replacing)
+    assert len(list(open_dataset(str(output)).iterate(["grid"]))) == 6
+    weave(other, replacing, take_changes=True)
+    assert (len(list(open_dataset(str(output)).iterate(["grid"]))), faults(output)) == (5, [])
 
 
 def test_another_corpus_is_refused(corpus_folder, some, tmp_path):
