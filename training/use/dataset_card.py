@@ -14,7 +14,7 @@ from .pieces import Receipt, Source
 def dataset_card(source: Source, features: Mapping[str, Any], receipts: Sequence[Receipt]) -> bytes:
     """README.md with the hub's front matter, which is YAML: JSON is, too."""
     rows, size = sum(one.rows for one in receipts), sum(one.bytes for one in receipts)
-    cards = {name: source.reader.cards[name] for name in source.modalities}
+    cards = source.cards
     splits = [{"name": "train", "num_examples": rows, "num_bytes": size}]
     front = {
         "license": "other",

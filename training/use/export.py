@@ -197,8 +197,8 @@ def _begin(target: Store, plan: Mapping[str, Any]) -> None:
     differing = [name for name in {**known, **plan} if known.get(name) != plan.get(name)]
     if differing:
         raise ExportError(
-            f"{target.url}: it holds another export, whose {differing[0]} differ from what is asked for: name another "
-            f"folder"
+            f"{target.url}: it holds another export, whose {', '.join(differing)} differ from what is asked for: name "
+            f"another folder"
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...pipeline.corpus.units import Unit
+from ...pipeline.dataset.cards import ModalityCard
 from ...pipeline.dataset.manifest import Manifest
 from ...pipeline.dataset.reader import Column, ColumnReader, aligned
 
@@ -40,6 +41,11 @@ class Source:
     @property
     def views(self) -> int:
         return self.reader.views
+
+    @property
+    def cards(self) -> dict[str, ModalityCard]:
+        """Of the modalities that are exported."""
+        return {name: self.reader.cards[name] for name in self.modalities}
 
     def rows(self, unit: Unit) -> Iterator[tuple[str, int, dict[str, np.ndarray | None]]]:
         """Key, view and tokens (1-d; None where the sample lacks the modality) of each row of a unit, in order."""

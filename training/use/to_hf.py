@@ -49,7 +49,7 @@ class HuggingFace(Format):
 def features(source: Source) -> dict[str, Any]:
     """What `datasets` calls the features of the columns, in its own words. Sequence, which became List, is read by its
     older versions, too."""
-    lists = {name: _list(source.reader.cards[name]) for name in source.modalities}
+    lists = {name: _list(card) for name, card in source.cards.items()}
     return {"key": _value("string"), "view": _value("uint8"), **lists}
 
 
