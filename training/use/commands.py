@@ -13,7 +13,7 @@ DatasetUrl = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset'
 def export(
     dataset: DatasetUrl,
     output: Annotated[str, typer.Argument(metavar="OUT", help="An empty folder or URL, or one to go on with.")],
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="webdataset, hf or lm.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="webdataset, hf, lm or ml-4m.")],
     modalities: Annotated[
         list[str], typer.Option("--modality", metavar="MODALITY", help="Only this one; may be given again.")
     ] = [],  # noqa: B006 - typer copies it

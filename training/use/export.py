@@ -32,7 +32,8 @@ RECEIPTS = "receipts"
 
 @dataclass(frozen=True)
 class Exported:
-    """What lies in the output. made: pieces that this call made. without_tokens: modalities that aren't exported."""
+    """What lies in the output. made: pieces that this call made. left_out: rows, by reason. refused: why modalities
+    aren't exported, by name. notes: on how to read it."""
 
     pieces: int
     made: int
@@ -41,7 +42,8 @@ class Exported:
     rows: int
     left_out: dict[str, int]
     modalities: tuple[str, ...]
-    without_tokens: tuple[str, ...]
+    refused: dict[str, str]
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -83,18 +85,23 @@ def export(
 ) -> Exported:
     """Makes what the output lacks of the dataset in that format.
 
-    modalities: by default all that keep tokens. progress: told how many pieces are there, and of how many.
+    modalities: by default all that the format takes. progress: told how many pieces are there, and of how many.
     Raises ExportError and DatasetError for what can't be exported as it is, EngineError and StorageError where it can't
     go on; what has a receipt by then isn't made again.
     """
     _refuse_within(dataset, target)
     manifest = require_manifest(dataset)
     reader = DatasetReader(dataset, manifest)
-    names = _with_tokens(dataset.url, manifest, reader.chosen(list(modalities) or None), named=bool(modalities))
+    chosen = reader.chosen(list(modalities) or None)
+    refused = {name: why for name in chosen if (why := format.refuses(name, manifest.modalities[name]))}
+    names = tuple(name for name in manifest.modalities if name in chosen and name not in refused)
+    if refused and (modalities or not names):
+        name = next(iter(refused))
+        raise ExportError(f"{dataset.url}: {name} can't be exported to {format.name}: {refused[name]}; or leave it out")
     units = _finished_units(dataset.url, manifest, reader, names)
     source = Source(reader.columns, manifest, names)
     format.check(source)
-    pieces = cut_pieces(units, format.most_samples)
+    pieces = cut_pieces(units, format.most_rows // reader.views)
     if not pieces:
         raise ExportError(f"{dataset.url}: there is nothing to export: no unit of it has a sample")
     _begin(target, _plan(source, format, units, len(pieces)))
@@ -119,7 +126,8 @@ def export(
         rows=sum(one.rows for one in receipts),
         left_out=dict(left_out),
         modalities=names,
-        without_tokens=tuple(name for name, card in manifest.modalities.items() if not card.keeps_tokens),
+        refused=refused,
+        notes=format.notes(source, len(pieces)),
     )
 
 
@@ -128,18 +136,6 @@ def _refuse_within(dataset: Store, target: Store) -> None:
         raise ExportError(
             f"{target.url}: the output would be foreign to the dataset that it lies in: name another folder"
         )
-
-
-def _with_tokens(url: str, manifest: Manifest, names: Sequence[str], named: bool) -> tuple[str, ...]:
-    """Of these modalities those that keep tokens. Raises ExportError where one doesn't that the user named."""
-    kept = tuple(name for name in names if manifest.modalities[name].keeps_tokens)
-    lacking = [name for name in names if name not in kept]
-    if lacking and (named or not kept):
-        raise ExportError(
-            f"{url}: {lacking[0]} has no tokens to export, only labels: have the recipe say `keep: tokens` or "
-            f"`keep: both` of it and run it again, or leave it out"
-        )
-    return kept
 
 
 def _finished_units(url: str, manifest: Manifest, reader: DatasetReader, names: Sequence[str]) -> list[Unit]:
@@ -174,7 +170,7 @@ def _plan(source: Source, format: Format, units: Sequence[Unit], pieces: int) ->
         "format": "tokenloom export",
         "to": format.name,
         "dataset": reader.store.url,
-        "modalities": {name: reader.cards[name].generation for name in source.modalities},
+        "modalities": [[name, reader.cards[name].generation] for name in source.modalities],  # their order counts
         "views": source.views,
         "units": hashlib.sha256(json.dumps(names).encode()).hexdigest(),
         "pieces": pieces,
@@ -203,4 +199,14 @@ def _begin(target: Store, plan: Mapping[str, Any]) -> None:
 
 
 def _receipts(target: Store, pieces: Sequence[Piece]) -> list[Receipt]:
-    return [Receipt(**json.loads(data)) for data in in_order(target.read, [receipt_path(p.number) for p in pieces])]
+    paths = [receipt_path(piece.number) for piece in pieces]
+    return [
+        _receipt(f"{target.url}/{path}", data) for path, data in zip(paths, in_order(target.read, paths), strict=True)
+    ]
+
+
+def _receipt(source: str, data: bytes) -> Receipt:
+    try:
+        return Receipt(**json.loads(data))
+    except (ValueError, TypeError):
+        raise ExportError(f"{source}: it isn't a receipt any more: delete it and run this again") from None

@@ -88,13 +88,18 @@ class Receipt:
 
 
 class Format(ABC):
-    """A format of other trainers. may be pickled.
+    """A format of other trainers. May be pickled.
 
-    name: as the user writes it. most_samples: of a piece, which has one unit at least.
+    name: as the user writes it. most_rows: of a piece, which has one unit at least.
     """
 
     name: str
-    most_samples: int
+    most_rows: int
+
+    def refuses(self, name: str, card: ModalityCard) -> str:
+        """Why the format can't have a modality; "" where it can."""
+        labels = "only its labels are kept, and no tokens; have the recipe say `keep: both` of it and run it again"
+        return "" if card.keeps_tokens else labels
 
     def check(self, source: Source) -> None:  # noqa: B027 - not every format has to refuse something
         """Raises ExportError for a dataset that the format can't hold."""
@@ -102,6 +107,10 @@ class Format(ABC):
     def settings(self, source: Source) -> dict[str, Any]:
         """What determines the files, beside the dataset."""
         return {}
+
+    def notes(self, source: Source, pieces: int) -> list[str]:
+        """What whoever reads the files of so many pieces should be told, a line each."""
+        return []
 
     @abstractmethod
     def make(self, source: Source, piece: Piece) -> Made:
@@ -117,7 +126,7 @@ class Format(ABC):
 
 
 def cut_pieces(units: Sequence[Unit], most_samples: int) -> list[Piece]:
-    """Units in order, put together while they have no more samples than that; units without samples are none."""
+    """Units in order, put together while they have no more samples than that; units without samples are in none."""
     groups: list[list[Unit]] = []
     size = 0
     for unit in units:

@@ -21,9 +21,10 @@ from .lm_vocabulary import LmVocabulary
 from .pieces import ExportError, Format
 from .to_hf import HuggingFace
 from .to_lm import VOCABULARY, DecoderOnly
+from .to_ml4m import Ml4m
 from .to_webdataset import WebDataset
 
-FORMATS = (WebDataset.name, HuggingFace.name, DecoderOnly.name)
+FORMATS = (WebDataset.name, HuggingFace.name, DecoderOnly.name, Ml4m.name)
 
 
 def run_export(url: str, output: str, to: str, modalities: Sequence[str], tasks: Path | None) -> None:
@@ -49,6 +50,8 @@ def _format(to: str, tasks: Path | None) -> Format:
         return HuggingFace()
     if to == DecoderOnly.name:
         return DecoderOnly(*read_tasks(tasks))
+    if to == Ml4m.name:
+        return Ml4m()
     raise ExportError(f"--to {to}: there is no such format; there are {', '.join(FORMATS)}")
 
 
@@ -63,11 +66,12 @@ def _told(done: Exported, where: str) -> Iterator[str]:
     size = readable_size(done.bytes)
     yield f"{counted(done.rows, 'row')} of {names} in {counted(done.files, 'file')}, {size}, read back -> {where}"
     if done.made < done.pieces:
-        yield f"{done.pieces - done.made:,} of {counted(done.pieces, 'piece')} were there already"
+        yield f"made before: {done.pieces - done.made:,} of {counted(done.pieces, 'piece')}"
     for reason, count in sorted(done.left_out.items()):
         yield f"{counted(count, 'row')} left out: {reason}"
-    if done.without_tokens:
-        yield f"not exported, since only their labels are kept: {', '.join(done.without_tokens)}"
+    for name, why in done.refused.items():
+        yield f"{name} is left out: {why}"
+    yield from done.notes
 
 
 def run_decode(exported: str, ids: str, dataset: str | None, folder: Path | None) -> None:

@@ -21,7 +21,7 @@ _ROWS_OF_A_GROUP = 1024
 
 class HuggingFace(Format):
     name = "hf"
-    most_samples = 8192
+    most_rows = 8192
 
     def make(self, source: Source, piece: Piece) -> Made:
         import pyarrow as pa

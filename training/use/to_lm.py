@@ -38,7 +38,7 @@ class Document:
 
 class DecoderOnly(Format):
     name = "lm"
-    most_samples = 8192
+    most_rows = 4096
 
     def __init__(self, tasks: LmTasks, places: Places) -> None:
         self.tasks, self._places = tasks, places

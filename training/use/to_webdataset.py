@@ -22,7 +22,7 @@ _STEM = re.compile(r"(?:.*/|)[^.]+")
 
 class WebDataset(Format):
     name = "webdataset"
-    most_samples = 1  # a unit, whatever it holds
+    most_rows = 1  # a unit, whatever it holds
 
     def make(self, source: Source, piece: Piece) -> Made:
         members: dict[str, bytes] = {}

@@ -88,7 +88,15 @@ def test_what_is_there_is_not_made_again(dataset, tmp_path, to):
         path.write_bytes(b"")  # it would be read
     again = command("export", tmp_path / "copy", out, "--to", to)
     assert again.code == 0, again.err
-    assert "were there already" in again.out
+    assert "made before: " in again.out
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_modalities_are_in_the_order_of_the_dataset_however_they_are_named(dataset, tmp_path, to):
+    for out, names in ((tmp_path / "one", ("caption", "dinov2")), (tmp_path / "other", ("dinov2", "caption"))):
+        options = [word for name in names for word in ("--modality", name)]
+        assert command("export", dataset.store.url, out, "--to", to, *options).code == 0
+    assert contents(tmp_path / "one") == contents(tmp_path / "other")
 
 
 def test_receipts_have_the_checksums(dataset, tmp_path):
@@ -142,9 +150,9 @@ def test_a_modality_that_there_isnt(dataset, tmp_path):
 
 def test_a_modality_without_tokens(dataset, tmp_path):
     said = refused(dataset.store.url, tmp_path / "out", "--to", "webdataset", "--modality", "canny_edge")
-    assert "canny_edge has no tokens to export, only labels" in said
+    assert "canny_edge can't be exported to webdataset: only its labels are kept" in said
     without = command("export", dataset.store.url, tmp_path / "out", "--to", "webdataset")
-    assert "only their labels are kept: canny_edge" in without.out
+    assert "canny_edge is left out: only its labels are kept" in without.out
 
 
 def test_a_dataset_that_is_being_written(own, tmp_path):
@@ -195,6 +203,14 @@ def test_a_file_in_the_place_of_a_piece(dataset, tmp_path):
     (out / "receipts/00001.json").unlink()
     (out / "shard-00001.tar").write_bytes(b"something else")
     assert "shard-00001.tar: it isn't what was exported" in refused(dataset.store.url, out, "--to", "webdataset")
+
+
+def test_a_receipt_that_is_none(dataset, tmp_path):
+    out = tmp_path / "out"
+    assert command("export", dataset.store.url, out, "--to", "webdataset").code == 0
+    for text in ("{", "[]", '{"files": {}}'):
+        (out / "receipts/00001.json").write_text(text)
+        assert "receipts/00001.json: it isn't a receipt" in refused(dataset.store.url, out, "--to", "webdataset")
 
 
 def test_a_full_disk(dataset, tmp_path, monkeypatch):

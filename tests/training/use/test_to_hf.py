@@ -18,7 +18,7 @@ from tokenloom.training.use import to_hf
 @pytest.fixture
 def exported(tmp_path, monkeypatch):
     """A dataset, and its export in two pieces."""
-    monkeypatch.setattr(to_hf.HuggingFace, "most_samples", 8)
+    monkeypatch.setattr(to_hf.HuggingFace, "most_rows", 16)
     small = write_dataset(tmp_path / "dataset")
     ended = command("export", small.store.url, tmp_path / "out", "--to", "hf")
     assert ended.code == 0, ended.err

@@ -70,7 +70,7 @@ def exported(small, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("lm")
     (folder / "tasks.yaml").write_text(TASKS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(to_lm.DecoderOnly, "most_samples", 8)
+        patch.setattr(to_lm.DecoderOnly, "most_rows", 16)
         words = (small.store.url, folder / "out", "--to", "lm", "--tasks", folder / "tasks.yaml")
         ended = command("export", *words)
     assert ended.code == 0, ended.err

@@ -79,7 +79,7 @@ def test_on_s3(s3_url, tmp_path):
     for _ in range(2):
         ended = command("export", small.store.url, f"{s3_url}/out", "--to", "webdataset")
         assert ended.code == 0, ended.err
-    assert "4 of 4 pieces were there already" in ended.out
+    assert "made before: 4 of 4 pieces" in ended.out
     from tokenloom.pipeline.storage.store import Store
 
     out = Store(f"{s3_url}/out")
