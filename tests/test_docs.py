@@ -36,14 +36,7 @@ from pages import (
     without_blocks,
 )
 
-IN_ORDER = [
-    "README.md",
-    "docs/exports.md",
-    "docs/recipes.md",
-    "docs/labelers.md",
-    "docs/tokenizers.md",
-    "docs/dataset.md",
-]
+IN_ORDER = ["README.md", *(f"docs/{page}.md" for page in ("exports", "recipes", "labelers", "tokenizers", "dataset"))]
 """Pages whose commands run, in this order: the later ones use what the earlier ones made."""
 
 ELSEWHERE = [
