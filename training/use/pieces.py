@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from ...pipeline.corpus.units import Unit
 from ...pipeline.dataset.cards import ModalityCard
 from ...pipeline.dataset.manifest import Manifest
 from ...pipeline.dataset.reader import Column, ColumnReader, aligned
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class ExportError(ValueError):
@@ -123,6 +127,13 @@ class Format(ABC):
     def closing(self, source: Source, receipts: Sequence[Receipt]) -> dict[str, bytes]:
         """Files about all pieces, by path, which are written last."""
         return {}
+
+
+def read_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """A file as it was read back; without Arrow's threads, as pipeline/dataset/shards.py says why."""
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read(columns=columns and list(columns), use_threads=False)
 
 
 def cut_pieces(units: Sequence[Unit], most_samples: int) -> list[Piece]:

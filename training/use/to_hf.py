@@ -13,7 +13,7 @@ from typing import Any
 
 from ...pipeline.dataset.cards import ModalityCard
 from .dataset_card import dataset_card
-from .pieces import Format, Made, Piece, Receipt, Source
+from .pieces import Format, Made, Piece, Receipt, Source, read_parquet
 
 _ZSTD_LEVEL = 3
 _ROWS_OF_A_GROUP = 1024
@@ -38,9 +38,7 @@ class HuggingFace(Format):
         return Made({path: buffer.getvalue()}, table.num_rows)
 
     def count(self, files: Mapping[str, bytes]) -> int:
-        import pyarrow.parquet as pq
-
-        return sum(pq.read_table(io.BytesIO(data)).num_rows for data in files.values())
+        return sum(read_parquet(data).num_rows for data in files.values())
 
     def closing(self, source: Source, receipts: Sequence[Receipt]) -> dict[str, bytes]:
         return {"README.md": dataset_card(source, features(source), receipts)}

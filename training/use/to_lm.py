@@ -20,7 +20,7 @@ from ...pipeline.plan.mistakes import Places
 from .lm_tasks import LmTasks
 from .lm_vocabulary import PAD, LmVocabulary
 from .megatron import count_sequences, index_bytes
-from .pieces import ExportError, Format, Made, Piece, Receipt, Source
+from .pieces import ExportError, Format, Made, Piece, Receipt, Source, read_parquet
 
 VOCABULARY = "vocabulary.json"
 _ZSTD_LEVEL = 3
@@ -93,12 +93,10 @@ class DecoderOnly(Format):
 
     def count(self, files: Mapping[str, bytes]) -> int:
         """The documents, of which both sorts of files hold the same; -1 where they don't."""
-        import pyarrow.parquet as pq
-
         counts = set()
         for path, data in files.items():
             if path.endswith(".parquet"):
-                lengths = pq.read_table(io.BytesIO(data), columns=["lengths"])["lengths"].combine_chunks()
+                lengths = read_parquet(data)["lengths"].combine_chunks()
                 counts.add(len(lengths.flatten()))
             elif path.endswith(".idx"):
                 counts.add(count_sequences(data))
