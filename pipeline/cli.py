@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -296,6 +297,11 @@ def tokenizer_push(
     from .commands import publish
 
     publish.push(source, target)
+
+
+# The commands of rooms above this one: functions that import what they need when they run, too.
+for point in entry_points(group="tokenloom.commands"):
+    app.command(point.name)(point.load())
 
 
 def _pairs(texts: list[str], option: str) -> dict[str, str]:

@@ -36,7 +36,7 @@ from pages import (
     without_blocks,
 )
 
-IN_ORDER = ["README.md", "docs/recipes.md", "docs/labelers.md", "docs/tokenizers.md", "docs/dataset.md"]
+IN_ORDER = ["README.md", *(f"docs/{page}.md" for page in ("exports", "recipes", "labelers", "tokenizers", "dataset"))]
 """Pages whose commands run, in this order: the later ones use what the earlier ones made."""
 
 ELSEWHERE = [
@@ -202,6 +202,12 @@ def test_readmes_commands_run_and_its_plugin_makes_tokens(workplace, captions):
     assert dataset.modalities["sharpness"].length == 4
     rows = [(row.key, row.values["sharpness"] is not None) for row in dataset.iterate(["sharpness"])]
     assert rows == sorted([(key, True) for key in keys] + [("broken", False)])
+
+
+def test_the_commands_of_exports_run(workplace):
+    workplace.follow("docs/exports.md")
+    for folder in ("for-webdataset", "for-hf", "for-lm", "for-ml-4m", "ordered"):
+        assert (workplace.folder / folder / "receipts/00000.json").is_file()
 
 
 def test_the_commands_of_recipes_run(workplace):

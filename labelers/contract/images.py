@@ -77,6 +77,14 @@ def read_header(data: bytes) -> Header:
 
 
 @_also_bare
+def read_format(data: bytes) -> tuple[str, bool]:
+    """Its format, as Pillow names it, and whether the picture is stored upright. Raises BadImage."""
+    with _refusals(data):
+        image = _open(data)
+        return image.format or "", _orientation(image) == 1
+
+
+@_also_bare
 def decode_image(data: bytes) -> np.ndarray:
     """The whole image, upright: uint8 (height, width, 3) RGB. Of an animation the first frame; alpha lies over white.
 

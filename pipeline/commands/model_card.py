@@ -70,11 +70,11 @@ def _table(title: str, values: Mapping[str, Any]) -> list[str]:
     said = {name: value for name, value in values.items() if value is not None}
     if not said:
         return []
-    rows = [f"| {name} | {_cell(value)} |" for name, value in said.items()]
+    rows = [f"| {name} | {cell(value)} |" for name, value in said.items()]
     return [f"## {title.capitalize()}", "", "| | |", "|---|---|", *rows, ""]
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     text = value if isinstance(value, str) else json.dumps(value)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..corpus.units import Unit
-from .reader import DatasetReader, misaligned
+from .reader import DatasetReader
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,16 +38,7 @@ class _UnitTables:
 
     def _table(self, unit: Unit) -> pa.Table:
         """The modalities' tables side by side: their tokens stay the Arrow arrays that they are."""
-        columns = self._reader.columns
-        tables = {name: columns.token_table(unit, name) for name in self._modalities}
-        first = self._modalities[0]
-        rows = joined = tables[first].select(["key", "view"])
-        for name, table in tables.items():
-            if not table.select(["key", "view"]).equals(rows):
-                raise misaligned(
-                    self._reader.store.url, columns.token_path(unit, name), columns.token_path(unit, first)
-                )
-            joined = joined.append_column(name, table["tokens"])
+        joined = self._reader.columns.joined(unit, self._modalities)
         if self._views is None:
             return joined
         return joined.filter(np.isin(joined["view"].to_numpy(), list(self._views)))

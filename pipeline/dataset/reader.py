@@ -86,6 +86,20 @@ class ColumnReader:
         """The rows as Arrow has them: key, view, tokens."""
         return self._tokens(unit, modality)[2]
 
+    def joined(self, unit: Unit, modalities: Sequence[str]) -> pa.Table:
+        """The tokens of modalities side by side: key, view, and a list of ids of each, null where the sample lacks it.
+
+        Raises DatasetError where the shards don't hold the same samples.
+        """
+        tables = {name: self.token_table(unit, name) for name in modalities}
+        first = modalities[0]
+        rows = joined = tables[first].select(["key", "view"])
+        for name, table in tables.items():
+            if not table.select(["key", "view"]).equals(rows):
+                raise misaligned(self.store.url, self.token_path(unit, name), self.token_path(unit, first))
+            joined = joined.append_column(name, table["tokens"])
+        return joined
+
     def labels(self, unit: Unit, modality: str) -> Column:
         """Labels as they are stored; the `label_kind` of the modality's card decodes them."""
         path = self.label_path(unit, modality)

@@ -20,7 +20,7 @@ from .stage import StageWorker
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_MOST_BLOCKS = 1000
+MOST_BLOCKS = 1000
 """Blocks of work given to Ray at once; with more work, a block holds several pieces."""
 
 _AHEAD = 2
@@ -93,7 +93,7 @@ def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageCo
         for row in dataset.iter_rows():
             yield result_of(json.loads(row["head"]))
     except RayError as error:
-        raise EngineError(_cause(error)) from None
+        raise EngineError(cause(error)) from None
 
 
 def read_units(block: pa.Table, reader: ReaderConfig) -> Iterator[pa.Table]:
@@ -131,7 +131,7 @@ def _blocks(works: Sequence[Work], limit: int | None) -> list[dict[str, str]]:
 
 def _block_count(works: Sequence[Work], limit: int | None) -> int:
     """With a limit one task reads everything, since it has to count."""
-    return 1 if limit is not None else min(len(works), _MOST_BLOCKS)
+    return 1 if limit is not None else min(len(works), MOST_BLOCKS)
 
 
 def _readers(stages: Sequence[StageConfig]) -> int:
@@ -150,7 +150,7 @@ def result_of(head: Mapping[str, Any]) -> UnitResult:
     return UnitResult(unit, done, head["bytes"], len(refused), head["decodes"], broken, left_out, refused)
 
 
-def _cause(error: BaseException) -> str:
+def cause(error: BaseException) -> str:
     """The innermost error of a failed task, as its worker raised it, less what Ray Data adds to its text."""
     while isinstance(getattr(error, "cause", None), BaseException):
         error = error.cause  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from types import SimpleNamespace
@@ -27,6 +27,7 @@ from tokenloom.pipeline.fitting.worker import Board, train_worker
 from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.plan.recipe import Recipe
 from tokenloom.pipeline.plan.worklist import Work
+from tokenloom.training.use import export as exporting
 
 
 def stream_here(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageConfig]) -> Iterator[UnitResult]:
@@ -47,6 +48,13 @@ class _BoardHere:
 
     def __getattr__(self, method: str) -> SimpleNamespace:
         return SimpleNamespace(remote=getattr(self.board, method))
+
+
+def run_tasks_here(
+    work: Callable[[Any], dict[str, Any]], items: Sequence[Any], local_paths: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """As `engine.tasks.run_tasks`, without Ray."""
+    return map(work, items)
 
 
 def run_fit_here(job: FitJob, listener: FitListener | None = None) -> dict[str, bytes]:
@@ -80,6 +88,7 @@ def without_ray(gpus: int = 0) -> Iterator[None]:
     """Runs that are begun meanwhile need no Ray; they take the cluster to have two CPUs and so many GPUs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "stream", stream_here)
+        patch.setattr(exporting, "run_tasks", run_tasks_here)
         for module in (running, commands):
             patch.setattr(module, "cluster_size", lambda: ClusterSize((Node(2, gpus),)))
         patch.setattr(running, "raylet_watched", nullcontext)
