@@ -191,8 +191,8 @@ def refuse_partial(plan: Plan) -> None:
         first = (growth.gone or growth.changed)[0]
         raise DatasetError(
             f"{plan.request.url}: {plan.replacing[0]} can't be made anew for {len(growth.left):,} of the corpus' "
-            f"shards, in which files have changed or are gone (the first: {first}): say --take-changes, too, or give the corpus "
-            f"as it was"
+            f"shards, in which files have changed or are gone (the first: {first}): say --take-changes, too, or give "
+            f"the corpus as it was"
         )
 
 
