@@ -181,6 +181,7 @@ def _taken(store: Store, manifest: Manifest | None, recipe: Recipe) -> Taken:
         return Taken()
     before, now = manifest.corpus.reading, reading_of(recipe)
     same = all(before.get(name) == now.get(name) for name in ("format", "image"))
+    same &= ("text" in before) == ("text" in now)
     return read_taken(store, manifest.corpus) if same else Taken()
 
 
