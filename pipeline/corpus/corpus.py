@@ -19,9 +19,9 @@ from .lines import check_field, read_lines
 from .listing import Choice, Found, find_files
 from .parquet import find_columns, open_parquet, read_parquet
 from .samples import (
+    TEXT,
     CorpusError,
     Item,
-    TEXT,
     Rejection,
     Sample,
     Selection,

@@ -33,8 +33,8 @@ class Why(Enum):
     UNREAD_IMAGE = "image of a format that is not read", "images of formats that are not read", "convert it to JPEG"
     FILE = "other file", "other files", "what is an image needs the ending of its format"
     NO_TEXTS = (
-        "file that holds no texts, by its name",
-        "files that hold no texts, by their names",
+        "file whose name is no text's",
+        "files whose names are no texts'",
         "JSON lines, Parquet and plain text are read: .jsonl or .json, .parquet, .txt, with .gz or .zst behind it",
     )
     BLANK_LINE = "blank line", "blank lines", ""

@@ -11,7 +11,8 @@ import codecs
 import io
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ..storage.errors import StorageError
 from .formats import Format, compression_of
@@ -50,37 +51,39 @@ _LOOKED_AT = 16
 def read_lines(stretch: Stretch, selection: Selection, format: Format) -> Iterator[Item]:
     """The lines of a stretch, a text each. Blank lines are none, and counted. What can't be decompressed is lost, and
     all behind it: that is the last item, a rejection with an empty key."""
-    at, again = stretch.start, 0
-    path = clean_key(stretch.path)
+    at, path = stretch.start, clean_key(stretch.path)
     try:
-        file, again = _opened(stretch)
-        if at == 0 and (encoding := _other_encoding(file)):
+        text = _Text.of(stretch)
+        read = again = text.packed
+        if at == 0 and (encoding := _other_encoding(text.lines)):
             reason = f"{path} is {encoding}, not UTF-8: convert it, as `iconv -f {encoding} -t UTF-8` does"
             yield Item(0, 0, Rejection("", reason, "NotText"))
             return
         while stretch.stop is None or at < stretch.stop:
-            size, line = _next_line(file)
+            size, line = _next_line(text.lines)
             if not size:
                 return
             if at == 0 and line is not None:
                 line = line.removeprefix(codecs.BOM_UTF8)
+            packed, read = text.packed - read, text.packed
             if line is not None and not line.strip():
-                yield Item(at, size, None, [(Why.BLANK_LINE, f"{path} at byte {at}")], again)
+                yield Item(at, size, None, [(Why.BLANK_LINE, f"{path} at byte {at}")], packed, again)
             else:
-                yield Item(at, size, _content(line, size, f"{path}/{at:012d}", selection, format), (), again)
+                content = _content(line, size, f"{path}/{at:012d}", selection, format)
+                yield Item(at, size, content, packed=packed, again=again)
             at, again = at + size, 0
     except (StorageError, FileNotFoundError):
         raise
     except OSError as error:  # of which pyarrow's are
         reason = f"{path} is broken behind byte {at:,} of its text, and all from there on can't be read: {error}"
-        yield Item(at, 0, Rejection("", reason, "BrokenShard"), (), again)
+        yield Item(at, 0, Rejection("", reason, "BrokenShard"))
 
 
 def check_field(stretch: Stretch, selection: Selection, url: str) -> None:
     """Looks into the first lines of JSON. Raises CorpusError where most are none, or none has the field of the text."""
     try:
-        file, _ = _opened(stretch)
-        lines = [line for _, line in (_next_line(file) for _ in range(_LOOKED_AT)) if line and line.strip()]
+        text = _Text.of(stretch)
+        lines = [line for _, line in (_next_line(text.lines) for _ in range(_LOOKED_AT)) if line and line.strip()]
     except (StorageError, FileNotFoundError):
         raise
     except OSError:
@@ -102,21 +105,33 @@ def check_field(stretch: Stretch, selection: Selection, url: str) -> None:
         )
 
 
-def _opened(stretch: Stretch) -> tuple[BinaryIO, int]:
-    """The file, as it is without compression, at the beginning of the stretch; and how many bytes of a compressed one
-    were read to come there."""
-    file = io.BufferedReader(stretch.store.open(stretch.path, stretch.size), _READ_SIZE)
-    compression = compression_of(stretch.path)
-    if compression is None:
-        file.seek(stretch.start)
-        return file, 0
-    import pyarrow as pa
+@dataclass(frozen=True)
+class _Text:
+    """The lines of a file, as they are without compression, and the file itself."""
 
-    text = io.BufferedReader(_Blocks(pa.CompressedInputStream(pa.PythonFile(file), compression)), _BLOCK)
-    left = stretch.start
-    while left and (block := text.read(min(left, _BLOCK))):
-        left -= len(block)
-    return text, file.tell() if stretch.start else 0
+    lines: io.BufferedReader
+    file: io.BufferedReader
+
+    @classmethod
+    def of(cls, stretch: Stretch) -> _Text:
+        """At the beginning of the stretch."""
+        file = io.BufferedReader(stretch.store.open(stretch.path, stretch.size), _READ_SIZE)
+        compression = compression_of(stretch.path)
+        if compression is None:
+            file.seek(stretch.start)
+            return cls(file, file)
+        import pyarrow as pa
+
+        lines = io.BufferedReader(_Blocks(pa.CompressedInputStream(pa.PythonFile(file), compression)), _BLOCK)
+        left = stretch.start
+        while left and (block := lines.read(min(left, _BLOCK))):
+            left -= len(block)
+        return cls(lines, file)
+
+    @property
+    def packed(self) -> int:
+        """How many bytes of a compressed file have been read; 0 of others."""
+        return 0 if self.lines is self.file else self.file.tell()
 
 
 class _Blocks(io.RawIOBase):
@@ -137,13 +152,13 @@ class _Blocks(io.RawIOBase):
         return len(part)
 
 
-def _other_encoding(file: BinaryIO) -> str | None:
+def _other_encoding(file: io.BufferedReader) -> str | None:
     """The encoding that the file's byte order mark tells of, unless that is UTF-8."""
-    head = cast(io.BufferedReader, file).peek(4)[:4]
+    head = file.peek(4)[:4]
     return next((encoding for mark, encoding in _OTHER_MARKS.items() if head.startswith(mark)), None)
 
 
-def _next_line(file: BinaryIO) -> tuple[int, bytes | None]:
+def _next_line(file: io.BufferedReader) -> tuple[int, bytes | None]:
     """The bytes of the next line with its end, 0 behind the last; and the line, None for one that is too long."""
     line = file.readline(LARGEST_TEXT + 1)
     if len(line) <= LARGEST_TEXT:

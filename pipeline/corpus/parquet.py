@@ -93,9 +93,7 @@ def find_columns(schema: pa.Schema, url: str, selection: Selection) -> Columns:
     if selection.text is None:
         key = key or next((name for name in _KEY_COLUMNS if name in keys), None)
     kept = [selection.text] if wanted is not None and selection.text else []
-    fields = tuple(
-        name for name in plain if name not in (key, chosen) and (wanted is None or name in (*wanted, *kept))
-    )
+    fields = tuple(name for name in plain if name not in (key, chosen) and (wanted is None or name in (*wanted, *kept)))
     status = tuple(name for name in _STATUS if _STATUS[0] in plain and name in plain)
     named = Counter(column.name for column in schema)
     if twice := next((name for name in (chosen, key, *fields, *status) if named[name or ""] > 1), None):
@@ -182,9 +180,7 @@ def _read_group(
         yield Item(max(row, start), 0, Rejection("", reason, "BrokenShard"))
 
 
-def _text_item(
-    batch: pa.RecordBatch, index: int, row: int, columns: Columns, path: str, selection: Selection
-) -> Item:
+def _text_item(batch: pa.RecordBatch, index: int, row: int, columns: Columns, path: str, selection: Selection) -> Item:
     """One row as a sample without an image. Its size is the text's."""
     size, place = 0, f"{path}/{row:012d}"
     try:

@@ -111,12 +111,13 @@ class Rejection:
 @dataclass(slots=True)
 class UnitSamples:
     """A unit with its samples, and what was refused on the way, both in the corpus' order. left_out: what isn't taken,
-    of which `rejected` tells, too. again: as of Item."""
+    of which `rejected` tells, too. packed, again: as of Item."""
 
     unit: Unit
     samples: list[Sample] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
     left_out: Account = field(default_factory=Account, compare=False)
+    packed: int = field(default=0, compare=False)
     again: int = field(default=0, compare=False)
 
 
@@ -165,14 +166,15 @@ class Item:
 
     size: bytes of the image and of all that lies beside it, wanted or not, good or refused: the units must not change
     when a recipe looks at other fields. content: None where nothing was to be taken. left_out: names of what is there,
-    and isn't taken. again: bytes of a compressed shard that had to be read once more to come here, before the first
-    item that was asked for.
+    and isn't taken. packed: bytes that were read of a compressed file for it; again: those that had to be read once
+    more to come here, before the first item that was asked for.
     """
 
     start: int
     size: int
     content: Sample | Rejection | None
     left_out: Sequence[tuple[Why, str]] = ()
+    packed: int = 0
     again: int = 0
 
 
@@ -187,7 +189,8 @@ def cut(items: Iterable[Item], shard: str, start: int, stop: int | None, limits:
         if count and (count == limits.samples or size + item.size > limits.bytes):
             yield _closed(unit, item.start)
             unit, keys, count, size = UnitSamples(Unit(shard, item.start, stop, 0)), set(), 0, 0
-        count, size, unit.again = count + 1, size + item.size, unit.again + item.again
+        count, size = count + 1, size + item.size
+        unit.packed, unit.again = unit.packed + item.packed, unit.again + item.again
         content = item.content
         if isinstance(content, Sample) and content.key in keys:
             content = Rejection(content.key, "another sample of this unit has the same key", "DuplicateKey")

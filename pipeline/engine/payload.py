@@ -25,9 +25,9 @@ class UnitPayload:
     tried again. samples: images are None once no later stage looks at pixels. chunks: stretches of samples that are
     labelled together, the same in all stages. labels: encoded labels that later stages need, by modality, one list per
     sample, or per sample and view for labelers on views. failures: of modalities that later stages may need. done:
-    modalities written so far, with (rows, failed, seconds). bytes: of the encoded images, or of the texts. again: bytes
-    of the corpus shard that were read once more to come to the unit. decodes: times that an image of the unit was
-    decoded.
+    modalities written so far, with (rows, failed, seconds). bytes: of the encoded images, or of the texts, as they lie
+    in the corpus. again: bytes of the corpus shard that were read once more to come to the unit. decodes: times that an
+    image of the unit was decoded.
     """
 
     unit: Unit
@@ -48,7 +48,7 @@ class UnitPayload:
     @classmethod
     def of(cls, samples: UnitSamples, todo: tuple[str, ...], **more: Any) -> UnitPayload:
         """A unit that no stage has seen. more: what is known of it beside its samples."""
-        size = sum(sample.size for sample in samples.samples)
+        size = samples.packed or sum(sample.size for sample in samples.samples)
         bounds = chunk_bounds(samples.samples)
         unit, again = samples.unit, samples.again
         return cls(unit, todo, samples.samples, samples.rejected, bounds, bytes=size, again=again, **more)

@@ -18,7 +18,7 @@ from ...tokenizers.fitting.settings import FitSettings, PerceptualSettings
 from ...tokenizers.vq.base import TrainedTokenizer
 from ..dataset.cards import ModalityCard, TokensCard, VocabularyCard, WeightsCard
 from ..dataset.layout import vocabulary_path
-from ..dataset.manifest import read_manifest, vocabulary_digest
+from ..dataset.manifest import naming_gone, read_manifest, vocabulary_digest
 from ..storage.errors import without_credentials
 from ..storage.store import Store
 from .licences import licence_refusal
@@ -98,7 +98,7 @@ def given_vocabulary(recipe: Recipe) -> Vocabulary | None:
 
 def _vocabulary_of_dataset(source: WeightsSource) -> bytes | None:
     """The text vocabulary of the dataset that is there; None where there is none. ValueError where it has none."""
-    if source.source.endswith(".json") or source.source.startswith(PACKAGE):
+    if source.source.startswith(PACKAGE) or source.source.endswith(".json") or Path(source.source).is_file():
         return None
     store = Store(source.source, source.options)
     manifest = read_manifest(store)
@@ -107,7 +107,11 @@ def _vocabulary_of_dataset(source: WeightsSource) -> bytes | None:
     digest = vocabulary_digest(manifest.modalities)
     if not digest:
         raise ValueError(f"{store.url} has no text vocabulary: none of its modalities that are made uses one")
-    return store.read(vocabulary_path(digest))
+    with naming_gone(store.url):
+        data = store.read(vocabulary_path(digest))
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ValueError(f"{store.url}/{vocabulary_path(digest)} is damaged; `tokenloom verify {store.url}` tells more")
+    return data
 
 
 def vocabulary_card(recipe: Recipe, texts: Mapping[str, str]) -> VocabularyCard:

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -213,8 +214,8 @@ def _normalizer() -> normalizers.BertNormalizer:
 def _count_words(texts: Iterable[str]) -> Counter[str]:
     normalizer, splitter = _normalizer(), pre_tokenizers.BertPreTokenizer()
     counts: Counter[str] = Counter()
-    for text in (piece for text in texts for piece in _pieces(_without_surrogates(text))):
-        words = splitter.pre_tokenize_str(normalizer.normalize_str(text))
+    for piece in chain.from_iterable(_pieces(_without_surrogates(text)) for text in texts):
+        words = splitter.pre_tokenize_str(normalizer.normalize_str(piece))
         counts.update(word for word, _ in words if len(word) <= _LONGEST_WORD)
     return counts
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import tracemalloc
 
 import pyarrow as pa
 import pytest
@@ -49,7 +50,7 @@ def test_json_lines_are_texts(place, name, ending):
 
 @pytest.mark.parametrize("ending", PACKED)
 def test_a_line_of_plain_text_is_a_text_and_blank_ones_are_none(place, ending):
-    place.create(f"wiki.txt{ending}", PACKED[ending]("= Title =\n \n\n\tfirst  paragraph \r\nsecond".encode()))
+    place.create(f"wiki.txt{ending}", PACKED[ending](b"= Title =\n \n\n\tfirst  paragraph \r\nsecond"))
     corpus = corpus_of(f"{place._address}/wiki.txt{ending}", text="text")
     samples, refused = contents(corpus)
     assert [sample.fields["text"] for sample in samples.values()] == ["= Title =", "\tfirst  paragraph ", "second"]
@@ -103,7 +104,11 @@ def test_one_bad_line_costs_that_line(ending, monkeypatch):
 def test_a_line_of_50_mb_is_never_in_memory():
     line = b'{"text": "' + b"x" * 50_000_000 + b'"}\n'
     corpus = corpus_with(gzip.compress(line + as_lines([{"text": "next"}]), 1), "docs.jsonl.gz", format="jsonl")
+    tracemalloc.start()
     samples, refused = contents(corpus)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 * LARGEST_TEXT
     assert [sample.fields["text"] for sample in samples.values()] == ["next"]
     assert [(one.error, one.reason) for one in refused] == [
         ("TooLarge", f"the line has {len(line):,} bytes, more than {LARGEST_TEXT:,}")
@@ -182,7 +187,7 @@ def test_the_format_is_told_by_the_names_and_what_holds_no_text_is_named(place):
     corpus = corpus_of(place._address, text="text")
     assert corpus.find().format == "jsonl"
     (told,) = left_out(corpus)
-    assert told.startswith("2 files that hold no texts, by their names left out: LICENSE.md, cover.jpg")
+    assert told.startswith("2 files whose names are no texts' left out: LICENSE.md, cover.jpg")
 
 
 @pytest.mark.parametrize(
