@@ -80,14 +80,17 @@ def read_lines(stretch: Stretch, selection: Selection, format: Format) -> Iterat
 
 
 def check_field(stretch: Stretch, selection: Selection, url: str) -> None:
-    """Looks into the first lines of JSON. Raises CorpusError where most are none, or none has the field of the text."""
+    """Looks into the first lines of JSON. Raises CorpusError where most are none, or none has the field of the text. A file
+    that is broken, or in another encoding, costs itself, when it is read."""
     try:
         text = _Text.of(stretch)
+        if _other_encoding(text.lines):
+            return
         lines = [line for _, line in (_next_line(text.lines) for _ in range(_LOOKED_AT)) if line and line.strip()]
     except (StorageError, FileNotFoundError):
         raise
     except OSError:
-        return  # a broken file costs itself, when it is read
+        return
     rows: list[dict[str, Any]] = []
     problem = ""
     for line in lines:

@@ -137,7 +137,7 @@ def test_a_dataset_without_a_vocabulary_can_lend_none(corpus, tmp_path):
         "quickstart", ["modalities=[rgb]", "modalities.rgb.keep=labels"], [str(corpus)], str(tmp_path / "a")
     )
     weave(plan)
-    with pytest.raises(RecipeError, match="vocabulary: .*/a has no text vocabulary"):
+    with pytest.raises(RecipeError, match=r"vocabulary: .*/a has no text vocabulary"):
         make_plan(text_recipe(corpus, tmp_path / "b", vocabulary=str(tmp_path / "a")))
 
 
