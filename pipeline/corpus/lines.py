@@ -80,8 +80,10 @@ def read_lines(stretch: Stretch, selection: Selection, format: Format) -> Iterat
 
 
 def check_field(stretch: Stretch, selection: Selection, url: str) -> None:
-    """Looks into the first lines of JSON. Raises CorpusError where most are none, or none has the field of the text. A file
-    that is broken, or in another encoding, costs itself, when it is read."""
+    """Looks into the first lines of JSON. Raises CorpusError where most are none, or none has the field of the text.
+
+    A file that is broken, or in another encoding, costs itself, when it is read.
+    """
     try:
         text = _Text.of(stretch)
         if _other_encoding(text.lines):
@@ -112,8 +114,8 @@ def check_field(stretch: Stretch, selection: Selection, url: str) -> None:
 class _Text:
     """The lines of a file, as they are without compression, and the file itself."""
 
-    lines: io.BufferedReader
-    file: io.BufferedReader
+    lines: io.BufferedReader[Any]
+    file: io.BufferedReader[Any]
 
     @classmethod
     def of(cls, stretch: Stretch) -> _Text:
@@ -155,13 +157,13 @@ class _Blocks(io.RawIOBase):
         return len(part)
 
 
-def _other_encoding(file: io.BufferedReader) -> str | None:
+def _other_encoding(file: io.BufferedReader[Any]) -> str | None:
     """The encoding that the file's byte order mark tells of, unless that is UTF-8."""
     head = file.peek(4)[:4]
     return next((encoding for mark, encoding in _OTHER_MARKS.items() if head.startswith(mark)), None)
 
 
-def _next_line(file: io.BufferedReader) -> tuple[int, bytes | None]:
+def _next_line(file: io.BufferedReader[Any]) -> tuple[int, bytes | None]:
     """The bytes of the next line with its end, 0 behind the last; and the line, None for one that is too long."""
     line = file.readline(LARGEST_TEXT + 1)
     if len(line) <= LARGEST_TEXT:
