@@ -5,8 +5,8 @@
 Web-like documents of 50 to 2,000 words (words drawn by Zipf's law, punctuation, lines, some numbers and other
 scripts) lie in .json.gz files as C4's do. Both are measured in this process, on one thread, in turn, three times:
 
-- ours: what a stage does with the units of a run: reading and decompressing, JSON, tokenising, and shards written with
-  their checksums to a disk, without Ray;
+- ours: what a reading task and a stage do with the units of a run, without Ray: reading and decompressing, JSON,
+  tokenising, and shards written with their checksums to a disk. The vocabulary is loaded before;
 - alone: `encode_batch_fast` of the same documents, which lie in memory, by the same vocabulary, 64 at a time. Nothing
   is read, and what comes out is dropped.
 
@@ -19,19 +19,27 @@ import argparse
 import gzip
 import json
 import os
-import shutil
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "helpers"))
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread for both
 
 from in_process import weave
-from tokenloom.pipeline.plan.recipe import load_recipe
+from tokenloom.pipeline.cluster.size import ClusterSize, Node
+from tokenloom.pipeline.corpus.corpus import UnitLimits
+from tokenloom.pipeline.engine.config import stage_configs
+from tokenloom.pipeline.engine.stage import StageWorker
+from tokenloom.pipeline.engine.stream import ReaderConfig, read_units, result_of
+from tokenloom.pipeline.plan.plan import make_plan
+from tokenloom.pipeline.plan.recipe import Recipe, load_recipe
+from tokenloom.pipeline.plan.stages import stages
 from tokenloom.tokenizers.contract.vocabulary import Vocabulary
 
 from tokenizers import Tokenizer
@@ -55,8 +63,10 @@ def main() -> None:
             (folder / "c4" / f"{shard}.json.gz").write_bytes(gzip.compress(lines.encode(), 6))
         alone = Tokenizer.from_str(vocabulary.to_bytes().decode())
         times: dict[str, list[float]] = {"ours": [], "alone": []}
+        recipe = load_recipe("text", settings(folder), [str(folder / "c4")], str(folder / "out"))
+        weave(recipe)
         for _ in range(3):
-            times["ours"].append(seconds_of_run(folder, count))
+            times["ours"].append(seconds_of_units(recipe, count))
             began = time.perf_counter()
             for start in range(0, count, BATCH):
                 alone.encode_batch_fast(texts[start : start + BATCH], add_special_tokens=False)
@@ -66,16 +76,26 @@ def main() -> None:
     print(json.dumps({"documents": count, "mb": round(megabytes, 2), "mb_per_s": rates, "ratio": ratio}))
 
 
-def seconds_of_run(folder: Path, count: int) -> float:
-    """A whole run into a new dataset."""
-    output = folder / "out"
-    settings = [f"vocabulary={folder}/vocabulary.json", "resources.workers=1"]
-    recipe = load_recipe("text", settings, [str(folder / "c4")], str(output))
-    began = time.perf_counter()
-    tally = weave(recipe)
+def settings(folder: Path) -> list[str]:
+    return [f"vocabulary={folder}/vocabulary.json", "units.samples=1024"]
+
+
+def seconds_of_units(recipe: Recipe, count: int) -> float:
+    """All units of a dataset, whose shards are deleted first."""
+    for shard in Path(recipe.output).rglob("*.parquet"):
+        shard.unlink()
+    plan = make_plan(recipe)
+    (config,) = stage_configs(plan, stages(plan.graph, recipe, ClusterSize((Node(1, 0),))))
+    worker = StageWorker(config)
+    worker.labeler.load()
+    worker.labeler.models.tokenizer("text").encode(["loaded"])
+    reader = ReaderConfig(recipe.corpus, UnitLimits(**recipe.units.model_dump()), None)
+    block = pa.table({"work": [json.dumps([asdict(work) for work in plan.works])]})
+    began, done = time.perf_counter(), 0
+    for table in read_units(block, reader):
+        done += result_of(json.loads(next(worker(table))["head"][0].as_py())).unit.count
     took = time.perf_counter() - began
-    assert tally.samples == count
-    shutil.rmtree(output)
+    assert done == count
     return took
 
 

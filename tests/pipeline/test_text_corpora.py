@@ -183,6 +183,7 @@ def test_the_gallery_shows_the_beginning_of_a_long_text(woven, tmp_path):
     assert cells[0]["decoded"]["text"].startswith("document 0 about a traffic light")
     overview = (tmp_path / "gallery" / "data" / "overview.js").read_text()
     assert '"problem":""' in overview
+    assert '"texts":true' in overview, "so no place is kept for pictures"
     pages = "".join(page.read_text() for page in (tmp_path / "gallery" / "data").glob("page-*.js"))
     longest = max(len(row.values["text"]) for row in open_dataset(woven / "out"))
     assert f'"more":{longest - MOST_PIECES}' in pages
