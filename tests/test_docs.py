@@ -7,6 +7,7 @@ named. A command that is neither fails, so does one of a program that this file 
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -184,6 +185,9 @@ def workplace(photos, captions, ray_session, tmp_path_factory) -> Workplace:
                     member = tarfile.TarInfo(f"{1000 * shard + 123 + index:06d}.{suffix}")
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
+    (folder / "bucket" / "c4").mkdir()
+    texts = "".join(f"{json.dumps({'text': text})}\n" for text in captions.values())
+    (folder / "bucket" / "c4" / "en.00000.json.gz").write_bytes(gzip.compress(texts.encode()))
     state = {"backbone.last_norm.weight": torch.ones(6), "smpl_head.init_cam": torch.ones(1, 3)}
     torch.save({"state_dict": state}, folder / "IN.ckpt")
     return Workplace(folder, ray.get_runtime_context().gcs_address)

@@ -121,7 +121,7 @@ def check_labeler(
 
 
 def ordinary_samples() -> list[Sample]:
-    """Four pictures of different sizes, with captions; one has none."""
+    """Four pictures of different sizes, with captions or a text; one has none."""
     rows, columns = np.mgrid[0:240, 0:320]
     shapes = np.stack([rows, columns // 2, 200 - rows // 2], axis=-1).astype(np.uint8)
     shapes[(rows - 100) ** 2 + (columns - 90) ** 2 < 50**2] = (220, 40, 40)
@@ -132,7 +132,7 @@ def ordinary_samples() -> list[Sample]:
     return [
         _sample("shapes", shapes, {"caption": "A red disc and a yellow bar.", "url": "https://example.org/1"}),
         _sample("gradient", gradient, {"caption": "From black to white"}),
-        _sample("stripes", stripes, {"caption": "Streifen, blau und weiß; 縞模様 🙂"}),
+        _sample("stripes", stripes, {"text": "Streifen, blau und weiß; 縞模様 🙂"}),
         _sample("noise", noise, {}),
     ]
 
@@ -149,7 +149,8 @@ def odd_samples() -> list[Sample]:
     }
     captions = ["", " ", "a" * 5000, "\u202eright to left", "line\nbreaks\tand\0more", "."]
     return [
-        _sample(name, image, {"caption": text}) for (name, image), text in zip(pictures.items(), captions, strict=True)
+        _sample(name, image, {"caption": text, "text": text})
+        for (name, image), text in zip(pictures.items(), captions, strict=True)
     ]
 
 

@@ -49,6 +49,7 @@ def start_ray() -> None:
             "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
             PLUGINS: str(Path.cwd()),
             DEVICE: os.environ.get(DEVICE, ""),
+            "TOKENIZERS_PARALLELISM": "false",  # there is a worker for each CPU already
         }
         try:
             with _silent_stderr(), _own_sigterm():  # Ray reports its log level on stderr

@@ -10,6 +10,6 @@ def plain_console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
-def counted(number: int, noun: str) -> str:
-    """How many there are: 1 file, 2,000 files."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, several: str = "") -> str:
+    """How many there are: 1 file, 2,000 files. several: the plural, where it isn't made with an s."""
+    return f"{number:,} {noun if number == 1 else several or f'{noun}s'}"

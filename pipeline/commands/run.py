@@ -90,6 +90,7 @@ def retry_quarantined(url: str, modalities: Sequence[str]) -> None:
     tried = sum(tally.rows.values())
     text = f"{tried - failed} of {tried} labels made, {failed} failed again" if tried else "nothing to try again"
     console.print(text)
+    _print_again(console, tally)
     if tally.rejected:
         what = f"what the corpus reader refused isn't tried again ({_refused(tally)})"
         console.print(f"{what}: mend it in the corpus, and run the recipe with --take-changes", soft_wrap=True)
@@ -138,6 +139,13 @@ def print_plan(console: Console, plan: Plan) -> None:
         f"\nleft: {', '.join(plan.todo)} in {shards:,} of {len(plan.shards):,} shards; at most "
         f"{plan.bytes / 2**20:,.1f} MiB to read",
     )
+    if plan.again:
+        size = sum(work.shard.size for work in plan.again) / 2**20
+        console.print(
+            f"{counted(len(plan.again), 'stretch', 'stretches')} of this in the middle of a compressed file, which has "
+            f"to be read again from its beginning: at most {size:,.1f} MiB in all",
+            soft_wrap=True,
+        )
     if plan.to_fit:
         console.print(f"to fit before: the tokenizers of {', '.join(plan.to_fit)}")
 
@@ -240,7 +248,7 @@ def _print_times(console: Console, plan: Plan, groups: Sequence[Stage], estimate
         f"\ntried on {counted(estimate.samples, 'sample')} here, from {estimate.shards} of {counted(shards, 'shard')}: "
         f"{1000 * estimate.per_sample:,.1f} ms each ({shares} of that)\n"
         f"for what is left about {duration(total)} of one worker, {duration(total / workers)} with {workers} workers, "
-        f"without starting and fitting",
+        f"without starting, fitting and tokenising",
         soft_wrap=True,
     )
     gpu = sum(estimate.seconds[step.name] for stage in groups if stage.num_gpus for step in stage.steps)
@@ -274,6 +282,13 @@ def _refused(tally: Tally) -> str:
     return how_many(tally.rejected - len(tally.broken), len(tally.broken))
 
 
+def _print_again(console: Console, tally: Tally) -> None:
+    if tally.again:
+        size = readable_size(tally.again)
+        text = f"{size} of compressed files read again, to come to where there was something to do"
+        console.print(text, soft_wrap=True)
+
+
 def _print_empty(console: Console, plan: Plan, empty: Sequence[str]) -> None:
     """empty: ids of the corpus shards that hold no sample."""
     if empty:
@@ -290,6 +305,7 @@ def _print_summary(console: Console, plan: Plan, tally: Tally) -> None:
     for line in (*broken_parts(tally.broken), *map(printable, tally.left_out), *map(null_everywhere, tally.null)):
         console.print(line, soft_wrap=True)
     _print_empty(console, plan, tally.empty)
+    _print_again(console, tally)
     if not tally.units:
         console.print(f"nothing to do: {plan.recipe.output} is complete", soft_wrap=True)
         return

@@ -7,17 +7,19 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..storage.errors import StorageError, redact
 from ..storage.store import Entry, Store, absolute_url, url_problem
 from .folder import pictures, read_folder
-from .formats import Format
+from .formats import LINES, Format
 from .growth import grown
 from .left_out import Account, Why
+from .lines import check_field, read_lines
 from .listing import Choice, Found, find_files
 from .parquet import find_columns, open_parquet, read_parquet
 from .samples import (
+    TEXT,
     CorpusError,
     Item,
     Rejection,
@@ -42,16 +44,23 @@ _MOST_TABLES = 10
 
 
 class CorpusSettings(BaseModel):
-    """The images to work on, and what comes along with them."""
+    """The images or texts to work on, and what comes along with them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: str | list[str] = Field(
-        description="tars, Parquet files or a folder of images: a path or fsspec URL, with {000..123}, {a,b}, *, ?, **"
+        description="tars, Parquet files or a folder of images, or files of texts: a path or fsspec URL, with "
+        "{000..123}, {a,b}, *, ?, **"
     )
-    format: Literal["auto", "tar", "parquet", "folder"] = "auto"
+    format: Literal["auto", "tar", "parquet", "folder", "jsonl", "text"] = "auto"
+    text: str | None = Field(
+        default=None, description="the field, or column, of the text: makes it a corpus of texts, without images"
+    )
     image: str | None = Field(default=None, description="column, or extension, of the image; found by itself")
-    key: str | None = Field(default=None, description="Parquet's key column: key, __key__, id, or the row's number")
+    key: str | None = Field(
+        default=None,
+        description="Parquet's key column: key, __key__, id, or the row's number; of texts where each lies in its file",
+    )
     split: Literal["first", "last"] = Field(
         default="first", description="tars: the dot of a name at which its sample's key ends; WebDataset has the first"
     )
@@ -70,6 +79,23 @@ class CorpusSettings(BaseModel):
     @classmethod
     def _without_dot(cls, value: str | None) -> str | None:
         return value.lstrip(".") if value else None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_text(cls, value: Any) -> Any:
+        """`format: jsonl` alone means a corpus of texts, in the field of that name."""
+        if isinstance(value, dict) and value.get("format") in LINES and value.get("text") is None:
+            return {**value, "text": TEXT}
+        return value
+
+    @model_validator(mode="after")
+    def _images_or_texts(self) -> CorpusSettings:
+        if self.text is not None and (self.image is not None or self.format in ("tar", "folder")):
+            other = "image" if self.image is not None else f"format: {self.format}"
+            raise ValueError(f"`text` makes it a corpus of texts, and `{other}` one of images: give one of them")
+        if self.format == "text" and self.key is not None:
+            raise ValueError("`key` names a field, and lines of plain text have none: leave it out")
+        return self
 
     @property
     def urls(self) -> list[str]:
@@ -90,7 +116,8 @@ class Corpus:
         """
         settings = self.settings
         format = None if settings.format == "auto" else settings.format
-        return find_files(settings.urls, format, settings.image, settings.storage_options, known_root, known_format)
+        options, texts = settings.storage_options, settings.text is not None
+        return find_files(settings.urls, format, settings.image, options, known_root, known_format, texts)
 
     def shards(self) -> list[Shard]:
         """Every shard, in order, of a corpus that nothing was taken up of yet. Raises as `find` does."""
@@ -101,7 +128,7 @@ class Corpus:
         if Choice(self.settings.urls, self.settings.storage_options).meets(absolute_url(url)):
             raise CorpusError(
                 f"{redact(url)} lies in the corpus, or the corpus in it, so that a later run would take the output for "
-                f"images; choose a place outside of it, as --output does"
+                f"part of it; choose a place outside of it, as --output does"
             )
 
     def check(self, shards: Sequence[Shard]) -> list[str]:
@@ -110,7 +137,10 @@ class Corpus:
         What columns and tables there are that aren't taken, a line for each reason.
         """
         shard = next(iter(shards), None)
-        if shard is None or shard.format == "tar":
+        if shard is None or shard.format in ("tar", "text"):
+            return []
+        if shard.format == "jsonl":
+            check_field(self._stretch(shard), self._selection, shard.url)
             return []
         if shard.format == "folder":
             return self._check_tables(shards)
@@ -148,8 +178,8 @@ class Corpus:
         their unit's `rejected`, broken shards end with a rejection. Raises FileNotFoundError for a shard that is gone,
         StorageError when the storage fails, CorpusError for a file that changed after it was listed.
         """
-        stretch = Stretch(self._store(shard.root), shard.path, shard.size, start, stop)
-        return cut(self._items(shard, stretch), shard.id, start, stop, limits or UnitLimits())
+        items = self._items(shard, self._stretch(shard, start, stop))
+        return cut(items, shard.id, start, stop, limits or UnitLimits())
 
     def begins(self, shard: Shard, start: int, stop: int | None, count: int) -> list[int]:
         """At most `count` positions of a stretch at which reading may begin: all over it in a folder, where that costs
@@ -166,13 +196,18 @@ class Corpus:
             return read_tar(stretch, self._selection)
         if shard.format == "parquet":
             return read_parquet(stretch, self._selection)
+        if shard.format in LINES:
+            return read_lines(stretch, self._selection, shard.format)
         found = pictures((Entry(name, size, 0.0) for name, size in shard.files), self.settings.image)
         return read_folder(stretch, found, dict(shard.doubled), shard.tables, self._selection)
 
     @property
     def _selection(self) -> Selection:
         settings = self.settings
-        return Selection(settings.image, settings.key, settings.fields, settings.split)
+        return Selection(settings.image, settings.key, settings.fields, settings.split, settings.text)
+
+    def _stretch(self, shard: Shard, start: int = 0, stop: int | None = None) -> Stretch:
+        return Stretch(self._store(shard.root), shard.path, shard.size, start, stop)
 
     def _store(self, root: str) -> Store:
         if root not in self._stores:

@@ -9,13 +9,17 @@ from typing import Literal
 
 from .samples import is_image
 
-Format = Literal["tar", "parquet", "folder"]
+Format = Literal["tar", "parquet", "folder", "jsonl", "text"]
+
+LINES = ("jsonl", "text")
+"""The formats that have a text a line."""
 
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """Names of tables with a row for each image at or below their folder, as Hugging Face's `imagefolder` has them."""
 
 _COMPRESSED_TAR = re.compile(r"(?i)\.(tar\.\w+|tgz|tbz2?|txz|tzst)$")
 _STATS = "_stats.json"
+_COMPRESSIONS = {"gz": "gzip", "zst": "zstd"}
 
 
 class Sort(Enum):
@@ -27,10 +31,21 @@ class Sort(Enum):
     COMPRESSED_TAR = "compressed tar"
     TABLE = "table"
     BOOKKEEPING = "bookkeeping"
+    JSON_LINES = "jsonl"
+    PLAIN_TEXT = "text"
     OTHER = "other"
 
 
 _BY_EXTENSION = {"tar": Sort.TAR, "parquet": Sort.PARQUET, "pq": Sort.PARQUET}
+_OF_TEXTS = {
+    "parquet": Sort.PARQUET,
+    "pq": Sort.PARQUET,
+    "jsonl": Sort.JSON_LINES,
+    "ndjson": Sort.JSON_LINES,
+    "json": Sort.JSON_LINES,
+    "txt": Sort.PLAIN_TEXT,
+}
+"""In a corpus of texts: beside images, .txt and .json are what belongs to an image."""
 
 
 def sort_of(path: str, image: str | None = None) -> Sort:
@@ -66,6 +81,21 @@ def _folders(path: str) -> Iterator[str]:
     while path:
         path = path.rpartition("/")[0]
         yield path
+
+
+def sort_among_texts(path: str) -> Sort:
+    """What a file of a corpus of texts is, going by its name alone: OTHER for what holds none."""
+    name = path.rpartition("/")[2]
+    if compression_of(path):
+        name = name.rpartition(".")[0]
+    stem, _, extension = name.rpartition(".")
+    found = _OF_TEXTS.get(extension.lower(), Sort.OTHER) if stem else Sort.OTHER
+    return Sort.OTHER if found is Sort.PARQUET and compression_of(path) else found
+
+
+def compression_of(path: str) -> str | None:
+    """How a file of lines is compressed, as pyarrow calls it, going by its name; None for one that isn't."""
+    return _COMPRESSIONS.get(path.rpartition(".")[2].lower())
 
 
 def is_table(path: str) -> bool:

@@ -32,6 +32,12 @@ class Why(Enum):
     TEXT = "text of no image", "texts of no image", "name it as its image, with .txt or .json for the ending"
     UNREAD_IMAGE = "image of a format that is not read", "images of formats that are not read", "convert it to JPEG"
     FILE = "other file", "other files", "what is an image needs the ending of its format"
+    NO_TEXTS = (
+        "file whose name is no text's",
+        "files whose names are no texts'",
+        "JSON lines, Parquet and plain text are read: .jsonl or .json, .parquet, .txt, with .gz or .zst behind it",
+    )
+    BLANK_LINE = "blank line", "blank lines", ""
     NO_FILE = "link to nothing, pipe or device", "links to nothing, pipes or devices", "put the file itself there"
     HIDDEN = "hidden file", "hidden files", "no image has a name, or lies in a folder, that begins with a dot"
     UNREADABLE_NAME = "name with an empty part, `.` or `..`", "names with an empty part, `.` or `..`", "rename it"

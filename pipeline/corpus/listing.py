@@ -14,7 +14,7 @@ from typing import Any
 from ..storage.errors import redact, without_credentials
 from ..storage.store import Entry, Store, absolute_url
 from .folder import pictures_by_folder
-from .formats import Format, Sort, sort_of, sorts_of, tables_of
+from .formats import Format, Sort, sort_among_texts, sort_of, sorts_of, tables_of
 from .left_out import Account, Why
 from .names import is_hidden
 from .samples import UNREAD_EXTENSIONS, CorpusError, is_image
@@ -57,8 +57,10 @@ def find_files(
     options: Mapping[str, Any],
     known_root: str = "",
     known_format: Format | None = None,
+    texts: bool = False,
 ) -> Found:
-    """The files that the URLs stand for. Raises CorpusError when one stands for nothing.
+    """The files that the URLs stand for. Raises CorpusError when one stands for nothing. texts: whether they are a
+    corpus of texts.
 
     The root is the innermost folder with all that the first URL stands for, so that paths, and with them keys and the
     shards' ids, stay as they are when URLs are added, and when the corpus moves as a whole. known_root: that which a
@@ -86,8 +88,11 @@ def find_files(
     shown = ", ".join(redact(url) for url in urls)
     if not files:
         raise CorpusError(f"{shown} holds nothing that can be read: {'; '.join(account.told())}")
-    sorts = sorts_of(files, image) if format in (None, "folder") else {path: sort_of(path, image) for path in files}
-    format = format or _guess_format(sorts, shown, known_format)
+    if texts:
+        sorts = {path: sort_among_texts(path) for path in files}
+    else:
+        sorts = sorts_of(files, image) if format in (None, "folder") else {path: sort_of(path, image) for path in files}
+    format = format or _guess_format(sorts, shown, known_format, texts)
     if format == "tar":
         _refuse_compressed(sorts, shown)
     asked = dict(files)
@@ -104,7 +109,7 @@ def find_files(
         examples = ", ".join(sorted(files)[:3])
         raise CorpusError(f"{shown} holds no {what} but {len(files):,} other files, such as {examples}")
     for path in sorted(asked.keys() - wanted):
-        account.add(_why(path, sorts[path], format), path)
+        account.add(Why.NO_TEXTS if texts else _why(path, sorts[path], format), path)
     return Found(root, format, {path: files[path] for path in sorted(wanted)}, account.told())
 
 
@@ -293,7 +298,8 @@ def _visible(entries: Iterable[Entry]) -> list[Entry]:
 
 def _matching(pattern: _Pattern, options: Mapping[str, Any]) -> _Match:
     """The files that a pattern matches, and all files below folders that it matches."""
-    names_files = len(pattern.rest) == 1 and sort_of(pattern.rest[0]) in (Sort.TAR, Sort.PARQUET)
+    shards = (Sort.TAR, Sort.PARQUET, Sort.JSON_LINES, Sort.PLAIN_TEXT)
+    names_files = len(pattern.rest) == 1 and {sort_of(pattern.rest[0]), sort_among_texts(pattern.rest[0])} & {*shards}
     listed = _visible(Store(pattern.base or "/", options).list(recursive=not names_files, others=True))
     files = [entry for entry in listed if any(pattern.matches(part) for part in _ancestors(entry.name))]
     if not files:
@@ -326,9 +332,11 @@ def _refuse_compressed(sorts: Mapping[str, Sort], shown: str) -> None:
         )
 
 
-def _guess_format(sorts: Mapping[str, Sort], shown: str, known: Format | None) -> Format:
+def _guess_format(sorts: Mapping[str, Sort], shown: str, known: Format | None, texts: bool) -> Format:
     counts = Counter(sorts.values())
     found: dict[Format, Sort] = {"tar": Sort.TAR, "parquet": Sort.PARQUET, "folder": Sort.IMAGE}
+    if texts:
+        found = {"jsonl": Sort.JSON_LINES, "parquet": Sort.PARQUET, "text": Sort.PLAIN_TEXT}
     formats: list[Format] = [format for format, sort in found.items() if counts[sort]]
     if known in formats:
         return known
@@ -339,6 +347,12 @@ def _guess_format(sorts: Mapping[str, Sort], shown: str, known: Format | None) -
         raise CorpusError(
             f"{shown} holds files of several formats: {there}. Write {ways} under `corpus`, as --set "
             f"corpus.format={formats[-1]} does, or name the files"
+        )
+    if not formats and texts:
+        raise CorpusError(
+            f"{shown} holds no texts, going by the names of its {len(sorts):,} files, such as {min(sorts)}: "
+            f"{Why.NO_TEXTS.value[-1]}. Files of other names are taken with `format: jsonl` or `format: text`, where "
+            f"each is named by its own URL"
         )
     if not formats:
         _refuse_compressed(sorts, shown)

@@ -1,4 +1,5 @@
-"""Parquet with one image a row, as bytes or as Hugging Face's struct of `bytes` and `path`; a position is a row."""
+"""Parquet with one image a row, as bytes or as Hugging Face's struct of `bytes` and `path`, or one text; a position is
+a row."""
 
 from __future__ import annotations
 
@@ -25,6 +26,7 @@ from .samples import (
     jsonable,
     rejection,
 )
+from .texts import text_sample
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,11 +45,12 @@ _READ_SIZE = 4 * 2**20
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold what. image_path: the name to read, `image.bytes` in a struct. key: None for row numbers.
-    status: what became of the image, where the file says so."""
+    """Which columns hold what. image: None in a corpus of texts, whose text is one of the fields. image_path: the name
+    to read, `image.bytes` in a struct. key: None for row numbers. status: what became of the image, where the file says
+    so."""
 
-    image: str
-    image_path: str
+    image: str | None
+    image_path: str | None
     key: str | None
     fields: tuple[str, ...]
     status: tuple[str, ...] = ()
@@ -68,16 +71,12 @@ def find_columns(schema: pa.Schema, url: str, selection: Selection) -> Columns:
     """The columns to read of the file at `url`. Raises CorpusError where the recipe names others than there are."""
     key, wanted = selection.key, selection.fields
     has = f"{url} has the columns {', '.join(f'{column.name} ({column.type})' for column in schema) or 'none'}"
-    readable = {column.name: _image_path(column) for column in schema}
-    chosen = selection.image or next((name for name in _IMAGE_COLUMNS if readable.get(name)), None)
-    if chosen is None:
-        way_out = _PATHS_ALONE if any(map(_has_paths, schema)) else _OTHER_COLUMN
-        raise CorpusError(f"no column looks like the image: {has}. {way_out}")
-    if not readable.get(chosen):
-        what = "has no bytes" if chosen in readable else "is not there"
-        of_paths = any(_has_paths(column) for column in schema if column.name == chosen)
-        way_out = _PATHS_ALONE if of_paths else _OTHER_COLUMN
-        raise CorpusError(f"the image column {chosen!r} {what}: {has}. {way_out}")
+    chosen, path = _image_column(schema, has, selection) if selection.text is None else (None, None)
+    if selection.text is not None and not any(c.name == selection.text and _is_string(c.type) for c in schema):
+        raise CorpusError(
+            f"there is no column {selection.text!r} of texts: {has}. Write `text: COLUMN` under `corpus`, as --set "
+            f"corpus.text=COLUMN does"
+        )
     keys = [column.name for column in schema if _is_key(column.type)]
     if key is not None and key not in keys:
         raise CorpusError(
@@ -91,8 +90,10 @@ def find_columns(schema: pa.Schema, url: str, selection: Selection) -> Columns:
             f"no column for the fields {', '.join(missing)}, of a type that JSON has: {has}. Correct `fields:` under "
             f"`corpus` in the recipe"
         )
-    key = key or next((name for name in _KEY_COLUMNS if name in keys), None)
-    fields = tuple(name for name in plain if name not in (key, chosen) and (wanted is None or name in wanted))
+    if selection.text is None:
+        key = key or next((name for name in _KEY_COLUMNS if name in keys), None)
+    kept = [selection.text] if wanted is not None and selection.text else []
+    fields = tuple(name for name in plain if name not in (key, chosen) and (wanted is None or name in (*wanted, *kept)))
     status = tuple(name for name in _STATUS if _STATUS[0] in plain and name in plain)
     named = Counter(column.name for column in schema)
     if twice := next((name for name in (chosen, key, *fields, *status) if named[name or ""] > 1), None):
@@ -100,7 +101,22 @@ def find_columns(schema: pa.Schema, url: str, selection: Selection) -> Columns:
             f"several columns are named {twice!r}: {has}. Rename them; or name the others that are to be kept, as "
             f"`fields:` under `corpus`"
         )
-    return Columns(chosen, readable[chosen] or chosen, key, fields, status)
+    return Columns(chosen, path, key, fields, status)
+
+
+def _image_column(schema: pa.Schema, has: str, selection: Selection) -> tuple[str, str]:
+    """The column of the image, and what to read of it. has: what there is, in words."""
+    readable = {column.name: path for column in schema if (path := _image_path(column))}
+    chosen = selection.image or next((name for name in _IMAGE_COLUMNS if name in readable), None)
+    if chosen is None:
+        way_out = _PATHS_ALONE if any(map(_has_paths, schema)) else _OTHER_COLUMN
+        raise CorpusError(f"no column looks like the image: {has}. {way_out}")
+    if chosen not in readable:
+        what = "has no bytes" if chosen in schema.names else "is not there"
+        of_paths = any(_has_paths(column) for column in schema if column.name == chosen)
+        way_out = _PATHS_ALONE if of_paths else _OTHER_COLUMN
+        raise CorpusError(f"the image column {chosen!r} {what}: {has}. {way_out}")
+    return chosen, readable[chosen]
 
 
 def read_parquet(stretch: Stretch, selection: Selection) -> Iterator[Item]:
@@ -127,22 +143,33 @@ def read_parquet(stretch: Stretch, selection: Selection) -> Iterator[Item]:
     for group in range(file.num_row_groups):
         end = first + file.metadata.row_group(group).num_rows
         if start < end and first < stop:
-            yield from _read_group(file, group, first, max(start, first), min(end, stop), columns, stretch)
+            rows = (max(start, first), min(end, stop))
+            yield from _read_group(file, group, first, *rows, columns, stretch, selection)
         first = end
 
 
 def _read_group(
-    file: pq.ParquetFile, group: int, first: int, start: int, stop: int, columns: Columns, stretch: Stretch
+    file: pq.ParquetFile,
+    group: int,
+    first: int,
+    start: int,
+    stop: int,
+    columns: Columns,
+    stretch: Stretch,
+    selection: Selection,
 ) -> Iterator[Item]:
     """The rows [start, stop) of a row group whose first row is `first`. Batches begin there, wherever `start` is."""
     import pyarrow as pa
 
-    names = [columns.image_path, *columns.fields, *columns.status, *([columns.key] if columns.key else [])]
+    names = [name for name in (columns.image_path, *columns.fields, *columns.status, columns.key) if name]
     row = first
     try:
         for batch in file.iter_batches(_ROWS, [group], names, use_threads=False):
             for index in range(max(0, start - row), min(batch.num_rows, stop - row)):
-                yield _item(batch, index, row + index, columns, stretch.path)
+                if columns.image is None:
+                    yield _text_item(batch, index, row + index, columns, stretch.path, selection)
+                else:
+                    yield _image_item(batch, index, row + index, columns, stretch.path)
             row += batch.num_rows
             if row >= stop:
                 return
@@ -153,8 +180,23 @@ def _read_group(
         yield Item(max(row, start), 0, Rejection("", reason, "BrokenShard"))
 
 
-def _item(batch: pa.RecordBatch, index: int, row: int, columns: Columns, path: str) -> Item:
+def _text_item(batch: pa.RecordBatch, index: int, row: int, columns: Columns, path: str, selection: Selection) -> Item:
+    """One row as a sample without an image. Its size is the text's."""
+    size, place = 0, f"{path}/{row:012d}"
+    try:
+        values = {name: batch.column(name)[index].as_py() for name in (*columns.fields, columns.key) if name}
+        text = values[selection.text or ""]
+        size = len((text or "").encode("utf-8", "surrogatepass"))
+        return Item(row, size, text_sample(values, selection, place))
+    except UnicodeDecodeError as error:
+        return Item(row, size, Rejection(place, f"a text of row {row} is not UTF-8: {error}", "NotText"))
+    except BadSample as error:
+        return Item(row, size, rejection(place, error))
+
+
+def _image_item(batch: pa.RecordBatch, index: int, row: int, columns: Columns, path: str) -> Item:
     """One row as a sample. Its size is the image's: texts are small beside it, and may not all have been read."""
+    assert columns.image is not None
     data = batch.column(columns.image)[index].as_py()
     data = data.get("bytes") if isinstance(data, dict) else data
     size, key = len(data or b""), f"{path.removesuffix('.parquet')}/{row:09d}"

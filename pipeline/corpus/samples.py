@@ -26,7 +26,10 @@ UNREAD_EXTENSIONS = frozenset(
 
 LARGEST_IMAGE = 512 * 2**20
 LARGEST_TEXT = 16 * 2**20
-"""Bytes past which an image, or a text beside it, is refused unread: one sample must fit into memory."""
+"""Bytes past which an image, or a text, is refused unread: one sample must fit into memory."""
+
+TEXT = "text"
+"""The field that holds the text of a sample without an image, whatever it is called in the corpus."""
 
 _LARGEST_KEY = 512
 _DEEPEST = 100
@@ -73,11 +76,17 @@ class BadSample(ValueError):  # noqa: N818 - a finding about the input, as quara
 
 @dataclass(slots=True)
 class Sample:
-    """One image, encoded as it was found, with what came along. Fields hold JSON values and valid Unicode only."""
+    """One image, encoded as it was found, or one text, in the field TEXT and without an image; with what came along.
+    Fields hold JSON values and valid Unicode only."""
 
     key: str
     image: bytes | None
     fields: dict[str, Any]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the image, or of the text."""
+        return len(self.fields[TEXT].encode() if self.image is None and TEXT in self.fields else self.image or b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +111,14 @@ class Rejection:
 @dataclass(slots=True)
 class UnitSamples:
     """A unit with its samples, and what was refused on the way, both in the corpus' order. left_out: what isn't taken,
-    of which `rejected` tells, too."""
+    of which `rejected` tells, too. packed, again: as of Item."""
 
     unit: Unit
     samples: list[Sample] = field(default_factory=list)
     rejected: list[Rejection] = field(default_factory=list)
     left_out: Account = field(default_factory=Account, compare=False)
+    packed: int = field(default=0, compare=False)
+    again: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -140,12 +151,13 @@ class Stretch:
 class Selection:
     """What to take of a sample. image: the column or extension that holds it; key: the column that does; fields: of
     what lies beside the image. None: what is found, by the conventions of the format. split: at which dot of a tar's
-    name the key ends."""
+    name the key ends. text: the column or field of the text, in a corpus of texts; None in one of images."""
 
     image: str | None = None
     key: str | None = None
     fields: Collection[str] | None = None
     split: Literal["first", "last"] = "first"
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +166,16 @@ class Item:
 
     size: bytes of the image and of all that lies beside it, wanted or not, good or refused: the units must not change
     when a recipe looks at other fields. content: None where nothing was to be taken. left_out: names of what is there,
-    and isn't taken.
+    and isn't taken. packed: bytes that were read of a compressed file for it; again: those that had to be read once
+    more to come here, before the first item that was asked for.
     """
 
     start: int
     size: int
     content: Sample | Rejection | None
     left_out: Sequence[tuple[Why, str]] = ()
+    packed: int = 0
+    again: int = 0
 
 
 def cut(items: Iterable[Item], shard: str, start: int, stop: int | None, limits: UnitLimits) -> Iterator[UnitSamples]:
@@ -175,6 +190,7 @@ def cut(items: Iterable[Item], shard: str, start: int, stop: int | None, limits:
             yield _closed(unit, item.start)
             unit, keys, count, size = UnitSamples(Unit(shard, item.start, stop, 0)), set(), 0, 0
         count, size = count + 1, size + item.size
+        unit.packed, unit.again = unit.packed + item.packed, unit.again + item.again
         content = item.content
         if isinstance(content, Sample) and content.key in keys:
             content = Rejection(content.key, "another sample of this unit has the same key", "DuplicateKey")

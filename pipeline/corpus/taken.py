@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from ..storage.errors import redact
 from .folder import Picture, pictures_by_folder
-from .formats import Format, tables_of
+from .formats import LINES, Format, compression_of, tables_of
 from .listing import way
 from .samples import CorpusError
 from .units import shard_id
@@ -44,6 +44,11 @@ class Shard:
     @property
     def url(self) -> str:
         return redact(f"{self.root}/{self.path}".rstrip("/"))
+
+
+def is_compressed(shard: Shard) -> bool:
+    """Whether it can be read from its beginning alone."""
+    return shard.format in LINES and compression_of(shard.path) is not None
 
 
 @dataclass(frozen=True)

@@ -133,8 +133,10 @@ def chunk_bounds(samples: Sequence[Sample]) -> list[tuple[int, int]]:
 
 
 def _pixels(sample: Sample) -> int:
+    if sample.image is None:
+        return 0
     try:
-        header = read_header(sample.image or b"")
+        header = read_header(sample.image)
     except BadImage:
         return 0
     return header.height * header.width

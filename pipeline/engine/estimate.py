@@ -70,7 +70,7 @@ def calibrate(plan: Plan, count: int) -> Estimate | None:
         samples=len(tried.samples),
         tried=tried.count,
         shards=len(tried.shards),
-        bytes=sum(len(sample.image or b"") for sample in tried.samples),
+        bytes=sum(sample.size for sample in tried.samples),
         seconds=seconds,
         overhead=overhead,
         failing=list(_failing(labels)),

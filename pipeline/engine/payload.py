@@ -25,8 +25,9 @@ class UnitPayload:
     tried again. samples: images are None once no later stage looks at pixels. chunks: stretches of samples that are
     labelled together, the same in all stages. labels: encoded labels that later stages need, by modality, one list per
     sample, or per sample and view for labelers on views. failures: of modalities that later stages may need. done:
-    modalities written so far, with (rows, failed, seconds). bytes: of the encoded images. decodes: times that an image
-    of the unit was decoded.
+    modalities written so far, with (rows, failed, seconds). bytes: of the encoded images, or of the texts, as they lie
+    in the corpus. again: bytes of the corpus shard that were read once more to come to the unit. decodes: times that an
+    image of the unit was decoded.
     """
 
     unit: Unit
@@ -41,14 +42,16 @@ class UnitPayload:
     failures: list[Failure] = field(default_factory=list)
     done: dict[str, tuple[int, int, float]] = field(default_factory=dict)
     bytes: int = 0
+    again: int = 0
     decodes: int = 0
 
     @classmethod
     def of(cls, samples: UnitSamples, todo: tuple[str, ...], **more: Any) -> UnitPayload:
         """A unit that no stage has seen. more: what is known of it beside its samples."""
-        size = sum(len(sample.image or b"") for sample in samples.samples)
+        size = samples.packed or sum(sample.size for sample in samples.samples)
         bounds = chunk_bounds(samples.samples)
-        return cls(samples.unit, todo, samples.samples, samples.rejected, bounds, bytes=size, **more)
+        unit, again = samples.unit, samples.again
+        return cls(unit, todo, samples.samples, samples.rejected, bounds, bytes=size, again=again, **more)
 
     def to_table(self) -> pa.Table:
         """One row: the bulk (images, labels) as Arrow lists of binaries, the rest as JSON."""
@@ -68,6 +71,7 @@ class UnitPayload:
             "failures": [asdict(failure) for failure in self.failures],
             "done": self.done,
             "bytes": self.bytes,
+            "read again": self.again,
             "decodes": self.decodes,
         }
         blobs = [[sample.image for sample in self.samples], *self.labels.values()]
@@ -100,5 +104,6 @@ class UnitPayload:
                 failures=[Failure(**failure) for failure in head["failures"]],
                 done={name: tuple(result) for name, result in head["done"].items()},
                 bytes=head["bytes"],
+                again=head["read again"],
                 decodes=head["decodes"],
             )

@@ -117,6 +117,7 @@ class StageWorker:
             failures=payload.failures + [failure for name in carried for failure in made.of(name).failures],
             done=payload.done | {name: (self._rows(payload, name), number, seconds) for name, number in failed.items()},
             bytes=payload.bytes,
+            again=payload.again,
             decodes=payload.decodes + made.decodes,
         )
 

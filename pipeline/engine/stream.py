@@ -33,8 +33,8 @@ _RAYS_ADVICE = "\nFailed to apply UDF transform"
 @dataclass(frozen=True)
 class UnitResult:
     """A unit that is done: per modality rows, failures, and the seconds that its stage took; the bytes of its
-    images, the samples that the corpus reader refused, how many times an image was decoded, why parts of the corpus
-    shard can't be read, lines on what of it isn't taken, and all that was refused."""
+    images or texts, the samples that the corpus reader refused, how many times an image was decoded, why parts of the
+    corpus shard can't be read, lines on what of it isn't taken, and all that was refused. again: as of UnitPayload."""
 
     unit: Unit
     done: dict[str, tuple[int, int, float]]
@@ -44,6 +44,7 @@ class UnitResult:
     broken: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     refused: tuple[Rejection, ...] = ()
+    again: int = 0
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,8 @@ def result_of(head: Mapping[str, Any]) -> UnitResult:
     refused = tuple(one for one in told if not one.is_note)
     broken = tuple(one.reason for one in refused if one.is_of_shard)
     left_out = tuple(one.reason for one in told if one.is_note)
-    return UnitResult(unit, done, head["bytes"], len(refused), head["decodes"], broken, left_out, refused)
+    again = head["read again"]
+    return UnitResult(unit, done, head["bytes"], len(refused), head["decodes"], broken, left_out, refused, again)
 
 
 def cause(error: BaseException) -> str:

@@ -22,7 +22,8 @@ class TooManyFailuresError(RuntimeError):
 
 @dataclass
 class Tally:
-    """What a run has done so far, by modality. cards: those of the recipe, with tokenizers once fitted. rejected:
+    """What a run has done so far, by modality. again: bytes of compressed files of the corpus that were read once more,
+    to come to where there was something to do. cards: those of the recipe, with tokenizers once fitted. rejected:
     samples that the corpus reader refused, and parts of the corpus that can't be read; broken: why these can't.
     superseded: bytes in the output, of these modalities, that the manifest names no more. empty: ids of the corpus
     shards that hold no sample. null: modalities without any value. notes: on what lies in its shards and isn't taken,
@@ -33,6 +34,7 @@ class Tally:
     units: int = 0
     samples: int = 0
     bytes: int = 0
+    again: int = 0
     rejected: int = 0
     decodes: int = 0
     superseded: int = 0
@@ -48,6 +50,7 @@ class Tally:
         self.units += 1
         self.samples += result.unit.count
         self.bytes += result.bytes
+        self.again += result.again
         self.rejected += result.rejected
         self.decodes += result.decodes
         self.broken += result.broken

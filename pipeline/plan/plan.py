@@ -10,7 +10,7 @@ from ..corpus.corpus import Corpus, Shard
 from ..corpus.growth import Growth, grown
 from ..corpus.left_out import few
 from ..corpus.listing import Found
-from ..corpus.taken import Taken
+from ..corpus.taken import Taken, is_compressed
 from ..dataset.aside import NOTHING_ASIDE, LabelsAside
 from ..dataset.cards import ModalityCard
 from ..dataset.finished import Finished, Stock, take_stock
@@ -57,6 +57,11 @@ class Plan:
         """Bytes of the corpus that are left to read, as far as listings tell."""
         whole = {shard.id for shard in (work.shard for work in self.works)}
         return sum(shard.size for shard in self.shards if shard.id in whole)
+
+    @property
+    def again(self) -> list[Work]:
+        """The work that begins in the middle of a compressed file, all before which has to be read again."""
+        return [work for work in self.works if work.start and is_compressed(work.shard)]
 
     @property
     def todo(self) -> list[str]:
@@ -181,6 +186,7 @@ def _taken(store: Store, manifest: Manifest | None, recipe: Recipe) -> Taken:
         return Taken()
     before, now = manifest.corpus.reading, reading_of(recipe)
     same = all(before.get(name) == now.get(name) for name in ("format", "image"))
+    same &= ("text" in before) == ("text" in now)
     return read_taken(store, manifest.corpus) if same else Taken()
 
 

@@ -142,7 +142,9 @@ class Recipe(Strict):
     views: ViewsSettings = ViewsSettings()
     units: UnitSettings = UnitSettings()
     vocabulary: str | None = Field(
-        None, description="a tokenizer.json to use; by default one is trained on the captions"
+        None,
+        description="a tokenizer.json to use, or another dataset whose text vocabulary it is; by default one is "
+        "trained on the texts or captions",
     )
     weights: Literal["tiny"] | None = Field(
         None, description="`tiny`: all labelers take small random weights, to try a recipe without its checkpoints"

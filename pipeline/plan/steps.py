@@ -80,6 +80,7 @@ def step_graph(recipe: Recipe) -> StepGraph:
     Raises RecipeError naming the key.
     """
     with recipe.named():
+        _check_images(recipe)
         _check_weights(recipe)
         _check_stages(recipe)
         cards: dict[str, ModalityCard] = {}
@@ -222,6 +223,23 @@ def _check_stages(recipe: Recipe) -> None:
                 f"resources.stages.{index}.modalities: {', '.join(unknown)} aren't among the recipe's modalities, "
                 f"{', '.join(recipe.modalities)}"
             )
+
+
+def _check_images(recipe: Recipe) -> None:
+    """Refuses what needs images where the corpus has none. RecipeError naming all of it."""
+    if recipe.corpus.text is None:
+        return
+    looking = {name: settings.labeler or name for name, settings in recipe.modalities.items()}
+    refused = [
+        f"modalities.{name}: {reference} looks at images, and the corpus is of texts; leave it out, or make a dataset "
+        f"of its own of a corpus of images"
+        for name, reference in looking.items()
+        if _labeler_of(name, recipe.modalities[name]).on != "nothing"
+    ]
+    if recipe.views.count > 1:
+        refused.append(f"views.count: {recipe.views.count} views of a text, which has no crops; leave it out")
+    if refused:
+        raise RecipeError("\n".join(refused))
 
 
 def _check_weights(recipe: Recipe) -> None:

@@ -17,10 +17,13 @@ from ...tokenizers.fitting.perceptual import PERCEPTUAL, blocks_of
 from ...tokenizers.fitting.settings import FitSettings, PerceptualSettings
 from ...tokenizers.vq.base import TrainedTokenizer
 from ..dataset.cards import ModalityCard, TokensCard, VocabularyCard, WeightsCard
+from ..dataset.layout import vocabulary_path
+from ..dataset.manifest import naming_gone, read_manifest, vocabulary_digest
 from ..storage.errors import without_credentials
+from ..storage.store import Store
 from .licences import licence_refusal
 from .recipe import Recipe, RecipeError, TokenizerSettings, at_key, validated
-from .weights import WeightsSource, told
+from .weights import PACKAGE, WeightsSource, told
 
 CAPTIONS = "caption"
 """The modality of the corpus' captions, on which a vocabulary is trained where a recipe makes no texts."""
@@ -80,15 +83,35 @@ def uses_vocabulary(name: str, card: ModalityCard) -> bool:
 
 
 def given_vocabulary(recipe: Recipe) -> Vocabulary | None:
-    """That which the recipe names. RecipeError for a file that is none."""
+    """That which the recipe names: a file, or that of a dataset. RecipeError for what is neither."""
     if recipe.vocabulary is None:
         return None
+    source = WeightsSource.of(recipe, recipe.vocabulary)
     with at_key("vocabulary"):
-        path = WeightsSource.of(recipe, recipe.vocabulary).resolve().path
+        data = _vocabulary_of_dataset(source)
+        path = source.resolve().path if data is None else ""
     try:
-        return Vocabulary.from_bytes(Path(path).read_bytes())
+        return Vocabulary.from_bytes(Path(path).read_bytes() if data is None else data)
     except (ValueError, OSError) as error:
         raise RecipeError(f"vocabulary: {without_credentials(recipe.vocabulary)}: {error}") from None
+
+
+def _vocabulary_of_dataset(source: WeightsSource) -> bytes | None:
+    """The text vocabulary of the dataset that is there; None where there is none. ValueError where it has none."""
+    if source.source.startswith(PACKAGE) or source.source.endswith(".json") or Path(source.source).is_file():
+        return None
+    store = Store(source.source, source.options)
+    manifest = read_manifest(store)
+    if manifest is None:
+        return None
+    digest = vocabulary_digest(manifest.modalities)
+    if not digest:
+        raise ValueError(f"{store.url} has no text vocabulary: none of its modalities that are made uses one")
+    with naming_gone(store.url):
+        data = store.read(vocabulary_path(digest))
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ValueError(f"{store.url}/{vocabulary_path(digest)} is damaged; `tokenloom verify {store.url}` tells more")
+    return data
 
 
 def vocabulary_card(recipe: Recipe, texts: Mapping[str, str]) -> VocabularyCard:

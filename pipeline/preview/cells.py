@@ -29,6 +29,8 @@ VIEW = "view"
 """The name of the card's own picture."""
 
 LONGEST_TEXT = 2000
+MOST_PIECES = 1024
+"""Tokens of a text that are shown: whole documents may have millions."""
 _LONGEST_VALUE = 200
 _LARGEST_SIDE = 2 * SIDE
 _FEW_COLOURS = 512
@@ -87,7 +89,7 @@ class CellMaker:
     that can't be told. The label of rgb is the view itself, kept or not.
 
     What is shown is one of {"picture": path}, {"text": ...}, {"table": {name: value}}, {"palettes": [[[r, g, b]]]} and
-    {"problem": ...}; tokens are {"ids": [...]}, of text with their `pieces`.
+    {"problem": ...}; tokens are {"ids": [...]}, of text with their `pieces`, and how many `more` there are.
     """
 
     def __init__(self, manifest: Manifest, tokenizers: Mapping[str, Tokenizer], pictures: Pictures) -> None:
@@ -145,10 +147,11 @@ class CellMaker:
 
     def _tokens(self, name: str, ids: np.ndarray) -> Json:
         tokenizer = self._tokenizers[name]
-        tokens: Json = {"ids": ids.tolist()}
-        if isinstance(tokenizer, VocabularyTokenizer):
-            tokens["pieces"] = [readable(tokenizer.vocabulary.token(int(index)), 60) for index in ids]
-        return tokens
+        if not isinstance(tokenizer, VocabularyTokenizer):
+            return {"ids": ids.tolist()}
+        shown = ids[:MOST_PIECES].tolist()
+        pieces = [readable(tokenizer.vocabulary.token(index), 60) for index in shown]
+        return {"ids": shown, "pieces": pieces, **({"more": len(ids) - len(shown)} if len(ids) > len(shown) else {})}
 
     def _decode(self, name: str, tokens: Sequence[np.ndarray | None]) -> list[Any]:
         """A label for every array of ids; where they can't be decoded together, one by one."""

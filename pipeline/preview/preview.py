@@ -186,6 +186,7 @@ def _about(store: Store, manifest: Manifest, units: Sequence[Unit], surveyed: Se
         "corpus": [readable(url, 500) for url in manifest.corpus.url],
         "seed": manifest.seed,
         "view": manifest.views,
+        "texts": manifest.corpus.reading.get("text") is not None,
         "units": len(units),
         "samples": sum(unit.count for unit in units),
         "surveyed": {"units": len(surveyed), "samples": sum(unit.count for unit in surveyed)},

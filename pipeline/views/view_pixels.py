@@ -109,6 +109,8 @@ class ViewFinder:
         self, unit: Unit, wanted: Mapping[str, int], reader: ContentReader
     ) -> dict[tuple[int, int], tuple[View, np.ndarray]]:
         found = {}
+        if self._corpus.settings.text is not None:
+            return found  # texts have no pixels
         try:
             if self._shards is None:
                 self._shards = {}

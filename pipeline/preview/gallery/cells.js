@@ -59,7 +59,9 @@
     make("div", { class: "pieces" }, tokens.pieces.map((piece, place) => {
       const coordinate = COORDINATE.exec(piece);
       return make("bdi", { class: coordinate ? `piece v${coordinate[1]}` : "piece", title: `id ${tokens.ids[place]}` }, piece);
-    }));
+    }), tokens.more ? ` and ${tokens.more.toLocaleString("en")} more` : null);
+
+  const counted = (tokens) => plural(tokens.ids.length + (tokens.more || 0), "token");
 
   const codes = (ids) =>
     make("div", { class: "codes", style: { "--columns": String(Math.ceil(Math.sqrt(ids.length))) } },
@@ -74,7 +76,7 @@
 
   const tokenCaption = (tokens, modality) => {
     const spec = modality.tokens || {};
-    return spec.grid ? `${spec.grid[0]} × ${spec.grid[1]} tokens` : plural(tokens.ids.length, "token");
+    return spec.grid ? `${spec.grid[0]} × ${spec.grid[1]} tokens` : counted(tokens);
   };
 
   const square = (content, caption, kind) =>
@@ -111,14 +113,14 @@
     cell.label && line("label", show(cell.label, "label")),
     cell.decoded && line("decoded", show(cell.decoded, "decoded")),
     errors(cell),
-    cell.tokens && line(plural(cell.tokens.ids.length, "token"), tokenFrame(cell.tokens, {}, null)),
+    cell.tokens && line(counted(cell.tokens), tokenFrame(cell.tokens, {}, null)),
   ];
 
   const tabled = (cell) => [
     table(cell.label, cell.decoded),
     [cell.label, cell.decoded].filter((shown) => shown && shown.problem !== undefined).map(problem),
     errors(cell),
-    cell.tokens && make("details", {}, make("summary", {}, plural(cell.tokens.ids.length, "token")), tokenFrame(cell.tokens, {}, null)),
+    cell.tokens && make("details", {}, make("summary", {}, counted(cell.tokens)), tokenFrame(cell.tokens, {}, null)),
   ];
 
   const note = (cell) => {

@@ -31,7 +31,7 @@
   const summary = () => {
     const { count: views, size } = overview.view;
     const parts = [plural(overview.samples, "sample"), plural(overview.modalities.length, "modality").replace(/ys$/, "ies"),
-      `${views > 1 ? `${views} views` : "views"} of ${size} px`, `seed ${overview.seed}`];
+      overview.texts ? "texts" : `${views > 1 ? `${views} views` : "views"} of ${size} px`, `seed ${overview.seed}`];
     return make("p", { class: "muted" }, parts.join(" · "), " · from ", text(overview.corpus.join(", ")));
   };
 

@@ -32,9 +32,9 @@
       .filter(([, modality]) => !hidden.has(modality.name));
     const tiles = (square) => shown.filter((pair) => (pair[1].layout === "squares") === square)
       .map(([cell, modality]) => tokenloom.tile(cell, modality, title));
-    return make("article", { class: "sample" },
+    return make("article", { class: overview.texts ? "sample texts" : "sample" },
       make("div", { class: "side" }, make("figure", { class: "view" },
-        sample.image ? make("img", { src: sample.image, alt: `the view of ${sample.key}`, loading: "lazy", decoding: "async" })
+        overview.texts ? null : sample.image ? make("img", { src: sample.image, alt: `the view of ${sample.key}`, loading: "lazy", decoding: "async" })
           : make("div", { class: "unseen" }, "no picture of it can be had"),
         make("figcaption", {},
           make("strong", {}, text(sample.key)),

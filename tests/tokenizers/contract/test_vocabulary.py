@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenloom.tokenizers.contract import vocabulary as vocabularies
 from tokenloom.tokenizers.contract.special_tokens import EOS, PAD, SOS, UNK
 from tokenloom.tokenizers.contract.vocabulary import COCO_NAMES, SERIAL_WORDS, Coordinate, Vocabulary
 
@@ -169,6 +170,34 @@ fragments = st.sampled_from(
 @given(st.lists(fragments, max_size=400).map("".join), st.integers(1, 12))
 def test_truncation_gives_the_first_tokens_of_the_whole(trained, text, max_length):
     assert trained.encode(text * 3, max_length).tolist() == trained.encode(text * 3)[:max_length].tolist()
+
+
+@pytest.mark.parametrize("piece", [1, 10])
+@settings(max_examples=100, deadline=None)
+@given(
+    texts=st.lists(
+        st.lists(st.one_of(fragments, st.sampled_from([". ", ", ", ";\n", "? hot "])), max_size=60), max_size=9
+    )
+)
+def test_many_long_texts_give_the_tokens_of_each(trained, piece, texts):
+    joined = ["".join(parts) for parts in texts]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vocabularies, "_PIECE", piece)
+        patch.setattr(vocabularies, "_BATCH", 3 * piece)
+        found = trained.encode_all(joined)
+    assert [ids.tolist() for ids in found] == [trained.encode(text).tolist() for text in joined]
+
+
+spelt = st.sampled_from(
+    ["[", "]", "PAD", "UNK", "SOS", "EOS", "S_1", "S_", "199", "v", "v0", "v3", "=", "12", " ", "\x00"]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(spelt, max_size=30).map("".join))
+def test_whatever_is_spelt_is_no_control_token(trained, text):
+    (ids,) = trained.encode_all([text])
+    assert ((ids == UNK) | (ids >= 4204)).all()
 
 
 @settings(max_examples=200, deadline=None)

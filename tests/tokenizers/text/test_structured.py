@@ -14,6 +14,7 @@ from tokenloom.labelers.contract.kinds import Record, Text
 from tokenloom.tokenizers.contract.special_tokens import EOS
 from tokenloom.tokenizers.contract.vocabulary import Vocabulary
 from tokenloom.tokenizers.text.base import TextParams, VocabularyTokenizer
+from tokenloom.tokenizers.text.documents import LONGEST, Documents
 from tokenloom.tokenizers.text.records import (
     METADATA,
     Count,
@@ -90,6 +91,16 @@ def test_wordpiece():
     decoded = check_contract(tokenizer, ["A photo of THE sea", "", "a " * 1000])
     assert decoded == ["a photo of the sea", "", "a a a a a a"]
     assert EOS not in tokenizer.encode(["a photo"])[0]
+
+
+def test_documents_are_whole():
+    tokenizer = ready(Documents(Text()))
+    long = "one, two. " * 20_000
+    decoded = check_contract(tokenizer, ["A photo of THE sea", "", long])
+    assert decoded[:2] == ["a photo of the sea", ""]
+    assert tokenizer.encode([long])[0].tolist() == tokenizer.vocabulary.encode(long).tolist()
+    with pytest.raises(ValueError, match="16,777,217 characters, more than 16,777,216"):
+        tokenizer.encode(["x" * (LONGEST + 1)])
 
 
 def test_a_tokenizer_without_vocabulary_says_so():
