@@ -11,11 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from tokenloom.pipeline import compact as compacting
 from tokenloom.pipeline import retry as retrying
 from tokenloom.pipeline import run as running
 from tokenloom.pipeline.cluster.size import ClusterSize, Node
 from tokenloom.pipeline.commands import run as commands
 from tokenloom.pipeline.engine.config import StageConfig
+from tokenloom.pipeline.engine.merging import merge_one
 from tokenloom.pipeline.engine.stage import StageWorker
 from tokenloom.pipeline.engine.stream import ReaderConfig, UnitResult, read_units, result_of
 from tokenloom.pipeline.engine.tally import Tally
@@ -86,7 +88,8 @@ def without_ray(gpus: int = 0) -> Iterator[None]:
         for module in (fitting, ray_train):
             patch.setattr(module, "run_fit", run_fit_here)
         patch.setattr(running, "check_shared", lambda paths: None)
-        for module in (running, retrying):
+        patch.setattr(compacting, "stream_merges", lambda store, merges: (merge_one(store, one) for one in merges))
+        for module in (running, retrying, compacting):
             patch.setattr(module, "start_ray", lambda: None)
         yield
 
