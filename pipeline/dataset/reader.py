@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MORE = 8
-"""Merged shards that are kept while reading, beside one of each modality: as many as are read ahead."""
+_AHEAD = 8
+"""Columns that are read ahead."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class DatasetReader:
     def columns_in_order(self, modalities: Collection[str]) -> ColumnReader:
         """For one unit after the other: each merged shard of these modalities is read once, as a whole, and kept until
         the next one comes."""
-        return self._columns(RecentObjects(self.store, len(modalities) + _MORE))
+        return self._columns(RecentObjects(self.store, len(modalities) + min(_AHEAD, len(modalities))))
 
     def _columns(self, recent: RecentObjects | None) -> ColumnReader:
         revisions = {name: found.revisions for name, found in self._list().items()}
@@ -281,7 +281,7 @@ class DatasetReader:
         """
         units, reader = list(units), self.columns_in_order(modalities)
         tasks = ((unit, name, name in labels, reader) for unit in units for name in modalities)
-        columns = in_order(lambda task: self.column(*task), tasks)
+        columns = in_order(lambda task: self.column(*task), tasks, threads=_AHEAD)
         chosen = [view for view in range(self.views) if views is None or view in views]
         for _ in units:
             joined = aligned({name: next(columns) for name in modalities}, self.store.url)

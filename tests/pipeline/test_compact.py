@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from in_process import weave, without_ray
+from in_process import said, weave, without_ray
 from lock_step import Driver, Killed, LockStep
 from tokenloom.pipeline.checks.garbage import find_garbage, remove_garbage
 from tokenloom.pipeline.checks.quarantine import list_failures
@@ -192,6 +194,51 @@ def test_a_corpus_that_has_grown_is_merged_on(corpus_folder, tmp_path):
     assert len(rows_of(output)) == 18
     assert all(len(open_dataset(output).files(name, labels=True)) == 3 for name in MODALITIES)
     assert verify(output, deep=True).faults == []
+
+
+def test_reading_in_order_takes_one_request_for_each_merged_shard(corpus, tmp_path, monkeypatch):
+    output, opened = tmp_path / "out", Counter[str]()
+    weave(recipe(corpus, output, MODALITIES, **MORE))
+    compacted(output, 4)
+    dataset = open_dataset(output)
+    for operation in ("read", "read_range", "stat"):
+        own = getattr(Store, operation)
+
+        def count(store: Store, path: str, *more: Any, own: Callable[..., Any] = own) -> Any:
+            opened[path] += 1
+            return own(store, path, *more)
+
+        monkeypatch.setattr(Store, operation, count)
+    assert len(list(dataset.iterate(labels=True))) == 12
+    assert {path: count for path, count in opened.items() if "/merges/" not in path} == {
+        url.removeprefix(f"{output}/"): 1 for name in MODALITIES for url in dataset.files(name, labels=True)
+    }
+
+
+def test_the_command_says_what_it_did_and_what_is_left_to_do(corpus, tmp_path):
+    output = tmp_path / "out"
+    weave(recipe(corpus, output, MODALITIES, **MORE))
+    told = said("compact", output, "--samples", 4)
+    assert "6 of 6 merged shards" in told
+    assert "18 units merged, modality by modality, into 6 shards" in told
+    assert f"`tokenloom gc {output}` deletes the units' own" in told
+    assert "nothing to merge" in said("compact", output, "--samples", 4)
+    assert "a unit that was merged with others: 18 objects" in said("gc", output, "--keep", "0s", "--dry-run")
+    assert "no dataset here" in said("compact", tmp_path, code=2)
+
+
+@pytest.mark.s3
+def test_on_s3_through_ray(corpus, s3_url, ray_session):
+    made = recipe(corpus, s3_url, MODALITIES, **MORE)
+    weave(made)
+    rows, told = rows_of(s3_url), counts(s3_url)
+    assert compact(s3_url, ShardSize(4)).done == 6
+    time.sleep(1.1)  # its clock tells whole seconds
+    swept(s3_url)
+    assert (rows_of(s3_url), counts(s3_url)) == (rows, told)
+    assert sum(one["grid"] is not None for one in open_dataset(s3_url).ray(["grid"]).iter_rows()) == 12
+    assert verify(s3_url, deep=True).faults == []
+    assert weave(made).units == 0
 
 
 # --- kills, and other drivers -----------------------------------------------------------------------------------------
