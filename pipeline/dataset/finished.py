@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -82,30 +82,33 @@ class Folder:
         merged = self.merges.holder(stem)
         return merged if merged in self.merged else stem
 
-    def add(self, unit: Unit, revision: int, size: int, modified: float, retired: Set[str]) -> None:
-        """A unit's own shard, or one in a merged shard, of no size of its own."""
-        units = self.retired if unit.shard in retired else self.units
-        units[revision].add(unit)
-        if units is self.retired or (self.merged and is_merged(self.holder(stem_of(unit, revision)))):
-            self.left_bytes += size
+    def add(self, unit: Unit, revision: int, entry: Entry, retired: Set[str]) -> None:
+        """A unit's own shard."""
+        counts_no_more = unit.shard in retired
+        (self.retired if counts_no_more else self.units)[revision].add(unit)
+        if counts_no_more or (self.merged and is_merged(self.holder(stem_of(unit, revision)))):
+            self.left_bytes += entry.size
         else:
-            self.bytes += size
-        if units is self.units:
-            self.times.append(modified)
+            self.bytes += entry.size
+        if not counts_no_more:
+            self.times.append(entry.modified)
             self.counts.append(unit.count)
 
     def add_merged(self, names: UnitNames, retired: Set[str]) -> None:
-        """What merged shards hold, once the units' own shards are known."""
+        """What merged shards hold, once the units' own shards are known. It was made before it was merged: at which
+        speed, nobody knows."""
         for merged, entry in self.merged.items():
             if merged not in self.merges.shards:
                 self.left_bytes += entry.size
                 continue
             self.bytes += entry.size
+            self.times.append(entry.modified)
+            self.counts.append(0)
             for stem in self.merges.shards[merged]:
                 name, revision = split_stem(stem)
                 unit = names[name]
                 if unit and not any(unit in units.get(revision, ()) for units in (self.units, self.retired)):
-                    self.add(unit, revision, 0, entry.modified, retired)
+                    (self.retired if unit.shard in retired else self.units)[revision].add(unit)
                     self.only_merged.add((revision, unit))
 
     def latest(self) -> tuple[frozenset[Unit], dict[Unit, int]]:
@@ -206,32 +209,43 @@ def list_finished(store: Store, cards: Mapping[str, ModalityCard], retired: Coll
 
 def _stock(store: Store, modality: str, names: UnitNames, retired: Set[str]) -> Stock:
     stock, entries = Stock(modality), store.list(modality)
-    lists: dict[str, list[int]] = defaultdict(list)
-    for entry in entries:  # these first: they tell of the units' own shards whether they count
-        path, file = _split(f"{modality}/{entry.name}")
-        folder, is_list = path.removesuffix(f"/{MERGES}"), path.endswith(f"/{MERGES}")
-        if is_list and (number := manifest_number(file)) is not None:
-            lists[folder].append(number)
-        elif is_merged(file) and _is_shard(path, file):
-            stock.folders.setdefault(path, Folder()).merged[file.rpartition(".")[0]] = entry
-    for path, numbers in lists.items():
-        stock.folders.setdefault(path, Folder()).merges = read_merges_at(store, path, max(numbers))
+    told = _merged_first(store, stock, entries)
     for entry in entries:
+        if entry.name in told:
+            continue
         path, file = _split(f"{modality}/{entry.name}")
-        stem = file.rpartition(".")[0]
-        if path.endswith(f"/{MERGES}") and manifest_number(file) is not None:
-            continue
-        folder = stock.folders.setdefault(path, Folder())
-        unit_name, revision = split_stem(stem)
-        if stem in folder.merged:
-            continue
-        if _is_shard(path, file) and (unit := names[unit_name]) is not None:
-            folder.add(unit, revision, entry.size, entry.modified, retired)
+        folder = stock.folders.get(path) or stock.folders.setdefault(path, Folder())
+        name, revision = split_stem(file.rpartition(".")[0])
+        unit = names[name]
+        if unit is not None and _is_shard(path, file):
+            folder.add(unit, revision, entry, retired)
         else:
             folder.foreign.append(file)
     for folder in stock.folders.values():
         folder.add_merged(names, retired)
     return stock
+
+
+def _merged_first(store: Store, stock: Stock, entries: Sequence[Entry]) -> set[str]:
+    """Notes merged shards and which of them count, by which it is known whether units' own shards do; the names of the
+    entries that told of it."""
+    told: set[str] = set()
+    lists: dict[str, list[int]] = defaultdict(list)
+    for entry in entries:
+        if "/merge" not in entry.name:
+            continue
+        path, file = _split(f"{stock.modality}/{entry.name}")
+        number, above = manifest_number(file), path.removesuffix(f"/{MERGES}")
+        if number is not None and above != path:
+            lists[above].append(number)
+        elif is_merged(file) and _is_shard(path, file):
+            stock.folders.setdefault(path, Folder()).merged[file.rpartition(".")[0]] = entry
+        else:
+            continue
+        told.add(entry.name)
+    for path, numbers in lists.items():
+        stock.folders.setdefault(path, Folder()).merges = read_merges_at(store, path, max(numbers))
+    return told
 
 
 def _split(path: str) -> tuple[str, str]:

@@ -58,7 +58,7 @@ def main() -> None:
         finally:
             stop_ray()
         seconds = time.perf_counter() - began
-        remove_garbage(Store(folder), timedelta(0))
+        remove_garbage(Store(folder), timedelta(seconds=-2))  # as by a clock that tells whole seconds
         after = measure(folder)
     allowed = 1000 * len(SPECS) / LIMIT
     ratio = round(allowed / after["in_order"]["GET"], 2)

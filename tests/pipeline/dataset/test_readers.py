@@ -24,7 +24,7 @@ def dataset(request, tmp_path_factory) -> SmallDataset:
     if request.param == "compacted":
         with without_ray():
             compact(written.store.url)
-        remove_garbage(written.store, timedelta(0))
+        remove_garbage(written.store, timedelta(seconds=-2))
         assert len(list(Path(written.store.url).rglob("*.tar"))) == 3
     return written
 
