@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 from unittest import mock
@@ -84,15 +85,15 @@ def read(dataset: Dataset, unit: Unit) -> None:
 
 
 def counted(work: Callable[[], Any], samples: int) -> dict[str, float]:
-    requests, kinds = Counter[str](), {"read": "GET", "read_range": "GET", "stat": "HEAD"}
-    with mock.patch.multiple(Store, **{name: _counting(name, kind, requests) for name, kind in kinds.items()}):
+    requests = Counter[str]()
+    with ExitStack() as stack:
+        for name, kind in (("read", "GET"), ("read_range", "GET"), ("stat", "HEAD")):
+            stack.enter_context(mock.patch.object(Store, name, _counting(getattr(Store, name), kind, requests)))
         work()
     return {kind: round(1000 * requests[kind] / samples, 3) for kind in ("GET", "HEAD")}
 
 
-def _counting(name: str, kind: str, requests: Counter[str]) -> Callable[..., Any]:
-    operation = getattr(Store, name)
-
+def _counting(operation: Callable[..., Any], kind: str, requests: Counter[str]) -> Callable[..., Any]:
     def count(store: Store, *arguments: Any) -> Any:
         requests[kind] += 1
         return operation(store, *arguments)
