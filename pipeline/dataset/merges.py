@@ -103,22 +103,25 @@ class Places:
 
     def path(self, folder: str, stem: str) -> str:
         """Of the shard that holds what the unit's own of this stem does, or did."""
-        if folder not in self._merges:
-            self._merges[folder] = read_merges(self._store, folder)
-        return f"{folder}/{self._merges[folder].holder(stem) or stem}.{extension_of(folder)}"
+        return f"{folder}/{self._of(folder).holder(stem) or stem}.{extension_of(folder)}"
+
+    def _of(self, folder: str) -> Merges:
+        merges = self._merges.get(folder)
+        if merges is None:
+            merges = self._merges[folder] = read_merges(self._store, folder)
+        return merges
 
     def files(self, folder: str, stems: Collection[str]) -> list[str]:
         """The paths of the shards that hold units, each once. Raises DatasetError where one holds others, too."""
-        paths = list(dict.fromkeys(self.path(folder, stem) for stem in stems))
-        wanted = set(stems)
-        for merged, held in self._merges[folder].shards.items() if paths else ():
+        paths, wanted = dict.fromkeys(self.path(folder, stem) for stem in stems), set(stems)
+        for merged, held in self._of(folder).shards.items() if paths else ():
             path = f"{folder}/{merged}.{extension_of(folder)}"
             if path in paths and not wanted.issuperset(held):
                 raise DatasetError(
                     f"{self._store.url}/{path}: it also holds units that were made anew since, or whose part of the "
                     f"corpus changed: `tokenloom compact {self._store.url}` merges the others again"
                 )
-        return paths
+        return list(paths)
 
     def read(self, folder: str, stem: str, read: Callable[[str], T]) -> T:
         """What `read` makes of the path; of the one where it is now, where it was merged and deleted meanwhile."""
@@ -127,7 +130,7 @@ class Places:
             return read(path)
         except FileNotFoundError:
             own = f"{folder}/{stem}.{extension_of(folder)}"
-            del self._merges[folder]
+            self._merges.pop(folder, None)  # which another thread may have done
             now = self.path(folder, stem)
             other = now if now != path else own
             if other == path:

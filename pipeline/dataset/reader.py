@@ -98,9 +98,9 @@ class ColumnReader:
 
     def _folder(self, modality: str, tokens: bool) -> str:
         card = self.cards[modality]
-        return (
-            token_folder(modality, card.tokens_generation) if tokens else label_folder(modality, card.labels_generation)
-        )
+        if tokens:
+            return token_folder(modality, card.tokens_generation)
+        return label_folder(modality, card.labels_generation)
 
     def _stem(self, unit: Unit, modality: str) -> str:
         return stem_of(unit, self.revision(unit, modality))
