@@ -159,6 +159,18 @@ def gc(
 
 
 @app.command()
+def compact(
+    dataset: DatasetUrl,
+    samples: Annotated[int, typer.Option(min=1, metavar="N", help="Samples in a merged shard, at most.")] = 16_384,
+    mebibytes: Annotated[int, typer.Option("--mib", min=1, metavar="N", help="MiB of it, at most.")] = 64,
+) -> None:
+    """Merge neighbouring units into large shards, which are read with fewer requests; run it again to resume."""
+    from .commands import compact as commands
+
+    commands.compact(dataset, samples, mebibytes)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of recipes, for editors."""
     import json

@@ -27,7 +27,7 @@ WINGS = {  # of each room, floor by floor, lowest first; ".": the files that lie
         ("checks", "views", "plan"),
         ("engine", "fitting", "preview"),
         ("run.py",),
-        ("retry.py",),
+        ("retry.py", "compact.py"),
         ("commands",),
         ("cli.py",),
     ),

@@ -20,7 +20,9 @@ from ..dataset.layout import (
     CORPUS,
     FIT,
     MANIFESTS,
+    MERGES,
     QUARANTINE,
+    is_merged,
     label_folder,
     listing_path,
     manifest_number,
@@ -39,6 +41,7 @@ from ..dataset.manifest import (
 from ..dataset.standing import StandingLedgers
 from ..storage.store import Entry, Store
 from .lost import WAY_OUT, modalities_there, told, unnamed
+from .merged_garbage import MergedLately, is_nobodys, lists_by_folder
 
 KEEP = timedelta(days=1)
 _CLOCK = f"{FIT}/_clock"
@@ -91,7 +94,13 @@ def find_garbage(store: Store, keep: timedelta = KEEP, now: float | None = None)
     _refuse_lost(store, stocks)
     entries = {name: store.list(name) for name in modalities}
     settled = {_stem(f"{name}/{e.name}") for name in modalities for e in entries[name] if e.modified < oldest}
-    found = [one for name in modalities for one in _of_modality(name, entries[name], stocks[name], living, settled)]
+    merged = {
+        path: lately for name in modalities for path, lately in _merged(store, stocks[name], entries[name], oldest)
+    }
+    settled |= {f"{path}/{stem}" for path, lately in merged.items() for stem in lately.covered}
+    found = [
+        one for name in modalities for one in _of_modality(store, entries[name], stocks[name], living, settled, merged)
+    ]
     found += _ledgers(store, current, living, stocks, settled)
     listings = {listing_path(digest) for one in living for digest in one.corpus.listings}
     taken = ((f"{CORPUS}/{entry.name}", entry) for entry in store.list(CORPUS))
@@ -139,28 +148,52 @@ def _stem(path: str) -> str:
     return path.rpartition(".")[0]
 
 
+def _merged(store: Store, stock: Stock, entries: Sequence[Entry], oldest: float) -> Iterator[tuple[str, MergedLately]]:
+    """What the lists of merged shards told since `oldest`, by folder; for all folders."""
+    lists = lists_by_folder(stock.modality, entries)
+    for path, folder in stock.folders.items():
+        yield path, MergedLately.since(store, path, folder, lists.get(path, []), oldest)
+
+
 def _of_modality(
-    name: str, entries: Sequence[Entry], stock: Stock, living: Sequence[Manifest], settled: Set[str]
+    store: Store,
+    entries: Sequence[Entry],
+    stock: Stock,
+    living: Sequence[Manifest],
+    settled: Set[str],
+    merged: Mapping[str, MergedLately],
 ) -> Iterator[tuple[str, Entry, str]]:
     """Shards of generations that no living manifest names, or of a part of the corpus that is retired in all of them;
-    and of revisions that one of the `settled`, which have been there for as long as is kept, supersedes. What is
-    foreign isn't ours to delete."""
+    of revisions that one of the `settled`, which have been there for as long as is kept, supersedes; and what has been
+    read in merged shards for so long. What is foreign isn't ours to delete."""
+    name = stock.modality
     cards = [card for one in living for card in one.cards_of(name)]
     named = {folder for card in cards if card.fitted for folder in folders_of(name, card)}
     named |= {label_folder(name, card.labels_generation) for card in cards if not card.fitted}
     retired = _retired(living)
     oldest_read = _oldest_read(name, stock, [card for card in cards if card.fitted], settled)
     for entry in entries:
-        folder, _, file = f"{name}/{entry.name}".rpartition("/")
+        path = f"{name}/{entry.name}"
+        folder, _, file = path.rpartition("/")
         unit_name, revision = split_stem(_stem(file))
         if file in stock.folder(folder).foreign:
             continue
-        if folder not in named:
-            yield f"{name}/{entry.name}", entry, "a generation that was replaced"
+        below, number = folder.removesuffix(f"/{MERGES}"), manifest_number(file)
+        if below not in named:
+            yield path, entry, "a generation that was replaced"
+        elif number is not None:
+            if number not in merged[below].lists:
+                yield path, entry, "a list of merged shards that another one replaced"
+        elif is_merged(file):
+            stem = _stem(file)
+            if stem not in merged[folder].named and is_nobodys(store, folder, stock.folder(folder), stem, retired):
+                yield path, entry, "merged shards whose units were merged anew, or of a compaction that died"
         elif _shard_of(unit_name) in retired:
-            yield f"{name}/{entry.name}", entry, "of a part of the corpus that changed, or is gone"
+            yield path, entry, "of a part of the corpus that changed, or is gone"
         elif revision < oldest_read.get((folder, unit_name), 0):
-            yield f"{name}/{entry.name}", entry, "a unit that was tried again"
+            yield path, entry, "a unit that was tried again"
+        elif _stem(file) in merged[folder].covered:
+            yield path, entry, "a unit that was merged with others"
 
 
 def _retired(living: Sequence[Manifest]) -> frozenset[str]:

@@ -13,19 +13,20 @@ from ..dataset.layout import (
     ATTEMPTS,
     CORPUS,
     FIT,
-    LABELS,
     MANIFESTS,
     QUARANTINE,
     RETRIES,
     TOKENIZERS,
-    TOKENS,
     VOCABULARIES,
+    extension_of,
     manifest_number,
     manifest_path,
+    merges_path,
     split_ledger_name,
     stem_of,
 )
-from ..dataset.manifest import Manifest, manifest_numbers
+from ..dataset.manifest import DatasetError, Manifest, manifest_numbers
+from ..dataset.merges import merges_numbers, read_merges_at
 from ..storage.local import TEMPORARY
 from ..storage.store import Store
 from .lost import WAY_OUT, folders_named, modalities_there, told, unnamed
@@ -35,6 +36,7 @@ _MANY = 20
 """Findings of one sort about one modality or folder that are listed one by one; the rest is a number."""
 
 GO_ON = "run the recipe again, which goes on from there"
+COMPACT = "`tokenloom compact DATASET` goes on from there; else `tokenloom gc` deletes it"
 RETRY = "`tokenloom quarantine DATASET --retry` tries that again"
 GC = "`tokenloom gc` deletes it, where nothing needs it"
 NOT_OURS = "move it elsewhere, or delete it"
@@ -54,25 +56,61 @@ class Inventory:
         """How many shards each unit has."""
         return Counter(unit for units in self.units.values() for unit in units)
 
+    def merged(self) -> tuple[int, int]:
+        """How many merged shards count, and their bytes."""
+        folders = [self.stocks[name].folder(path) for path, (name, _) in self.places.items()]
+        sizes = [one.size for f in folders for merged, one in f.merged.items() if merged in f.merges.shards]
+        return len(sizes), sum(sizes)
+
     def holding(self, unit: Unit) -> Holding:
         shards = []
         for folder, (name, card) in self.places.items():
             if unit in self.units[folder]:
                 stem = stem_of(unit, self.units[folder][unit])
-                shards.append(Held(name, card, f"{folder}/{stem}.{extension_of(folder)}", stem))
+                place = self.stocks[name].folder(folder).holder(stem)
+                shards.append(Held(name, card, f"{folder}/{place}.{extension_of(folder)}", stem))
         return Holding(unit, tuple(shards))
 
 
 def superseded_shards(inventory: Inventory, manifests: Sequence[Manifest]) -> Iterator[str]:
-    """Shards that only older manifests name, or that a later revision has taken the place of, or whose part of the
-    corpus is retired: until `gc` deletes them somebody may read them, or go back to them."""
+    """Shards that only older manifests name, or that a later revision or a merged shard has taken the place of, or of
+    which the part of the corpus is retired: until `gc` deletes them somebody may read them, or go back to them."""
     named = {path for one in manifests for name in inventory.stocks for path in folders_named(one, name)}
     for stock in inventory.stocks.values():
         for path, folder in sorted(stock.folders.items()):
             counting = inventory.units.get(path, {})
-            for number, unit in folder.shards() if path in named else ():
-                if counting.get(unit) != number:
-                    yield f"{path}/{stem_of(unit, number)}.{extension_of(path)}"
+            if path not in named:
+                continue
+            read = {folder.holder(stem_of(unit, number)) for unit, number in counting.items()}
+            own = (
+                stem_of(unit, number) for number, unit in folder.shards() if (number, unit) not in folder.only_merged
+            )
+            for stem in (*folder.merged, *own):
+                if stem not in read:
+                    yield f"{path}/{stem}.{extension_of(path)}"
+
+
+def broken_merges(store: Store, manifests: Sequence[Manifest]) -> Iterator[Fault]:
+    """Lists of merged shards that aren't as they were written: without them nothing can be told of their folders."""
+    for name in modalities_there(store, manifests):
+        for child in store.children(name):
+            folder = f"{name}/{child.rstrip('/')}"
+            for number in merges_numbers(store, folder):
+                try:
+                    read_merges_at(store, folder, number)
+                except DatasetError as error:
+                    what, _, way_out = str(error).partition(": ")[2].partition(": ")
+                    yield Fault("damaged", merges_path(folder, number), what, way_out)
+
+
+def _unnamed_merges(store: Store, stock: Stock) -> Iterator[Fault]:
+    """Merged shards that no list names: they hold what is there by itself, too."""
+    for path, folder in sorted(stock.folders.items()):
+        numbers = merges_numbers(store, path) if folder.merged else []
+        named = {merged for number in numbers for merged in read_merges_at(store, path, number).shards}
+        for merged in sorted(folder.merged.keys() - named):
+            what = "what a compaction that died had begun, or one that is at work"
+            yield Fault("unfinished", f"{path}/{merged}.{extension_of(path)}", what, COMPACT)
 
 
 def take_inventory(store: Store, manifests: Sequence[Manifest], damaged: bool) -> tuple[Inventory, list[Fault]]:
@@ -98,6 +136,7 @@ def take_inventory(store: Store, manifests: Sequence[Manifest], damaged: bool) -
         folder = child.rstrip("/")
         if folder in names:
             faults += few(_foreign_names(inventory.stocks[folder]), folder)
+            faults += few(_unnamed_merges(store, inventory.stocks[folder]), folder)
         elif not child.endswith("/"):
             faults.append(foreign(child))
         elif folder not in (CORPUS, TOKENIZERS, VOCABULARIES, QUARANTINE) and not child.startswith(TEMPORARY):
@@ -116,10 +155,6 @@ def _revisions(stock: Stock, card: ModalityCard, finished: Finished, path: str) 
     folder, (_, kept) = stock.folder(path), stock.kept_labels(card)
     found = {unit: (finished.revisions if unit in finished.units else kept).get(unit, 0) for unit in folder.latest()[0]}
     return {unit: revision for unit, revision in found.items() if unit in folder.units.get(revision, ())}
-
-
-def extension_of(folder: str) -> str:
-    return TOKENS if folder.rpartition("/")[2].startswith("tokens-") else LABELS
 
 
 def _foreign_names(stock: Stock) -> Iterator[Fault]:

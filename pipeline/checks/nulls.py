@@ -10,8 +10,9 @@ from enum import Enum
 from ..corpus.units import Unit, spread
 from ..dataset.cards import ModalityCard
 from ..dataset.finished import Finished
+from ..dataset.layout import is_merged
 from ..dataset.reader import ColumnReader
-from ..dataset.shards import NULL, BrokenShardError, ShardMeta, read_token_table, split_member_name
+from ..dataset.shards import NULL, BrokenShardError, ShardMeta, read_labels, read_token_table, split_member_name
 from ..storage.store import Store
 
 LOOKED_AT = 256
@@ -36,7 +37,7 @@ class NullSearch:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._seen: dict[str, _Seen] = {}
+        self._seen: dict[tuple[str, Unit], _Seen] = {}
 
     def find(self, cards: Mapping[str, ModalityCard], finished: Mapping[str, Finished], views: int) -> list[str]:
         """The modalities that have samples, and no value in any of the units that are looked at: though nothing failed
@@ -60,19 +61,23 @@ class NullSearch:
     def _look(self, reader: ColumnReader, name: str, unit: Unit) -> _Seen:
         tokens = reader.cards[name].keeps_tokens
         path = (reader.token_path if tokens else reader.label_path)(unit, name)
-        if path not in self._seen:
+        look = self._look_at_tokens if tokens else self._look_at_labels
+        if (path, unit) not in self._seen:
             try:
-                self._seen[path] = self._look_at_tokens(path) if tokens else self._look_at_labels(path)
+                self._seen[path, unit] = look(path, unit)
             except (BrokenShardError, FileNotFoundError, tarfile.TarError):
                 return _Seen.VALUE  # what is broken is for `verify` to tell
-        return self._seen[path]
+        return self._seen[path, unit]
 
-    def _look_at_tokens(self, path: str) -> _Seen:
-        meta, table = read_token_table(self._store.open(path), ["tokens"])
+    def _look_at_tokens(self, path: str, unit: Unit) -> _Seen:
+        meta, table = read_token_table(self._store.open(path), ["tokens"], unit.name)
         return _seen(table["tokens"].null_count < len(table), bool(meta.ledger))
 
-    def _look_at_labels(self, path: str) -> _Seen:
-        """Reads up to the first label."""
+    def _look_at_labels(self, path: str, unit: Unit) -> _Seen:
+        """Reads up to the first label; in a merged shard all that are the unit's."""
+        if is_merged(path):
+            shard = read_labels(self._store.open(path), unit.name)
+            return _seen(any(label is not None for label in shard.labels), bool(shard.meta.ledger))
         file = io.BufferedReader(self._store.open(path), _READ_SIZE)
         with tarfile.open(fileobj=file, mode="r:") as tar:
             failed = bool(ShardMeta.from_pairs(dict(tar.pax_headers)).ledger)

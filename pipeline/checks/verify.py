@@ -26,6 +26,7 @@ from ..dataset.layout import (
     MANIFESTS,
     TOKENIZERS,
     VOCABULARIES,
+    extension_of,
     is_listing,
     manifest_path,
     stem_of,
@@ -36,10 +37,23 @@ from ..dataset.listings import BrokenListingError, read_listing, taken_shards
 from ..dataset.manifest import DatasetError, Manifest, manifest_numbers, stale, ways_on, written
 from ..dataset.shards import BrokenShardError, verify_checksum
 from ..storage.read_ahead import in_order
+from ..storage.recent import RecentObjects
 from ..storage.store import Store
-from .inventory import GO_ON, NOT_OURS, Inventory, extension_of, few, foreign, superseded_shards, take_inventory
+from .inventory import (
+    GO_ON,
+    NOT_OURS,
+    Inventory,
+    broken_merges,
+    few,
+    foreign,
+    superseded_shards,
+    take_inventory,
+)
 from .lost import WAY_OUT
 from .verify_unit import Fault, Findings, check_unit, key_hashes
+
+_MORE = 8
+"""Merged shards that are kept beside one of each modality: as many as units are checked at the same time."""
 
 _MANY = 20
 """Keys that occur twice that are listed by name; the rest is a number."""
@@ -73,7 +87,7 @@ def verify(
     """Reads a whole dataset and reports whatever isn't as it was written.
 
     deep: also decode and check every label. watch: called with the report so far and the number of units, after each.
-    Memory: a few units, the names of all units, and 8 bytes a sample.
+    Memory: a few units, or merged shards of each modality, the names of all units, and 8 bytes a sample.
 
     Raises DatasetError where there is no dataset, StorageError where it can't be read.
     """
@@ -85,6 +99,9 @@ def verify(
     manifest = manifests[-1]
     report.modalities = len(manifest.modalities)
     damaged = bool(report.faults)
+    report.faults += (broken := list(broken_merges(store, manifests)))
+    if broken:
+        return report
     inventory, foreigners = take_inventory(store, manifests, damaged)
     report.faults += foreigners
     _check_tokenizers(store, manifests, report)
@@ -97,7 +114,9 @@ def verify(
     checked = in_order(partial(_damage, store), superseded_shards(inventory, manifests))
     report.faults += few((fault for fault in checked if fault), "superseded shards")
     hashes: list[np.ndarray] = []
-    check = partial(check_unit, store, manifest.views["count"], deep=deep)
+    report.shards, report.bytes = inventory.merged()
+    recent = RecentObjects(store, len(inventory.places) + _MORE, verify_checksum)
+    check = partial(check_unit, store, manifest.views["count"], deep=deep, merged=recent)
     everything = sorted(inventory.holders())
     for found in in_order(check, (inventory.holding(unit) for unit in everything)):
         _add(report, found)
@@ -295,7 +314,7 @@ def _add(report: Report, found: Findings) -> None:
     report.samples += len(found.keys)
     report.shards += found.shards
     report.bytes += found.bytes
-    report.faults += found.faults
+    report.faults += [fault for fault in found.faults if fault not in report.faults]  # one merged shard, many units
 
 
 def _duplicates(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import tarfile
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -14,18 +13,20 @@ import numpy as np
 
 from ..corpus.units import Unit
 from ..dataset.cards import ModalityCard
-from ..dataset.layout import CORPUS, TOKENS, ledger_path
+from ..dataset.layout import CORPUS, LABELS, TOKENS, is_merged, ledger_path
 from ..dataset.ledger import BrokenLedgerError, Failure, read_ledger
+from ..dataset.shard_meta import parts_of, rows_digest
 from ..dataset.shards import (
     BrokenShardError,
     LabelShard,
     RowKeys,
     TokenShard,
     read_labels,
+    read_pairs,
     read_tokens,
-    rows_digest,
     verify_checksum,
 )
+from ..storage.recent import RecentObjects
 from ..storage.store import Store
 
 Problem: TypeAlias = Literal[
@@ -49,12 +50,16 @@ class Fault:
 
 @dataclass(frozen=True)
 class Held:
-    """A shard of a unit that counts. stem: of its name, with the revision."""
+    """A shard of a unit that counts. stem: of its name, with the revision, which a merged shard has not."""
 
     name: str
     card: ModalityCard
     path: str
     stem: str
+
+    @property
+    def is_merged(self) -> bool:
+        return is_merged(self.path)
 
     @property
     def is_tokens(self) -> bool:
@@ -98,27 +103,29 @@ class _Read:
         return self.held.path
 
 
-def check_unit(store: Store, views: int, holding: Holding, deep: bool) -> Findings:
-    """Everything about one unit that takes its content to know. deep: also decode and check every label."""
-    found = Findings(holding.unit)
+def check_unit(store: Store, views: int, holding: Holding, deep: bool, merged: RecentObjects | None = None) -> Findings:
+    """Everything about one unit that takes its content to know. merged: through which merged shards are read, which
+    checks their bits. deep: also decode and check every label."""
+    found, merged = Findings(holding.unit), merged or RecentObjects(store, 1, verify_checksum)
     good: list[_Read] = []
     for held in holding.shards:
         try:
-            data = store.read(held.path)
-            found.bytes += len(data)
-            verify_checksum(data)
-            shard = (read_tokens if held.is_tokens else read_labels)(data)
+            data = (merged if held.is_merged else store).read(held.path)
+            if not held.is_merged:
+                found.bytes += len(data)
+                verify_checksum(data)
+            shard = (read_tokens if held.is_tokens else read_labels)(data, holding.unit.name)
         except FileNotFoundError:
             found.faults.append(Fault("missing", held.path, "it was listed and is gone", "run the recipe again"))
             continue
         except BrokenShardError as error:
             found.faults.append(Fault("damaged", held.path, str(error), MAKE_ANEW))
             continue
-        found.shards += 1
+        found.shards += not held.is_merged
         per_sample = views if held.is_tokens else held.card.labels_per_sample(views)
         read = _Read(held, shard, tuple(shard.rows.keys[::per_sample]), per_sample)
         faults = list(_misplaced(read, holding.unit))
-        faults = faults or list(_contents(read, _carried_rows(data), deep))
+        faults = faults or list(_contents(read, _carried_rows(data, holding.unit), deep))
         found.faults += faults
         if not faults:
             good.append(read)
@@ -283,15 +290,10 @@ def _usual(values: Sequence[T]) -> T:
     return Counter(values).most_common(1)[0][0]
 
 
-def _carried_rows(data: bytes) -> str:
-    """The digest of the rows that a shard was sealed with."""
-    if data[:4] == b"PAR1":
-        import pyarrow.parquet as pq
-
-        metadata: Mapping[bytes, bytes] = pq.read_metadata(io.BytesIO(data)).metadata or {}
-        return metadata.get(b"tokenloom.rows", b"").decode("ascii", "replace")
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-        return tar.pax_headers.get("tokenloom.rows", "")
+def _carried_rows(data: bytes, unit: Unit) -> str:
+    """The digest of a unit's rows that a shard was sealed with."""
+    pairs = read_pairs(io.BytesIO(data), TOKENS if data[:4] == b"PAR1" else LABELS)
+    return next((part.digest for part in parts_of(pairs) if part.unit == unit.name), pairs.get("tokenloom.rows", ""))
 
 
 def key_hashes(keys: Sequence[str]) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ..corpus.units import Unit
 from ..storage.store import Store
@@ -48,16 +49,20 @@ class LabelsAside:
         for name in wanted:
             if self.store is None or unit not in self.units.get(name, ()):
                 continue
-            reader = ColumnReader(self.store, self.cards, self.views)
             try:
-                column = reader.labels(unit, name)
-                failures = reader.failures(unit, column)
+                column = self._columns.labels(unit, name)
+                failures = self._columns.failures(unit, column)
             except (FileNotFoundError, DatasetError):
                 given.lost.add(name)
             else:
                 given.labels[name] = column.values
                 given.failures.extend(failures)
         return given
+
+    @cached_property
+    def _columns(self) -> ColumnReader:
+        assert self.store is not None
+        return ColumnReader(self.store, self.cards, self.views)
 
 
 NOTHING_ASIDE = LabelsAside()

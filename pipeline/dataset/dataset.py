@@ -115,11 +115,13 @@ class Dataset:
 
     def files(self, modality: str, labels: bool = False) -> list[str]:
         """The URLs of the shards that count, of the modality's tokens or labels, for other readers: paths on a local
-        disk. A unit that was tried again has other shards beside these."""
+        disk. A unit that was tried again, or merged with others, has other shards beside these.
+
+        Raises DatasetError where a merged shard also holds rows that count no more: others can't tell them apart.
+        """
         self._wanted([modality], labels)
-        columns = self.reader.columns
-        path = columns.label_path if labels else columns.token_path
-        return [f"{self.store.url}/{path(unit, modality)}" for unit in self.reader.units([modality])]
+        paths = self.reader.columns.files(modality, labels, self.reader.units([modality]))
+        return [f"{self.store.url}/{path}" for path in paths]
 
     def iterate(
         self,

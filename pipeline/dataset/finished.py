@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -15,16 +15,21 @@ from ..storage.store import Entry, Store
 from .cards import ModalityCard
 from .layout import (
     LABELS,
+    MERGES,
     TOKENIZERS,
     TOKENS,
     VOCABULARIES,
+    is_merged,
     label_folder,
+    manifest_number,
     split_stem,
+    stem_of,
     token_folder,
     tokenizer_folder,
     vocabulary_path,
 )
 from .manifest import Manifest
+from .merges import Merges, read_merges_at
 
 _LISTINGS = 4
 """Listings at a time: S3 answers each page slowly, and each listing takes memory."""
@@ -52,12 +57,17 @@ class Finished:
 @dataclass
 class Folder:
     """One generation of one modality's labels or tokens. units: by revision; retired: likewise, those of retired shards
-    of the corpus, which count no more. bytes, retired_bytes: of their shards. foreign: names that are no shard's."""
+    of the corpus, which count no more. bytes: of their shards; left_bytes: of those that count no more, since their
+    part of the corpus is retired, or a merged shard holds the same. merged: the merged shards that lie there, by stem;
+    merges: which of them count; only_merged: what they alone hold. foreign: names that are no shard's."""
 
     units: dict[int, set[Unit]] = field(default_factory=lambda: defaultdict(set))
     retired: dict[int, set[Unit]] = field(default_factory=lambda: defaultdict(set))
     bytes: int = 0
-    retired_bytes: int = 0
+    left_bytes: int = 0
+    merged: dict[str, Entry] = field(default_factory=dict)
+    merges: Merges = field(default_factory=Merges)
+    only_merged: set[tuple[int, Unit]] = field(default_factory=set)
     times: array = field(default_factory=lambda: array("d"))
     counts: array = field(default_factory=lambda: array("L"))
     foreign: list[str] = field(default_factory=list)
@@ -66,6 +76,40 @@ class Folder:
         """All that lies there, as revision and unit, of retired shards of the corpus, too."""
         for number, units in sorted((*self.units.items(), *self.retired.items()), key=lambda item: item[0]):
             yield from ((number, unit) for unit in sorted(units))
+
+    def holder(self, stem: str) -> str:
+        """The stem of the shard in which a unit is read: its own, or that of a merged one that is there."""
+        merged = self.merges.holder(stem)
+        return merged if merged in self.merged else stem
+
+    def add(self, unit: Unit, revision: int, entry: Entry, retired: Set[str]) -> None:
+        """A unit's own shard."""
+        counts_no_more = unit.shard in retired
+        (self.retired if counts_no_more else self.units)[revision].add(unit)
+        if counts_no_more or (self.merged and is_merged(self.holder(stem_of(unit, revision)))):
+            self.left_bytes += entry.size
+        else:
+            self.bytes += entry.size
+        if not counts_no_more:
+            self.times.append(entry.modified)
+            self.counts.append(unit.count)
+
+    def add_merged(self, names: UnitNames, retired: Set[str]) -> None:
+        """What merged shards hold, once the units' own shards are known. It was made before it was merged: at which
+        speed, nobody knows."""
+        for merged, entry in self.merged.items():
+            if merged not in self.merges.shards:
+                self.left_bytes += entry.size
+                continue
+            self.bytes += entry.size
+            self.times.append(entry.modified)
+            self.counts.append(0)
+            for stem in self.merges.shards[merged]:
+                name, revision = split_stem(stem)
+                unit = names[name]
+                if unit and not any(unit in units.get(revision, ()) for units in (self.units, self.retired)):
+                    (self.retired if unit.shard in retired else self.units)[revision].add(unit)
+                    self.only_merged.add((revision, unit))
 
     def latest(self) -> tuple[frozenset[Unit], dict[Unit, int]]:
         """Its units, and the highest revisions of those that were tried again."""
@@ -119,7 +163,7 @@ class Stock:
         """Bytes of what none of the modality's cards names, and of retired shards of the corpus."""
         named = {path for card in cards if card.fitted for path in folders_of(self.modality, card)}
         named |= {label_folder(self.modality, card.labels_generation) for card in cards if not card.fitted}
-        return sum(f.retired_bytes + (0 if path in named else f.bytes) for path, f in self.folders.items())
+        return sum(f.left_bytes + (0 if path in named else f.bytes) for path, f in self.folders.items())
 
 
 def folders_of(modality: str, card: ModalityCard) -> list[str]:
@@ -164,25 +208,55 @@ def list_finished(store: Store, cards: Mapping[str, ModalityCard], retired: Coll
 
 
 def _stock(store: Store, modality: str, names: UnitNames, retired: Set[str]) -> Stock:
-    stock = Stock(modality)
-    for entry in store.list(modality):
-        path, _, file = entry.name.rpartition("/")
-        folder = stock.folders.setdefault(f"{modality}/{path}" if path else modality, Folder())
-        stem, _, extension = file.rpartition(".")
-        unit_name, revision = split_stem(stem)
-        unit = names[unit_name]
-        if unit is None or "/" in path or not path.startswith(_KINDS.get(extension, "/")):
+    stock, entries = Stock(modality), store.list(modality)
+    told = _merged_first(store, stock, entries)
+    for entry in entries:
+        if entry.name in told:
+            continue
+        path, file = _split(f"{modality}/{entry.name}")
+        folder = stock.folders.get(path) or stock.folders.setdefault(path, Folder())
+        name, revision = split_stem(file.rpartition(".")[0])
+        unit = names[name]
+        if unit is not None and _is_shard(path, file):
+            folder.add(unit, revision, entry, retired)
+        else:
             folder.foreign.append(file)
-            continue
-        if unit.shard in retired:
-            folder.retired[revision].add(unit)
-            folder.retired_bytes += entry.size
-            continue
-        folder.bytes += entry.size
-        folder.units[revision].add(unit)
-        folder.times.append(entry.modified)
-        folder.counts.append(unit.count)
+    for folder in stock.folders.values():
+        folder.add_merged(names, retired)
     return stock
+
+
+def _merged_first(store: Store, stock: Stock, entries: Sequence[Entry]) -> set[str]:
+    """Notes merged shards and which of them count, by which it is known whether units' own shards do; the names of the
+    entries that told of it."""
+    told: set[str] = set()
+    lists: dict[str, list[int]] = defaultdict(list)
+    for entry in entries:
+        if "/merge" not in entry.name:
+            continue
+        path, file = _split(f"{stock.modality}/{entry.name}")
+        number, above = manifest_number(file), path.removesuffix(f"/{MERGES}")
+        if number is not None and above != path:
+            lists[above].append(number)
+        elif is_merged(file) and _is_shard(path, file):
+            stock.folders.setdefault(path, Folder()).merged[file.rpartition(".")[0]] = entry
+        else:
+            continue
+        told.add(entry.name)
+    for path, numbers in lists.items():
+        stock.folders.setdefault(path, Folder()).merges = read_merges_at(store, path, max(numbers))
+    return told
+
+
+def _split(path: str) -> tuple[str, str]:
+    folder, _, file = path.rpartition("/")
+    return folder, file
+
+
+def _is_shard(path: str, file: str) -> bool:
+    """Whether a file named so may lie at that path below the root."""
+    _, _, folder = path.partition("/")
+    return "/" not in folder and folder.startswith(_KINDS.get(file.rpartition(".")[2], "/"))
 
 
 _KINDS = {LABELS: "labels-", TOKENS: "tokens-"}

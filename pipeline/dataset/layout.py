@@ -5,6 +5,8 @@ manifests/<number>.json                             what the dataset is: the hig
 <modality>/tokens-<generation>/<unit>.parquet       tokens
 quarantine/<modality>/<generation>/<unit>-<digest>.jsonl   what failed; under `corpus` what the corpus reader refused
 tokenizers/<digest>/, vocabularies/<digest>/        what made the tokens
+<modality>/.../merged-<digest>.parquet, .tar        several units in one shard, in the folder of these units' own
+<modality>/.../merges/<number>.json                 which merged shards count, and what each holds: the highest wins
 corpus/<digest>.jsonl                               listings of the corpus' files, as they were taken up
 fit/, attempts/, retries/                           what a run or a retry needs until it ends
 
@@ -14,7 +16,9 @@ revision, told by the end of its name: <unit>-r1.
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Iterable
 
 from ..corpus.units import Unit
 
@@ -38,11 +42,15 @@ CORPUS = "corpus"
 RETRIES = "retries"
 """Where a retry lists what it has begun."""
 
+MERGES = "merges"
+"""Below a folder of shards, where it is told which of them hold several units."""
+
 TOKENS, LABELS, LEDGER = "parquet", "tar", "jsonl"
 """Extensions of a unit's files."""
 
 _MANIFEST_NAME = re.compile(r"(\d{8})\.json", re.ASCII)
 _REVISION = re.compile(r"-r([1-9]\d*)$", re.ASCII)
+_MERGED = re.compile(r"merged-[0-9a-f]{16}", re.ASCII)
 _LEDGER_NAME = re.compile(rf"(?P<stem>.+)-(?P<digest>[0-9a-f]{{16}})\.{LEDGER}", re.ASCII)
 
 
@@ -51,7 +59,7 @@ def manifest_path(number: int) -> str:
 
 
 def manifest_number(name: str) -> int | None:
-    """The number of the manifest of that file name; None for a name that is none."""
+    """The number of the manifest, or of the list of merged shards, of that file name; None for a name that is none."""
     match = _MANIFEST_NAME.fullmatch(name)
     return int(match[1]) if match else None
 
@@ -65,6 +73,25 @@ def split_stem(stem: str) -> tuple[str, int]:
     """A unit's name and revision, of what `stem_of` gave; revision 0 for any other text."""
     match = _REVISION.search(stem)
     return (stem[: match.start()], int(match[1])) if match else (stem, 0)
+
+
+def merged_stem(stems: Iterable[str]) -> str:
+    """The name of a shard that holds these units, less its extension. stems: theirs, in order."""
+    return f"merged-{hashlib.sha256(chr(10).join(stems).encode()).hexdigest()[:16]}"
+
+
+def is_merged(path: str) -> bool:
+    """Whether that is the path, file name or stem of a merged shard."""
+    return _MERGED.fullmatch(path.rpartition("/")[2].partition(".")[0]) is not None
+
+
+def merges_path(folder: str, number: int) -> str:
+    return f"{folder}/{MERGES}/{number:08d}.json"
+
+
+def extension_of(folder: str) -> str:
+    """Of the shards in a folder of labels or tokens."""
+    return TOKENS if folder.rpartition("/")[2].startswith("tokens-") else LABELS
 
 
 def label_folder(modality: str, generation: str) -> str:

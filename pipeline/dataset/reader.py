@@ -5,22 +5,30 @@ A training job needs no more than this to read tokens: neither Ray nor torch, no
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import io
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..corpus.units import Unit
 from ..storage.read_ahead import in_order
+from ..storage.recent import RecentObjects
 from ..storage.store import Store
 from .cards import ModalityCard
 from .finished import Finished, list_finished
-from .layout import CORPUS, label_path, ledger_path, stem_of, token_path
+from .layout import CORPUS, is_merged, label_folder, ledger_path, stem_of, token_folder
 from .ledger import BrokenLedgerError, Failure, digest_of, read_ledger
 from .manifest import DatasetError, GoneError, Manifest, check_modalities, naming_gone, read_manifest
+from .merges import Places
 from .shards import BrokenShardError, ShardMeta, read_labels, read_token_table, token_arrays
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+T = TypeVar("T")
+
+_AHEAD = 8
+"""Columns that are read ahead."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,9 @@ class Column:
 
 class ColumnReader:
     """The one reader of shards for all that use a dataset. cards: what the modalities are. views: of each sample.
-    revisions: of units that were tried again, by modality.
+    revisions: of units that were tried again, by modality. places: where units lie, if that has been looked up.
+    recent: through which merged shards are read as a whole, for who goes on to their other units; else a unit's rows
+    alone are read of them.
 
     Raises DatasetError for a shard that can't be read or isn't what its name and its card say, FileNotFoundError for a
     missing one. Flipped bits are for `verify` to find.
@@ -66,17 +76,34 @@ class ColumnReader:
         cards: Mapping[str, ModalityCard],
         views: int,
         revisions: Mapping[str, Mapping[Unit, int]] | None = None,
+        places: Places | None = None,
+        recent: RecentObjects | None = None,
     ) -> None:
         self.store, self.cards, self.views, self._revisions = store, cards, views, revisions or {}
+        self._places, self._recent = places or Places(store), recent
 
     def revision(self, unit: Unit, modality: str) -> int:
         return self._revisions.get(modality, {}).get(unit, 0)
 
     def token_path(self, unit: Unit, modality: str) -> str:
-        return token_path(modality, self.cards[modality].tokens_generation, unit, self.revision(unit, modality))
+        """Of the shard with the unit's tokens: its own, or a merged one."""
+        return self._places.path(self._folder(modality, tokens=True), self._stem(unit, modality))
 
     def label_path(self, unit: Unit, modality: str) -> str:
-        return label_path(modality, self.cards[modality].labels_generation, unit, self.revision(unit, modality))
+        return self._places.path(self._folder(modality, tokens=False), self._stem(unit, modality))
+
+    def files(self, modality: str, labels: bool, units: Iterable[Unit]) -> list[str]:
+        """The paths of the shards that hold these units, and no others. Raises DatasetError where some hold others."""
+        return self._places.files(self._folder(modality, not labels), [self._stem(unit, modality) for unit in units])
+
+    def _folder(self, modality: str, tokens: bool) -> str:
+        card = self.cards[modality]
+        if tokens:
+            return token_folder(modality, card.tokens_generation)
+        return label_folder(modality, card.labels_generation)
+
+    def _stem(self, unit: Unit, modality: str) -> str:
+        return stem_of(unit, self.revision(unit, modality))
 
     def tokens(self, unit: Unit, modality: str) -> Column:
         path, meta, table = self._tokens(unit, modality)
@@ -102,13 +129,8 @@ class ColumnReader:
 
     def labels(self, unit: Unit, modality: str) -> Column:
         """Labels as they are stored; the `label_kind` of the modality's card decodes them."""
-        path = self.label_path(unit, modality)
         per_sample = self.cards[modality].labels_per_sample(self.views)
-        try:
-            with naming_gone(self.store.url):
-                shard = read_labels(self.store.read(path))
-        except BrokenShardError as error:
-            raise self._broken(path, error) from None
+        path, shard = self._read(unit, modality, False, lambda source: read_labels(source, unit.name))
         self._check(path, unit, modality, shard.meta, self.cards[modality].labels_generation)
         self._check_views(path, shard.rows.views, per_sample)
         return Column(path, shard.meta, shard.rows.keys[::per_sample], per_sample, shard.labels)
@@ -155,17 +177,31 @@ class ColumnReader:
     def _tokens(
         self, unit: Unit, modality: str, columns: Sequence[str] | None = None
     ) -> tuple[str, ShardMeta, pa.Table]:
-        """The whole shard, or columns of it, view among them, read by ranges."""
-        path = self.token_path(unit, modality)
-        try:
-            whole = columns is None
-            with naming_gone(self.store.url):
-                meta, table = read_token_table(self.store.read(path) if whole else self.store.open(path), columns)
-        except BrokenShardError as error:
-            raise self._broken(path, error) from None
+        """The unit's rows, or columns of them, view among them, read by ranges."""
+        path, (meta, table) = self._read(
+            unit, modality, True, lambda source: read_token_table(source, columns, unit.name), whole=columns is None
+        )
         self._check(path, unit, modality, meta, self.cards[modality].tokens_generation)
         self._check_views(path, table["view"].to_pylist(), self.views)
         return path, meta, table
+
+    def _read(
+        self, unit: Unit, modality: str, tokens: bool, read: Callable[[bytes | io.RawIOBase], T], whole: bool = True
+    ) -> tuple[str, T]:
+        """The path of a unit's shard, and what `read` makes of its bytes or, where not the whole of it is wanted, of it
+        as a file. Raises DatasetError for a broken one, GoneError for a missing one."""
+
+        def found(path: str) -> tuple[str, T]:
+            merged = is_merged(path)
+            try:
+                if merged and self._recent:
+                    return path, read(self._recent.read(path))
+                return path, read(self.store.read(path) if whole and not merged else self.store.open(path))
+            except BrokenShardError as error:
+                raise self._broken(path, error) from None
+
+        with naming_gone(self.store.url):
+            return self._places.read(self._folder(modality, tokens), self._stem(unit, modality), found)
 
     def _check(self, path: str, unit: Unit, modality: str, meta: ShardMeta, generation: str) -> None:
         """Whether a shard is what its name says."""
@@ -189,7 +225,7 @@ class DatasetReader:
 
     def __init__(self, store: Store, manifest: Manifest) -> None:
         self.store, self.cards, self.views = store, manifest.modalities, int(manifest.views["count"])
-        self._retired = manifest.corpus.retired
+        self._retired, self._places = manifest.corpus.retired, Places(store)
         self._listed: dict[str, Finished] | None = None
 
     @property
@@ -199,8 +235,17 @@ class DatasetReader:
 
     @property
     def columns(self) -> ColumnReader:
+        """For units here and there."""
+        return self._columns(None)
+
+    def columns_in_order(self, modalities: Collection[str]) -> ColumnReader:
+        """For one unit after the other: each merged shard of these modalities is read once, as a whole, and kept until
+        the next one comes."""
+        return self._columns(RecentObjects(self.store, len(modalities) + min(_AHEAD, len(modalities))))
+
+    def _columns(self, recent: RecentObjects | None) -> ColumnReader:
         revisions = {name: found.revisions for name, found in self._list().items()}
-        return ColumnReader(self.store, self.cards, self.views, revisions)
+        return ColumnReader(self.store, self.cards, self.views, revisions, self._places, recent)
 
     def _list(self) -> dict[str, Finished]:
         if self._listed is None:
@@ -229,11 +274,12 @@ class DatasetReader:
         check_modalities(self.store.url, names, self.cards)
         return names
 
-    def column(self, unit: Unit, modality: str, label: bool) -> Column:
-        """Tokens, or decoded labels."""
+    def column(self, unit: Unit, modality: str, label: bool, columns: ColumnReader | None = None) -> Column:
+        """Tokens, or decoded labels. columns: through which they are read."""
+        columns = columns or self.columns
         if not label:
-            return self.columns.tokens(unit, modality)
-        column, kind = self.columns.labels(unit, modality), self.cards[modality].label_kind
+            return columns.tokens(unit, modality)
+        column, kind = columns.labels(unit, modality), self.cards[modality].label_kind
         return replace(column, values=[None if value is None else kind.decode(value) for value in column.values])
 
     def rows(
@@ -247,9 +293,9 @@ class DatasetReader:
 
         Raises DatasetError where shards of one unit don't hold the same samples, and what ColumnReader raises.
         """
-        units = list(units)
-        tasks = ((unit, name, name in labels) for unit in units for name in modalities)
-        columns = in_order(lambda task: self.column(*task), tasks)
+        units, reader = list(units), self.columns_in_order(modalities)
+        tasks = ((unit, name, name in labels, reader) for unit in units for name in modalities)
+        columns = in_order(lambda task: self.column(*task), tasks, threads=_AHEAD)
         chosen = [view for view in range(self.views) if views is None or view in views]
         for _ in units:
             joined = aligned({name: next(columns) for name in modalities}, self.store.url)

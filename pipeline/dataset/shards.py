@@ -1,4 +1,4 @@
-"""Shards: one unit of one modality as bytes. Tokens are Parquet, labels are WebDataset tars.
+"""Shards: one unit of one modality as bytes, or several (`merged.py`). Tokens are Parquet, labels WebDataset tars.
 
 A shard is a pure function of its rows, and carries its own checksum: the SHA-256 of the whole file with the 64
 hex digits of the checksum itself taken as zeros (as IP and TCP headers do it), so that every bit is covered without
@@ -10,63 +10,26 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from ...tokenizers.contract.token_spec import TokenSpec
 from ..storage.errors import StorageError
 from .layout import TOKENS
+from .shard_meta import BLANK, CHECKSUM, BrokenShardError, ShardMeta, meta_of, parts_of, place_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-_CHECKSUM = "tokenloom.sha256"
-_BLANK = b"0" * 64
+_HEAD = 2**16
+"""Bytes that are read at once of a tar's head."""
 NULL = "null"
 _COLUMNS = ("key", "view", "tokens")
 _ZSTD_LEVEL = 3
-
-
-class BrokenShardError(ValueError):
-    """A shard whose bytes aren't what was written; the message says what is wrong."""
-
-
-@dataclass(frozen=True)
-class ShardMeta:
-    """What a shard says of itself.
-
-    generation: of the labels or tokens that it holds. ledger: SHA-256 of the quarantine file that tells why values are
-    missing, "" when nothing failed. rejected: the same for the samples that the corpus reader refused.
-    """
-
-    unit: str
-    modality: str
-    generation: str
-    ledger: str = ""
-    rejected: str = ""
-
-    def pairs(self, keys: Sequence[str], views: Sequence[int]) -> dict[str, str]:
-        return {
-            "tokenloom.unit": self.unit,
-            "tokenloom.modality": self.modality,
-            "tokenloom.generation": self.generation,
-            "tokenloom.ledger": self.ledger,
-            "tokenloom.rejected": self.rejected,
-            "tokenloom.rows": rows_digest(keys, views),
-            _CHECKSUM: _BLANK.decode(),
-        }
-
-    @classmethod
-    def from_pairs(cls, pairs: dict[str, str]) -> ShardMeta:
-        try:
-            names = ("unit", "modality", "generation", "ledger", "rejected")
-            return cls(*(pairs[f"tokenloom.{name}"] for name in names))
-        except KeyError as error:
-            raise BrokenShardError(f"it has no {error.args[0]!r}: not a shard of tokenloom") from None
 
 
 @dataclass(frozen=True)
@@ -103,18 +66,9 @@ class LabelShard:
     labels: list[bytes | None]
 
 
-def rows_digest(keys: Sequence[str], views: Sequence[int]) -> str:
-    """SHA-256 over keys and views in order: equal in all modalities of a unit, or they are misaligned."""
-    digest = hashlib.sha256()
-    for key, view in zip(keys, views, strict=True):
-        digest.update(f"{len(key.encode())}:{key}:{view};".encode())
-    return digest.hexdigest()
-
-
 def write_tokens(rows: RowKeys, tokens: Sequence[np.ndarray | None], spec: TokenSpec, meta: ShardMeta) -> bytes:
     """A Parquet file: key (string), view (uint8), tokens (list of uint16 or uint32; of fixed size when it is fixed)."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     values = pa.from_numpy_dtype(spec.dtype)
     table = pa.table(
@@ -124,10 +78,18 @@ def write_tokens(rows: RowKeys, tokens: Sequence[np.ndarray | None], spec: Token
             "tokens": _token_array(tokens, values, spec),
         }
     )
-    buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, table.schema, compression="zstd", compression_level=_ZSTD_LEVEL) as writer:
-        writer.write_table(table, row_group_size=max(1, len(rows)))
-        writer.add_key_value_metadata(meta.pairs(rows.keys, rows.views))
+    return write_tables([table], meta.pairs(rows.keys, rows.views))
+
+
+def write_tables(tables: Sequence[pa.Table], pairs: Mapping[str, str]) -> bytes:
+    """A sealed Parquet file of tables of one schema, at least one, each that has rows a row group."""
+    import pyarrow.parquet as pq
+
+    buffer, schema = io.BytesIO(), tables[0].schema
+    with pq.ParquetWriter(buffer, schema, compression="zstd", compression_level=_ZSTD_LEVEL) as writer:
+        for table in filter(len, tables):
+            writer.write_table(table, row_group_size=len(table))
+        writer.add_key_value_metadata(dict(pairs))
     return _seal(buffer.getvalue())
 
 
@@ -149,46 +111,73 @@ def _token_array(tokens: Sequence[np.ndarray | None], values: pa.DataType, spec:
     return pa.ListArray.from_arrays(offsets, flat, mask=pa.array(missing))
 
 
-def read_tokens(data: bytes) -> TokenShard:
-    """The rows of a token shard. Raises BrokenShardError; flipped bits are for `verify_checksum`."""
-    meta, table = read_token_table(data)
+def read_tokens(data: bytes, unit: str = "") -> TokenShard:
+    """The rows of a token shard. unit: the name of that whose rows are wanted, where the shard holds several. Raises
+    BrokenShardError; flipped bits are for `verify_checksum`."""
+    meta, table = read_token_table(data, unit=unit)
     return TokenShard(meta, RowKeys(table["key"].to_pylist(), table["view"].to_pylist()), token_arrays(table))
 
 
-def read_token_table(source: bytes | io.RawIOBase, columns: Sequence[str] | None = None) -> tuple[ShardMeta, pa.Table]:
-    """A token shard as Arrow has it: key, view, tokens, or some of these alone. Raises BrokenShardError."""
+def read_token_table(
+    source: bytes | io.RawIOBase, columns: Sequence[str] | None = None, unit: str = ""
+) -> tuple[ShardMeta, pa.Table]:
+    """A token shard as Arrow has it: key, view, tokens, or some of these alone. unit: as of `read_tokens`. Raises
+    BrokenShardError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         # Without Arrow's threads: one may drop what it holds of a file of Python's after Python has ended, and aborts.
         file = pq.ParquetFile(io.BytesIO(source) if isinstance(source, bytes) else source, pre_buffer=False)
-        table = file.read(columns=columns and list(columns), use_threads=False)
         pairs = _parquet_pairs(file)
+        place, wanted = place_of(pairs, unit), list(columns or _COLUMNS)
+        if place is None:
+            table, part = file.read(columns=columns and wanted, use_threads=False), None
+        else:
+            part, table = parts_of(pairs)[place], file.schema_arrow.empty_table().select(wanted)
+            if part.rows:
+                group = sum(1 for before in parts_of(pairs)[:place] if before.rows)
+                table = _row_group(file, source, group, wanted)
     except (StorageError, FileNotFoundError):
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BrokenShardError(f"it isn't a readable Parquet file: {error}") from None
-    if table.column_names != list(columns or _COLUMNS):
+    if table.column_names != wanted:
         raise BrokenShardError(f"its columns are {table.column_names}, not key, view and tokens")
-    return ShardMeta.from_pairs(pairs), table
+    return meta_of(pairs, part), table
 
 
-def read_meta(source: io.RawIOBase | io.BufferedIOBase, extension: str) -> ShardMeta:
-    """What a shard in a file says of itself, read by ranges. Raises BrokenShardError."""
+def _row_group(file: pq.ParquetFile, source: bytes | io.RawIOBase, group: int, columns: list[str]) -> pa.Table:
+    """One row group; of a source that is read by ranges, by one."""
+    import pyarrow.parquet as pq
+
+    if not isinstance(source, bytes):
+        told = file.metadata.row_group(group)
+        size = sum(told.column(at).total_compressed_size for at in range(told.num_columns))
+        file = pq.ParquetFile(io.BufferedReader(source, size), metadata=file.metadata, pre_buffer=False)
+    return file.read_row_group(group, columns=columns, use_threads=False)
+
+
+def read_metas(source: io.RawIOBase | io.BufferedIOBase, extension: str) -> dict[str, ShardMeta]:
+    """What a shard in a file says of itself, read by ranges, by the names of its units. Raises BrokenShardError."""
+    pairs = read_pairs(source, extension)
+    metas = [meta_of(pairs, part) for part in parts_of(pairs) or [None]]
+    return {meta.unit: meta for meta in metas}
+
+
+def read_pairs(source: io.RawIOBase | io.BufferedIOBase, extension: str) -> dict[str, str]:
+    """What a shard in a file carries beside its rows, read by ranges. Raises BrokenShardError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         if extension == TOKENS:
-            return ShardMeta.from_pairs(_parquet_pairs(pq.ParquetFile(source)))
+            return _parquet_pairs(pq.ParquetFile(source))
         with tarfile.open(fileobj=source, mode="r:") as tar:  # type: ignore[arg-type] - any readable file does
-            return ShardMeta.from_pairs(dict(tar.pax_headers))
+            return dict(tar.pax_headers)
     except (StorageError, FileNotFoundError):
         raise
     except (pa.ArrowException, tarfile.TarError, OSError, ValueError, EOFError) as error:
-        if isinstance(error, BrokenShardError):
-            raise
         raise BrokenShardError(f"it isn't readable: {error}") from None
 
 
@@ -211,37 +200,71 @@ def write_labels(rows: RowKeys, labels: Sequence[bytes | None], extension: str, 
 
     A missing label is an empty member `<key>.null`, so that every modality's tar has the same keys in the same order.
     """
+    return write_members([label_members(rows, labels, extension)], meta.pairs(rows.keys, rows.views))
+
+
+def label_members(rows: RowKeys, labels: Sequence[bytes | None], extension: str) -> bytes:
+    """The members of a tar that hold the labels, and nothing before or behind them."""
     buffer = io.BytesIO()
-    pairs = meta.pairs(rows.keys, rows.views)
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, pax_headers=pairs) as tar:
-        for key, view, label in zip(rows.keys, rows.views, labels, strict=True):
-            name = member_name(key, view, NULL if label is None else extension)
-            info = tarfile.TarInfo(name)
-            info.size = len(label or b"")
-            tar.addfile(info, io.BytesIO(label or b""))
-        if not rows.keys:
-            # Readers refuse an archive that has a header for all members and no member; they pass over folders.
-            folder = tarfile.TarInfo("empty")
-            folder.type = tarfile.DIRTYPE
-            tar.addfile(folder)
-    return _seal(buffer.getvalue())
+    tar = tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closing adds an end
+    for key, view, label in zip(rows.keys, rows.views, labels, strict=True):
+        name = member_name(key, view, NULL if label is None else extension)
+        info = tarfile.TarInfo(name)
+        info.size = len(label or b"")
+        tar.addfile(info, io.BytesIO(label or b""))
+    return buffer.getvalue()
 
 
-def read_labels(data: bytes) -> LabelShard:
-    """The rows of a label shard. Raises BrokenShardError."""
+def write_members(members: Sequence[bytes], pairs: Mapping[str, str]) -> bytes:
+    """A sealed tar of members that `label_members` gave."""
+    head = io.BytesIO()
+    tarfile.open(fileobj=head, mode="w", format=tarfile.PAX_FORMAT, pax_headers=dict(pairs))  # noqa: SIM115 - as above
+    if not any(members):
+        # Readers refuse an archive that has a header for all members and no member; they pass over folders.
+        folder = tarfile.TarInfo("empty")
+        folder.type = tarfile.DIRTYPE
+        members = [folder.tobuf(tarfile.PAX_FORMAT)]
+    content = b"".join((head.getvalue(), *members))
+    end = -(len(content) + 2 * tarfile.BLOCKSIZE) % tarfile.RECORDSIZE + 2 * tarfile.BLOCKSIZE
+    return _seal(content + bytes(end))
+
+
+def read_labels(source: bytes | io.RawIOBase, unit: str = "") -> LabelShard:
+    """The rows of a label shard. unit: as of `read_tokens`; of a file that holds several units its members alone are
+    read. Raises BrokenShardError."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+        file = io.BytesIO(source) if isinstance(source, bytes) else io.BufferedReader(source, _HEAD)
+        with tarfile.open(fileobj=file, mode="r:") as tar:
             pairs = dict(tar.pax_headers)
-            keys, views, labels = [], [], []
-            for info in filter(tarfile.TarInfo.isreg, tar):
-                key, view, extension = split_member_name(info.name)
-                keys.append(key)
-                views.append(view)
-                member = tar.extractfile(info)
-                labels.append(None if extension == NULL or member is None else member.read())
+        place = place_of(pairs, unit)
+        part = None if place is None else parts_of(pairs)[place]
+        file.seek(0)
+        if part is not None:
+            before = sum(other.size for other in parts_of(pairs)[:place])
+            file.seek(_head_size(file.read(tarfile.BLOCKSIZE)) + before)
+            file = io.BytesIO(file.read(part.size))
+        rows = list(_members(file)) if part is None or part.size else []
     except (tarfile.TarError, ValueError, EOFError) as error:
+        if isinstance(error, BrokenShardError):
+            raise
         raise BrokenShardError(f"it isn't a readable tar: {error}") from None
-    return LabelShard(ShardMeta.from_pairs(pairs), RowKeys(keys, views), labels)
+    keys, views, labels = [key for key, _, _ in rows], [view for _, view, _ in rows], [label for *_, label in rows]
+    return LabelShard(meta_of(pairs, part), RowKeys(keys, views), labels)
+
+
+def _members(file: IO[bytes]) -> Iterator[tuple[str, int, bytes | None]]:
+    """Key, view and label of each member of a tar."""
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        for info in filter(tarfile.TarInfo.isreg, tar):
+            key, view, extension = split_member_name(info.name)
+            member = tar.extractfile(info)
+            yield key, view, None if extension == NULL or member is None else member.read()
+
+
+def _head_size(block: bytes) -> int:
+    """Bytes of the header for all members, by its first block."""
+    size = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape").size
+    return tarfile.BLOCKSIZE + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
 def member_name(key: str, view: int, extension: str) -> str:
@@ -277,7 +300,7 @@ def _seal(data: bytes) -> bytes:
 
 def _digest(data: bytes, start: int) -> str:
     digest = hashlib.sha256(memoryview(data)[:start])
-    digest.update(_BLANK)
+    digest.update(BLANK)
     digest.update(memoryview(data)[start + 64 :])
     return digest.hexdigest()
 
@@ -285,7 +308,7 @@ def _digest(data: bytes, start: int) -> str:
 def _checksum_at(data: bytes) -> int:
     """Where the 64 hex digits begin: after the name and "=" in a tar's first header, after the name and the
     string's one-byte field header and length (Thrift compact protocol) in a Parquet footer."""
-    name = _CHECKSUM.encode()
+    name = CHECKSUM.encode()
     if data[:4] == b"PAR1":
         at = data.rfind(name)
         start = at + len(name) + 2

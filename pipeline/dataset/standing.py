@@ -22,7 +22,7 @@ from .layout import CORPUS, LABELS, QUARANTINE, TOKENS, split_ledger_name
 from .ledger import BrokenLedgerError, Failure, read_ledger
 from .manifest import DatasetError
 from .reader import ColumnReader
-from .shards import BrokenShardError, ShardMeta, read_meta
+from .shards import BrokenShardError, ShardMeta, read_metas
 
 
 class Ledger(NamedTuple):
@@ -39,7 +39,7 @@ class StandingLedgers:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._metas: dict[str, ShardMeta | None] = {}
+        self._metas: dict[str, Mapping[str, ShardMeta]] = {}
 
     def list(self, cards: Mapping[str, ModalityCard], finished: Mapping[str, Finished], views: int) -> list[Ledger]:
         """Ordered by unit; a unit's refused samples first, then as `cards` has the modalities."""
@@ -66,26 +66,26 @@ class StandingLedgers:
                     candidates.append((ledger, path(unit, modality)))
         self._read([path for _, path in candidates if path])
         places = {name: place for place, name in enumerate((CORPUS, *cards))}
-        standing = [ledger for ledger, path in candidates if not path or self._refers(path, ledger.path)]
+        standing = [ledger for ledger, path in candidates if not path or self._refers(path, ledger)]
         return sorted(standing, key=lambda one: (one.unit, places[one.modality]))
 
-    def _refers(self, shard: str, ledger: str) -> bool:
-        """Whether the shard, of the ledger's unit and revision, names its digest."""
-        parts, meta = split_ledger_name(ledger.rpartition("/")[2]), self._metas[shard]
+    def _refers(self, shard: str, ledger: Ledger) -> bool:
+        """Whether the shard, of the ledger's unit and revision among others, names its digest."""
+        parts, meta = split_ledger_name(ledger.path.rpartition("/")[2]), self._metas[shard].get(ledger.unit.name)
         return parts is not None and meta is not None and bool(meta.ledger) and meta.ledger.startswith(parts[2])
 
     def _read(self, paths: list[str]) -> None:
-        new = [path for path in paths if path not in self._metas]
-        self._metas.update(zip(new, in_order(self._meta, new, threads=16), strict=True))
+        new = [path for path in dict.fromkeys(paths) if path not in self._metas]
+        self._metas.update(zip(new, in_order(self._of_shard, new, threads=16), strict=True))
 
-    def _meta(self, path: str) -> ShardMeta | None:
-        """None for a shard that can't be read, which is for `verify` to tell."""
+    def _of_shard(self, path: str) -> Mapping[str, ShardMeta]:
+        """By unit; nothing of a shard that can't be read, which is for `verify` to tell."""
         extension = TOKENS if path.endswith(f".{TOKENS}") else LABELS
         try:
             file = self._store.open(path)
-            return read_meta(file if extension == TOKENS else io.BufferedReader(file, 2**14), extension)
+            return read_metas(file if extension == TOKENS else io.BufferedReader(file, 2**14), extension)
         except (BrokenShardError, FileNotFoundError):
-            return None
+            return {}
 
 
 class LabelCount(NamedTuple):

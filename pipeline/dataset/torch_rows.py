@@ -30,8 +30,10 @@ class TorchRows(IterableDataset):
     def __iter__(self) -> Iterator[dict[str, torch.Tensor | None]]:
         worker = get_worker_info()
         workers, index = (worker.num_workers, worker.id) if worker else (1, 0)
-        units = self._reader.units(self._modalities)[self._rank * workers + index :: self._world_size * workers]
-        for row in self._reader.rows(units, self._modalities, self._views):
+        part, parts = self._rank * workers + index, self._world_size * workers
+        units = self._reader.units(self._modalities)
+        own = units[len(units) * part // parts : len(units) * (part + 1) // parts]  # neighbours may lie in one shard
+        for row in self._reader.rows(own, self._modalities, self._views):
             yield {
                 name: None if ids is None else torch.from_numpy(ids.astype(np.int64))
                 for name, ids in row.values.items()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ..corpus.corpus import Sample
 from ..dataset.ledger import Failure
+from ..dataset.merges import Places
 from ..dataset.reader import ColumnReader
 from ..plan.steps import Step
 from ..storage.store import Store
@@ -24,7 +25,7 @@ class UnitLabeler:
         self.config = config
         self.models = LoadedModels(config, store)
         self._decoder = Decoder(config.views, config.seed, threads=max(2, int(config.stage.num_cpus)))
-        self._store = store
+        self._store, self._places = store, Places(store)
 
     def load(self) -> None:
         """Loads all labelers of the stage; otherwise each is loaded when it is first needed."""
@@ -80,7 +81,8 @@ class UnitLabeler:
     def _kept_labels(self, payload: UnitPayload, name: str) -> tuple[list[bytes | None], list[Failure]]:
         """The stored labels of the payload's samples, which may be fewer than the unit's, and the unit's failures."""
         revisions = {name: {payload.unit: payload.revisions.get(name, 0)}}
-        reader = ColumnReader(self._store, self.config.graph.cards, self.config.views.count, revisions)
+        cards, views = self.config.graph.cards, self.config.views.count
+        reader = ColumnReader(self._store, cards, views, revisions, self._places)
         column = reader.labels(payload.unit, name)
         places = {key: place for place, key in enumerate(column.keys)}
         samples = [places[sample.key] for sample in payload.samples]

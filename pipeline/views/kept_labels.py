@@ -16,6 +16,7 @@ from ..dataset.finished import list_finished
 from ..dataset.listings import taken_shards
 from ..dataset.manifest import DatasetError, require_manifest
 from ..dataset.reader import ColumnReader
+from ..storage.recent import RecentObjects
 from ..storage.store import Store
 
 
@@ -50,7 +51,8 @@ class KeptLabels:
         shards = taken_shards(self.store, manifest.corpus) if whole else {}
         sizes = _ImageSizes(settings, shards, UnitLimits(**manifest.units)) if whole else None
         views = ViewSettings(**manifest.views)
-        columns = ColumnReader(self.store, manifest.modalities, views.count, {self.modality: finished.revisions})
+        revisions, recent = {self.modality: finished.revisions}, RecentObjects(self.store, 1)
+        columns = ColumnReader(self.store, manifest.modalities, views.count, revisions, recent=recent)
         for unit in units:
             column = columns.labels(unit, self.modality)
             known = sizes.of(unit) if sizes else {}

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from tokenloom.pipeline import compact as compacting
 from tokenloom.pipeline import retry as retrying
 from tokenloom.pipeline import run as running
+from tokenloom.pipeline.cli import main
 from tokenloom.pipeline.cluster.size import ClusterSize, Node
 from tokenloom.pipeline.commands import run as commands
 from tokenloom.pipeline.engine.config import StageConfig
+from tokenloom.pipeline.engine.merging import merge_one
 from tokenloom.pipeline.engine.stage import StageWorker
 from tokenloom.pipeline.engine.stream import ReaderConfig, UnitResult, read_units, result_of
 from tokenloom.pipeline.engine.tally import Tally
@@ -95,7 +100,8 @@ def without_ray(gpus: int = 0) -> Iterator[None]:
         for module in (fitting, ray_train):
             patch.setattr(module, "run_fit", run_fit_here)
         patch.setattr(running, "check_shared", lambda paths: None)
-        for module in (running, retrying):
+        patch.setattr(compacting, "stream_merges", lambda store, merges: (merge_one(store, one) for one in merges))
+        for module in (running, retrying, compacting):
             patch.setattr(module, "start_ray", lambda: None)
         yield
 
@@ -103,3 +109,15 @@ def without_ray(gpus: int = 0) -> Iterator[None]:
 def weave(recipe: Recipe, replacing: Sequence[str] = (), take_changes: bool = False, **more: Any) -> Tally:
     with without_ray():
         return running.execute(make_plan(recipe, replacing, take_changes), **more)
+
+
+def said(*words: object, code: int = 0) -> str:
+    """What a command prints that ends with this code; it needs no Ray."""
+    out, err = io.StringIO(), io.StringIO()
+    with without_ray(), pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["tokenloom", *map(str, words)])
+        patch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert end.value.code == code, out.getvalue() + err.getvalue()
+    return out.getvalue() + err.getvalue()

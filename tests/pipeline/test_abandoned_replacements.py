@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
-from in_process import weave, without_ray
+from in_process import said, weave
 from tokenloom.pipeline.checks.verify import verify
-from tokenloom.pipeline.cli import main
 from tokenloom.pipeline.dataset.manifest import require_manifest
 from tokenloom.pipeline.storage.store import Store
 from weaving import odd, recipe
@@ -20,17 +16,6 @@ pytestmark = pytest.mark.slow
 MORE = {"units": {"samples": 3}, "views": {"size": 32}}
 SENTENCE = "another recipe has begun to make anew what this one asks for as it is: "
 ANEW = "made anew beside the old ones"
-
-
-def said(*words: object, code: int = 0) -> str:
-    printed = io.StringIO()
-    with without_ray(), pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(printed):
-        patch.setattr(sys, "argv", ["tokenloom", *map(str, words)])
-        patch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as end:
-            main()
-    assert end.value.code == code, printed.getvalue()
-    return printed.getvalue()
 
 
 @pytest.fixture(params=[["mean_colour"], ["mean_colour", "doubled"]], ids=["alone", "with what is made from it"])

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import odd_labelers
 import pytest
-from in_process import weave, without_ray
+from in_process import said, weave, without_ray
 from lock_step import Driver, Killed, LockStep
 from tokenloom.labelers.contract.labeler import Resources, Weights
 from tokenloom.pipeline.checks.quarantine import list_failures
 from tokenloom.pipeline.checks.status import read_status
 from tokenloom.pipeline.checks.verify import verify
-from tokenloom.pipeline.cli import main
 from tokenloom.pipeline.cluster.session import DEVICE
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.manifest import DatasetError
@@ -249,18 +245,6 @@ def test_a_retry_killed_before_any_operation_is_made_good_by_the_next(gpus, corp
 
 
 # --- what there is to try ---------------------------------------------------------------------------------------------
-
-
-def said(*words: object, code: int = 0) -> str:
-    """What a command prints that ends with this code."""
-    out, err = io.StringIO(), io.StringIO()
-    with without_ray(), pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["tokenloom", *map(str, words)])
-        patch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as end:
-            main()
-    assert end.value.code == code, out.getvalue() + err.getvalue()
-    return out.getvalue() + err.getvalue()
 
 
 @pytest.mark.parametrize("keep", ["labels", "tokens", "both"])

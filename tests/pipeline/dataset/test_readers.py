@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tokenloom
+from in_process import without_ray
 from small_dataset import SmallDataset, write_dataset
+from tokenloom.pipeline.checks.garbage import remove_garbage
+from tokenloom.pipeline.compact import compact
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> SmallDataset:
-    return write_dataset(str(tmp_path_factory.mktemp("data") / "set"))
+@pytest.fixture(scope="module", params=["as it was made", "compacted"])
+def dataset(request, tmp_path_factory) -> SmallDataset:
+    written = write_dataset(str(tmp_path_factory.mktemp("data") / "set"))
+    if request.param == "compacted":
+        with without_ray():
+            compact(written.store.url)
+        remove_garbage(written.store, timedelta(seconds=-2))
+        assert len(list(Path(written.store.url).rglob("*.tar"))) == 3
+    return written
 
 
 def expected(dataset: SmallDataset, modality: str) -> dict[tuple[str, int], list[int] | None]:
@@ -58,7 +68,7 @@ def test_token_shards_by_ray(dataset, ray_session):
 def test_label_shards_are_webdataset(dataset):
     from webdataset.compat import WebDataset
 
-    tars = sorted(f"{dataset.store.url}/{dataset.label_path('canny_edge', unit)}" for unit in dataset.units)
+    tars = tokenloom.open_dataset(dataset.store.url).files("canny_edge", labels=True)
     decoded: Any = WebDataset(tars, shardshuffle=False).decode("l8")
     samples = list(decoded)
     assert [sample["__key__"] for sample in samples] == [
@@ -71,7 +81,7 @@ def test_label_shards_are_webdataset(dataset):
 def test_label_shards_align_though_labels_are_missing(dataset):
     from webdataset.compat import WebDataset
 
-    tars = sorted(f"{dataset.store.url}/{dataset.label_path('caption', unit)}" for unit in dataset.units)
+    tars = tokenloom.open_dataset(dataset.store.url).files("caption", labels=True)
     samples = {sample["__key__"]: sample for sample in WebDataset(tars, shardshuffle=False)}
     assert len(samples) == sum(len(keys) for keys in dataset.keys.values())
     for key, sample in samples.items():
