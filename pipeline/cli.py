@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -78,10 +79,20 @@ def plan(
     take_changes: TakeChanges = False,
     calibrate: Annotated[int, typer.Option(min=0, help="Samples to try in this process for an estimate of time.")] = 32,
 ) -> None:
-    """Show stages, resources, what is left to do, and an estimate of the time it takes."""
+    """Show stages, resources, what is left to do, and an estimate of the time it takes.
+
+    Of a training recipe: what the datasets give, their shares, and epochs.
+    """
+    from .commands import elsewhere
+
+    if planner := elsewhere.planner(recipe):
+        if corpus or output or replacing or take_changes:
+            raise typer.BadParameter("a training recipe takes --set alone")
+        return planner(recipe, overrides)
+
     from .commands import run as commands
 
-    commands.plan(recipe, overrides, corpus, output, replacing, take_changes, calibrate)
+    return commands.plan(recipe, overrides, corpus, output, replacing, take_changes, calibrate)
 
 
 @app.command()
@@ -296,6 +307,11 @@ def tokenizer_push(
     from .commands import publish
 
     publish.push(source, target)
+
+
+# The commands of rooms above this one: functions that import what they need when they run, too.
+for point in entry_points(group="tokenloom.commands"):
+    app.command(point.name)(point.load())
 
 
 def _pairs(texts: list[str], option: str) -> dict[str, str]:

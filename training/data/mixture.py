@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,24 @@ _PARTS = 1 << 40
 
 @dataclass(frozen=True)
 class MixedDataset:
-    """A dataset as it is mixed in: some modalities of it, with the weight and repeats of `Source`."""
+    """A dataset as it is mixed in: some modalities of it, with the weight and repeats of `Source`.
+
+    inputs, targets: which of them may be so; None: all. views: how many of a sample's views come up, the first ones;
+    None: all.
+    """
 
     name: str
     reader: DatasetReader
     modalities: Sequence[str]
     weight: float = 1.0
     repeats: int = 1
+    inputs: Collection[str] | None = None
+    targets: Collection[str] | None = None
+    views: int | None = None
+
+    @property
+    def shown_views(self) -> int:
+        return self.views or self.reader.views
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ class Mixture:
         self.modalities = tuple(dict.fromkeys(name for one in self.datasets for name in one.modalities))
         self._cards = {name: self._card(name) for name in self.modalities}
         sources = [
-            Source(one.name, [unit.count for unit in units], one.weight, one.repeats, one.reader.views)
+            Source(one.name, [unit.count for unit in units], one.weight, one.repeats, one.shown_views)
             for one, units in zip(self.datasets, self._units, strict=True)
         ]
         self._order = Order(sources, self.seed, self.window)
@@ -76,7 +87,7 @@ class Mixture:
     def digest(self) -> str:
         """SHA-256 of all that says which sample stands where: a position means the same to mixtures that share it."""
         told = [
-            [one.name, one.weight, one.repeats, one.reader.views, [unit.name for unit in units]]
+            [one.name, one.weight, one.repeats, one.shown_views, [unit.name for unit in units]]
             for one, units in zip(self.datasets, self._units, strict=True)
         ]
         return hashlib.sha256(json.dumps([self.seed, self.window, told]).encode()).hexdigest()
@@ -84,10 +95,31 @@ class Mixture:
     def batch(self, positions: np.ndarray) -> Batch:
         """The samples at these positions, int64 (n,) in rising order. Raises what `read_unit` raises."""
         keys = keys_of(self.seed, positions)
-        found = [(source, places) for source, places in self._order.places(positions)]
-        columns = [self._column(name, keys, positions, found) for name in self.modalities]
+        found = [(source, places) for source, places in self.places(positions)]
+        source_of = np.zeros(len(positions), np.int64)
+        for source, places in found:
+            source_of[np.searchsorted(positions, places.position)] = source
+        columns = [self._in_roles(self._column(name, keys, positions, found), source_of) for name in self.modalities]
         masked = mask(keys, columns, self.schemes, self.input_tokens, self.target_tokens, FIRST_SENTINEL)
         return Batch(positions, self.modalities, *masked)
+
+    def places(self, positions: np.ndarray) -> Iterator[tuple[int, Places]]:
+        """As of `Order.places`; a source is the place among the datasets."""
+        return self._order.places(positions)
+
+    def _in_roles(self, column: Column, source_of: np.ndarray) -> Column:
+        """With the datasets told in which it may be an input, and a target. source_of: the dataset of each sample."""
+        inputs, targets = (
+            None
+            if all(one is None for one in roles)
+            else np.array([one is None or column.name in one for one in roles])
+            for roles in ([one.inputs for one in self.datasets], [one.targets for one in self.datasets])
+        )
+        return replace(
+            column,
+            as_input=None if inputs is None else inputs[source_of],
+            as_target=None if targets is None else targets[source_of],
+        )
 
     def _card(self, name: str) -> ModalityCard:
         """Of the modality, which must be the same in all datasets that have it."""

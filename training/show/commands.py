@@ -1,0 +1,54 @@
+"""What the commands `batches` and, for a training recipe, `plan` do. They import what they need when they run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="A training recipe's file.")]
+Steps = Annotated[int, typer.Option(min=1, help="Steps of the run that epochs are told for.")]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one value, as data.batch_size=256.")
+]
+
+STEPS = 100_000
+
+
+def batches(
+    recipe: RecipeFile,
+    overrides: Overrides = [],  # noqa: B006 - typer copies it
+    count: Annotated[int, typer.Option("--batches", min=1, help="Batches that the figures are made from.")] = 8,
+    steps: Steps = STEPS,
+) -> None:
+    """Show what a model will see: batches of a training recipe, as figures."""
+    from itertools import islice
+
+    from ...pipeline.commands.console import plain_console
+    from ..data.mixture import Batches
+    from ..data.opening import open_data
+    from ..data.recipe import load_training_recipe
+    from .figures import counted
+    from .tables import print_datasets, print_figures, print_notes
+
+    data = open_data(load_training_recipe(recipe, overrides))
+    console = plain_console()
+    print_datasets(console, data, steps)
+    figures, _ = counted(data.mixture, islice(Batches(data.mixture, data.settings.batch_size), count))
+    print_figures(console, data, figures)
+    print_notes(console, data)
+
+
+def plan(recipe: str, overrides: Sequence[str]) -> None:
+    """Prints what the datasets of a training recipe give, from their manifests and listings alone."""
+    from ...pipeline.commands.console import plain_console
+    from ..data.opening import open_data
+    from ..data.recipe import load_training_recipe
+    from .tables import print_datasets, print_modalities, print_notes
+
+    data = open_data(load_training_recipe(recipe, overrides))
+    console = plain_console()
+    print_datasets(console, data, STEPS)
+    print_modalities(console, data)
+    print_notes(console, data)
