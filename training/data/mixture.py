@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from ...pipeline.corpus.units import Unit
 from ...pipeline.dataset.cards import ModalityCard
 from ...pipeline.dataset.manifest import DatasetError
-from ...pipeline.dataset.reader import DatasetReader
+from ...pipeline.dataset.reader import ColumnReader, DatasetReader
 from ...tokenizers.contract.special_tokens import EOS, FIRST_SENTINEL
 from ...tokenizers.contract.token_spec import TokenSpec
 from .draws import keys_of, stream
@@ -61,7 +62,8 @@ class Batch:
 
 @dataclass
 class Mixture:
-    """Datasets with the order and the masking of a run. input_tokens, target_tokens: as of `masking.mask`."""
+    """Datasets with the order and the masking of a run. input_tokens, target_tokens: as of `masking.mask`. read: as
+    `read_unit`, and by default that."""
 
     datasets: Sequence[MixedDataset]
     schemes: Sequence[Scheme]
@@ -69,6 +71,7 @@ class Mixture:
     target_tokens: tuple[int, int]
     seed: int = 0
     window: int = 16
+    read: Callable[[ColumnReader, Unit, Sequence[str]], dict[str, Tokens]] = read_unit
     modalities: tuple[str, ...] = field(init=False)
     _read: OrderedDict[tuple[int, int], dict[str, Tokens]] = field(init=False, default_factory=OrderedDict)
 
@@ -194,7 +197,7 @@ class Mixture:
         place = (source, unit)
         if place not in self._read:
             one = self.datasets[source]
-            self._read[place] = read_unit(self._columns[source], self._units[source][unit], one.modalities)
+            self._read[place] = self.read(self._columns[source], self._units[source][unit], one.modalities)
             if len(self._read) > 2 * self.window * len(self.datasets):
                 self._read.popitem(last=False)
         self._read.move_to_end(place)
