@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,8 +22,12 @@ def batches(
     overrides: Overrides = [],  # noqa: B006 - typer copies it
     count: Annotated[int, typer.Option("--batches", min=1, help="Batches that the figures are made from.")] = 8,
     steps: Steps = STEPS,
+    limit: Annotated[int, typer.Option(min=1, help="Samples to show on the page, evenly spread.")] = 24,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="DIR", help="The page's folder; RECIPE-batches by default.")
+    ] = None,
 ) -> None:
-    """Show what a model will see: batches of a training recipe, as figures."""
+    """Show what a model will see: batches of a training recipe, in figures and as a page."""
     from itertools import islice
 
     from ...pipeline.commands.console import plain_console
@@ -30,14 +35,18 @@ def batches(
     from ..data.opening import open_data
     from ..data.recipe import load_training_recipe
     from .figures import counted
+    from .page import write_page
     from .tables import print_datasets, print_figures, print_notes
 
     data = open_data(load_training_recipe(recipe, overrides))
     console = plain_console()
     print_datasets(console, data, steps)
-    figures, _ = counted(data.mixture, islice(Batches(data.mixture, data.settings.batch_size), count))
+    figures, made = counted(data.mixture, islice(Batches(data.mixture, data.settings.batch_size), count))
     print_figures(console, data, figures)
     print_notes(console, data)
+    file = Path(recipe)
+    target = output or file.parent / f"{file.stem}-batches"
+    console.print(f"page  {write_page(data, figures, made, target, file.stem, limit, steps)}", soft_wrap=True)
 
 
 def plan(recipe: str, overrides: Sequence[str]) -> None:
