@@ -21,10 +21,11 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ...pipeline.dataset.manifest import DatasetError
 from .ahead import ahead
-from .mixture import Batch, Batches
-from .opening import open_data
-from .recipe import TrainingRecipe, load_training_recipe
-from .state import check_state, state_at
+from .mixture import Batch
+from .opening import OpenData
+from .rank import Rank
+from .read_ahead import reading_ahead
+from .recipe import TrainingRecipe
 
 _AHEAD = 2
 """Batches that a thread makes before they are asked for."""
@@ -38,27 +39,21 @@ class TrainingBatches(IterableDataset[dict[str, Any]]):
     `positions` is int64 (n,); `inputs` and `targets` hold what `masking.Masked` does, (n, tokens) each. What their
     `modality` counts is `modalities`.
 
-    recipe: a training recipe or its file; its batch_size is that of all ranks together.
-
     A state is good for any number of ranks and workers: `state_after(batch)`, from the process that trains, or, where
     the DataLoader has no workers, `state_dict()`. States that torchdata's StatefulDataLoader takes in its workers are
     good for as many workers as there were, as it wants it.
 
-    Raises RecipeError for what the recipe can't have and, while iterating, DatasetError for a shard that can't be read.
+    Raises what `Rank` does and, while iterating, DatasetError for a shard that can't be read.
     """
 
     def __init__(self, recipe: TrainingRecipe | str | Path, rank: int = 0, world_size: int = 1) -> None:
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} isn't in 0..{world_size - 1}")
-        self.data = open_data(recipe if isinstance(recipe, TrainingRecipe) else load_training_recipe(recipe))
-        total = self.data.settings.batch_size
-        if total % world_size:
-            raise DatasetError(
-                f"data.batch_size: {total} samples can't be dealt out evenly to {world_size} ranks; make it a multiple"
-            )
-        self._rank, self._world_size, self._size = rank, world_size, total // world_size
-        self._state = state_at(self.data, 0)
+        self._run = Rank(recipe, rank, world_size)
+        self._workers: int | None = None  # of whom the state is one's
         self._begun = torch.zeros(_MOST_WORKERS, dtype=torch.bool).share_memory_()  # by whom, since a state was loaded
+
+    @property
+    def data(self) -> OpenData:
+        return self._run.data
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -68,18 +63,17 @@ class TrainingBatches(IterableDataset[dict[str, Any]]):
         info = get_worker_info()
         if info:
             self._begin(info.id, info.num_workers)
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        # A worker is a rank among all ranks' workers: each takes its part of every so many batches.
-        rank, world = worker * self._world_size + self._rank, workers * self._world_size
-        for batch in ahead(Batches(self.data.mixture, self._size, rank, world, self._state["position"]), _AHEAD):
-            self._state["position"] += self._size * world
+        batches = self._run.batches(info.id, info.num_workers) if info else self._run.batches()
+        stride = batches.batch_size * batches.world_size
+        for batch in ahead(reading_ahead(batches), _AHEAD):
+            self._run.state["position"] += stride
             yield as_tensors(batch)
 
     def _begin(self, worker: int, workers: int) -> None:
-        if self._state.get("workers", workers) != workers:
+        if self._workers not in (None, workers):
             raise DatasetError(
-                f"the state was taken in one of {self._state['workers']} workers, and here are {workers}: give as "
-                f"many, or a state of `state_after(batch)`, which is good for any number"
+                f"the state was taken in one of {self._workers} workers, and here are {workers}: give as many, or a "
+                f"state of `state_after(batch)`, which is good for any number"
             )
         if self._begun[worker]:
             raise DatasetError(
@@ -87,14 +81,11 @@ class TrainingBatches(IterableDataset[dict[str, Any]]):
                 "first, or `load_state_dict(state_after(batch))` with the last batch of it"
             )
         self._begun[worker] = True
-        if workers > 1:
-            self._state["workers"] = workers
+        self._workers = workers if workers > 1 else None
 
     def state_after(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The state of a run that has trained on the batch and, in all other ranks, on theirs of the same step."""
-        first = int(batch["positions"][0]) - self._rank * self._size
-        state = {name: value for name, value in self._state.items() if name != "workers"}
-        return {**state, "position": first + self._size * self._world_size}
+        return self._run.state_after(batch)
 
     def state_dict(self) -> dict[str, Any]:
         """The state after the last batch that this process has made."""
@@ -103,12 +94,12 @@ class TrainingBatches(IterableDataset[dict[str, Any]]):
                 "the batches are made in the DataLoader's workers, who are ahead of what was trained on: take "
                 "`state_after(batch)` of the last one, or torchdata's StatefulDataLoader"
             )
-        return dict(self._state)
+        return {**self._run.state, **({"workers": self._workers} if self._workers else {})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from there with the next iterator. Raises DatasetError for a state of another recipe."""
-        check_state(self.data, state)
-        self._state = dict(state)
+        """Goes on from there with the next iterator. Raises what `Rank.resume` does."""
+        self._run.resume(state)
+        self._workers = state.get("workers")
         self._begun[:] = False
 
 

@@ -19,7 +19,7 @@ from ...tokenizers.contract.special_tokens import EOS, FIRST_SENTINEL
 from ...tokenizers.contract.token_spec import TokenSpec
 from .draws import keys_of, stream
 from .masking import Column, Masked, Scheme, mask
-from .order import Order, Places, Source
+from .order import Era, Order, Places, Source
 from .parts import instance_starts, pair_chunks, shuffled
 from .unit_tokens import Tokens, gather, read_unit
 
@@ -32,7 +32,7 @@ class MixedDataset:
     """A dataset as it is mixed in: some modalities of it, with the weight and repeats of `Source`.
 
     inputs, targets: which of them may be so; None: all. views: how many of a sample's views come up, the first ones;
-    None: all.
+    None: all. units: in the order in which they were taken up; None: all that have the modalities. eras: of `Source`.
     """
 
     name: str
@@ -43,6 +43,8 @@ class MixedDataset:
     inputs: Collection[str] | None = None
     targets: Collection[str] | None = None
     views: int | None = None
+    units: Sequence[Unit] | None = None
+    eras: Sequence[Era] = ()
 
     @property
     def shown_views(self) -> int:
@@ -73,16 +75,17 @@ class Mixture:
     window: int = 16
     read: Callable[[ColumnReader, Unit, Sequence[str]], dict[str, Tokens]] = read_unit
     modalities: tuple[str, ...] = field(init=False)
+    units: list[Sequence[Unit]] = field(init=False)
     _read: OrderedDict[tuple[int, int], dict[str, Tokens]] = field(init=False, default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
-        self._units = [one.reader.units(one.modalities) for one in self.datasets]
+        self.units = [one.reader.units(one.modalities) if one.units is None else one.units for one in self.datasets]
         self._columns = [one.reader.columns for one in self.datasets]
         self.modalities = tuple(dict.fromkeys(name for one in self.datasets for name in one.modalities))
         self._cards = {name: self._card(name) for name in self.modalities}
         sources = [
-            Source(one.name, [unit.count for unit in units], one.weight, one.repeats, one.shown_views)
-            for one, units in zip(self.datasets, self._units, strict=True)
+            Source(one.name, [unit.count for unit in units], one.weight, one.repeats, one.shown_views, one.eras)
+            for one, units in zip(self.datasets, self.units, strict=True)
         ]
         self._order = Order(sources, self.seed, self.window)
 
@@ -90,8 +93,11 @@ class Mixture:
     def digest(self) -> str:
         """SHA-256 of all that says which sample stands where: a position means the same to mixtures that share it."""
         told = [
-            [one.name, one.weight, one.repeats, one.shown_views, [unit.name for unit in units]]
-            for one, units in zip(self.datasets, self._units, strict=True)
+            [
+                *(one.name, one.weight, one.repeats, one.shown_views, [unit.name for unit in units]),
+                *([era.epoch, era.units] for era in one.eras),
+            ]
+            for one, units in zip(self.datasets, self.units, strict=True)
         ]
         return hashlib.sha256(json.dumps([self.seed, self.window, told]).encode()).hexdigest()
 
@@ -109,6 +115,10 @@ class Mixture:
     def places(self, positions: np.ndarray) -> Iterator[tuple[int, Places]]:
         """As of `Order.places`; a source is the place among the datasets."""
         return self._order.places(positions)
+
+    def next_epoch(self, source: int, position: int) -> int:
+        """As of `Order.next_epoch`."""
+        return self._order.next_epoch(source, position)
 
     def _in_roles(self, column: Column, source_of: np.ndarray) -> Column:
         """With the datasets told in which it may be an input, and a target. source_of: the dataset of each sample."""
@@ -197,7 +207,7 @@ class Mixture:
         place = (source, unit)
         if place not in self._read:
             one = self.datasets[source]
-            self._read[place] = self.read(self._columns[source], self._units[source][unit], one.modalities)
+            self._read[place] = self.read(self._columns[source], self.units[source][unit], one.modalities)
             if len(self._read) > 2 * self.window * len(self.datasets):
                 self._read.popitem(last=False)
         self._read.move_to_end(place)

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from ...pipeline.corpus.units import Unit
 from ...pipeline.dataset.cards import ModalityCard
@@ -13,22 +14,30 @@ from ...pipeline.dataset.finished import complete_shards
 from ...pipeline.dataset.manifest import DatasetError, Manifest, manifest_numbers, read_manifest_at, require_manifest
 from ...pipeline.dataset.reader import DatasetReader
 from ...pipeline.plan.recipe_file import RecipeError
-from ...pipeline.storage.store import StorageError, Store
+from ...pipeline.storage.store import StorageError
+from .broken import Skipping
 from .masking import Scheme
 from .mixture import MixedDataset, Mixture
-from .order import turns
+from .order import Era, turns
 from .recipe import DatasetSettings, DataSettings, TrainingRecipe
 from .schemes import left_out, named_schemes
+from .shards import ShardCache, ShardStore
+from .unit_tokens import read_unit
+
+Eras: TypeAlias = "Sequence[tuple[int, int]]"
 
 
 @dataclass(frozen=True)
 class OpenDataset:
-    """A dataset as it was opened. number: of its manifest. units: those that have all of the modalities."""
+    """A dataset as it was opened. number: of its manifest. units: those that come up, which have all of the modalities;
+    grown: those that came later than the eras tell. eras: from which epoch on it is as of which manifest."""
 
     mixed: MixedDataset
     manifest: Manifest
     number: int
     units: Sequence[Unit]
+    grown: Sequence[Unit]
+    eras: Eras
 
     @property
     def samples(self) -> int:
@@ -45,21 +54,30 @@ class OpenData:
     notes: Sequence[str]
 
 
-def open_data(recipe: TrainingRecipe) -> OpenData:
+def open_data(recipe: TrainingRecipe, known: Mapping[str, Eras] | None = None) -> OpenData:
     """Opens what the recipe names, by its manifests and one listing per modality.
+
+    known: the eras of datasets, by name; others have one, of their present manifests.
 
     Raises RecipeError, with file, line and key, for whatever can't be trained on.
     """
     with recipe.named():
         data = recipe.data
-        datasets = [_open(name, settings) for name, settings in data.datasets.items()]
+        cache = data.cache and ShardCache(data.cache.folder, int(data.cache.gigabytes * 1e9))
+        datasets = [_open(name, settings, cache, (known or {}).get(name)) for name, settings in data.datasets.items()]
         _refuse_other_vocabularies(datasets)
         _refuse_small_weights(data)
         modalities = list(dict.fromkeys(name for one in datasets for name in one.mixed.modalities))
         schemes = _schemes(data, modalities)
         with _at("data.datasets"):
             mixture = Mixture(
-                [one.mixed for one in datasets], schemes, data.input_tokens, data.target_tokens, data.seed, data.window
+                [one.mixed for one in datasets],
+                schemes,
+                data.input_tokens,
+                data.target_tokens,
+                data.seed,
+                data.window,
+                Skipping() if data.broken == "skip" else read_unit,
             )
         return OpenData(data, datasets, mixture, list(_notes(data, datasets, modalities)))
 
@@ -72,10 +90,10 @@ def _at(key: str) -> Iterator[None]:
         raise RecipeError(f"{key}: {' '.join(str(error).split())}") from None
 
 
-def _open(name: str, settings: DatasetSettings) -> OpenDataset:
+def _open(name: str, settings: DatasetSettings, cache: ShardCache | None, known: Eras | None) -> OpenDataset:
     key = f"data.datasets.{name}"
     with _at(f"{key}.url"):
-        store = Store(settings.url, settings.storage_options)
+        store = ShardStore(settings.url, settings.storage_options, cache)
         numbers = manifest_numbers(store)
         manifest = read_manifest_at(store, numbers[-1]) if numbers else require_manifest(store)
     inputs = _chosen(manifest, settings.inputs, f"{key}.inputs")
@@ -91,8 +109,34 @@ def _open(name: str, settings: DatasetSettings) -> OpenDataset:
     with _at(f"{key}.url"):
         units = reader.units(modalities)
         _refuse_unfinished(store.url, manifest, reader, modalities, units)
-    mixed = MixedDataset(name, reader, modalities, settings.weight, settings.repeats, inputs, targets, settings.views)
-    return OpenDataset(mixed, manifest, numbers[-1], units)
+        eras = known or [(0, numbers[-1])]
+        lists = [_taken_since(store, units, None if number == numbers[-1] else number) for _, number in eras]
+    taken = list(dict.fromkeys(unit for one in lists for unit in one))
+    ends = [len(frozenset().union(*lists[: place + 1])) for place in range(len(lists))]
+    mixed = MixedDataset(
+        name=name,
+        reader=reader,
+        modalities=modalities,
+        weight=settings.weight,
+        repeats=settings.repeats,
+        inputs=inputs,
+        targets=targets,
+        views=settings.views,
+        units=taken,
+        eras=[Era(epoch, end) for (epoch, _), end in zip(eras, ends, strict=True)],
+    )
+    grown = sorted(set(units) - set(taken))
+    return OpenDataset(mixed, manifest, numbers[-1], taken, grown, eras)
+
+
+def _taken_since(store: ShardStore, units: Sequence[Unit], number: int | None) -> Sequence[Unit]:
+    """The units of what the corpus was at a manifest; None: the present one."""
+    if number is None:
+        return units
+    from ...pipeline.dataset.listings import taken_shards  # which needs what reads corpora
+
+    shards = taken_shards(store, read_manifest_at(store, number).corpus)
+    return [unit for unit in units if unit.shard in shards]
 
 
 def _chosen(manifest: Manifest, names: Sequence[str] | None, key: str) -> Collection[str]:

@@ -9,7 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ...pipeline.dataset.manifest import DatasetError
-from .opening import OpenData
+from .opening import OpenData, open_data
+from .recipe import TrainingRecipe
 
 _PARTS = {
     "order": "datasets, their units, weights, repeats, views, seed or window differ, and its position would mean other "
@@ -21,13 +22,41 @@ _PARTS = {
 
 def state_at(data: OpenData, position: int) -> dict[str, Any]:
     """The state of a run whose next sample stands at the position; JSON can hold it."""
-    return {"position": position, "order": data.mixture.digest, "masking": masking_digest(data)}
+    manifests = {one.mixed.name: [list(era) for era in one.eras] for one in data.datasets}
+    digests = {"order": data.mixture.digest, "masking": masking_digest(data)}
+    return {"position": position, **digests, "manifests": manifests}
 
 
-def check_state(data: OpenData, state: Mapping[str, Any]) -> None:
-    """Raises DatasetError where the state is of another recipe, or no state at all."""
-    if not {"position", *_PARTS} <= set(state):
+def resumed(recipe: TrainingRecipe, data: OpenData, state: Mapping[str, Any]) -> OpenData:
+    """What the recipe names, as it was when the state was saved. What has grown since comes from its next epoch on, or
+    is refused, as the recipe has it.
+
+    Raises DatasetError where the state is of another recipe, or no state at all, and what `open_data` raises.
+    """
+    if not {"position", "manifests", *_PARTS} <= set(state):
         raise DatasetError(f"this is no state of batches: it has the keys {', '.join(map(str, state)) or 'none'}")
+    known = {name: [(epoch, number) for epoch, number in eras] for name, eras in state["manifests"].items()}
+    if known != {one.mixed.name: list(one.eras) for one in data.datasets}:
+        data = open_data(recipe, known)
+    _check(data, state)
+    grown = {place: one for place, one in enumerate(data.datasets) if one.grown}
+    if not grown:
+        return data
+    for one in grown.values():
+        if data.settings.grown == "refuse":
+            more = sum(unit.count for unit in one.grown)
+            raise DatasetError(
+                f"{one.mixed.name} ({one.mixed.reader.store.url}) has grown by {more:,} samples since the state was "
+                f"saved: `grown: next_epoch` takes them from its next epoch on"
+            )
+    more_eras = {
+        one.mixed.name: [*one.eras, (data.mixture.next_epoch(place, int(state["position"])), one.number)]
+        for place, one in grown.items()
+    }
+    return open_data(recipe, {**known, **more_eras})
+
+
+def _check(data: OpenData, state: Mapping[str, Any]) -> None:
     mine = state_at(data, 0)
     for part, what in _PARTS.items():
         if state[part] != mine[part]:

@@ -30,9 +30,8 @@ def write_page(
     places = [(batch, row) for batch in batches for row in range(len(batch.positions))]
     with new_folder(target, PAGE) as folder:
         maker = SampleMaker(data, Pictures(folder))
-        cards: list[dict[str, Any]] = []
-        for batch, row in spread(places, samples):
-            cards += maker.cards(batch, [row], len(cards))
+        chosen = spread(places, samples)
+        cards = [maker.card(batch, row, number) for number, (batch, row) in enumerate(chosen)]
         told = {"name": readable(name, 200), "steps": steps, **_figures(data, figures, steps), "cards": cards}
         write_data(folder / MARK, "batches", told)
     return target / "index.html"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -50,25 +50,20 @@ class SampleMaker:
         self._data, self._pictures = data, pictures
         self._sources = [_source(one) for one in data.datasets]
 
-    def cards(self, batch: Batch, rows: Sequence[int], first: int) -> Iterator[Json]:
-        """Of these rows of a batch. first: the number of the first card."""
-        for source, places in self._data.mixture.places(batch.positions):
-            at = np.searchsorted(batch.positions, places.position)
-            for number, row in enumerate(rows, first):
-                for place in np.flatnonzero(at == row):
-                    unit, sample, view = (int(one[place]) for one in (places.unit, places.row, places.view))
-                    yield self._card(batch, row, number, self._sources[source], unit, sample, view)
-
-    def _card(self, batch: Batch, row: int, number: int, source: _Source, unit: int, sample: int, view: int) -> Json:
+    def card(self, batch: Batch, row: int, number: int) -> Json:
+        """Of one row of a batch. number: of the card."""
+        ((place_of_source, places),) = self._data.mixture.places(batch.positions[row : row + 1])
+        source = self._sources[place_of_source]
+        unit, sample, view = (int(one[0]) for one in (places.unit, places.row, places.view))
         opened = source.opened
-        place = opened.units[unit]
-        keys = source.contents.keys(place)
-        seen = source.finder.find(place, keys, [sample], source.contents)[sample, view]
+        found = opened.units[unit]
+        keys = source.contents.keys(found)
+        seen = source.finder.find(found, keys, [sample], source.contents)[sample, view]
         cells = {}
         for index, name in enumerate(batch.modalities):
             sides = [_of(side, row, index) for side in (batch.inputs, batch.targets)]
             if any(len(positions) for _, positions in sides):
-                cells[name] = self._cell(source, name, (place, sample, view), seen, sides, number)
+                cells[name] = self._cell(source, name, (found, sample, view), seen, sides, number)
         return {
             "dataset": opened.mixed.name,
             "key": readable(keys[sample], 500),

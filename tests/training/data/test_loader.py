@@ -16,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenloom.pipeline.dataset.manifest import DatasetError
+from tokenloom.pipeline.storage.store import Store
 from tokenloom.training.data import loader
 from tokenloom.training.data.loader import TrainingBatches
 from tokenloom.training.data.recipe import TrainingRecipe
@@ -152,6 +153,27 @@ def test_workers_go_on_from_states_of_their_own(folder):
     dataset.load_state_dict(states[0])
     with pytest.raises(DatasetError, match="taken in one of 2 workers, and here are 3"):
         next(as_worker(iter(dataset), 0, 3))
+
+
+@pytest.mark.s3
+def test_from_s3_through_a_cache(folder, s3_url, tmp_path):
+    """Also by workers that are forked from a process which has read there, and by one that finds all in the cache."""
+    local = content(folder)["data"]["datasets"]
+    for name in ("one", "two"):
+        source, target = Store(folder / name), Store(f"{s3_url}/{name}")
+        for entry in source.list():
+            target.create(entry.name, source.read(entry.name))
+    remote = {name: {**one, "url": f"{s3_url}/{Path(one['url']).name}"} for name, one in local.items()}
+    mine = recipe(folder, datasets=remote, cache={"folder": str(tmp_path / "cache")})
+    expected, _ = take(recipe(folder), (1, 0), None, 4, simulated)
+    dataset = TrainingBatches(mine)
+    found = [next(iter(dataset))]
+    stream = real(dataset, 2)
+    found += [next(stream) for _ in range(3)]
+    assert joined(found) == joined(expected)
+    kept = len(list((tmp_path / "cache").iterdir()))
+    assert kept > 10
+    assert joined(take(mine, (1, 0), None, 4, simulated)[0]) == joined(expected)
 
 
 @pytest.mark.slow

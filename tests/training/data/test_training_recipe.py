@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from galleries import without_corpus
 from small_dataset import SmallDataset, made_anew, path_of, pending, write_dataset
 from tokenloom.pipeline.plan.recipe_file import RecipeError
 from tokenloom.training.data.mixture import Batches
@@ -21,7 +22,8 @@ from weaving import write_manifest
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    two_datasets(tmp_path)
+    for small in two_datasets(tmp_path):
+        without_corpus(small, tmp_path)
     return tmp_path
 
 
