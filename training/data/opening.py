@@ -77,7 +77,7 @@ def open_data(recipe: TrainingRecipe, known: Mapping[str, Eras] | None = None) -
                 data.target_tokens,
                 data.seed,
                 data.window,
-                Skipping() if data.broken == "skip" else read_unit,
+                read=Skipping() if data.broken == "skip" else read_unit,
             )
         return OpenData(data, datasets, mixture, list(_notes(data, datasets, modalities)))
 

@@ -11,8 +11,8 @@ from ...pipeline.corpus.units import Unit
 from .mixture import Batch, Batches, MixedDataset, Mixture
 from .shards import ShardStore
 
-_AHEAD = 4096
-"""Positions that are looked ahead, if the shortest window has as many, and batches aren't larger."""
+_AHEAD = 8192
+"""Positions that are looked ahead, if the shortest window has as many, and two steps no more."""
 
 
 def reading_ahead(batches: Batches) -> Iterator[Batch]:

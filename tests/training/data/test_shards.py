@@ -110,10 +110,10 @@ def test_threads_read_what_comes_next_once(tmp_path, monkeypatch):
             read[f"{self.url}/{path}"] += 1
         return whole(self, path)
 
-    plain = [opened(tmp_path, window=16).mixture.batch(np.arange(at, at + 16)) for at in (0, 16)]
+    plain = [opened(tmp_path, window=16).mixture.batch(np.arange(at, at + 1024)) for at in (0, 1024)]
     data = opened(tmp_path, window=16)
     monkeypatch.setattr(ShardStore, "_read", counting)
-    made = reading_ahead(Batches(data.mixture, 16))
+    made = reading_ahead(Batches(data.mixture, 1024))
     for expected in plain:
         batch = next(made)
         np.testing.assert_array_equal(batch.inputs.ids, expected.inputs.ids)
