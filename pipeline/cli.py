@@ -79,10 +79,20 @@ def plan(
     take_changes: TakeChanges = False,
     calibrate: Annotated[int, typer.Option(min=0, help="Samples to try in this process for an estimate of time.")] = 32,
 ) -> None:
-    """Show stages, resources, what is left to do, and an estimate of the time it takes."""
+    """Show stages, resources, what is left to do, and an estimate of the time it takes.
+
+    Of a training recipe: what the datasets give, their shares, and epochs.
+    """
+    from .commands import elsewhere
+
+    if planner := elsewhere.planner(recipe):
+        if corpus or output or replacing or take_changes:
+            raise typer.BadParameter("a training recipe takes --set alone")
+        return planner(recipe, overrides)
+
     from .commands import run as commands
 
-    commands.plan(recipe, overrides, corpus, output, replacing, take_changes, calibrate)
+    return commands.plan(recipe, overrides, corpus, output, replacing, take_changes, calibrate)
 
 
 @app.command()

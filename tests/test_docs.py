@@ -37,7 +37,8 @@ from pages import (
     without_blocks,
 )
 
-IN_ORDER = ["README.md", *(f"docs/{page}.md" for page in ("exports", "recipes", "labelers", "tokenizers", "dataset"))]
+_IN_FOLDER = ("recipes", "labelers", "tokenizers", "dataset", "training", "exports")
+IN_ORDER = ["README.md", *(f"docs/{page}.md" for page in _IN_FOLDER)]
 """Pages whose commands run, in this order: the later ones use what the earlier ones made."""
 
 ELSEWHERE = [
@@ -246,6 +247,14 @@ def test_the_code_of_the_dataset_runs(workplace, monkeypatch):
     assert len(namespace["row"].values["rgb"]) == dataset.modalities["rgb"].length
     assert dataset["000123"].values["dinov2"] is not None
     assert len(list(dataset.torch())) == 3
+
+
+def test_the_commands_and_the_code_of_training_run(workplace, monkeypatch):
+    workplace.follow("docs/training.md")
+    monkeypatch.chdir(workplace.folder)
+    namespace: dict = {}
+    exec(compile((workplace.folder / "train.py").read_text(), "train.py", "exec"), namespace)
+    assert namespace["dataset"].state_dict()["position"] == 5 * 8
 
 
 def test_python_is_run_where_it_stands():

@@ -31,7 +31,7 @@ WINGS = {  # of each room, floor by floor, lowest first; ".": the files that lie
         ("commands",),
         ("cli.py",),
     ),
-    "training": (("data",), ("use",)),
+    "training": (("data",), ("show", "use")),
 }
 HEAVY = ("cv2", "datasets", "onnxruntime", "pyarrow", "ray", "rapidocr", "scipy", "skimage", "torch", "transformers")
 MAX_LINES = 400

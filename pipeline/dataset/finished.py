@@ -285,9 +285,14 @@ def is_complete(units: Iterable[Unit]) -> bool:
     return at is None
 
 
-def empty_shards(units: Iterable[Unit]) -> list[str]:
-    """Ids of the corpus shards that are complete, and hold no sample."""
+def complete_shards(units: Iterable[Unit]) -> dict[str, list[Unit]]:
+    """The units of those corpus shards that are complete, by the shards' ids."""
     by_shard: dict[str, list[Unit]] = defaultdict(list)
     for unit in units:
         by_shard[unit.shard].append(unit)
-    return sorted(shard for shard, own in by_shard.items() if not any(unit.count for unit in own) and is_complete(own))
+    return {shard: own for shard, own in by_shard.items() if is_complete(own)}
+
+
+def empty_shards(units: Iterable[Unit]) -> list[str]:
+    """Ids of the corpus shards that are complete, and hold no sample."""
+    return sorted(shard for shard, own in complete_shards(units).items() if not any(unit.count for unit in own))

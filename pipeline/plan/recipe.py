@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from ...labelers.contract.names import name_problem
 from ...labelers.networks.hub import CheckpointError
@@ -16,22 +16,9 @@ from ...tokenizers.fitting.settings import FitSettings
 from ..corpus.corpus import CorpusSettings
 from ..storage.store import absolute_url, url_problem
 from .mistakes import MistakesError, Places, checked
-from .yaml_text import YamlTextError, read_yaml
-
-NOWHERE = Places("recipe")
-"""Where keys stand of a recipe that was never written down."""
+from .recipe_file import NOWHERE, RecipeError, Strict, Written, checked_recipe, override_key, read_recipe
 
 SHIPPED = Path(__file__).parent / "recipes"
-
-
-class RecipeError(ValueError):
-    """A recipe that can't be used; the message names the file, the line, the key and the way out."""
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class UnitSettings(Strict):
@@ -132,7 +119,7 @@ class SampleSettings(Strict):
     units: int = Field(default=16, ge=1, description="units read for fitting")
 
 
-class Recipe(Strict):
+class Recipe(Written):
     """A corpus, an output, and the modalities to make."""
 
     corpus: CorpusSettings
@@ -158,18 +145,6 @@ class Recipe(Strict):
     storage_options: dict[str, Any] = Field(
         default_factory=dict, description="fsspec options of the output", repr=False
     )
-    _places: Places = PrivateAttr(default=NOWHERE)
-
-    @contextmanager
-    def named(self) -> Iterator[None]:
-        """Puts the file and the line in front of what an error says of a key: `modalities.depth.keep: ...`."""
-        try:
-            yield
-        except RecipeError as error:
-            lines = str(error).splitlines()
-            places = [self._places.of(line.partition(":")[0]) for line in lines]
-            said = "\n".join(f"{place}: {line}" for place, line in zip(places, lines, strict=True))
-            raise RecipeError(said) from None
 
     @field_validator("corpus", mode="before")
     @classmethod
@@ -215,13 +190,7 @@ def load_recipe(
     Raises RecipeError with the line of every mistake.
     """
     path = _find(str(name))
-    try:
-        data, lines = read_yaml(path.read_bytes())
-    except YamlTextError as error:
-        raise RecipeError(f"{path}:{error.line}: {error}" if error.line else f"{path}: {error}") from None
-    if not isinstance(data, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
-    places = {key: f"{path}:{line}" for key, line in lines.items()}
+    data, places = read_recipe(path, Recipe)
     if corpus:
         before = data.get("corpus")
         url = corpus if isinstance(corpus, str) or len(corpus) > 1 else corpus[0]
@@ -230,18 +199,13 @@ def load_recipe(
     if output is not None:
         data["output"], places["output"] = output, "--output"
     for override in overrides:
-        places[_apply(data, override)] = f"--set {override}"
+        places[override_key(data, override, _written_out)] = f"--set {override}"
     return parse_recipe(data, Places(str(path), places))
 
 
 def parse_recipe(data: Mapping[str, Any], places: Places = NOWHERE) -> Recipe:
     """The recipe in `data`. places: where its keys stand, for the messages. RecipeError."""
-    try:
-        recipe = checked(Recipe, data)
-    except MistakesError as error:
-        raise RecipeError("\n".join(f"{places.of(one.key)}: {one}" for one in error.found)) from None
-    recipe._places = places
-    return recipe
+    return checked_recipe(Recipe, data, places)
 
 
 def shipped_recipes() -> list[str]:
@@ -263,27 +227,6 @@ def _find(name: str) -> Path:
         f"{name}: no recipe of that name is shipped ({', '.join(shipped_recipes())}); a recipe of your own is named by "
         f"its file, as {name}.yaml"
     )
-
-
-def _apply(data: dict[str, Any], override: str) -> str:
-    """Sets one `a.b=value` in place, whose value is YAML; its key."""
-    name, equals, text = override.partition("=")
-    if not equals or not name:
-        raise RecipeError(f"--set {override}: write key.key=value, as in --set views.size=448")
-    try:
-        value, _ = read_yaml(text.encode())
-    except YamlTextError as error:
-        raise RecipeError(f"--set {override}: {text!r} is {error}; quote it") from None
-    *parents, last = name.split(".")
-    node: Any = data
-    for depth, key in enumerate(parents):
-        child = _written_out(key, node.get(key))
-        if child is not None and not isinstance(child, dict):
-            above, kind = ".".join(parents[: depth + 1]), "list" if isinstance(child, list) else "value"
-            raise RecipeError(f"--set {override}: {above} is a {kind}, without keys; set all of it: --set {above}=...")
-        node[key] = node = child or {}
-    node[last] = value
-    return name
 
 
 def _written_out(key: str, value: Any) -> Any:

@@ -76,7 +76,7 @@ def write_preview(
         for name, card in manifest.modalities.items()
         if card.tokens is not None and card.keeps_tokens and finished[name].units
     }
-    with _new_folder(target) as folder:
+    with new_folder(target) as folder:
         survey = Survey(manifest, tokenizers)
         finder = ViewFinder(manifest, tokenizers)
         pages = _Pages(folder)
@@ -96,7 +96,7 @@ def write_preview(
             "page_size": PAGE,
             "cards": pages.index,
         }
-        _write_data(folder / _MARK, "start", overview)
+        write_data(folder / _MARK, "start", overview)
     return target / "index.html"
 
 
@@ -173,7 +173,7 @@ class _Pages:
             self._write()
 
     def _write(self) -> None:
-        _write_data(self._folder / f"data/page-{self._written:04d}.js", "page", self._written, self._open[:PAGE])
+        write_data(self._folder / f"data/page-{self._written:04d}.js", "page", self._written, self._open[:PAGE])
         del self._open[:PAGE]
         self._written += 1
 
@@ -193,7 +193,7 @@ def _about(store: Store, manifest: Manifest, units: Sequence[Unit], surveyed: Se
     }
 
 
-def _write_data(path: Path, function: str, *arguments: Any) -> None:
+def write_data(path: Path, function: str, *arguments: Any) -> None:
     """A script that hands JSON to a function of the gallery. Pure ASCII, and no `<`: nothing in it can end a script."""
     path.parent.mkdir(parents=True, exist_ok=True)
     texts = [json.dumps(argument, allow_nan=False, separators=(",", ":")) for argument in arguments]
@@ -212,18 +212,25 @@ def _target(store: Store, output: str | Path | None) -> Path:
     target = target.resolve()
     if store.is_local and target.is_relative_to(Path(store.url).resolve()):
         raise DatasetError(f"{target}: a preview can't lie in the dataset, whose files are all verified; give --output")
-    if target.exists() and not (target / _MARK).is_file() and (not target.is_dir() or any(target.iterdir())):
+    return refuse_others(target, _MARK)
+
+
+def refuse_others(target: Path, mark: str) -> Path:
+    """The target, unless something lies there that hasn't the file `mark`: DatasetError."""
+    if target.exists() and not (target / mark).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise DatasetError(f"{target}: there is something else, which a preview would replace; give --output")
     return target
 
 
 @contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """A copy of the gallery's own files beside `target`, which takes its place when all is written."""
+def new_folder(target: Path, *more: Path) -> Iterator[Path]:
+    """A copy of the gallery's own files, and those of `more` over them, beside `target`, whose place it takes when all
+    is written."""
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:
-        shutil.copytree(GALLERY, unfinished, dirs_exist_ok=True)
+        for source in (GALLERY, *more):
+            shutil.copytree(source, unfinished, dirs_exist_ok=True)
         yield unfinished
         unfinished.chmod(0o755)
         if target.exists():

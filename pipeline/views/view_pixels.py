@@ -18,6 +18,7 @@ from ..corpus.units import Unit
 from ..dataset.cards import ModalityCard
 from ..dataset.listings import taken_shards
 from ..dataset.manifest import DatasetError, Manifest
+from ..storage.errors import StorageError
 from .content import Content, ContentReader
 
 RGB = "rgb"
@@ -67,6 +68,7 @@ class ViewFinder:
         self._rgb = card.label_kind if card and card.on == "view" and card.kind["kind"] == Image.name else None
         self._corpus = Corpus(CorpusSettings.model_validate({"url": manifest.corpus.url, **manifest.corpus.reading}))
         self._shards: dict[str, Shard] | None = None
+        self._answers = True
         self._unseen = Seen(np.full((self._settings.size, self._settings.size, 3), GREY, np.uint8), "", None)
 
     def find(
@@ -108,9 +110,9 @@ class ViewFinder:
     def _from_corpus(
         self, unit: Unit, wanted: Mapping[str, int], reader: ContentReader
     ) -> dict[tuple[int, int], tuple[View, np.ndarray]]:
+        if self._corpus.settings.text is not None or not self._answers:
+            return {}  # texts have no pixels
         found = {}
-        if self._corpus.settings.text is not None:
-            return found  # texts have no pixels
         try:
             if self._shards is None:
                 self._shards = {}
@@ -125,6 +127,7 @@ class ViewFinder:
                         found[wanted[sample.key], index] = cut
         except (CorpusError, DatasetError, OSError) as error:
             self.problem = f"the corpus can't be read: {error}"
+            self._answers = not isinstance(error, StorageError)  # which has been tried several times
         return found
 
     def _views(self, key: str, data: bytes) -> list[tuple[View, np.ndarray]]:

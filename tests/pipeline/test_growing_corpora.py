@@ -230,9 +230,7 @@ def test_a_modality_is_not_replaced_for_a_part_of_the_corpus(corpus_folder, tmp_
     if way == "begun":
         weave(other, ["grid"], limit=3)
     (corpus_folder / "coffee.jpg").unlink()
-    with pytest.raises(
-        DatasetError, match=r"grid can't be made anew for 1 .*coffee.jpg.*--take-changes"
-    ):
+    with pytest.raises(DatasetError, match=r"grid can't be made anew for 1 .*coffee.jpg.*--take-changes"):
         make_plan(other, replacing)
     assert len(list(open_dataset(str(output)).iterate(["grid"]))) == 6
     weave(other, replacing, take_changes=True)

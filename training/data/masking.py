@@ -66,7 +66,7 @@ class Column:
 
     ids: int32 (n, longest); of pixels and embeddings whatever the lengths say. lengths: int (n,); of texts with their
     [EOS]. present: bool (n,). chunks: int64 (n, longest), for texts of which parts stay together; else None. most: as
-    many tokens as one sample can have.
+    many tokens as one sample can have. as_input, as_target: bool (n,), for which samples it may be one; None: for all.
     """
 
     name: str
@@ -76,6 +76,8 @@ class Column:
     present: np.ndarray
     most: int
     chunks: np.ndarray | None = None
+    as_input: np.ndarray | None = None
+    as_target: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -102,23 +104,24 @@ def mask(
     which each number is equally likely. sentinel: the id of [S_0].
     """
     scheme = _draw_scheme(keys, schemes)
-    allowed = np.stack([column.present for column in columns], axis=1)
+    may_see = _allowed([(column.present, column.as_input) for column in columns])
+    may_say = _allowed([(column.present, column.as_target) for column in columns])
     most = np.array([column.most for column in columns])
     is_grid = np.array([column.form in ("grid", "pixels") for column in columns])
     is_target = np.array([column.form in ("grid", "text") for column in columns])
     inputs = share_out(
         stream(keys, _INPUTS),
         np.array([[one.inputs.get(c.name, 0.0) for c in columns] for one in schemes])[scheme],
-        allowed,
+        may_see,
         _draw_size(stream(keys, _SIZES), input_tokens),
-        np.broadcast_to(most, allowed.shape),
+        np.broadcast_to(most, may_see.shape),
     )
     alphas = np.array([[one.targets.get(c.name, 0.0) for c in columns] for one in schemes])[scheme]
     targets = (
         share_out(
             stream(keys, _TARGETS),
             alphas,
-            allowed & (is_target | (alphas > 0)),  # what is never a target loses what it gets, as in ml-4m
+            may_say & (is_target | (alphas > 0)),  # what is never a target loses what it gets, as in ml-4m
             _draw_size(stream(keys, _SIZES + (1 << 32)), target_tokens),
             np.where(is_grid, most - inputs, most),
         )
@@ -136,6 +139,10 @@ def mask(
         for side, part in zip(sides, parts, strict=True):
             side.append(part)
     return _assembled(sides[0], input_tokens[1], False), _assembled(sides[1], target_tokens[1], True)
+
+
+def _allowed(given: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> np.ndarray:
+    return np.stack([present if role is None else present & role for present, role in given], axis=1)
 
 
 def _draw_scheme(keys: np.ndarray, schemes: Sequence[Scheme]) -> np.ndarray:

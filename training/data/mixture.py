@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from ...pipeline.corpus.units import Unit
 from ...pipeline.dataset.cards import ModalityCard
 from ...pipeline.dataset.manifest import DatasetError
-from ...pipeline.dataset.reader import DatasetReader
+from ...pipeline.dataset.reader import ColumnReader, DatasetReader
 from ...tokenizers.contract.special_tokens import EOS, FIRST_SENTINEL
 from ...tokenizers.contract.token_spec import TokenSpec
 from .draws import keys_of, stream
 from .masking import Column, Masked, Scheme, mask
-from .order import Order, Places, Source
+from .order import Era, Order, Places, Source
 from .parts import instance_starts, pair_chunks, shuffled
 from .unit_tokens import Tokens, gather, read_unit
 
@@ -28,13 +29,26 @@ _PARTS = 1 << 40
 
 @dataclass(frozen=True)
 class MixedDataset:
-    """A dataset as it is mixed in: some modalities of it, with the weight and repeats of `Source`."""
+    """A dataset as it is mixed in: some modalities of it, with the weight and repeats of `Source`.
+
+    inputs, targets: which of them may be so; None: all. views: how many of a sample's views come up, the first ones;
+    None: all. units: in the order in which they were taken up; None: all that have the modalities. eras: of `Source`.
+    """
 
     name: str
     reader: DatasetReader
     modalities: Sequence[str]
     weight: float = 1.0
     repeats: int = 1
+    inputs: Collection[str] | None = None
+    targets: Collection[str] | None = None
+    views: int | None = None
+    units: Sequence[Unit] | None = None
+    eras: Sequence[Era] = ()
+
+    @property
+    def shown_views(self) -> int:
+        return self.views or self.reader.views
 
 
 @dataclass(frozen=True)
@@ -50,7 +64,8 @@ class Batch:
 
 @dataclass
 class Mixture:
-    """Datasets with the order and the masking of a run. input_tokens, target_tokens: as of `masking.mask`."""
+    """Datasets with the order and the masking of a run. input_tokens, target_tokens: as of `masking.mask`. read: as
+    `read_unit`, and by default that."""
 
     datasets: Sequence[MixedDataset]
     schemes: Sequence[Scheme]
@@ -58,17 +73,19 @@ class Mixture:
     target_tokens: tuple[int, int]
     seed: int = 0
     window: int = 16
+    read: Callable[[ColumnReader, Unit, Sequence[str]], dict[str, Tokens]] = read_unit
     modalities: tuple[str, ...] = field(init=False)
+    units: list[Sequence[Unit]] = field(init=False)
     _read: OrderedDict[tuple[int, int], dict[str, Tokens]] = field(init=False, default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
-        self._units = [one.reader.units(one.modalities) for one in self.datasets]
+        self.units = [one.reader.units(one.modalities) if one.units is None else one.units for one in self.datasets]
         self._columns = [one.reader.columns for one in self.datasets]
         self.modalities = tuple(dict.fromkeys(name for one in self.datasets for name in one.modalities))
         self._cards = {name: self._card(name) for name in self.modalities}
         sources = [
-            Source(one.name, [unit.count for unit in units], one.weight, one.repeats, one.reader.views)
-            for one, units in zip(self.datasets, self._units, strict=True)
+            Source(one.name, [unit.count for unit in units], one.weight, one.repeats, one.shown_views, one.eras)
+            for one, units in zip(self.datasets, self.units, strict=True)
         ]
         self._order = Order(sources, self.seed, self.window)
 
@@ -76,18 +93,46 @@ class Mixture:
     def digest(self) -> str:
         """SHA-256 of all that says which sample stands where: a position means the same to mixtures that share it."""
         told = [
-            [one.name, one.weight, one.repeats, one.reader.views, [unit.name for unit in units]]
-            for one, units in zip(self.datasets, self._units, strict=True)
+            [
+                *(one.name, one.weight, one.repeats, one.shown_views, [unit.name for unit in units]),
+                *([era.epoch, era.units] for era in one.eras),
+            ]
+            for one, units in zip(self.datasets, self.units, strict=True)
         ]
         return hashlib.sha256(json.dumps([self.seed, self.window, told]).encode()).hexdigest()
 
     def batch(self, positions: np.ndarray) -> Batch:
         """The samples at these positions, int64 (n,) in rising order. Raises what `read_unit` raises."""
         keys = keys_of(self.seed, positions)
-        found = [(source, places) for source, places in self._order.places(positions)]
-        columns = [self._column(name, keys, positions, found) for name in self.modalities]
+        found = [(source, places) for source, places in self.places(positions)]
+        source_of = np.zeros(len(positions), np.int64)
+        for source, places in found:
+            source_of[np.searchsorted(positions, places.position)] = source
+        columns = [self._in_roles(self._column(name, keys, positions, found), source_of) for name in self.modalities]
         masked = mask(keys, columns, self.schemes, self.input_tokens, self.target_tokens, FIRST_SENTINEL)
         return Batch(positions, self.modalities, *masked)
+
+    def places(self, positions: np.ndarray) -> Iterator[tuple[int, Places]]:
+        """As of `Order.places`; a source is the place among the datasets."""
+        return self._order.places(positions)
+
+    def next_epoch(self, source: int, position: int) -> int:
+        """As of `Order.next_epoch`."""
+        return self._order.next_epoch(source, position)
+
+    def _in_roles(self, column: Column, source_of: np.ndarray) -> Column:
+        """With the datasets told in which it may be an input, and a target. source_of: the dataset of each sample."""
+        inputs, targets = (
+            None
+            if all(one is None for one in roles)
+            else np.array([one is None or column.name in one for one in roles])
+            for roles in ([one.inputs for one in self.datasets], [one.targets for one in self.datasets])
+        )
+        return replace(
+            column,
+            as_input=None if inputs is None else inputs[source_of],
+            as_target=None if targets is None else targets[source_of],
+        )
 
     def _card(self, name: str) -> ModalityCard:
         """Of the modality, which must be the same in all datasets that have it."""
@@ -162,7 +207,7 @@ class Mixture:
         place = (source, unit)
         if place not in self._read:
             one = self.datasets[source]
-            self._read[place] = read_unit(self._columns[source], self._units[source][unit], one.modalities)
+            self._read[place] = self.read(self._columns[source], self.units[source][unit], one.modalities)
             if len(self._read) > 2 * self.window * len(self.datasets):
                 self._read.popitem(last=False)
         self._read.move_to_end(place)

@@ -8,7 +8,8 @@ order drawn for the epoch, a window of them side by side, each from its first ro
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -22,15 +23,25 @@ _UNITS, _ROWS, _VIEWS = range(3)
 
 
 @dataclass(frozen=True)
+class Era:
+    """From which epoch on a dataset has so many units: the first of its list."""
+
+    epoch: int
+    units: int
+
+
+@dataclass(frozen=True)
 class Source:
     """A dataset as it is mixed in. counts: samples of each unit; weight: its share among all, in any unit of measure;
-    repeats: how often each sample comes in an epoch; views: how many each has."""
+    repeats: how often each sample comes in an epoch; views: how many each has; eras: how it grew, in order, the first
+    from epoch 0; without any it has all of its units from the beginning."""
 
     name: str
     counts: Sequence[int]
     weight: float = 1.0
     repeats: int = 1
     views: int = 1
+    eras: Sequence[Era] = ()
 
 
 @dataclass(frozen=True)
@@ -73,14 +84,14 @@ class Order:
     window: int = 16
     _turns: np.ndarray = field(init=False)
     _before: np.ndarray = field(init=False)
-    _epochs: list[_Epochs] = field(init=False)
+    _epochs: list[_Eras] = field(init=False)
 
     def __post_init__(self) -> None:
         whose = turns([source.weight for source in self.sources])
         own = whose[:, None] == np.arange(len(self.sources))
         object.__setattr__(self, "_turns", whose)
         object.__setattr__(self, "_before", np.concatenate([np.zeros((1, own.shape[1]), int), np.cumsum(own, axis=0)]))
-        epochs = [_Epochs(source, self.seed, place, self.window) for place, source in enumerate(self.sources)]
+        epochs = [_Eras(source, self.seed, place, self.window) for place, source in enumerate(self.sources)]
         object.__setattr__(self, "_epochs", epochs)
 
     def places(self, positions: np.ndarray) -> Iterator[tuple[int, Places]]:
@@ -91,6 +102,44 @@ class Order:
             if own.any():
                 number = rounds[own] * self._before[-1, place] + self._before[within[own], place]
                 yield place, epochs.places(positions[own], number)
+
+    def next_epoch(self, source: int, position: int) -> int:
+        """The first epoch of a source of which no sample has come before a position."""
+        rounds, within = divmod(position, PERIOD)
+        return self._epochs[source].next_epoch(int(rounds * self._before[-1, source] + self._before[within, source]))
+
+
+class _Eras:
+    """One source's samples, era after era. starts: of each the number of its first sample."""
+
+    def __init__(self, source: Source, seed: int, place: int, window: int) -> None:
+        self._eras = list(source.eras) or [Era(0, len(source.counts))]
+        self._epochs = [
+            _Epochs(replace(source, counts=source.counts[: era.units]), seed, place, window) for era in self._eras
+        ]
+        lengths = [sum(source.counts[: era.units]) * source.repeats for era in self._eras]
+        lasted = [
+            (new.epoch - old.epoch) * length for (old, new), length in zip(pairwise(self._eras), lengths, strict=False)
+        ]
+        self._lengths, self._starts = lengths, np.cumsum([0, *lasted])
+
+    def places(self, positions: np.ndarray, numbers: np.ndarray) -> Places:
+        """As of `_Epochs`."""
+        which = np.searchsorted(self._starts, numbers, side="right") - 1
+        found = [
+            self._epochs[one].places(positions[which == one], self._counted(numbers[which == one], int(one)))
+            for one in np.unique(which)
+        ]
+        joined = {part.name: np.concatenate([getattr(one, part.name) for one in found]) for part in fields(Places)}
+        return Places(**joined)
+
+    def next_epoch(self, number: int) -> int:
+        era = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return -(-int(self._counted(np.array(number), era)) // self._lengths[era])
+
+    def _counted(self, numbers: np.ndarray, era: int) -> np.ndarray:
+        """As if the era had lasted from the beginning."""
+        return numbers - self._starts[era] + self._eras[era].epoch * self._lengths[era]
 
 
 class _Epochs:

@@ -1,0 +1,186 @@
+"""Shards on their way to a batch: the cache, what is read ahead, and what is done with those that are broken."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import threading
+import uuid
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_dataset import path_of, rewrite_tokens, write_dataset
+from tokenloom.pipeline.dataset.manifest import DatasetError
+from tokenloom.pipeline.dataset.shards import BrokenShardError
+from tokenloom.pipeline.storage.errors import StorageError
+from tokenloom.training.data.mixture import Batch, Batches
+from tokenloom.training.data.read_ahead import reading_ahead
+from tokenloom.training.data.shards import ShardCache, ShardStore
+from training_recipes import NAMES, opened, two_datasets
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.name != "used")
+
+
+# --- the cache --------------------------------------------------------------------------------------------------------
+
+
+def test_the_cache_keeps_what_was_used_last(tmp_path):
+    cache = ShardCache(tmp_path / "cache", 1000)
+    for index in range(4):
+        cache.put(f"shard {index}", bytes([index]) * 200)
+    assert cache.get("shard 0") == bytes(200)
+    cache.put("shard 4", bytes([4]) * 200)
+    assert cache.get("shard 1") is None
+    assert [cache.get(f"shard {index}") for index in (0, 4)] == [bytes(200), bytes([4]) * 200]
+    assert size_of(tmp_path / "cache") <= 1000
+    cache.put("too large", bytes(2000))
+    assert cache.get("too large") is None
+
+
+def test_a_file_that_was_cut_short_is_none(tmp_path):
+    cache = ShardCache(tmp_path, 1000)
+    cache.put("shard", b"0123456789")
+    (path,) = (path for path in tmp_path.iterdir() if path.name != "used")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert cache.get("shard") is None
+    cache.put("shard", b"0123456789")
+    assert cache.get("shard") == b"0123456789"
+
+
+def use(folder: Path, seed: int) -> int:
+    """How many of the reads found something, after putting and getting in a random order."""
+    cache, rng, found = ShardCache(folder, 5000), np.random.default_rng(seed), 0
+    for index in rng.integers(0, 30, 150).tolist():
+        data = cache.get(f"shard {index}")
+        assert data in (None, bytes([index]) * 400)
+        found += data is not None
+        if data is None:
+            cache.put(f"shard {index}", bytes([index]) * 400)
+    return found
+
+
+@pytest.mark.slow
+def test_processes_share_the_cache(tmp_path):
+    with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
+        assert all(found > 10 for found in pool.map(use, [tmp_path] * 2, range(2)))
+    assert size_of(tmp_path) <= 5000
+    assert int((tmp_path / "used").read_text()) >= size_of(tmp_path)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_shard_is_checked_when_it_comes_and_kept(tmp_path):
+    small = write_dataset(f"memory://{uuid.uuid4()}")
+    store = ShardStore(small.store.url, cache=ShardCache(tmp_path / "cache", 10**6))
+    first, second = (small.token_path("dinov2", unit) for unit in small.units[:2])
+    data = store.read(first)
+    small.store.delete(first)
+    assert store.read(first) == data
+    broken = bytearray(small.store.read(second))
+    broken[40] ^= 1
+    small.store.replace(second, bytes(broken))
+    with pytest.raises(BrokenShardError, match="its checksum is"):
+        store.read(second)
+
+
+def test_a_local_dataset_is_not_copied(tmp_path):
+    small = write_dataset(tmp_path / "dataset")
+    ShardStore(small.store.url, cache=ShardCache(tmp_path / "cache", 10**6)).read(
+        small.token_path("dinov2", small.units[0])
+    )
+    assert not (tmp_path / "cache").exists()
+
+
+# --- reading ahead ----------------------------------------------------------------------------------------------------
+
+
+def test_threads_read_what_comes_next_once(tmp_path, monkeypatch):
+    two_datasets(tmp_path)
+    read = Counter[str]()
+    whole = ShardStore._read
+
+    def counting(self: ShardStore, path: str) -> bytes:
+        if path.endswith(".parquet"):
+            assert threading.current_thread().name.startswith("shards")
+            read[f"{self.url}/{path}"] += 1
+        return whole(self, path)
+
+    plain = [opened(tmp_path, window=16).mixture.batch(np.arange(at, at + 1024)) for at in (0, 1024)]
+    data = opened(tmp_path, window=16)
+    monkeypatch.setattr(ShardStore, "_read", counting)
+    made = reading_ahead(Batches(data.mixture, 1024))
+    for expected in plain:
+        batch = next(made)
+        np.testing.assert_array_equal(batch.inputs.ids, expected.inputs.ids)
+    assert set(read.values()) == {1}
+    assert len(read) == (4 + 6) * len(NAMES)
+
+
+# --- broken shards ----------------------------------------------------------------------------------------------------
+
+
+def flip(small: Any, unit: Any) -> str:
+    path = path_of(small, small.token_path("dinov2", unit))
+    data = bytearray(path.read_bytes())
+    data[40] ^= 1
+    path.write_bytes(bytes(data))
+    return f"{path}: its checksum is"
+
+
+def truncate(small: Any, unit: Any) -> str:
+    path = path_of(small, small.token_path("dinov2", unit))
+    path.write_bytes(path.read_bytes()[:300])
+    return f"{path}: it carries no checksum: cut off"
+
+
+def swap(small: Any, unit: Any) -> str:
+    rewrite_tokens(small, "dinov2", unit, order=[1, 0, 2, 3])
+    return "don't hold the same samples in the same order"
+
+
+def take(data: Any) -> Batch:
+    return next(iter(Batches(data.mixture, 160)))
+
+
+@pytest.mark.parametrize(("damage", "lacking"), [(flip, ["dinov2"]), (truncate, ["dinov2"]), (swap, NAMES)])
+def test_a_broken_shard_stops_the_run_or_is_masked(tmp_path, caplog, damage, lacking):
+    small, _ = two_datasets(tmp_path)
+    whole, stopping, skipping = opened(tmp_path), opened(tmp_path), opened(tmp_path, broken="skip")
+    expected = take(whole)
+    said = damage(small, small.units[1])
+    with pytest.raises(DatasetError, match=re.escape(said)):
+        take(stopping)
+    batch = take(skipping)
+    (record,) = caplog.records
+    assert said in record.getMessage()
+    assert "masked in 4 samples" in record.getMessage()
+    hit = np.zeros(160, bool)
+    for source, places in skipping.mixture.places(batch.positions):
+        if source == 0:
+            hit[places.position] = places.unit == 1
+    assert hit.any()
+    for side, other in ((batch.inputs, expected.inputs), (batch.targets, expected.targets)):
+        np.testing.assert_array_equal(side.ids[~hit], other.ids[~hit])
+        there = set(side.modality[hit].ravel().tolist()) - {-1}
+        assert there == {batch.modalities.index(name) for name in NAMES if name not in lacking}
+
+
+def test_a_shard_that_is_gone_is_masked_and_storage_that_is_down_is_not(tmp_path, monkeypatch, caplog):
+    small, _ = two_datasets(tmp_path)
+    data = opened(tmp_path, broken="skip")
+    path_of(small, small.token_path("caption", small.units[0])).unlink()
+    take(data)
+    assert "does not exist" in caplog.text
+
+    def down(self: ShardStore, path: str) -> bytes:
+        raise StorageError("could not read it", self.url)
+
+    data.mixture._read.clear()
+    monkeypatch.setattr(ShardStore, "read", down)
+    with pytest.raises(StorageError):
+        take(data)

@@ -1,0 +1,133 @@
+"""Training recipes: the YAML that says which datasets a model is trained on, mixed and masked how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+
+from ...pipeline.plan.mistakes import Places
+from ...pipeline.plan.recipe_file import RecipeError, Strict, Written, checked_recipe, override_key, read_recipe
+from ...pipeline.storage.store import absolute_url, url_problem
+from .masking import Keep
+from .schemes import NAMES
+
+
+def _as_range(value: Any) -> Any:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if value < 1:
+        raise ValueError("input should be at least 1")
+    return [value, value]
+
+
+def _rising(value: tuple[int, int]) -> tuple[int, int]:
+    if value[0] > value[1]:
+        raise ValueError(f"from {value[0]} to {value[1]} is no range: write the smaller number first")
+    return value
+
+
+Budget = Annotated[
+    tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]],
+    BeforeValidator(_as_range),
+    AfterValidator(_rising),
+]
+"""A number of tokens, or [least, most] of which each number is equally likely."""
+
+Alpha = Annotated[float, Field(ge=0)]
+
+
+class DatasetSettings(Strict):
+    """One dataset of the mixture: images with their modalities, or a text corpus, whose modality is `text`."""
+
+    url: str = Field(description="folder or fsspec URL of the dataset")
+    weight: float = Field(default=1.0, gt=0, description="its share among all, in any unit of measure")
+    inputs: list[str] | None = Field(
+        default=None, min_length=1, description="modalities that a model may see; by default all that have tokens"
+    )
+    targets: list[str] | None = Field(
+        default=None, min_length=1, description="modalities that it is to say; by default all that have tokens"
+    )
+    views: int | None = Field(
+        default=None, ge=1, description="how many of a sample's views come up, the centre crop first; by default all"
+    )
+    repeats: int = Field(default=1, ge=1, description="how often a sample comes in an epoch, one view after another")
+    storage_options: dict[str, Any] = Field(default_factory=dict, description="fsspec options", repr=False)
+
+    @field_validator("url")
+    @classmethod
+    def _possible(cls, value: str) -> str:
+        if problem := url_problem(value):
+            raise ValueError(problem)
+        return absolute_url(value)
+
+
+class SchemeSettings(Strict):
+    """One way to mask (see `masking.Scheme`): by modality the alphas, and what share of a text stays in the input."""
+
+    weight: float = Field(default=1.0, gt=0, description="how often it is drawn, in proportion")
+    inputs: dict[str, Alpha] = Field(min_length=1)
+    targets: dict[str, Alpha] = Field(min_length=1)
+    keep: dict[str, Keep] = Field(default_factory=dict)
+
+
+class MaskingSettings(Strict):
+    """A scheme by name, or schemes written out."""
+
+    name: Literal["4m21", "all2all", "rgb2all"] | None = Field(default=None, description=f"one of {', '.join(NAMES)}")
+    schemes: list[SchemeSettings] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> MaskingSettings:
+        if (self.name is None) == (self.schemes is None):
+            raise ValueError(f"give the `name` of one ({', '.join(NAMES)}), or `schemes`, written out")
+        return self
+
+
+class CacheSettings(Strict):
+    """A folder of this machine that keeps shards of remote datasets, the latest used, for all processes on it."""
+
+    folder: Path
+    gigabytes: float = Field(default=50.0, gt=0, description="as much may lie there, in 10^9 bytes")
+
+
+class DataSettings(Strict):
+    """Datasets by name, and how their samples become batches."""
+
+    datasets: dict[str, DatasetSettings] = Field(min_length=1)
+    masking: MaskingSettings = MaskingSettings(name="4m21")
+    input_tokens: Budget = Field(default=(256, 256), description="of a sample: a number, or [least, most]")
+    target_tokens: Budget = Field(default=(256, 256), description="likewise")
+    batch_size: int = Field(default=64, ge=1, description="samples of a step, over all ranks")
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    window: int = Field(default=16, ge=1, description="units of a dataset that are read side by side")
+    broken: Literal["stop", "skip"] = Field(
+        default="stop", description="a shard that can't be read: stop, or mask what it holds, and say so"
+    )
+    grown: Literal["refuse", "next_epoch"] = Field(
+        default="refuse", description="a dataset that has grown since a state was saved: taken at its next epoch"
+    )
+    cache: CacheSettings | None = None
+
+    @field_validator("masking", mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class TrainingRecipe(Written):
+    """What a model is trained on."""
+
+    data: DataSettings
+
+
+def load_training_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TrainingRecipe:
+    """The recipe in a file, with `a.b=value` overrides applied. RecipeError with the line of every mistake."""
+    if not Path(path).is_file():
+        raise RecipeError(f"{path}: no such file; a training recipe is a YAML file with the key `data`")
+    data, places = read_recipe(Path(path), TrainingRecipe)
+    for override in overrides:
+        places[override_key(data, override)] = f"--set {override}"
+    return checked_recipe(TrainingRecipe, data, Places(str(path), places))
