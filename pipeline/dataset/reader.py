@@ -17,7 +17,7 @@ from .finished import Finished, list_finished
 from .layout import CORPUS, label_path, ledger_path, stem_of, token_path
 from .ledger import BrokenLedgerError, Failure, digest_of, read_ledger
 from .manifest import DatasetError, GoneError, Manifest, check_modalities, naming_gone, read_manifest
-from .shards import BrokenShardError, ShardMeta, read_labels, read_token_table, token_arrays
+from .shards import BrokenShardError, ShardMeta, read_labels, read_token_column, read_token_table, token_arrays
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,9 +82,21 @@ class ColumnReader:
         path, meta, table = self._tokens(unit, modality)
         return Column(path, meta, table["key"].to_pylist()[:: self.views], self.views, token_arrays(table))
 
-    def token_table(self, unit: Unit, modality: str) -> pa.Table:
-        """The rows as Arrow has them: key, view, tokens."""
-        return self._tokens(unit, modality)[2]
+    def token_column(self, unit: Unit, modality: str) -> tuple[str, pa.Array]:
+        """What `rows_digest` says of the unit's rows, and their tokens as Arrow has them, a list for each.
+
+        Equal digests are the same keys and views in the same order, so those columns are not read.
+        """
+        path = self.token_path(unit, modality)
+        try:
+            with naming_gone(self.store.url):
+                meta, rows, tokens = read_token_column(self.store.read(path))
+        except BrokenShardError as error:
+            raise self._broken(path, error) from None
+        self._check(path, unit, modality, meta, self.cards[modality].tokens_generation)
+        if len(tokens) != unit.count * self.views:
+            raise DatasetError(f"{self.store.url}/{path}: it has {len(tokens)} rows, not {self.views} views of {unit.count} samples")
+        return rows, tokens
 
     def joined(self, unit: Unit, modalities: Sequence[str]) -> pa.Table:
         """The tokens of modalities side by side: key, view, and a list of ids of each, null where the sample lacks it.

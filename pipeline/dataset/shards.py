@@ -174,6 +174,22 @@ def read_token_table(source: bytes | io.RawIOBase, columns: Sequence[str] | None
     return ShardMeta.from_pairs(pairs), table
 
 
+def read_token_column(data: bytes) -> tuple[ShardMeta, str, pa.Array]:
+    """What a token shard says of itself, the digest of its rows, and the tokens of each. Raises BrokenShardError."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        if file.schema_arrow.names != list(_COLUMNS):
+            raise BrokenShardError(f"its columns are {file.schema_arrow.names}, not key, view and tokens")
+        tokens, pairs = file.read(columns=["tokens"], use_threads=False)["tokens"], _parquet_pairs(file)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise BrokenShardError(f"it isn't a readable Parquet file: {error}") from None
+    chunks = tokens.chunks or [pa.array([], tokens.type)]
+    return ShardMeta.from_pairs(pairs), pairs.get("tokenloom.rows", ""), pa.concat_arrays(chunks)
+
+
 def read_meta(source: io.RawIOBase | io.BufferedIOBase, extension: str) -> ShardMeta:
     """What a shard in a file says of itself, read by ranges. Raises BrokenShardError."""
     import pyarrow as pa

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .draws import log_gammas, stream
+from .draws import below, log_gammas, stream
 
 _LEAST = 1e-9
 """What an alpha of 0 counts as: such a modality gets tokens where there is no other."""
@@ -26,9 +26,20 @@ def share_out(
     left = np.where(allowed.any(axis=1), totals - counts.sum(axis=1), 0)
     rows = np.repeat(np.arange(len(keys)), left)
     number = np.arange(len(rows)) - np.repeat(np.cumsum(left) - left, left)
-    largest = _shares(stream(keys[rows], number + 1), possible[rows]).argmax(axis=1)
-    np.add.at(counts, (rows, largest), 1)
+    np.add.at(counts, (rows, _largest(stream(keys[rows], number + 1), possible[rows])), 1)
     return np.minimum(counts, most)
+
+
+def _largest(keys: np.ndarray, alphas: np.ndarray) -> np.ndarray:
+    """int64 (n,): whose share is the largest of a draw from the Dirichlet distribution; of equal alphas any, equally
+    likely, which spares the draw. alphas: float64 (n, m), NaN where there is none."""
+    counted = np.where(np.isnan(alphas), -1.0, alphas)
+    top = counted == counted.max(axis=1, keepdims=True)
+    which = np.cumsum(top, axis=1) == 1 + below(stream(keys, 1), top.sum(axis=1))[:, None]
+    largest = (which & top).argmax(axis=1)
+    uneven = np.flatnonzero((~top & (counted > _LEAST)).any(axis=1))
+    largest[uneven] = _shares(keys[uneven], alphas[uneven]).argmax(axis=1)
+    return largest
 
 
 def _shares(keys: np.ndarray, alphas: np.ndarray) -> np.ndarray:

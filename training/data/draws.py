@@ -35,8 +35,21 @@ def uniforms(keys: np.ndarray, count: int) -> np.ndarray:
 
 
 def chances(keys: np.ndarray, count: int, shares: np.ndarray) -> np.ndarray:
-    """bool (*keys.shape, count): true with the probability that `shares`, float64 of the keys' shape, has for each."""
-    return (bits(keys, count) >> np.uint64(11)) < np.ceil(shares * 2.0**53).astype(np.uint64)[..., None]
+    """bool (*keys.shape, count): true with the probability that `shares`, float64 of the keys' shape, has for each.
+
+    To within 1 in 131,072: four draws come out of one number.
+    """
+    drawn = bits(keys, -(-count // 4)).view(np.uint16)[..., :count]
+    limits = np.round(shares * 2.0**16)[..., None]
+    return (drawn < np.minimum(limits, 2**16 - 1).astype(np.uint16)) | (limits == 2**16)
+
+
+def shuffles(keys: np.ndarray, length: int) -> np.ndarray:
+    """int64 (n, length): the numbers 0 .. length - 1 in an order drawn for each key, of up to 65,536 numbers."""
+    width = np.uint32((length - 1).bit_length())
+    drawn = bits(keys, -(-length // 2)).view(np.uint32)[:, :length]
+    drawn = np.sort(drawn >> width << width | np.arange(length, dtype=np.uint32), axis=1)
+    return (drawn & ((np.uint32(1) << width) - np.uint32(1))).astype(np.int64)
 
 
 def below(keys: np.ndarray, limits: np.ndarray) -> np.ndarray:
@@ -71,6 +84,9 @@ def log_gammas(keys: np.ndarray, shapes: np.ndarray) -> np.ndarray:
 
 def _mixed(values: np.ndarray) -> np.ndarray:
     """Of arrays, whose products wrap round without a warning."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    values = values ^ (values >> np.uint64(30))
+    values *= np.uint64(0xBF58476D1CE4E5B9)
+    values ^= values >> np.uint64(27)
+    values *= np.uint64(0x94D049BB133111EB)
+    values ^= values >> np.uint64(31)
+    return values

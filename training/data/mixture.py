@@ -7,7 +7,8 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,13 +18,16 @@ from ...pipeline.dataset.reader import DatasetReader
 from ...tokenizers.contract.special_tokens import EOS, FIRST_SENTINEL
 from ...tokenizers.contract.token_spec import TokenSpec
 from .draws import keys_of, stream
-from .masking import Column, Masked, Scheme, mask
+from .masking import Column, Masked, Scheme, Texts, mask
 from .order import Order, Places, Source
 from .parts import instance_starts, pair_chunks, shuffled
-from .unit_tokens import Tokens, gather, read_unit
+from .unit_tokens import Rows, Tokens, read_unit
 
 _PARTS = 1 << 40
 """The stream that says in which order a sample's instances stand; those below are masking's."""
+
+_Place: TypeAlias = tuple[int, int, np.ndarray, np.ndarray]
+"""A unit with samples of a batch: its source and its place there, where these stand in the batch, and their rows."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +87,24 @@ class Mixture:
 
     def batch(self, positions: np.ndarray) -> Batch:
         """The samples at these positions, int64 (n,) in rising order. Raises what `read_unit` raises."""
-        keys = keys_of(self.seed, positions)
-        found = [(source, places) for source, places in self._order.places(positions)]
-        columns = [self._column(name, keys, positions, found) for name in self.modalities]
+        units = list(self._units_of(positions))
+        order = np.concatenate([where for _, _, where, _ in units]) if units else np.arange(0)
+        keys = keys_of(self.seed, positions[order])
+        columns = [self._column(name, keys, units) for name in self.modalities]
         masked = mask(keys, columns, self.schemes, self.input_tokens, self.target_tokens, FIRST_SENTINEL)
-        return Batch(positions, self.modalities, *masked)
+        back = np.argsort(order)
+        return Batch(positions, self.modalities, *(side.rows(back) for side in masked))
+
+    def _units_of(self, positions: np.ndarray) -> Iterator[_Place]:
+        """By unit, so that what is read side by side is read from one place."""
+        for source, places in self._order.places(positions):
+            order = np.argsort(places.unit, kind="stable")
+            units, first = np.unique(places.unit[order], return_index=True)
+            rows = (places.row * self.datasets[source].reader.views + places.view)[order]
+            where = np.searchsorted(positions, places.position[order])
+            yield from zip(
+                [source] * len(units), units.tolist(), np.split(where, first[1:]), np.split(rows, first[1:]), strict=True
+            )
 
     def _card(self, name: str) -> ModalityCard:
         """Of the modality, which must be the same in all datasets that have it."""
@@ -115,47 +132,14 @@ class Mixture:
             f"(`tokenizer: {{weights: ...}}`, `vocabulary:`), or leave {name} out of one of them"
         )
 
-    def _column(
-        self, name: str, keys: np.ndarray, positions: np.ndarray, found: Sequence[tuple[int, Places]]
-    ) -> Column:
-        rows: list[tuple[Tokens, np.ndarray]] = []
-        where: list[np.ndarray] = []
-        for source, places in found:
-            if name not in self.datasets[source].modalities:
-                continue
-            views = self.datasets[source].reader.views
-            for unit in np.unique(places.unit):
-                here = places.unit == unit
-                rows.append((self._tokens(source, int(unit))[name], places.row[here] * views + places.view[here]))
-                where.append(np.searchsorted(positions, places.position[here]))
+    def _column(self, name: str, keys: np.ndarray, units: Sequence[_Place]) -> Column:
         spec = _spec(self._cards[name])
-        is_text = spec.type == "text"
-        count, present = len(positions), np.zeros(len(positions), bool)
-        if not rows:
-            empty = np.zeros((count, spec.length or 1), np.int32)
-            return Column(name, "text" if is_text else "grid", empty, np.zeros(count, int), present, spec.max_length)
-        own, own_lengths, own_present = gather(rows, spec.max_length, int(is_text))
-        at = np.concatenate(where)
-        ids, lengths = np.zeros((count, own.shape[1]), np.int32), np.zeros(count, np.int64)
-        ids[at], lengths[at], present[at] = own, own_lengths, own_present
-        if not is_text:
-            return Column(name, "grid", ids, lengths, present, spec.max_length)
-        return self._text(name, keys, ids, lengths, present, spec.max_length)
-
-    def _text(
-        self, name: str, keys: np.ndarray, ids: np.ndarray, lengths: np.ndarray, present: np.ndarray, longest: int
-    ) -> Column:
-        """With the instances in an order of its own for each sample, and [EOS] at the end."""
-        card = self._cards[name]
-        assert card.tokens is not None
-        chunks = None
-        if card.kind["kind"] == "instances":
-            starts = instance_starts(ids, 1 if card.kind.get("pose") == "smpl" or card.kind.get("masks") else 0)
-            ids = shuffled(stream(keys, _PARTS + self.modalities.index(name)), ids, lengths, starts)
-        ids[np.flatnonzero(present), lengths[present]] = EOS
-        if card.tokens.tokenizer == "record":
-            chunks = pair_chunks(ids)
-        return Column(name, "text", ids, lengths + present, present, longest + 1, chunks)
+        rows = Rows([(self._tokens(source, unit).get(name), rows) for source, unit, _, rows in units], spec.max_length)
+        if spec.type != "text":
+            return Column(name, "grid", rows.present, spec.max_length, at=rows.at)
+        keys = stream(keys, _PARTS + self.modalities.index(name))
+        texts = partial(_texts, self._cards[name], rows, keys)
+        return Column(name, "text", rows.present, spec.max_length + 1, texts=texts)
 
     def _tokens(self, source: int, unit: int) -> Mapping[str, Tokens]:
         """Of a unit, the latest of which are kept: as many as are read side by side, and those before."""
@@ -201,6 +185,17 @@ class Batches:
                 "the position would mean other samples. Give the datasets as they were, or begin anew"
             )
         self.position = int(state["position"])
+
+
+def _texts(card: ModalityCard, rows: Rows, keys: np.ndarray, chosen: np.ndarray) -> Texts:
+    """With the instances in an order of its own for each sample, and [EOS] at the end."""
+    ids, lengths = rows.padded(chosen, 1), rows.lengths[chosen]
+    if card.kind["kind"] == "instances":
+        starts = instance_starts(ids, 1 if card.kind.get("pose") == "smpl" or card.kind.get("masks") else 0)
+        ids = shuffled(keys[chosen], ids, lengths, starts)
+    ids[np.arange(len(ids)), lengths] = EOS
+    assert card.tokens is not None
+    return Texts(ids, lengths + 1, pair_chunks(ids) if card.tokens.tokenizer == "record" else None)
 
 
 def _identity(card: ModalityCard) -> tuple[Any, ...]:

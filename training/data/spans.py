@@ -44,16 +44,16 @@ def keep_tokens(
     budget: int (n,).
     """
     kept = np.zeros((len(keys), longest), bool)
-    left, attempt, tries = np.flatnonzero(budget > 0), 0, 1
+    draws = longest if chunks is None else int(chunks.max(initial=-1)) + 1
+    left, attempt, tries = np.flatnonzero(budget > 0), 0, 2
     while left.size:
         numbers = np.arange(attempt, attempt + tries)  # more at once, the fewer are left
-        shares = share[left, None] * _SHRINK**numbers
-        stays = chances(stream(keys[left, None], numbers), longest, shares)
+        stays = chances(stream(keys[left, None], numbers), draws, share[left, None] * _SHRINK**numbers)
         if chunks is not None:
-            stays = np.take_along_axis(stays, np.broadcast_to(chunks[left, None], stays.shape), axis=2)
+            stays = np.take_along_axis(stays, np.broadcast_to(chunks[left, None], (*stays.shape[:2], longest)), axis=2)
         there = (np.arange(longest) < lengths[left, None])[:, None]
         stays &= there
-        long = stays.sum(axis=2) + _beginnings(there & ~stays).sum(axis=2)
+        long = np.count_nonzero(stays, axis=2) + np.count_nonzero(_beginnings(there & ~stays), axis=2)
         fitting = long <= budget[left, None]
         fits, first = fitting.any(axis=1), fitting.argmax(axis=1)
         kept[left[fits]] = stays[fits, first[fits]]
@@ -82,31 +82,38 @@ def span_target(
     `budget` tokens are left from there, at the first from which all that follows fits.
     """
     masked = (np.arange(ids.shape[1]) < lengths[:, None]) & ~kept
-    begins = _beginnings(masked)
-    runs = begins.sum(axis=1)
-    total = masked.sum(axis=1) + runs + 1
-    places = np.cumsum(masked, axis=1) + np.cumsum(begins, axis=1) - 1  # of masked tokens in the target
-    written = np.zeros((len(ids), total.max(initial=1)), np.int64)
+    opens = _beginnings(masked)
+    runs = np.count_nonzero(opens, axis=1)
+    total = np.count_nonzero(masked, axis=1) + runs + 1
+    first = np.cumsum(total) - total  # where each row's target begins, all of them being written one behind the other
     row, column = masked.nonzero()
-    written[row, places[row, column]] = ids[row, column]
-    sentinels = np.full((len(ids), runs.max(initial=0) + 1), -1)
-    row, column = begins.nonzero()
-    number = np.cumsum(begins, axis=1)[row, column]
-    sentinels[row, number - 1] = places[row, column] - 1
-    sentinels[np.arange(len(ids)), runs] = total - 1
-    row, which = (sentinels >= 0).nonzero()
-    written[row, sentinels[row, which]] = sentinel + 1 + which
-    start = _start(keys, sentinels, runs, total, budget)
-    steps = np.arange(written.shape[1])
-    shown = (steps >= start[:, None]) & (steps < np.minimum(start + budget, total)[:, None])
-    return Ragged(written[shown], shown.sum(axis=1))
+    opened = opens[row, column]
+    number = np.cumsum(opened)  # of sentinels before, in all rows
+    places = np.arange(len(row)) + number + row  # each row before has one sentinel more, at its end
+    written = np.empty(int(total.sum()), np.int64)
+    written[places] = ids[row, column]
+    starts, own = places[opened] - 1, row[opened]
+    before = np.cumsum(runs) - runs
+    written[starts] = sentinel + number[opened] - before[own]
+    written[first + total - 1] = sentinel + 1 + runs
+    begin = _start(keys, starts - first[own], runs, before, total, budget)
+    counts = np.minimum(budget, total - begin)
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return Ragged(written[np.repeat(first + begin, counts) + within], counts)
 
 
 def _start(
-    keys: np.ndarray, sentinels: np.ndarray, runs: np.ndarray, total: np.ndarray, budget: np.ndarray
+    keys: np.ndarray, sentinels: np.ndarray, runs: np.ndarray, before: np.ndarray, total: np.ndarray, budget: np.ndarray
 ) -> np.ndarray:
-    drawn = np.take_along_axis(sentinels, below(stream(keys, _CHOICE), np.maximum(runs, 1))[:, None], axis=1)[:, 0]
-    fitting = np.where(sentinels >= (total - budget)[:, None], sentinels, total.max(initial=0)).min(axis=1)
+    """Where each row's part begins. sentinels: places of all but the last in their targets, row after row; before: how
+    many of them the rows before have."""
+    last = total - 1
+    padded = np.append(sentinels, 0)
+    drawn = np.where(runs > 0, padded[before + below(stream(keys, _CHOICE), np.maximum(runs, 1))], last)
+    row = np.repeat(np.arange(len(runs)), runs)
+    fits = sentinels >= (total - budget)[row]
+    fitting = last.copy()
+    np.minimum.at(fitting, row[fits], sentinels[fits])
     return np.where(total <= budget, 0, np.where(total - drawn < budget, fitting, drawn))
 
 
