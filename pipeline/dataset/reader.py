@@ -95,7 +95,9 @@ class ColumnReader:
             raise self._broken(path, error) from None
         self._check(path, unit, modality, meta, self.cards[modality].tokens_generation)
         if len(tokens) != unit.count * self.views:
-            raise DatasetError(f"{self.store.url}/{path}: it has {len(tokens)} rows, not {self.views} views of {unit.count} samples")
+            raise DatasetError(
+                f"{self.store.url}/{path}: it has {len(tokens)} rows, not {self.views} views of {unit.count} samples"
+            )
         return rows, tokens
 
     def joined(self, unit: Unit, modalities: Sequence[str]) -> pa.Table:

@@ -20,7 +20,9 @@ def share_out(
 
     keys: uint64 (n,). alphas: float64, allowed: bool, most: int (each (n, modalities)). totals: int (n,).
     """
-    possible = np.where(allowed, np.maximum(alphas, _LEAST), np.nan)
+    wanted = allowed & (alphas > 0)
+    fallback = allowed & ~wanted.any(axis=1, keepdims=True)
+    possible = np.where(wanted, alphas, np.where(fallback, _LEAST, np.nan))
     shares = _shares(stream(keys, 0), possible)
     counts = np.floor(shares * totals[:, None]).astype(np.int64)
     left = np.where(allowed.any(axis=1), totals - counts.sum(axis=1), 0)
@@ -33,19 +35,18 @@ def share_out(
 def _largest(keys: np.ndarray, alphas: np.ndarray) -> np.ndarray:
     """int64 (n,): whose share is the largest of a draw from the Dirichlet distribution; of equal alphas any, equally
     likely, which spares the draw. alphas: float64 (n, m), NaN where there is none."""
-    counted = np.where(np.isnan(alphas), -1.0, alphas)
-    top = counted == counted.max(axis=1, keepdims=True)
-    which = np.cumsum(top, axis=1) == 1 + below(stream(keys, 1), top.sum(axis=1))[:, None]
-    largest = (which & top).argmax(axis=1)
-    uneven = np.flatnonzero((~top & (counted > _LEAST)).any(axis=1))
-    largest[uneven] = _shares(keys[uneven], alphas[uneven]).argmax(axis=1)
+    there = ~np.isnan(alphas)
+    which = np.cumsum(there, axis=1) == 1 + below(stream(keys, 1), there.sum(axis=1))[:, None]
+    largest = (which & there).argmax(axis=1)
+    top = np.where(there, alphas, 0).max(axis=1, keepdims=True)
+    uneven = np.flatnonzero((there & (alphas != top)).any(axis=1))
+    largest[uneven] = log_gammas(keys[uneven], alphas[uneven]).argmax(axis=1)
     return largest
 
 
 def _shares(keys: np.ndarray, alphas: np.ndarray) -> np.ndarray:
     """float64 (n, m): a draw from the Dirichlet distribution for each row; 0 where alpha is NaN."""
-    missing = np.isnan(alphas)
-    logs = np.where(missing, -np.inf, log_gammas(keys, np.where(missing, 1.0, alphas)))
+    logs = log_gammas(keys, alphas)
     top = logs.max(axis=1, keepdims=True, initial=-np.inf)
     weights = np.exp(logs - np.where(np.isfinite(top), top, 0))
     return weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)

@@ -45,11 +45,13 @@ def chances(keys: np.ndarray, count: int, shares: np.ndarray) -> np.ndarray:
 
 
 def shuffles(keys: np.ndarray, length: int) -> np.ndarray:
-    """int64 (n, length): the numbers 0 .. length - 1 in an order drawn for each key, of up to 65,536 numbers."""
+    """uint32 (n, length): the numbers 0 .. length - 1 in an order drawn for each key; of up to 65,536 numbers."""
     width = np.uint32((length - 1).bit_length())
-    drawn = bits(keys, -(-length // 2)).view(np.uint32)[:, :length]
-    drawn = np.sort(drawn >> width << width | np.arange(length, dtype=np.uint32), axis=1)
-    return (drawn & ((np.uint32(1) << width) - np.uint32(1))).astype(np.int64)
+    drawn = bits(keys, -(-length // 2)).view(np.uint32)[:, :length] >> width << width
+    drawn |= np.arange(length, dtype=np.uint32)
+    drawn.sort(axis=1)
+    drawn &= (np.uint32(1) << width) - np.uint32(1)
+    return drawn
 
 
 def below(keys: np.ndarray, limits: np.ndarray) -> np.ndarray:
@@ -58,28 +60,28 @@ def below(keys: np.ndarray, limits: np.ndarray) -> np.ndarray:
 
 
 def log_gammas(keys: np.ndarray, shapes: np.ndarray) -> np.ndarray:
-    """float64 (n, m): logarithms of draws from Gamma(shape, 1), for shapes (n, m) above 0, however small.
+    """float64 (n, m): logarithms of draws from Gamma(shape, 1), for shapes (n, m) above 0, however small; -inf for NaN.
 
     Marsaglia and Tsang 2000 for shape + 1, times U^(1 / shape). In logarithms, since draws of small shapes underflow.
     """
-    within = np.arange(shapes.shape[1], dtype=np.uint64)
-    sequences = stream(keys[:, None] + np.zeros_like(within), within)
-    d = shapes + 2 / 3
-    boost = np.log(uniforms(sequences, 1)[..., 0]) / shapes
-    drawn, left = np.empty(d.size), np.arange(d.size)
-    flat_d, flat_keys, attempt = d.ravel(), sequences.ravel(), 0
+    rows, columns = np.nonzero(~np.isnan(shapes))
+    sequences, shape = stream(keys[rows], columns), shapes[rows, columns]
+    d = shape + 2 / 3
+    drawn, left, attempt = np.empty(len(d)), np.arange(len(d)), 0
     while left.size:
         attempt += 1
-        one, two, three = np.moveaxis(uniforms(stream(flat_keys[left], attempt), 3), -1, 0)
+        one, two, three = np.moveaxis(uniforms(stream(sequences[left], attempt), 3), -1, 0)
         normal = np.sqrt(-2 * np.log(one)) * np.cos(2 * np.pi * two)  # Box and Muller 1958
-        size = flat_d[left]
+        size = d[left]
         root = 1 + normal / np.sqrt(9 * size)
         with np.errstate(divide="ignore", invalid="ignore"):
             log_cube = 3 * np.log(root)
             taken = (root > 0) & (np.log(three) < normal**2 / 2 + size - size * root**3 + size * log_cube)
         drawn[left[taken]] = np.log(size[taken]) + log_cube[taken]
         left = left[~taken]
-    return drawn.reshape(d.shape) + boost
+    made = np.full(shapes.shape, -np.inf)
+    made[rows, columns] = drawn + np.log(uniforms(sequences, 1)[:, 0]) / shape
+    return made
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:

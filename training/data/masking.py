@@ -14,7 +14,7 @@ import numpy as np
 
 from .budgets import share_out
 from .draws import below, shuffles, stream, uniforms
-from .spans import Ragged, keep_tokens, span_input, span_target
+from .spans import Ragged, keep_tokens, ranges, span_input, span_target
 
 Keep: TypeAlias = Literal["random", "all", "binary"]
 Form: TypeAlias = Literal["grid", "pixels", "text", "embeddings"]
@@ -167,9 +167,9 @@ def _draw_size(keys: np.ndarray, bounds: tuple[int, int]) -> np.ndarray:
 def _mask_grid(keys: np.ndarray, column: Column, inputs: np.ndarray, targets: np.ndarray) -> tuple[_Part, _Part]:
     """Positions drawn without order: first those of the input, then those of the target."""
     rows = np.flatnonzero(inputs + targets > 0)
-    order = shuffles(keys[rows], column.most)
-    steps, split, end = np.arange(column.most), inputs[rows, None], (inputs + targets)[rows, None]
-    seen_at, said_at = order[steps < split], order[(steps >= split) & (steps < end)]
+    order, begin = shuffles(keys[rows], column.most).reshape(-1), np.arange(len(rows)) * column.most
+    seen_at = order[ranges(begin, inputs[rows])].astype(np.int64)
+    said_at = order[ranges(begin + inputs[rows], targets[rows])].astype(np.int64)
     if column.at is None:
         seen, said = np.full(len(seen_at), NOTHING), said_at
     else:
@@ -206,7 +206,7 @@ def _text_part(rows: np.ndarray, ragged: Ragged, count: int) -> _Part:
     counts = np.zeros(count, np.int64)
     counts[rows] = ragged.counts
     ends = np.cumsum(ragged.counts)
-    position = np.arange(len(ragged.values)) - np.repeat(ends - ragged.counts, ragged.counts)
+    position = ranges(0 * ends, ragged.counts)
     labels = np.append(ragged.values[1:], IGNORED)
     labels[ends[ragged.counts > 0] - 1] = IGNORED
     return _Part(counts, ragged.values, position, labels[: len(ragged.values)])
@@ -228,8 +228,7 @@ def _assembled(parts: Sequence[_Part], longest: int, targets: bool) -> Masked:
     made.modality[used] = np.repeat(which.ravel(), counts.ravel())
     starts = np.cumsum(counts, axis=1) - counts + np.arange(len(counts))[:, None] * longest
     for place, part in enumerate(parts):
-        shift = starts[:, place] - (np.cumsum(part.counts) - part.counts)
-        slot = np.arange(len(part.position)) + np.repeat(shift, part.counts)
+        slot = ranges(starts[:, place], part.counts)
         made.ids.reshape(-1)[slot], made.position.reshape(-1)[slot] = part.ids, part.position
         if made.labels is not None:
             made.labels.reshape(-1)[slot] = part.labels

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -26,8 +26,14 @@ from .unit_tokens import Rows, Tokens, read_unit
 _PARTS = 1 << 40
 """The stream that says in which order a sample's instances stand; those below are masking's."""
 
-_Place: TypeAlias = tuple[int, int, np.ndarray, np.ndarray]
-"""A unit with samples of a batch: its source and its place there, where these stand in the batch, and their rows."""
+
+@dataclass(frozen=True)
+class _Share:
+    """What a unit gives to a batch. where: int64 (k,), where its samples stand there; rows: int64 (k,), in the unit."""
+
+    tokens: Mapping[str, Tokens]
+    where: np.ndarray
+    rows: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -87,24 +93,24 @@ class Mixture:
 
     def batch(self, positions: np.ndarray) -> Batch:
         """The samples at these positions, int64 (n,) in rising order. Raises what `read_unit` raises."""
-        units = list(self._units_of(positions))
-        order = np.concatenate([where for _, _, where, _ in units]) if units else np.arange(0)
+        shares = list(self._units_of(positions))
+        order = np.concatenate([share.where for share in shares] or [np.arange(0)])
         keys = keys_of(self.seed, positions[order])
-        columns = [self._column(name, keys, units) for name in self.modalities]
+        columns = [self._column(name, keys, shares) for name in self.modalities]
         masked = mask(keys, columns, self.schemes, self.input_tokens, self.target_tokens, FIRST_SENTINEL)
         back = np.argsort(order)
         return Batch(positions, self.modalities, *(side.rows(back) for side in masked))
 
-    def _units_of(self, positions: np.ndarray) -> Iterator[_Place]:
+    def _units_of(self, positions: np.ndarray) -> Iterator[_Share]:
         """By unit, so that what is read side by side is read from one place."""
         for source, places in self._order.places(positions):
             order = np.argsort(places.unit, kind="stable")
             units, first = np.unique(places.unit[order], return_index=True)
             rows = (places.row * self.datasets[source].reader.views + places.view)[order]
             where = np.searchsorted(positions, places.position[order])
-            yield from zip(
-                [source] * len(units), units.tolist(), np.split(where, first[1:]), np.split(rows, first[1:]), strict=True
-            )
+            ends = [*first[1:].tolist(), len(order)]
+            for unit, begin, end in zip(units.tolist(), first.tolist(), ends, strict=True):
+                yield _Share(self._tokens(source, unit), where[begin:end], rows[begin:end])
 
     def _card(self, name: str) -> ModalityCard:
         """Of the modality, which must be the same in all datasets that have it."""
@@ -132,9 +138,9 @@ class Mixture:
             f"(`tokenizer: {{weights: ...}}`, `vocabulary:`), or leave {name} out of one of them"
         )
 
-    def _column(self, name: str, keys: np.ndarray, units: Sequence[_Place]) -> Column:
+    def _column(self, name: str, keys: np.ndarray, shares: Sequence[_Share]) -> Column:
         spec = _spec(self._cards[name])
-        rows = Rows([(self._tokens(source, unit).get(name), rows) for source, unit, _, rows in units], spec.max_length)
+        rows = Rows([(share.tokens.get(name), share.rows) for share in shares], spec.max_length)
         if spec.type != "text":
             return Column(name, "grid", rows.present, spec.max_length, at=rows.at)
         keys = stream(keys, _PARTS + self.modalities.index(name))

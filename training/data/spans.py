@@ -15,8 +15,17 @@ from .draws import below, chances, stream
 _SHRINK = 0.9
 """By how much less is kept at each further try, while the input is longer than its budget (ml-4m, masking.py)."""
 
+_TRIES = 8
+"""So many are made at once."""
+
 _CHOICE = 1 << 32
 """The stream that says where a target begins; those below are tries."""
+
+
+def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """int64 (sum of counts,): start, start + 1, ... of each, int (n,), as many as its count says."""
+    ends = np.cumsum(counts)
+    return np.repeat(starts - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
 
 
 @dataclass(frozen=True)
@@ -45,20 +54,38 @@ def keep_tokens(
     """
     kept = np.zeros((len(keys), longest), bool)
     draws = longest if chunks is None else int(chunks.max(initial=-1)) + 1
-    left, attempt, tries = np.flatnonzero(budget > 0), 0, 2
+    there = np.arange(longest) < lengths[:, None]
+    left, attempt = np.flatnonzero(budget > 0), 0
     while left.size:
-        numbers = np.arange(attempt, attempt + tries)  # more at once, the fewer are left
+        numbers = np.arange(attempt, attempt + _TRIES)
         stays = chances(stream(keys[left, None], numbers), draws, share[left, None] * _SHRINK**numbers)
         if chunks is not None:
             stays = np.take_along_axis(stays, np.broadcast_to(chunks[left, None], (*stays.shape[:2], longest)), axis=2)
-        there = (np.arange(longest) < lengths[left, None])[:, None]
-        stays &= there
-        long = np.count_nonzero(stays, axis=2) + np.count_nonzero(_beginnings(there & ~stays), axis=2)
-        fitting = long <= budget[left, None]
+        fitting = _shown(stays, there[left, None]) <= budget[left, None]
         fits, first = fitting.any(axis=1), fitting.argmax(axis=1)
         kept[left[fits]] = stays[fits, first[fits]]
-        left, attempt, tries = left[~fits], attempt + tries, 2 * tries
-    return kept
+        left, attempt = left[~fits], attempt + _TRIES
+    return kept & there
+
+
+def _shown(stays: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """int64 (n, tries): how many tokens an input has: those that stay, and a sentinel for each run of the others.
+
+    Counted in words of 64 tokens. stays: bool (n, tries, longest); there: bool (n, 1, longest).
+    """
+    present = _words(there)
+    masked = present & ~_words(stays)
+    before = masked << np.uint64(1)
+    before[..., 1:] |= masked[..., :-1] >> np.uint64(63)
+    return np.bitwise_count(present & ~(masked & before)).sum(axis=-1, dtype=np.int64)
+
+
+def _words(flags: np.ndarray) -> np.ndarray:
+    """uint64 (..., words): flags, bool (..., n), as bits from the lowest on, 0 behind the last."""
+    packed = np.packbits(flags, axis=-1, bitorder="little")
+    words = np.zeros((*packed.shape[:-1], -(-packed.shape[-1] // 8) * 8), np.uint8)
+    words[..., : packed.shape[-1]] = packed
+    return words.view("<u8")
 
 
 def span_input(ids: np.ndarray, lengths: np.ndarray, kept: np.ndarray, sentinel: int, budget: np.ndarray) -> Ragged:
@@ -98,8 +125,7 @@ def span_target(
     written[first + total - 1] = sentinel + 1 + runs
     begin = _start(keys, starts - first[own], runs, before, total, budget)
     counts = np.minimum(budget, total - begin)
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return Ragged(written[np.repeat(first + begin, counts) + within], counts)
+    return Ragged(written[ranges(first + begin, counts)], counts)
 
 
 def _start(

@@ -274,7 +274,13 @@ def test_distributions_are_those_of_the_reference():
         drawn.append((f"scheme {place}", keys_of(place, np.arange(1500)), [scheme], told["modalities"], told["draws"]))
     for what, chosen, those, expected, number in drawn:
         these = keys if what == "overall" else chosen
-        inputs, targets = mask(these, [replace(one.some(np.arange(len(these))).column(), most=facts[one.name]["max_tokens"]) for one in columns], those, *both, SENTINEL)
+        inputs, targets = mask(
+            these,
+            [replace(one.some(np.arange(len(these))).column(), most=facts[one.name]["max_tokens"]) for one in columns],
+            those,
+            *both,
+            SENTINEL,
+        )
         assert targets.labels is not None
         for place, name in enumerate(golden["modality_order"]):
             counts = {
