@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch.distributions import Dirichlet
-
 from training_sets import GRIDS, TEXTS
 
 PAD, EOS, FIRST_SENTINEL, FIRST_CHUNK = 0, 3, 4, 1204

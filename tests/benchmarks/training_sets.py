@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import numpy as np
 from tokenloom.labelers.contract.kinds import Image, Instances, Kind, Record, Text
@@ -95,14 +96,21 @@ def shards_of(unit: Unit, modalities: Sequence[str] = NAMES) -> Iterator[tuple[s
     """The paths and bytes of a unit's shards."""
     made = cards()
     rows = RowKeys.of([f"{unit.shard}/{unit.start + index:06d}" for index in range(unit.count)], 1)
-    rng = np.random.default_rng(unit.start + int(unit.shard[-6:], 16))
     for name in modalities:
         card = made[name]
         assert card.tokens is not None
         assert card.tokens.spec is not None
-        tokens = [_sample(rng, name) for _ in range(unit.count)]
+        drawn, begin = _samples(name), int(unit.shard[-6:], 16) + unit.start
+        tokens = [drawn[(begin + index) % len(drawn)] for index in range(unit.count)]
         meta = ShardMeta(unit.name, name, card.tokens_generation)
         yield token_path(name, card.tokens_generation, unit), write_tokens(rows, tokens, card.tokens.spec, meta)
+
+
+@cache
+def _samples(name: str) -> list[np.ndarray]:
+    """Of which units take theirs, each beginning at another."""
+    rng = np.random.default_rng(NAMES.index(name))
+    return [_sample(rng, name) for _ in range(2 * SAMPLES)]
 
 
 def _sample(rng: np.random.Generator, name: str) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
+_ROUNDS = 8
 _TINY = 2.0**-54
 """Half of the smallest step between two uniform numbers: none of them is 0, whose logarithm there isn't."""
 
@@ -52,6 +53,27 @@ def shuffles(keys: np.ndarray, length: int) -> np.ndarray:
     drawn.sort(axis=1)
     drawn &= (np.uint32(1) << width) - np.uint32(1)
     return drawn
+
+
+def permuted(keys: np.ndarray, numbers: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """int64 (n,): where each number, in 0 .. limit - 1, goes in a permutation of these drawn for its key and limit.
+
+    A Feistel network (Luby and Rackoff 1988) over the next power of two, of eight rounds whose functions are draws;
+    what comes out above the limit is sent through again (Black and Rogaway 2002).
+    """
+    wide = np.frexp(limits - 1)[1].astype(np.uint64)  # bits of the largest number
+    low, high = wide // np.uint64(2), wide - wide // np.uint64(2)
+    found, left = numbers.astype(np.uint64), np.arange(len(numbers))
+    while left.size:
+        key, right_bits = keys[left], low[left]
+        left_mask, right_mask = ((np.uint64(1) << some[left]) - np.uint64(1) for some in (high, low))
+        upper, lower = found[left] >> right_bits, found[left] & right_mask
+        for half in range(0, _ROUNDS, 2):
+            upper ^= bits(stream(key, half) ^ lower, 1)[:, 0] & left_mask
+            lower ^= bits(stream(key, half + 1) ^ upper, 1)[:, 0] & right_mask
+        found[left] = upper << right_bits | lower
+        left = left[found[left] >= limits[left].astype(np.uint64)]
+    return found.astype(np.int64)
 
 
 def below(keys: np.ndarray, limits: np.ndarray) -> np.ndarray:

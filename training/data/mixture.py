@@ -19,7 +19,7 @@ from ...tokenizers.contract.special_tokens import EOS, FIRST_SENTINEL
 from ...tokenizers.contract.token_spec import TokenSpec
 from .draws import keys_of, stream
 from .masking import Column, Masked, Scheme, Texts, mask
-from .order import Order, Places, Source
+from .order import Order, Source
 from .parts import instance_starts, pair_chunks, shuffled
 from .unit_tokens import Rows, Tokens, read_unit
 

@@ -63,7 +63,7 @@ def joined(batches: list[Batch]) -> Batch:
 def test_batches_hold_the_datasets_tokens(datasets):
     """With budgets enough for all of a sample, of which each token then is an input or a target."""
     made = mixture(datasets[:1])
-    made.input_tokens = made.target_tokens = (500, 500)
+    made.input_tokens = made.target_tokens = (20_000, 20_000)
     rows = {row.values["dinov2"].tobytes(): row for row in open_dataset(datasets[0].store.url).iterate(ALL)}
     assert len(rows) == 32
     batch, seen = made.batch(np.arange(16)), set()
