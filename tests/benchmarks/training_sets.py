@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
-from tokenloom.labelers.contract.kinds import Image, Instances, Kind, Record, Text
+from photographs import write_tars
+from tokenloom.labelers.contract.kinds import Embeddings, Image, Instances, Kind, Record, Text
 from tokenloom.labelers.contract.poses import ATTRIBUTES
+from tokenloom.pipeline.corpus.corpus import Corpus, CorpusSettings, UnitLimits
 from tokenloom.pipeline.corpus.taken import Listing
 from tokenloom.pipeline.corpus.units import Unit, shard_id
 from tokenloom.pipeline.dataset.cards import ModalityCard, TokensCard
-from tokenloom.pipeline.dataset.layout import manifest_path, token_path
-from tokenloom.pipeline.dataset.listings import store_listing
+from tokenloom.pipeline.dataset.layout import label_path, manifest_path, token_path
+from tokenloom.pipeline.dataset.listings import store_listing, taken_shards
 from tokenloom.pipeline.dataset.manifest import CorpusCard, Manifest
-from tokenloom.pipeline.dataset.shards import RowKeys, ShardMeta, write_tokens
+from tokenloom.pipeline.dataset.shards import RowKeys, ShardMeta, write_labels, write_tokens
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.tokenizers.contract.special_tokens import COORDINATE_BINS, FIRST_COORDINATE, FIRST_WORD
 from tokenloom.tokenizers.contract.token_spec import TokenSpec
-from tokenloom.training.data.masking import Scheme
+from tokenloom.training.data.masking import Keep, Scheme
+from tokenloom.training.data.ride_along import PIXELS
 
 GRIDS = {
     **dict.fromkeys(("rgb", "depth", "normal", "semseg_coco", "canny_edge", "sam_edge", "clip", "siglip"), 196),
@@ -28,6 +32,7 @@ GRIDS = {
 }
 TEXTS = {"caption": 255, "det": 255, "metadata": 43, "human_poses": 274, "sam_instance": 289, "color_palette": 22}
 NAMES = (*GRIDS, *TEXTS)
+T5 = "t5_caption"
 SAMPLES = 256
 """Of a unit, as a run cuts them where nothing else is said."""
 
@@ -41,14 +46,16 @@ _KINDS: dict[str, tuple[Kind, str]] = {
 }
 
 
-def schemes() -> list[Scheme]:
-    """Those of 4M-21's, less the one that prefers T5's embeddings: everything from everything, at four degrees of
-    evenness, everything from RGB (whose tokens stand in for pixels), and from captions above all."""
-    keep = {"color_palette": "binary"}
-    even = [Scheme(1, dict.fromkeys(NAMES, one), dict.fromkeys(NAMES, one), keep) for one in (0.01, 0.1, 1.0, 10.0)]
-    rgb = Scheme(1, {"rgb": 1000.0}, dict.fromkeys(NAMES, 0.5), keep)
-    few = dict.fromkeys(NAMES, 0.05)
-    return [*even, rgb, Scheme(0.5, {**few, "caption": 5.0}, few, {**keep, "caption": "all"})]
+def schemes(inputs: Sequence[str] = ()) -> list[Scheme]:
+    """4M-21's: everything from everything, at four degrees of evenness, everything from RGB (tokens of it, where there
+    are no pixels), from captions above all, and from T5's embeddings where `inputs`, beside the tokens, has them."""
+    keep: dict[str, Keep] = {"color_palette": "binary"}
+    seen = (*NAMES, *inputs)
+    even = [Scheme(1, dict.fromkeys(seen, one), dict.fromkeys(NAMES, one), keep) for one in (0.01, 0.1, 1.0, 10.0)]
+    rgb = Scheme(1, {PIXELS if PIXELS in inputs else "rgb": 1000.0}, dict.fromkeys(NAMES, 0.5), keep)
+    few, told = dict.fromkeys(seen, 0.05), [name for name in ("caption", T5) if name in seen]
+    biased = [Scheme(0.5, {**few, one: 5.0}, dict.fromkeys(NAMES, 0.05), {**keep, one: "all"}) for one in told]
+    return [*even, rgb, *biased]
 
 
 def cards() -> dict[str, ModalityCard]:
@@ -77,12 +84,41 @@ def units_of(count: int) -> list[Unit]:
 
 
 def write_manifest(store: Store, units: int) -> None:
-    listing = Listing("tar", {f"{index:06d}.tar": 1000 for index in range(-(-units // 16))})
+    files = {f"{index:06d}.tar": 1000 for index in range(-(-units // 16))}
+    _publish(store, files, "photographs", cards())
+
+
+def _publish(store: Store, files: dict[str, int], root: str, made: dict[str, ModalityCard]) -> CorpusCard:
+    listing = Listing("tar", files)
     store_listing(store, listing)
-    corpus = CorpusCard(["photographs"], "photographs", units, 1000 * units, [listing.digest])
+    urls = [f"{root}/{name}" for name in files]
+    corpus = CorpusCard(urls, root, len(files), sum(files.values()), [listing.digest])
     views = {"size": 224, "count": 1, "min_scale": 0.8}
-    manifest = Manifest(corpus, 0, views, {"samples": SAMPLES, "bytes": 2**26}, cards())
+    manifest = Manifest(corpus, 0, views, {"samples": SAMPLES, "bytes": 2**26}, made)
     store.create(manifest_path(1), manifest.to_bytes())
+    return corpus
+
+
+def write_illustrated(store: Store, folder: Path, units: int) -> None:
+    """One that has a corpus, of JPEGs of 500 x 375, and T5's embeddings: random ones, (8 to 77, 4096) float16."""
+    (tar,) = write_tars(folder, 1, units * SAMPLES)
+    kind = Embeddings(4096, 77)
+    described = json.loads(json.dumps(kind.describe()))
+    t5 = ModalityCard(described, "random", 1, "nothing", {}, None, "Apache-2.0", {}, None, False, True)
+    corpus = _publish(store, {tar.name: tar.stat().st_size}, str(folder), {**cards(), T5: t5})
+    (shard,) = taken_shards(store, corpus).values()
+    rng = np.random.default_rng(0)
+    for found in Corpus(CorpusSettings(url=corpus.url)).read(shard, limits=UnitLimits(SAMPLES)):
+        keys = [sample.key for sample in found.samples]
+        for path, data in shards_of(found.unit, keys=keys):
+            store.create(path, data)
+        labels = [
+            kind.encode(rng.standard_normal((int(length), 4096), np.float32).astype(np.float16))
+            for length in rng.integers(8, 78, len(keys))
+        ]
+        meta = ShardMeta(found.unit.name, T5, t5.labels_generation)
+        data = write_labels(RowKeys.of(keys, 1), labels, kind.extension, meta)
+        store.create(label_path(T5, t5.labels_generation, found.unit), data)
 
 
 def write_dataset(store: Store, units: int) -> None:
@@ -92,11 +128,11 @@ def write_dataset(store: Store, units: int) -> None:
             store.create(path, data)
 
 
-def shards_of(unit: Unit, modalities: Sequence[str] = NAMES) -> Iterator[tuple[str, bytes]]:
-    """The paths and bytes of a unit's shards."""
+def shards_of(unit: Unit, keys: Sequence[str] = ()) -> Iterator[tuple[str, bytes]]:
+    """The paths and bytes of a unit's token shards; keys: of its samples, made up unless they are given."""
     made = cards()
-    rows = RowKeys.of([f"{unit.shard}/{unit.start + index:06d}" for index in range(unit.count)], 1)
-    for name in modalities:
+    rows = RowKeys.of(keys or [f"{unit.shard}/{unit.start + index:06d}" for index in range(unit.count)], 1)
+    for name in NAMES:
         card = made[name]
         assert card.tokens is not None
         assert card.tokens.spec is not None

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...pipeline.corpus.units import Unit
 from ...pipeline.dataset.reader import ColumnReader, misaligned
+from .spans import ranges
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,16 +57,15 @@ def _flat(lists: pa.Array) -> Tokens:
 class Rows:
     """Rows of several units, one behind the other, whose tokens stay where they are until they are asked for.
 
-    units: the tokens of each, and which of its rows; None for rows that aren't there. lengths: int64 (n,), cut to
-    `longest`; present: bool (n,).
+    units: the tokens of each, and which of its rows; None for rows that aren't there. lengths: int64 (n,), of all of a
+    row's tokens; present: bool (n,).
     """
 
-    def __init__(self, units: Sequence[tuple[Tokens | None, np.ndarray]], longest: int) -> None:
+    def __init__(self, units: Sequence[tuple[Tokens | None, np.ndarray]]) -> None:
         self._values = [None if tokens is None else tokens.values for tokens, _ in units]
         self._ends = np.cumsum([len(rows) for _, rows in units])
         self._starts = _joined([(0, rows) if one is None else (one.starts, rows) for one, rows in units], np.int64)
-        lengths = _joined([(0, rows) if one is None else (one.lengths, rows) for one, rows in units], np.int64)
-        self.lengths = np.minimum(lengths, longest)
+        self.lengths = _joined([(0, rows) if one is None else (one.lengths, rows) for one, rows in units], np.int64)
         self.present = _joined([(False, rows) if one is None else (one.present, rows) for one, rows in units], bool)
 
     def at(self, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -78,13 +78,11 @@ class Rows:
             begin = end
         return found
 
-    def padded(self, rows: np.ndarray, room: int) -> np.ndarray:
-        """int32 (k, longest of them + room): the tokens of these rows, int64 (k,) in rising order, 0 behind them."""
-        lengths = self.lengths[rows]
+    def padded(self, rows: np.ndarray, begin: np.ndarray, lengths: np.ndarray, room: int) -> np.ndarray:
+        """int32 (k, the largest length + room): so many tokens of these rows, int64 (k,) in rising order, from `begin`
+        on; 0 behind them."""
         ids = np.zeros((len(rows), int(lengths.max(initial=0)) + room), np.int32)
-        there = np.arange(ids.shape[1]) < lengths[:, None]
-        within = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)[there]
-        ids[there] = self.at(np.repeat(rows, lengths), within)
+        ids[np.arange(ids.shape[1]) < lengths[:, None]] = self.at(np.repeat(rows, lengths), ranges(begin, lengths))
         return ids
 
 
