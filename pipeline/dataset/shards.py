@@ -180,7 +180,7 @@ def read_token_column(data: bytes) -> tuple[ShardMeta, str, pa.Array]:
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
+        file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
         if file.schema_arrow.names != list(_COLUMNS):
             raise BrokenShardError(f"its columns are {file.schema_arrow.names}, not key, view and tokens")
         tokens, pairs = file.read(columns=["tokens"], use_threads=False)["tokens"], _parquet_pairs(file)

@@ -18,14 +18,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
-import psutil
 from tokenloom.pipeline.corpus.units import Unit
 from tokenloom.pipeline.dataset.layout import token_path
 from tokenloom.pipeline.dataset.manifest import require_manifest
@@ -113,16 +114,20 @@ def mixed(stores: list[Store]) -> Mixture:
 
 def memory(batches: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="tokenloom-benchmark-") as folder:
-        store, process = Store(folder), psutil.Process()
+        store = Store(folder)
         write_dataset(store, units=4)
         stream = iter(Batches(mixed([store]), 8))
         for _ in islice(stream, batches // 10):
             pass
-        before = process.memory_info().rss
+        before = resident()
         for _ in islice(stream, batches - batches // 10):
             pass
-        after = process.memory_info().rss
+        after = resident()
     return {"mib": round(before / 2**20), "more": round((after - before) / 2**20, 1)}
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

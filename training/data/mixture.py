@@ -31,8 +31,9 @@ TEXT_TOKENS = 256
 PATCH = 16
 """Pixels on a side of what is one input token."""
 
-_BLOCK = 256
-"""Samples that are made at once, of several small batches: numpy's calls cost more than a few samples."""
+_BLOCK, _SPAN = 1024, 8192
+"""Samples of several batches that are made at once, since a call of numpy's costs more than what it does for a few; and
+positions from the first to the last of them, since units of each window between are held meanwhile."""
 
 _PARTS, _WINDOWS = 1 << 40, 1 << 41
 """Streams that say in which order a sample's instances stand, and where in a text its window begins; behind each lie
@@ -276,15 +277,17 @@ class Batches:
     position: int = 0
 
     def __iter__(self) -> Iterator[Batch]:
-        steps = 1 if self.mixture.rides_along else max(1, _BLOCK // self.batch_size)
+        everyone = self.world_size * self.batch_size
+        several = not self.mixture.rides_along
+        steps = max(1, min(_BLOCK // self.batch_size, _SPAN // everyone)) if several else 1
         while True:
-            begins = self.position + np.arange(steps) * self.world_size * self.batch_size
+            begins = self.position + np.arange(steps) * everyone
             own = self.rank * self.batch_size + np.arange(self.batch_size)
             block = self.mixture.batch((begins[:, None] + own).ravel())
             for step, begin in enumerate(begins.tolist()):
                 if begin != self.position:
                     break  # a state was loaded meanwhile
-                self.position += self.world_size * self.batch_size
+                self.position += everyone
                 yield block.rows(slice(step * self.batch_size, (step + 1) * self.batch_size))
 
     def state_dict(self) -> dict[str, Any]:

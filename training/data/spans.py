@@ -16,7 +16,7 @@ _SHRINK = 0.9
 """By how much less is kept at each further try, while the input is longer than its budget (ml-4m, masking.py)."""
 
 _TRIES = 8
-"""So many are made at once."""
+"""So many are made at once after the first, which often fits."""
 
 _CHOICE = 1 << 32
 """The stream that says where a target begins; those below are tries."""
@@ -57,14 +57,14 @@ def keep_tokens(
     there = np.arange(longest) < lengths[:, None]
     left, attempt = np.flatnonzero(budget > 0), 0
     while left.size:
-        numbers = np.arange(attempt, attempt + _TRIES)
+        numbers = np.arange(attempt, attempt + (_TRIES if attempt else 1))
         stays = chances(stream(keys[left, None], numbers), draws, share[left, None] * _SHRINK**numbers)
         if chunks is not None:
             stays = np.take_along_axis(stays, np.broadcast_to(chunks[left, None], (*stays.shape[:2], longest)), axis=2)
         fitting = _shown(stays, there[left, None]) <= budget[left, None]
         fits, first = fitting.any(axis=1), fitting.argmax(axis=1)
         kept[left[fits]] = stays[fits, first[fits]]
-        left, attempt = left[~fits], attempt + _TRIES
+        left, attempt = left[~fits], attempt + len(numbers)
     return kept & there
 
 
