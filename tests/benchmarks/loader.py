@@ -74,7 +74,7 @@ def seconds(work: Callable[[], None]) -> float:
 def ours(url: str, units: int, inputs: tuple[str, ...] = ()) -> None:
     """An epoch, less what its last batch would take from the next."""
     dataset = MixedDataset("photographs", open_dataset(url).reader, (*NAMES, *inputs))
-    mixture = Mixture([dataset], schemes(inputs), (BUDGET,) * 2, (BUDGET,) * 2)
+    mixture = Mixture([dataset], schemes(inputs), (BUDGET, BUDGET), (BUDGET, BUDGET))
     for batch in islice(Batches(mixture, BATCH), units - 1):
         assert batch.inputs.used.shape == (BATCH, BUDGET)
 
