@@ -82,6 +82,10 @@ class ColumnReader:
         path, meta, table = self._tokens(unit, modality)
         return Column(path, meta, table["key"].to_pylist()[:: self.views], self.views, token_arrays(table))
 
+    def token_table(self, unit: Unit, modality: str) -> pa.Table:
+        """The rows as Arrow has them: key, view, tokens."""
+        return self._tokens(unit, modality)[2]
+
     def token_column(self, unit: Unit, modality: str) -> tuple[str, pa.Array]:
         """What `rows_digest` says of the unit's rows, and their tokens as Arrow has them, a list for each.
 

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def start(units: int, position: int) -> dict[str, float]:
         return {"open": round(opened, 3), "first_batch": round(time.process_time() - began, 3)}
 
 
-def mixed(stores: list[Store]) -> Mixture:
+def mixed(stores: Sequence[Store]) -> Mixture:
     datasets = [
         MixedDataset(f"photographs {index}", DatasetReader(store, require_manifest(store)), NAMES, 1.0 + index)
         for index, store in enumerate(stores)

@@ -46,7 +46,7 @@ class Corners(MeanColour):
 
     def label(self, batch: Batch):
         made = []
-        for key, image in zip(batch.keys, batch.images, strict=True):
+        for key, image in zip(batch.keys, np.asarray(batch.images), strict=True):
             pixels = image.reshape(-1, 3)[: 1 + int(key[-1]) % 3] / 255
             made.append(np.pad(pixels, ((0, 0), (0, 1)), constant_values=1).astype(np.float16))
         return {"corners": made}

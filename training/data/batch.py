@@ -109,8 +109,8 @@ class ModalityTensors:
 
     @classmethod
     def empty(cls, count: int, tokens: int) -> ModalityTensors:
-        masks = (np.ones((count, tokens), bool) for _ in range(2))
-        return cls(np.zeros((count, tokens), np.int64), *masks, np.zeros((count, tokens), np.int32))
+        shape = (count, tokens)
+        return cls(np.zeros(shape, np.int64), np.ones(shape, bool), np.ones(shape, bool), np.zeros(shape, np.int32))
 
     @property
     def masks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

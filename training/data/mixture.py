@@ -19,7 +19,7 @@ from ...tokenizers.contract.special_tokens import EOS, FIRST_SENTINEL
 from ...tokenizers.contract.token_spec import TokenSpec
 from .batch import Batch
 from .draws import below, keys_of, stream
-from .masking import Column, Scheme, Texts, mask
+from .masking import Column, Form, Scheme, Texts, mask
 from .order import Order, Source
 from .parts import instance_starts, pair_chunks, shuffled
 from .ride_along import EMBEDDINGS, PIXELS, TEXT, CorpusPixels, HeldUnit, read_held, stacked
@@ -133,7 +133,8 @@ class Mixture:
         columns = [self._column(name, keys, shares, arrays) for name in self.modalities]
         masked = mask(keys, columns, self.schemes, self.input_tokens, self.target_tokens, FIRST_SENTINEL)
         inputs, targets = (side.rows(back) for side in masked)
-        forms, most = tuple(column.form for column in columns), tuple(column.most for column in columns)
+        forms: tuple[Form, ...] = tuple(column.form for column in columns)
+        most = tuple(column.most for column in columns)
         held = {name: array[back] for name, array in arrays.items()}
         return Batch(positions, self.modalities, inputs, targets, forms, most, held)
 

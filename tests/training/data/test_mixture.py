@@ -158,9 +158,9 @@ def test_each_unit_is_read_once_an_epoch(datasets, size: int):
     columns = made._columns[0]
     original = columns.token_column
 
-    def counting(unit: Unit, name: str):
-        read[f"{unit.name} {name}"] += 1
-        return original(unit, name)
+    def counting(unit: Unit, modality: str):
+        read[f"{unit.name} {modality}"] += 1
+        return original(unit, modality)
 
     columns.token_column = counting
     for begin in range(0, 20, size):
