@@ -394,15 +394,3 @@ def test_pictures_are_small_enough_to_be_cloned():
     pictures = [path for path in (ROOT / "docs").iterdir() if path.suffix != ".md"]
     assert [(path.name, path.stat().st_size) for path in pictures if path.stat().st_size > 300_000] == []
     assert pictures != []
-
-
-def test_pages_are_no_part_of_the_package():
-    assert '"tokenloom.docs"' not in (ROOT / "pyproject.toml").read_text()
-    assert not any((ROOT / "docs").rglob("*.py"))
-
-
-def test_a_new_command_without_a_test_is_found(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("Try `python tests/new.py --quick`:\n\n```sh\nmake all   # everything\n```\n")
-    assert commands(page) == ["make all", "python tests/new.py --quick"]
-    assert [program_of(command) in PROGRAMS for command in commands(page)] == [False, True]

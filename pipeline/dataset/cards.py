@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ...labelers.contract.licences import TINY
@@ -145,9 +146,9 @@ class ModalityCard:
         assert tokens.spec is not None
         return _hash([tokens.tokenizer, tokens.version, tokens.params, self.kind, tokens.files])
 
-    @property
+    @cached_property
     def tokens_generation(self) -> str:
-        """Needs `fitted`."""
+        """Needs `fitted`. Kept, since readers ask for it at each shard."""
         assert self.tokens is not None
         vocabulary = self.tokens.vocabulary.digest if self.tokens.vocabulary else None
         return _hash([self.labels_generation, self.tokenizer_digest, vocabulary])

@@ -20,7 +20,7 @@ from .layout import CORPUS, is_merged, label_folder, ledger_path, stem_of, token
 from .ledger import BrokenLedgerError, Failure, digest_of, read_ledger
 from .manifest import DatasetError, GoneError, Manifest, check_modalities, naming_gone, read_manifest
 from .merges import Places
-from .shards import BrokenShardError, ShardMeta, read_labels, read_token_table, token_arrays
+from .shards import BrokenShardError, ShardMeta, read_labels, read_token_column, read_token_table, token_arrays
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -112,6 +112,21 @@ class ColumnReader:
     def token_table(self, unit: Unit, modality: str) -> pa.Table:
         """The rows as Arrow has them: key, view, tokens."""
         return self._tokens(unit, modality)[2]
+
+    def token_column(self, unit: Unit, modality: str) -> tuple[str, pa.Array]:
+        """What `rows_digest` says of the unit's rows, and their tokens as Arrow has them, a list for each.
+
+        Equal digests are the same keys and views in the same order, so those columns are not read.
+        """
+        path, (meta, rows, tokens) = self._read(
+            unit, modality, True, lambda source: read_token_column(source, unit.name)
+        )
+        self._check(path, unit, modality, meta, self.cards[modality].tokens_generation)
+        if len(tokens) != unit.count * self.views:
+            raise DatasetError(
+                f"{self.store.url}/{path}: it has {len(tokens)} rows, not {self.views} views of {unit.count} samples"
+            )
+        return rows, tokens
 
     def joined(self, unit: Unit, modalities: Sequence[str]) -> pa.Table:
         """The tokens of modalities side by side: key, view, and a list of ids of each, null where the sample lacks it.

@@ -19,7 +19,7 @@ import numpy as np
 from ...tokenizers.contract.token_spec import TokenSpec
 from ..storage.errors import StorageError
 from .layout import TOKENS
-from .shard_meta import BLANK, CHECKSUM, BrokenShardError, ShardMeta, meta_of, parts_of, place_of
+from .shard_meta import BLANK, CHECKSUM, BrokenShardError, Part, ShardMeta, meta_of, parts_of, place_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -123,28 +123,50 @@ def read_token_table(
 ) -> tuple[ShardMeta, pa.Table]:
     """A token shard as Arrow has it: key, view, tokens, or some of these alone. unit: as of `read_tokens`. Raises
     BrokenShardError."""
+    pairs, part, table = _read_rows(source, list(columns or _COLUMNS), unit)
+    return meta_of(pairs, part), table
+
+
+def read_token_column(source: bytes | io.RawIOBase, unit: str = "") -> tuple[ShardMeta, str, pa.Array]:
+    """What a token shard says of itself, the digest of its rows, and the tokens of each. unit: as of `read_tokens`.
+    Raises BrokenShardError."""
+    import pyarrow as pa
+
+    pairs, part, table = _read_rows(source, ["tokens"], unit)
+    digest = part.digest if part else pairs.get("tokenloom.rows", "")
+    return (
+        meta_of(pairs, part),
+        digest,
+        pa.concat_arrays(table["tokens"].chunks or [pa.array([], table.schema[0].type)]),
+    )
+
+
+def _read_rows(
+    source: bytes | io.RawIOBase, columns: list[str], unit: str
+) -> tuple[dict[str, str], Part | None, pa.Table]:
+    """What the shard carries beside its rows, which part of a merged one the unit is, and columns of its rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         # Without Arrow's threads: one may drop what it holds of a file of Python's after Python has ended, and aborts.
-        file = pq.ParquetFile(io.BytesIO(source) if isinstance(source, bytes) else source, pre_buffer=False)
+        file = pq.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source, pre_buffer=False)
         pairs = _parquet_pairs(file)
-        place, wanted = place_of(pairs, unit), list(columns or _COLUMNS)
+        place = place_of(pairs, unit)
         if place is None:
-            table, part = file.read(columns=columns and wanted, use_threads=False), None
+            table, part = file.read(columns=columns, use_threads=False), None
         else:
-            part, table = parts_of(pairs)[place], file.schema_arrow.empty_table().select(wanted)
+            part, table = parts_of(pairs)[place], file.schema_arrow.empty_table().select(columns)
             if part.rows:
                 group = sum(1 for before in parts_of(pairs)[:place] if before.rows)
-                table = _row_group(file, source, group, wanted)
+                table = _row_group(file, source, group, columns)
     except (StorageError, FileNotFoundError):
         raise
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, KeyError, OSError, UnicodeDecodeError) as error:
         raise BrokenShardError(f"it isn't a readable Parquet file: {error}") from None
-    if table.column_names != wanted:
+    if table.column_names != columns:
         raise BrokenShardError(f"its columns are {table.column_names}, not key, view and tokens")
-    return meta_of(pairs, part), table
+    return pairs, part, table
 
 
 def _row_group(file: pq.ParquetFile, source: bytes | io.RawIOBase, group: int, columns: list[str]) -> pa.Table:

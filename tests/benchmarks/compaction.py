@@ -22,7 +22,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from mixture import card
+from tokenloom.labelers.contract.kinds import Image, Text
 from tokenloom.pipeline.checks.garbage import remove_garbage
 from tokenloom.pipeline.cluster.session import stop_ray
 from tokenloom.pipeline.compact import compact
@@ -35,6 +35,7 @@ from tokenloom.pipeline.dataset.manifest import CorpusCard, Manifest
 from tokenloom.pipeline.dataset.shards import RowKeys, ShardMeta, write_tokens
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.tokenizers.contract.token_spec import TokenSpec
+from training_sets import card
 
 SPECS = {
     "rgb": TokenSpec("grid", 16384, 196, 196),
@@ -106,7 +107,8 @@ def write_dataset(store: Store, units: int) -> None:
     shards = {f"{index:05d}.tar": 1000 for index in range(units // IN_SHARD)}
     listing = Listing("tar", shards)
     store_listing(store, listing)
-    cards = {name: card(spec) for name, spec in SPECS.items()}
+    kinds = {"text": (Text(), "wordpiece"), "grid": (Image(1, content="classes"), "codebook")}
+    cards = {name: card(spec, *kinds[spec.type]) for name, spec in SPECS.items()}
     corpus = CorpusCard(["photographs"], "photographs", len(shards), 1000 * len(shards), [listing.digest])
     views = {"size": 224, "count": 1, "min_scale": 0.8}
     store.create(manifest_path(1), Manifest(corpus, 0, views, {"samples": SAMPLES, "bytes": 2**26}, cards).to_bytes())

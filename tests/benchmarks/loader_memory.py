@@ -17,10 +17,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mixture import write_dataset
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.training.data.loader import TrainingBatches
 from torch.utils.data import DataLoader
+from training_sets import write_dataset
 
 RECIPE = "data: {{datasets: {{random: {{url: {url}}}}}, masking: all2all, batch_size: 256}}\n"
 WITH_TORCH = "import torch.utils.data; print(open('/proc/self/status').read())"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel
-from tokenloom import Batch, FeatureMap, Image, Labeler, Modality, Resources, Vector
+from tokenloom import Batch, Embeddings, FeatureMap, Image, Labeler, Modality, Resources, Vector
 from tokenloom.labelers.contract.labeler import Weights
 
 
@@ -37,6 +37,19 @@ class Boxless(Doubled):
 
     makes = (Modality("boxless", Image(1, content="intensity")),)
     requires = ()
+
+
+class Corners(MeanColour):
+    """Embeddings of one to three vectors, as many as the key's last digit says: the view's first pixels, and 1."""
+
+    makes = (Modality("corners", Embeddings(4, 3)),)
+
+    def label(self, batch: Batch):
+        made = []
+        for key, image in zip(batch.keys, np.asarray(batch.images), strict=True):
+            pixels = image.reshape(-1, 3)[: 1 + int(key[-1]) % 3] / 255
+            made.append(np.pad(pixels, ((0, 0), (0, 1)), constant_values=1).astype(np.float16))
+        return {"corners": made}
 
 
 class Nowhere(MeanColour):

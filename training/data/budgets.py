@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .draws import log_gammas, stream
+from .draws import below, log_gammas, stream
 
 _LEAST = 1e-9
 """What an alpha of 0 counts as: such a modality gets tokens where there is no other."""
@@ -20,21 +20,33 @@ def share_out(
 
     keys: uint64 (n,). alphas: float64, allowed: bool, most: int (each (n, modalities)). totals: int (n,).
     """
-    possible = np.where(allowed, np.maximum(alphas, _LEAST), np.nan)
+    wanted = allowed & (alphas > 0)
+    fallback = allowed & ~wanted.any(axis=1, keepdims=True)
+    possible = np.where(wanted, alphas, np.where(fallback, _LEAST, np.nan))
     shares = _shares(stream(keys, 0), possible)
     counts = np.floor(shares * totals[:, None]).astype(np.int64)
     left = np.where(allowed.any(axis=1), totals - counts.sum(axis=1), 0)
     rows = np.repeat(np.arange(len(keys)), left)
     number = np.arange(len(rows)) - np.repeat(np.cumsum(left) - left, left)
-    largest = _shares(stream(keys[rows], number + 1), possible[rows]).argmax(axis=1)
-    np.add.at(counts, (rows, largest), 1)
+    np.add.at(counts, (rows, _largest(stream(keys[rows], number + 1), possible[rows])), 1)
     return np.minimum(counts, most)
+
+
+def _largest(keys: np.ndarray, alphas: np.ndarray) -> np.ndarray:
+    """int64 (n,): whose share is the largest of a draw from the Dirichlet distribution; of equal alphas any, equally
+    likely, which spares the draw. alphas: float64 (n, m), NaN where there is none."""
+    there = ~np.isnan(alphas)
+    which = np.cumsum(there, axis=1) == 1 + below(stream(keys, 1), there.sum(axis=1))[:, None]
+    largest = (which & there).argmax(axis=1)
+    top = np.where(there, alphas, 0).max(axis=1, keepdims=True)
+    uneven = np.flatnonzero((there & (alphas != top)).any(axis=1))
+    largest[uneven] = log_gammas(keys[uneven], alphas[uneven]).argmax(axis=1)
+    return largest
 
 
 def _shares(keys: np.ndarray, alphas: np.ndarray) -> np.ndarray:
     """float64 (n, m): a draw from the Dirichlet distribution for each row; 0 where alpha is NaN."""
-    missing = np.isnan(alphas)
-    logs = np.where(missing, -np.inf, log_gammas(keys, np.where(missing, 1.0, alphas)))
+    logs = log_gammas(keys, alphas)
     top = logs.max(axis=1, keepdims=True, initial=-np.inf)
     weights = np.exp(logs - np.where(np.isfinite(top), top, 0))
     return weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)

@@ -21,7 +21,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ...pipeline.dataset.manifest import DatasetError
 from .ahead import ahead
-from .mixture import Batch
+from .batch import Batch
 from .opening import OpenData
 from .rank import Rank
 from .read_ahead import reading_ahead

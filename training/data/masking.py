@@ -6,15 +6,15 @@ is drawn for a sample is a function of its key alone (see draws).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from .budgets import share_out
-from .draws import below, bits, stream, uniforms
-from .spans import Ragged, keep_tokens, span_input, span_target
+from .draws import below, shuffles, stream, uniforms
+from .spans import Ragged, keep_tokens, ranges, span_input, span_target
 
 Keep: TypeAlias = Literal["random", "all", "binary"]
 Form: TypeAlias = Literal["grid", "pixels", "text", "embeddings"]
@@ -59,23 +59,40 @@ class Masked:
     used: np.ndarray
     labels: np.ndarray | None = None
 
+    def rows(self, chosen: np.ndarray | slice) -> Masked:
+        """Those of some samples."""
+        labels = None if self.labels is None else self.labels[chosen]
+        return Masked(self.ids[chosen], self.modality[chosen], self.position[chosen], self.used[chosen], labels)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts one below the other. ids: int (n, longest); lengths: int (n,), with their [EOS]. chunks: int64 (n,
+    longest), the number of the chunk of each token, where parts stay together; else None."""
+
+    ids: np.ndarray
+    lengths: np.ndarray
+    chunks: np.ndarray | None = None
+
 
 @dataclass(frozen=True)
 class Column:
-    """One modality of n samples. form: how it is masked; pixels and embeddings are never a target.
+    """One modality of n samples, whose ids are looked at where they are needed, and nowhere else.
 
-    ids: int32 (n, longest); of pixels and embeddings whatever the lengths say. lengths: int (n,); of texts with their
-    [EOS]. present: bool (n,). chunks: int64 (n, longest), for texts of which parts stay together; else None. most: as
-    many tokens as one sample can have. as_input, as_target: bool (n,), for which samples it may be one; None: for all.
+    form: how it is masked; pixels and embeddings are never a target. present: bool (n,). most: as many tokens as one
+    sample can have; of grids and pixels, as many as each has.
+
+    at: of grids, the ids at some places of some samples: of int64 (k,) each, rows in rising order. texts: of texts and
+    embeddings, those of some samples, int64 (k,) in rising order; of embeddings the lengths alone count.
+    as_input, as_target: bool (n,), for which samples it may be one; None: for all.
     """
 
     name: str
     form: Form
-    ids: np.ndarray
-    lengths: np.ndarray
     present: np.ndarray
     most: int
-    chunks: np.ndarray | None = None
+    at: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    texts: Callable[[np.ndarray], Texts] | None = None
     as_input: np.ndarray | None = None
     as_target: np.ndarray | None = None
 
@@ -85,9 +102,9 @@ class _Part:
     """What one modality gives to one side, as of Masked, row after row. counts: int64 (n,), of each sample."""
 
     counts: np.ndarray
-    ids: np.ndarray
+    ids: np.ndarray | int
     position: np.ndarray
-    labels: np.ndarray
+    labels: np.ndarray | int = IGNORED
 
 
 def mask(
@@ -158,35 +175,31 @@ def _draw_size(keys: np.ndarray, bounds: tuple[int, int]) -> np.ndarray:
 def _mask_grid(keys: np.ndarray, column: Column, inputs: np.ndarray, targets: np.ndarray) -> tuple[_Part, _Part]:
     """Positions drawn without order: first those of the input, then those of the target."""
     rows = np.flatnonzero(inputs + targets > 0)
-    length = column.most
-    low = np.uint64((1 << (length - 1).bit_length()) - 1)
-    order = np.sort(bits(keys[rows], length) & ~low | np.arange(length, dtype=np.uint64)) & low
-    steps, split, end = np.arange(length), inputs[rows, None], (inputs + targets)[rows, None]
-    chosen = (steps < split), (steps >= split) & (steps < end)
-    row_of, position = np.repeat(rows, [length] * len(rows)).reshape(order.shape), order.astype(np.int64)
-    found = []
-    for here in chosen:
-        ids = column.ids[row_of[here], position[here]] if column.form == "grid" else np.full(here.sum(), NOTHING)
-        found.append((ids, position[here]))
-    (seen, seen_at), (said, said_at) = found
-    return (
-        _Part(inputs, seen, seen_at, np.full(len(seen), IGNORED)),
-        _Part(targets, np.full(len(said), NOTHING), said_at, said),
-    )
+    order, begin = shuffles(keys[rows], column.most).reshape(-1), np.arange(len(rows)) * column.most
+    seen_at = order[ranges(begin, inputs[rows])].astype(np.int64)
+    said_at = order[ranges(begin + inputs[rows], targets[rows])].astype(np.int64)
+    if column.at is None:
+        seen, said = np.full(len(seen_at), NOTHING), said_at
+    else:
+        everyone = np.arange(len(inputs))
+        seen = column.at(np.repeat(everyone, inputs), seen_at)
+        said = column.at(np.repeat(everyone, targets), said_at)
+    return _Part(inputs, seen, seen_at), _Part(targets, NOTHING, said_at, said)
 
 
 def _mask_sequence(
     keys: np.ndarray, column: Column, inputs: np.ndarray, targets: np.ndarray, keep: np.ndarray, sentinel: int
 ) -> tuple[_Part, _Part]:
     """Spans of a text, or of embeddings, of which nothing is said and nothing is a target."""
+    assert column.texts is not None
     rows = np.flatnonzero(inputs + targets > 0)
-    keys, ids, lengths = keys[rows], column.ids[rows], column.lengths[rows]
-    chunks = None if column.chunks is None else column.chunks[rows]
+    texts, keys = column.texts(rows), keys[rows]
+    ids, lengths, longest = texts.ids, texts.lengths, texts.ids.shape[1]
     drawn = uniforms(stream(keys, 1), 1)[:, 0]
     share = np.select([keep[rows] == "all", keep[rows] == "binary"], [1.0, np.round(drawn)], drawn)
-    kept = keep_tokens(stream(keys, 2), chunks, lengths, ids.shape[1], share, inputs[rows])
+    kept = keep_tokens(stream(keys, 2), texts.chunks, lengths, longest, share, inputs[rows])
     if column.form == "embeddings":
-        places = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
+        places = np.broadcast_to(np.arange(longest), ids.shape)
         seen = span_input(places, lengths, kept, 1 << 30, inputs[rows])
         seen = Ragged(np.where(seen.values > 1 << 30, NOTHING, seen.values), seen.counts)
         said = Ragged(seen.values[:0], 0 * seen.counts)
@@ -201,7 +214,7 @@ def _text_part(rows: np.ndarray, ragged: Ragged, count: int) -> _Part:
     counts = np.zeros(count, np.int64)
     counts[rows] = ragged.counts
     ends = np.cumsum(ragged.counts)
-    position = np.arange(len(ragged.values)) - np.repeat(ends - ragged.counts, ragged.counts)
+    position = ranges(0 * ends, ragged.counts)
     labels = np.append(ragged.values[1:], IGNORED)
     labels[ends[ragged.counts > 0] - 1] = IGNORED
     return _Part(counts, ragged.values, position, labels[: len(ragged.values)])
@@ -210,20 +223,21 @@ def _text_part(rows: np.ndarray, ragged: Ragged, count: int) -> _Part:
 def _assembled(parts: Sequence[_Part], longest: int, targets: bool) -> Masked:
     """The modalities of each sample one behind the other."""
     counts = np.stack([part.counts for part in parts], axis=1)
-    starts = np.cumsum(counts, axis=1) - counts
     shape = (len(counts), longest)
+    used = np.arange(longest) < counts.sum(axis=1)[:, None]
     made = Masked(
         ids=np.full(shape, NOTHING, np.int32),
         modality=np.full(shape, -1, np.int16),
         position=np.zeros(shape, np.int32),
-        used=np.arange(longest) < counts.sum(axis=1)[:, None],
+        used=used,
         labels=np.full(shape, IGNORED, np.int32) if targets else None,
     )
+    which = np.broadcast_to(np.arange(len(parts), dtype=np.int16), counts.shape)
+    made.modality[used] = np.repeat(which.ravel(), counts.ravel())
+    starts = np.cumsum(counts, axis=1) - counts + np.arange(len(counts))[:, None] * longest
     for place, part in enumerate(parts):
-        row = np.repeat(np.arange(len(counts)), part.counts)
-        within = np.arange(len(row)) - np.repeat(np.cumsum(part.counts) - part.counts, part.counts)
-        slot = row, starts[row, place] + within
-        made.ids[slot], made.position[slot], made.modality[slot] = part.ids, part.position, place
+        slot = ranges(starts[:, place], part.counts)
+        made.ids.reshape(-1)[slot], made.position.reshape(-1)[slot] = part.ids, part.position
         if made.labels is not None:
-            made.labels[slot] = part.labels
+            made.labels.reshape(-1)[slot] = part.labels
     return made

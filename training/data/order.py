@@ -2,7 +2,7 @@
 
 A pure function of the seed, the datasets' units and the position, so that a run is told where it is by one number, on
 any number of ranks and workers. Each sample of a dataset comes once an epoch, times its repeats. Units are taken in an
-order drawn for the epoch, a window of them side by side, each from its first row to its last.
+order drawn for the epoch (see unit_order), a window of them side by side, each from its first row to its last.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from .draws import below, bits, stream, uniforms
+from .draws import below, stream, uniforms
+from .unit_order import EpochOrder, UnitOrder
 
 PERIOD = 1000
 """Positions after which the datasets' turns are repeated: so finely are weights told apart."""
 
 _UNITS, _ROWS, _VIEWS = range(3)
-"""Streams of an epoch's draws."""
+"""Streams of a source's, an epoch's and a sample's draws."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class _Eras:
 
 
 class _Epochs:
-    """One source's samples, epoch after epoch. Keeps the latest epoch's units and the latest windows' rows."""
+    """One source's samples, epoch after epoch. Keeps the latest two epochs' orders and the latest two windows' rows."""
 
     def __init__(self, source: Source, seed: int, place: int, window: int) -> None:
         self._source, self._window = source, window
@@ -152,21 +153,21 @@ class _Epochs:
         if not self._length or (self._counts < 0).any():
             raise ValueError(f"{source.name}: has no samples")
         self._key = stream(np.array([seed & (1 << 64) - 1], np.uint64), place)
-        self._units: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._order = UnitOrder(self._counts, stream(self._key, _UNITS))
+        self._epochs: dict[int, EpochOrder] = {}
         self._rows: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
 
     def places(self, positions: np.ndarray, numbers: np.ndarray) -> Places:
         """numbers: int64 (n,), of the source's own samples since the run began, in rising order."""
         epoch, within = np.divmod(numbers, self._length)
         unit, row = np.empty_like(within), np.empty_like(within)
-        for one in np.unique(epoch):
+        for one in np.unique(epoch).tolist():
             here = np.flatnonzero(epoch == one)
-            units, ends = self._units_of(int(one))
-            window = np.searchsorted(ends, within[here], side="right")
-            for each in np.unique(window):
+            window = self._epoch(one).ranks(within[here]) // self._window
+            for each in np.unique(window).tolist():
                 those = here[window == each]
-                own, rows = self._rows_of(int(one), int(each), units)
-                step = within[those] - (ends[each - 1] if each else 0)
+                own, rows = self._rows_of(one, each)
+                step = within[those] - self._epoch(one).begins(np.array([each * self._window]))
                 unit[those], row[those] = own[step], rows[step]
         first = below(stream(self._sample_keys(unit, row), _VIEWS), np.full(len(unit), self._source.views))
         times = epoch * self._source.repeats + row // self._once(unit)
@@ -178,21 +179,16 @@ class _Epochs:
     def _sample_keys(self, unit: np.ndarray, row: np.ndarray) -> np.ndarray:
         return stream(stream(self._key, unit), row % self._once(unit))
 
-    def _units_of(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The units in the epoch's order, and where each window of them ends."""
-        if epoch not in self._units:
-            drawn = bits(stream(stream(self._key, epoch), _UNITS), len(self._counts))[0]
-            units = np.argsort(drawn, kind="stable")
-            ends = np.cumsum(self._counts[units])[self._window - 1 :: self._window]
-            if not len(ends) or ends[-1] < self._length:
-                ends = np.append(ends, self._length)
-            self._units = {**dict(list(self._units.items())[-1:]), epoch: (units, ends)}
-        return self._units[epoch]
+    def _epoch(self, number: int) -> EpochOrder:
+        if number not in self._epochs:
+            self._epochs = {**dict(list(self._epochs.items())[-1:]), number: self._order.epoch(number)}
+        return self._epochs[number]
 
-    def _rows_of(self, epoch: int, window: int, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _rows_of(self, epoch: int, window: int) -> tuple[np.ndarray, np.ndarray]:
         """The samples of a window in their order: of which unit, and which of its rows, counted on through repeats."""
         if (epoch, window) not in self._rows:
-            own = units[window * self._window : (window + 1) * self._window]
+            first = window * self._window
+            own = self._epoch(epoch).units(np.arange(first, min(first + self._window, len(self._counts))))
             counts = self._counts[own]
             unit = np.repeat(own, counts)
             row = np.arange(len(unit)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...tokenizers.contract.special_tokens import COORDINATE_BINS, FIRST_COORDINATE
-from .draws import uniforms
+from .draws import bits
 
 
 def pair_chunks(ids: np.ndarray) -> np.ndarray:
@@ -16,7 +16,7 @@ def pair_chunks(ids: np.ndarray) -> np.ndarray:
 
     What is no coordinate, as [EOS] is, is a chunk of its own.
     """
-    begins = (_axis(ids) == 1) | (_axis(ids) < 0)
+    begins = (ids < FIRST_COORDINATE) | _on_axis(ids, 1) | (ids >= FIRST_COORDINATE + 4 * COORDINATE_BINS)
     begins[:, :1] = True
     return np.cumsum(begins, axis=1) - 1
 
@@ -28,7 +28,7 @@ def instance_starts(ids: np.ndarray, before_box: int) -> np.ndarray:
     """
     starts = np.zeros(ids.shape, bool)
     at = before_box + 2
-    starts[:, : max(0, ids.shape[1] - at)] = _axis(ids[:, at:]) == 2
+    starts[:, : max(0, ids.shape[1] - at)] = _on_axis(ids[:, at:], 2)
     return starts
 
 
@@ -36,13 +36,14 @@ def shuffled(keys: np.ndarray, ids: np.ndarray, lengths: np.ndarray, starts: np.
     """The texts, int (n, longest), with their parts in an order drawn for each; what lies before the first stays there,
     and what lies behind the text, too. lengths: int (n,). starts: bool (n, longest), where parts begin."""
     part = np.cumsum(starts, axis=1)
-    there = np.arange(ids.shape[1]) < lengths[:, None]
-    drawn = np.take_along_axis(uniforms(keys, int(part.max(initial=0)) + 1), part, axis=1)
-    order = np.where(there, np.where(part > 0, drawn, -1.0), 2.0)
-    return np.take_along_axis(ids, np.argsort(order, axis=1, kind="stable"), axis=1)
+    drawn = bits(keys, int(part.max(initial=0)) + 1) >> np.uint64(18)
+    drawn[:, 0] = 0  # before the first part
+    order = np.where(np.arange(ids.shape[1]) < lengths[:, None], np.take_along_axis(drawn, part, axis=1), 1 << 46)
+    order = np.sort(order << np.uint64(16) | np.arange(ids.shape[1], dtype=np.uint64), axis=1)
+    return np.take_along_axis(ids, (order & np.uint64(0xFFFF)).astype(np.int64), axis=1)
 
 
-def _axis(ids: np.ndarray) -> np.ndarray:
-    """0 to 3 for the coordinates v0= to v3=, -1 or another number for the rest."""
-    axis = (ids - FIRST_COORDINATE) // COORDINATE_BINS
-    return np.where((axis >= 0) & (axis <= 3), axis, -1)
+def _on_axis(ids: np.ndarray, axis: int) -> np.ndarray:
+    """bool: which are coordinates v0= to v3= of that axis."""
+    first = FIRST_COORDINATE + axis * COORDINATE_BINS
+    return (ids >= first) & (ids < first + COORDINATE_BINS)

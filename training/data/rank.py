@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ...pipeline.dataset.manifest import DatasetError
-from .mixture import Batch, Batches
+from .batch import Batch
+from .mixture import Batches
 from .opening import open_data
 from .recipe import TrainingRecipe, load_training_recipe
 from .state import resumed, state_at

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .batch import Batch
 from .masking import Masked
-from .mixture import Batch
 from .rank import Rank
 from .recipe import TrainingRecipe
 

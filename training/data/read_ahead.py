@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ...pipeline.corpus.units import Unit
-from .mixture import Batch, Batches, MixedDataset, Mixture
+from .batch import Batch
+from .mixture import Batches, MixedDataset, Mixture
 from .shards import ShardStore
 
 _AHEAD = 8192

@@ -15,8 +15,17 @@ from .draws import below, chances, stream
 _SHRINK = 0.9
 """By how much less is kept at each further try, while the input is longer than its budget (ml-4m, masking.py)."""
 
+_TRIES = 8
+"""So many are made at once after the first, which often fits."""
+
 _CHOICE = 1 << 32
 """The stream that says where a target begins; those below are tries."""
+
+
+def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """int64 (sum of counts,): start, start + 1, ... of each, int (n,), as many as its count says."""
+    ends = np.cumsum(counts)
+    return np.repeat(starts - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
 
 
 @dataclass(frozen=True)
@@ -44,21 +53,39 @@ def keep_tokens(
     budget: int (n,).
     """
     kept = np.zeros((len(keys), longest), bool)
-    left, attempt, tries = np.flatnonzero(budget > 0), 0, 1
+    draws = longest if chunks is None else int(chunks.max(initial=-1)) + 1
+    there = np.arange(longest) < lengths[:, None]
+    left, attempt = np.flatnonzero(budget > 0), 0
     while left.size:
-        numbers = np.arange(attempt, attempt + tries)  # more at once, the fewer are left
-        shares = share[left, None] * _SHRINK**numbers
-        stays = chances(stream(keys[left, None], numbers), longest, shares)
+        numbers = np.arange(attempt, attempt + (_TRIES if attempt else 1))
+        stays = chances(stream(keys[left, None], numbers), draws, share[left, None] * _SHRINK**numbers)
         if chunks is not None:
-            stays = np.take_along_axis(stays, np.broadcast_to(chunks[left, None], stays.shape), axis=2)
-        there = (np.arange(longest) < lengths[left, None])[:, None]
-        stays &= there
-        long = stays.sum(axis=2) + _beginnings(there & ~stays).sum(axis=2)
-        fitting = long <= budget[left, None]
+            stays = np.take_along_axis(stays, np.broadcast_to(chunks[left, None], (*stays.shape[:2], longest)), axis=2)
+        fitting = _shown(stays, there[left, None]) <= budget[left, None]
         fits, first = fitting.any(axis=1), fitting.argmax(axis=1)
         kept[left[fits]] = stays[fits, first[fits]]
-        left, attempt, tries = left[~fits], attempt + tries, 2 * tries
-    return kept
+        left, attempt = left[~fits], attempt + len(numbers)
+    return kept & there
+
+
+def _shown(stays: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """int64 (n, tries): how many tokens an input has: those that stay, and a sentinel for each run of the others.
+
+    Counted in words of 64 tokens. stays: bool (n, tries, longest); there: bool (n, 1, longest).
+    """
+    present = _words(there)
+    masked = present & ~_words(stays)
+    before = masked << np.uint64(1)
+    before[..., 1:] |= masked[..., :-1] >> np.uint64(63)
+    return np.bitwise_count(present & ~(masked & before)).sum(axis=-1, dtype=np.int64)
+
+
+def _words(flags: np.ndarray) -> np.ndarray:
+    """uint64 (..., words): flags, bool (..., n), as bits from the lowest on, 0 behind the last."""
+    packed = np.packbits(flags, axis=-1, bitorder="little")
+    words = np.zeros((*packed.shape[:-1], -(-packed.shape[-1] // 8) * 8), np.uint8)
+    words[..., : packed.shape[-1]] = packed
+    return words.view("<u8")
 
 
 def span_input(ids: np.ndarray, lengths: np.ndarray, kept: np.ndarray, sentinel: int, budget: np.ndarray) -> Ragged:
@@ -82,31 +109,37 @@ def span_target(
     `budget` tokens are left from there, at the first from which all that follows fits.
     """
     masked = (np.arange(ids.shape[1]) < lengths[:, None]) & ~kept
-    begins = _beginnings(masked)
-    runs = begins.sum(axis=1)
-    total = masked.sum(axis=1) + runs + 1
-    places = np.cumsum(masked, axis=1) + np.cumsum(begins, axis=1) - 1  # of masked tokens in the target
-    written = np.zeros((len(ids), total.max(initial=1)), np.int64)
+    opens = _beginnings(masked)
+    runs = np.count_nonzero(opens, axis=1)
+    total = np.count_nonzero(masked, axis=1) + runs + 1
+    first = np.cumsum(total) - total  # where each row's target begins, all of them being written one behind the other
     row, column = masked.nonzero()
-    written[row, places[row, column]] = ids[row, column]
-    sentinels = np.full((len(ids), runs.max(initial=0) + 1), -1)
-    row, column = begins.nonzero()
-    number = np.cumsum(begins, axis=1)[row, column]
-    sentinels[row, number - 1] = places[row, column] - 1
-    sentinels[np.arange(len(ids)), runs] = total - 1
-    row, which = (sentinels >= 0).nonzero()
-    written[row, sentinels[row, which]] = sentinel + 1 + which
-    start = _start(keys, sentinels, runs, total, budget)
-    steps = np.arange(written.shape[1])
-    shown = (steps >= start[:, None]) & (steps < np.minimum(start + budget, total)[:, None])
-    return Ragged(written[shown], shown.sum(axis=1))
+    opened = opens[row, column]
+    number = np.cumsum(opened)  # of sentinels before, in all rows
+    places = np.arange(len(row)) + number + row  # each row before has one sentinel more, at its end
+    written = np.empty(int(total.sum()), np.int64)
+    written[places] = ids[row, column]
+    starts, own = places[opened] - 1, row[opened]
+    before = np.cumsum(runs) - runs
+    written[starts] = sentinel + number[opened] - before[own]
+    written[first + total - 1] = sentinel + 1 + runs
+    begin = _start(keys, starts - first[own], runs, before, total, budget)
+    counts = np.minimum(budget, total - begin)
+    return Ragged(written[ranges(first + begin, counts)], counts)
 
 
 def _start(
-    keys: np.ndarray, sentinels: np.ndarray, runs: np.ndarray, total: np.ndarray, budget: np.ndarray
+    keys: np.ndarray, sentinels: np.ndarray, runs: np.ndarray, before: np.ndarray, total: np.ndarray, budget: np.ndarray
 ) -> np.ndarray:
-    drawn = np.take_along_axis(sentinels, below(stream(keys, _CHOICE), np.maximum(runs, 1))[:, None], axis=1)[:, 0]
-    fitting = np.where(sentinels >= (total - budget)[:, None], sentinels, total.max(initial=0)).min(axis=1)
+    """Where each row's part begins. sentinels: places of all but the last in their targets, row after row; before: how
+    many of them the rows before have."""
+    last = total - 1
+    padded = np.append(sentinels, 0)
+    drawn = np.where(runs > 0, padded[before + below(stream(keys, _CHOICE), np.maximum(runs, 1))], last)
+    row = np.repeat(np.arange(len(runs)), runs)
+    fits = sentinels >= (total - budget)[row]
+    fitting = last.copy()
+    np.minimum.at(fitting, row[fits], sentinels[fits])
     return np.where(total <= budget, 0, np.where(total - drawn < budget, fitting, drawn))
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from ...pipeline.corpus.units import Unit
 from ...pipeline.dataset.reader import ColumnReader, misaligned
+from .spans import ranges
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+ReadUnit: TypeAlias = "Callable[[ColumnReader, Unit, Sequence[str]], dict[str, Tokens]]"
 
 
 @dataclass(frozen=True)
@@ -31,19 +35,18 @@ def read_unit(reader: ColumnReader, unit: Unit, modalities: Sequence[str]) -> di
 
     Raises DatasetError where shards don't hold the same samples, and what ColumnReader raises.
     """
-    tables = {name: reader.token_table(unit, name) for name in modalities}
-    first = tables[modalities[0]]
-    for name, table in tables.items():
-        if not table["key"].equals(first["key"]):
+    read = {name: reader.token_column(unit, name) for name in modalities}
+    first = read[modalities[0]]
+    for name, (rows, tokens) in read.items():
+        if rows != first[0] or len(tokens) != len(first[1]):
             paths = reader.token_path(unit, name), reader.token_path(unit, modalities[0])
             raise misaligned(reader.store.url, *paths)
-    return {name: _flat(table) for name, table in tables.items()}
+    return {name: _flat(tokens) for name, (_, tokens) in read.items()}
 
 
-def _flat(table: pa.Table) -> Tokens:
+def _flat(lists: pa.Array) -> Tokens:
     import pyarrow as pa
 
-    lists = table["tokens"].combine_chunks()
     present = lists.is_valid().to_numpy(zero_copy_only=False)
     if pa.types.is_fixed_size_list(lists.type):  # with room for what is null
         starts = np.arange(len(lists)) * lists.type.list_size
@@ -54,21 +57,39 @@ def _flat(table: pa.Table) -> Tokens:
     return Tokens(lists.values.to_numpy(zero_copy_only=False), starts, np.where(present, lengths, 0), present)
 
 
-def gather(rows: Sequence[tuple[Tokens, np.ndarray]], longest: int, room: int) -> tuple[np.ndarray, ...]:
-    """Rows of several units, one behind the other, each cut to `longest` tokens.
+class Rows:
+    """Rows of several units, one behind the other, whose tokens stay where they are until they are asked for.
 
-    rows: the tokens of a unit, and which of its rows. room: places behind the longest text.
-    ids: int32 (n, up to longest + room), 0 behind a row's end; lengths: int64 (n,); present: bool (n,).
+    units: the tokens of each, and which of its rows; None for rows that aren't there. lengths: int64 (n,), of all of a
+    row's tokens; present: bool (n,).
     """
-    lengths = np.concatenate([tokens.lengths[chosen] for tokens, chosen in rows])
-    present = np.concatenate([tokens.present[chosen] for tokens, chosen in rows])
-    lengths = np.minimum(lengths, longest)
-    ids = np.zeros((len(lengths), int(lengths.max(initial=0)) + room), np.int32)
-    at = 0
-    for tokens, chosen in rows:
-        own = lengths[at : at + len(chosen)]
-        row = np.repeat(np.arange(len(chosen)), own)
-        within = np.arange(len(row)) - np.repeat(np.cumsum(own) - own, own)
-        ids[at + row, within] = tokens.values[np.repeat(tokens.starts[chosen], own) + within]
-        at += len(chosen)
-    return ids, lengths, present
+
+    def __init__(self, units: Sequence[tuple[Tokens | None, np.ndarray]]) -> None:
+        self._values = [None if tokens is None else tokens.values for tokens, _ in units]
+        self._ends = np.cumsum([len(rows) for _, rows in units])
+        self._starts = _joined([(0, rows) if one is None else (one.starts, rows) for one, rows in units], np.int64)
+        self.lengths = _joined([(0, rows) if one is None else (one.lengths, rows) for one, rows in units], np.int64)
+        self.present = _joined([(False, rows) if one is None else (one.present, rows) for one, rows in units], bool)
+
+    def at(self, rows: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """int32 (k,): the tokens at these places of these rows, int64 (k,) each, the rows in rising order."""
+        flat, found = self._starts[rows] + places, np.empty(len(rows), np.int32)
+        begin = 0
+        for values, end in zip(self._values, np.searchsorted(rows, self._ends).tolist(), strict=True):
+            if values is not None and end > begin:
+                found[begin:end] = values[flat[begin:end]]
+            begin = end
+        return found
+
+    def padded(self, rows: np.ndarray, begin: np.ndarray, lengths: np.ndarray, room: int) -> np.ndarray:
+        """int32 (k, the largest length + room): so many tokens of these rows, int64 (k,) in rising order, from `begin`
+        on; 0 behind them."""
+        ids = np.zeros((len(rows), int(lengths.max(initial=0)) + room), np.int32)
+        ids[np.arange(ids.shape[1]) < lengths[:, None]] = self.at(np.repeat(rows, lengths), ranges(begin, lengths))
+        return ids
+
+
+def _joined(parts: Sequence[tuple[np.ndarray | int, np.ndarray]], dtype: type) -> np.ndarray:
+    """One behind the other: of each array these elements, or as many of the number."""
+    chosen = [np.full(len(at), of, dtype) if isinstance(of, int) else of[at] for of, at in parts]
+    return np.concatenate(chosen) if chosen else np.empty(0, dtype)

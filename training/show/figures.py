@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..data.batch import Batch
 from ..data.masking import Masked
-from ..data.mixture import Batch, Mixture
+from ..data.mixture import Mixture
 from ..data.opening import OpenData
 from ..data.order import turns
 

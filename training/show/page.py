@@ -9,7 +9,7 @@ from typing import Any
 from ...pipeline.corpus.units import spread
 from ...pipeline.preview.cells import Pictures, readable
 from ...pipeline.preview.preview import new_folder, refuse_others, write_data
-from ..data.mixture import Batch
+from ..data.batch import Batch
 from ..data.opening import OpenData
 from .figures import Figures, Side, epochs
 from .samples import SampleMaker

@@ -16,8 +16,8 @@ from ...pipeline.views.content import ContentReader
 from ...pipeline.views.view_pixels import Seen, ViewFinder
 from ...tokenizers.contract.tokenizer import Tokenizer
 from ...tokenizers.text.base import VocabularyTokenizer
+from ..data.batch import Batch
 from ..data.masking import Masked
-from ..data.mixture import Batch
 from ..data.opening import OpenData, OpenDataset
 
 Json: TypeAlias = "dict[str, Any]"

@@ -10,6 +10,7 @@ from small_dataset import VIEWS, SmallDataset, label_of, repair_palette, rewrite
 from tokenloom.pipeline.dataset.layout import label_path, token_path
 from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.dataset.reader import ColumnReader, DatasetReader
+from tokenloom.pipeline.dataset.shard_meta import rows_digest
 from tokenloom.pipeline.dataset.shards import RowKeys, read_labels, write_labels
 
 
@@ -35,13 +36,27 @@ def test_a_column_has_a_value_for_every_view_or_one_for_the_sample(small):
     assert whole
 
 
-@pytest.mark.parametrize("read", [ColumnReader.tokens, ColumnReader.token_table])
+@pytest.mark.parametrize("read", [ColumnReader.tokens, ColumnReader.token_table, ColumnReader.token_column])
 @pytest.mark.parametrize("other", [{"modality": "depth"}, {"generation": "0" * 16}])
 def test_tokens_of_something_else_are_refused(small, read, other):
     unit = small.units[0]
     rewrite_tokens(small, "dinov2", unit, **other)
     with pytest.raises(DatasetError, match=f"{small.token_path('dinov2', unit)}: holds .* not what its name says"):
         read(reader_of(small), unit, "dinov2")
+
+
+def test_tokens_alone_come_with_what_tells_their_rows(small):
+    reader, unit = reader_of(small), small.units[0]
+    (rows, caption), (same, dinov2) = (reader.token_column(unit, name) for name in ("caption", "dinov2"))
+    keys = reader.token_table(unit, "caption")["key"].to_pylist()
+    assert rows == same == rows_digest(keys, [0, 1] * unit.count)
+    assert caption.to_pylist() == reader.token_table(unit, "caption")["tokens"].to_pylist()
+    assert len(dinov2) == VIEWS * unit.count
+    rewrite_tokens(small, "dinov2", unit, order=[1, 0, 2, 3])
+    assert reader.token_column(unit, "dinov2")[0] != rows
+    rewrite_tokens(small, "dinov2", unit, order=[1, 0])
+    with pytest.raises(DatasetError, match=f"{small.token_path('dinov2', unit)}: it has 4 rows, not 2 views of 4"):
+        reader.token_column(unit, "dinov2")
 
 
 @pytest.mark.parametrize("views", [[0] * 8, [1, 0] * 4, [0, 10**30] * 4, [0, 1] * 3 + [0]])

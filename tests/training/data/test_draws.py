@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenloom.training.data.draws import below, bits, keys_of, log_gammas, stream, uniforms
+from tokenloom.training.data.draws import (
+    below,
+    bits,
+    chances,
+    keys_of,
+    log_gammas,
+    permuted,
+    shuffles,
+    stream,
+    uniforms,
+)
 
 MANY = 40_000
 
@@ -54,3 +64,40 @@ def test_gammas_of_the_least_shapes_are_finite_logarithms():
     logs = log_gammas(keys_of(3, np.arange(1000)), np.full((1000, 4), 1e-9))
     assert np.isfinite(logs).all()
     assert logs.max() < -1e3
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 5, 64, 257, 1000])
+def test_a_permutation_has_each_number_once_however_it_is_asked_for(limit: int):
+    keys, numbers = np.repeat(keys_of(limit, np.arange(1)), limit), np.arange(limit)
+    whole = permuted(keys, numbers, np.full(limit, limit))
+    assert sorted(whole.tolist()) == numbers.tolist()
+    for number in numbers[:: max(1, limit // 20)]:
+        assert permuted(keys[:1], np.array([number]), np.array([limit])) == whole[number]
+
+
+def test_permutations_come_up_equally_often():
+    """All 24 orders of four numbers, for permutations at a point and for whole ones."""
+    keys = keys_of(4, np.arange(MANY))
+    at_points = [permuted(keys, np.full(MANY, number), np.full(MANY, 4)) for number in range(4)]
+    for drawn in (np.stack(at_points, axis=1), shuffles(keys, 4)):
+        counts = np.unique(drawn @ np.array([64, 16, 4, 1]), return_counts=True)[1]
+        assert len(counts) == 24
+        assert ((counts - MANY / 24) ** 2 / (MANY / 24)).sum() < 60  # chi-square of 23 degrees: 1 in 25,000
+
+
+def test_a_large_permutation_looks_like_chance():
+    limit = 5000
+    numbers = permuted(np.repeat(keys_of(5, np.arange(1)), limit), np.arange(limit), np.full(limit, limit))
+    assert abs(np.corrcoef(numbers, np.arange(limit))[0, 1]) < 0.06
+    assert abs(np.corrcoef(numbers[1:], numbers[:-1])[0, 1]) < 0.06
+
+
+@pytest.mark.parametrize("share", [0.0, 0.003, 0.5, 1.0])
+def test_chances_are_as_told(share: float):
+    drawn = chances(keys_of(6, np.arange(MANY)), 5, np.full(MANY, share))
+    assert drawn.mean() == pytest.approx(share, abs=5 * np.sqrt(share * (1 - share) / MANY / 5))
+
+
+def test_a_shape_that_is_missing_gives_nothing():
+    logs = log_gammas(keys_of(7, np.arange(3)), np.array([[1.0, np.nan], [np.nan, np.nan], [2.0, 3.0]]))
+    assert np.isneginf(logs).tolist() == [[False, True], [True, True], [False, False]]

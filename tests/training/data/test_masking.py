@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenloom.training.data.budgets import share_out
 from tokenloom.training.data.draws import keys_of
-from tokenloom.training.data.masking import IGNORED, NOTHING, Column, Masked, Scheme, mask
+from tokenloom.training.data.masking import IGNORED, NOTHING, Column, Masked, Scheme, Texts, mask
 from tokenloom.training.data.spans import Ragged, keep_tokens, span_input, span_target
 
 GOLDEN = Path(__file__).parents[3] / "../shared/golden/masking_stats.json"
@@ -121,21 +121,55 @@ def test_nothing_stays_of_a_text_without_a_budget():
 # --- whole batches ----------------------------------------------------------------------------------------------------
 
 
-def a_batch(seed: int, count: int) -> tuple[np.ndarray, list[Column]]:
+@dataclass(frozen=True)
+class Held:
+    """A modality of n samples, all of it. ids: int32 (n, longest); lengths: int (n,); chunks: as of Texts."""
+
+    name: str
+    form: Any
+    present: np.ndarray
+    ids: np.ndarray
+    lengths: np.ndarray
+    chunks: np.ndarray | None = None
+
+    def column(self) -> Column:
+        is_grid, is_text = self.form == "grid", self.form in ("text", "embeddings")
+        return Column(
+            self.name,
+            self.form,
+            self.present,
+            self.ids.shape[1],
+            at=(lambda rows, places: self.ids[rows, places]) if is_grid else None,
+            texts=self.texts if is_text else None,
+        )
+
+    def texts(self, rows: np.ndarray) -> Texts:
+        return Texts(self.ids[rows], self.lengths[rows], None if self.chunks is None else self.chunks[rows])
+
+    def some(self, rows: np.ndarray) -> Held:
+        chunks = None if self.chunks is None else self.chunks[rows]
+        return replace(self, present=self.present[rows], ids=self.ids[rows], lengths=self.lengths[rows], chunks=chunks)
+
+
+def columns_of(held: list[Held]) -> list[Column]:
+    return [one.column() for one in held]
+
+
+def a_batch(seed: int, count: int) -> tuple[np.ndarray, list[Held]]:
     rng = np.random.default_rng(seed)
 
-    def column(name: str, form: Any, length: int, **more: Any) -> Column:
+    def held(name: str, form: Any, length: int, chunks: np.ndarray | None = None) -> Held:
         there = rng.random(count) < 0.7
         lengths = np.full(count, length) if form in ("grid", "pixels") else rng.integers(1, length + 1, count)
         ids = rng.integers(1000, 2000, (count, length)).astype(np.int32)
-        return Column(name, form, ids, lengths, there, length, **more)
+        return Held(name, form, there, ids, lengths, chunks)
 
     columns = [
-        column("rgb", "pixels", 9),
-        column("depth", "grid", 16),
-        column("caption", "text", 12),
-        column("metadata", "text", 8, chunks=np.broadcast_to(np.arange(8) // 2, (count, 8))),
-        column("t5", "embeddings", 7),
+        held("rgb", "pixels", 9),
+        held("depth", "grid", 16),
+        held("caption", "text", 12),
+        held("metadata", "text", 8, np.broadcast_to(np.arange(8) // 2, (count, 8))),
+        held("t5", "embeddings", 7),
     ]
     return keys_of(seed, np.arange(count)), columns
 
@@ -144,7 +178,7 @@ ALL = Scheme(1, dict.fromkeys(("rgb", "depth", "caption", "metadata", "t5"), 1.0
 SOME = Scheme(2, {"rgb": 10.0, "t5": 0.1}, {"metadata": 0.5, "depth": 0.5}, {"caption": "all", "metadata": "binary"})
 
 
-def said_of(columns: list[Column], inputs: Masked, targets: Masked) -> Iterator[tuple[int, int, list[Any], list[Any]]]:
+def said_of(columns: list[Held], inputs: Masked, targets: Masked) -> Iterator[tuple[int, int, list[Any], list[Any]]]:
     for place in range(len(columns)):
         for row in range(len(inputs.ids)):
             sides = []
@@ -159,7 +193,7 @@ def said_of(columns: list[Column], inputs: Masked, targets: Masked) -> Iterator[
 @given(st.integers(0, 10**6), st.integers(1, 12), st.integers(0, 40), st.integers(0, 40))
 def test_batches_hold_what_samples_have(seed: int, count: int, most_in: int, most_out: int):
     keys, columns = a_batch(seed, count)
-    inputs, targets = mask(keys, columns, [ALL, SOME], (0, most_in), (most_out, most_out), SENTINEL)
+    inputs, targets = mask(keys, columns_of(columns), [ALL, SOME], (0, most_in), (most_out, most_out), SENTINEL)
     assert inputs.ids.shape == (count, most_in)
     assert targets.ids.shape == (count, most_out)
     for side in (inputs, targets):
@@ -191,18 +225,9 @@ def test_a_sample_is_masked_alike_in_any_batch(seed: int, count: int, data: st.D
     keys, columns = a_batch(seed, count)
     chosen = np.array(data.draw(st.permutations(range(count))))[: data.draw(st.integers(1, count))]
 
-    def part(column: Column) -> Column:
-        chunks = None if column.chunks is None else column.chunks[chosen]
-        return replace(
-            column,
-            ids=column.ids[chosen],
-            lengths=column.lengths[chosen],
-            present=column.present[chosen],
-            chunks=chunks,
-        )
-
-    whole = mask(keys, columns, [ALL, SOME], (5, 20), (20, 20), SENTINEL)
-    parts = mask(keys[chosen], [part(column) for column in columns], [ALL, SOME], (5, 20), (20, 20), SENTINEL)
+    some = [one.some(chosen) for one in columns]
+    whole = mask(keys, columns_of(columns), [ALL, SOME], (5, 20), (20, 20), SENTINEL)
+    parts = mask(keys[chosen], columns_of(some), [ALL, SOME], (5, 20), (20, 20), SENTINEL)
     for one, other in zip(whole, parts, strict=True):
         for name in ("ids", "modality", "position", "used", "labels"):
             if getattr(one, name) is not None:
@@ -212,7 +237,7 @@ def test_a_sample_is_masked_alike_in_any_batch(seed: int, count: int, data: st.D
 # --- ml-4m's distributions --------------------------------------------------------------------------------------------
 
 
-def golden_columns(golden: dict[str, Any], count: int) -> Iterator[Column]:
+def golden_columns(golden: dict[str, Any], count: int) -> Iterator[Held]:
     """The one sample of which the reference masking was drawn, over and over."""
     for name in golden["modality_order"]:
         facts = golden["modalities"][name]
@@ -223,7 +248,7 @@ def golden_columns(golden: dict[str, Any], count: int) -> Iterator[Column]:
             length = min(length + 1, most)
         ids = np.broadcast_to(np.arange(1000, 1000 + length, dtype=np.int32), (count, length))
         pairs = np.broadcast_to(np.arange(length) // 2, ids.shape) if name == "metadata" else None
-        yield Column(name, form, ids, np.full(count, length), there, most, pairs)
+        yield Held(name, form, there, ids, np.full(count, length), pairs)
 
 
 @pytest.mark.slow
@@ -249,7 +274,13 @@ def test_distributions_are_those_of_the_reference():
         drawn.append((f"scheme {place}", keys_of(place, np.arange(1500)), [scheme], told["modalities"], told["draws"]))
     for what, chosen, those, expected, number in drawn:
         these = keys if what == "overall" else chosen
-        inputs, targets = mask(these, [shortened(one, len(these)) for one in columns], those, *both, SENTINEL)
+        inputs, targets = mask(
+            these,
+            [replace(one.some(np.arange(len(these))).column(), most=facts[one.name]["max_tokens"]) for one in columns],
+            those,
+            *both,
+            SENTINEL,
+        )
         assert targets.labels is not None
         for place, name in enumerate(golden["modality_order"]):
             counts = {
@@ -262,17 +293,6 @@ def test_distributions_are_those_of_the_reference():
                     scores[what, name, side] = worst_score(counts[side], told, number)
     assert len(scores) > 300
     assert {place: score for place, score in scores.items() if score >= 4.5} == {}
-
-
-def shortened(column: Column, count: int) -> Column:
-    chunks = None if column.chunks is None else column.chunks[:count]
-    return replace(
-        column,
-        ids=column.ids[:count],
-        lengths=column.lengths[:count],
-        present=column.present[:count],
-        chunks=chunks,
-    )
 
 
 def worst_score(counts: np.ndarray, told: dict[str, float], number: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import fields, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_dataset import SmallDataset, write_dataset
+from tokenloom.pipeline.corpus.units import Unit
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.tokenizers.contract.special_tokens import EOS, FIRST_COORDINATE
@@ -63,7 +65,7 @@ def joined(batches: list[Batch]) -> Batch:
 def test_batches_hold_the_datasets_tokens(datasets):
     """With budgets enough for all of a sample, of which each token then is an input or a target."""
     made = mixture(datasets[:1])
-    made.input_tokens = made.target_tokens = (500, 500)
+    made.input_tokens = made.target_tokens = (20_000, 20_000)
     rows = {row.values["dinov2"].tobytes(): row for row in open_dataset(datasets[0].store.url).iterate(ALL)}
     assert len(rows) == 32
     batch, seen = made.batch(np.arange(16)), set()
@@ -121,6 +123,64 @@ def test_what_a_sample_or_a_dataset_lacks_is_masked(datasets):
     assert turns == [300, 100]
 
 
+@settings(max_examples=8, deadline=None)
+@given(st.integers(2, 9), st.integers(0, 99))
+def test_of_a_long_text_any_window_is_seen(datasets, most: int, seed: int):
+    """Of documents that are longer than a sample may be; [EOS] is their last token, and no window's."""
+    keep = Scheme(1, {"caption": 1.0}, {"caption": 1.0}, {"caption": "all"})
+    one = MixedDataset("a", open_dataset(datasets[0].store.url).reader, ["caption"])
+    made = Mixture([one], [keep], (50, 50), (50, 50), seed, max_tokens={"caption": most})
+    rows = open_dataset(datasets[0].store.url).iterate(["caption"])
+    texts = [[*row.values["caption"].tolist(), EOS] for row in rows if row.values["caption"] is not None]
+    windows = {tuple(text[at : at + most]) for text in texts for at in range(max(1, len(text) - most + 1))}
+    batch = made.batch(np.arange(1500))
+    seen = {tuple(ids[used].tolist()) for ids, used in zip(batch.inputs.ids, batch.inputs.used, strict=True)} - {()}
+    assert seen <= windows
+    assert len(seen) > 0.9 * len(windows)
+    assert batch.most == (most,)
+
+
+def test_ranks_with_small_batches_make_several_at_once(datasets):
+    """And go on where a state says that is loaded while they are at it."""
+    whole, stream = Batches(mixture(datasets), 4), iter(Batches(mixture(datasets), 32))
+    together, parts = next(stream), iter(whole)
+    made = joined([next(parts) for _ in range(8)])
+    np.testing.assert_array_equal(made.positions, together.positions)
+    assert_same(made.inputs, together.inputs, slice(None))
+    whole.load_state_dict({**whole.state_dict(), "position": 1000})
+    assert next(parts).positions.tolist() == [1000, 1001, 1002, 1003]
+
+
+@pytest.mark.parametrize("size", [1, 4, 20])
+def test_each_unit_is_read_once_an_epoch(datasets, size: int):
+    """Also where a batch ends one window and begins the next. 20 positions are 15 of the first dataset's 16 samples."""
+    made, read = mixture(datasets), Counter[str]()
+    columns = made._columns[0]
+    original = columns.token_column
+
+    def counting(unit: Unit, modality: str):
+        read[f"{unit.name} {modality}"] += 1
+        return original(unit, modality)
+
+    columns.token_column = counting
+    for begin in range(0, 20, size):
+        made.batch(np.arange(begin, begin + size))
+    assert len(read) == 4 * len(ALL)
+    assert set(read.values()) == {1}
+
+
+def test_texts_of_two_vocabularies_are_refused(datasets):
+    made = mixture(datasets, ("caption",), ("color_palette",))
+    reader = made.datasets[1].reader
+    card = reader.cards["color_palette"]
+    assert card.tokens is not None
+    assert card.tokens.vocabulary is not None
+    other = replace(card, tokens=replace(card.tokens, vocabulary=replace(card.tokens.vocabulary, digest="0" * 64)))
+    reader.cards = {**reader.cards, "color_palette": other}
+    with pytest.raises(DatasetError, match=r"caption of \S+one and color_palette of \S+two .* different vocabularies"):
+        Mixture(made.datasets, [EVEN], (8, 8), (8, 8))
+
+
 def test_a_position_is_masked_otherwise_each_time_it_comes(datasets):
     batch = mixture(datasets[:1]).batch(np.arange(64))
     assert len({row.tobytes() for row in batch.inputs.position}) > 50
@@ -152,6 +212,12 @@ def test_a_state_of_another_mixture_is_refused(datasets):
 def test_a_modality_without_tokens_is_refused(datasets):
     with pytest.raises(DatasetError, match="canny_edge has no tokens"):
         mixture(datasets[:1], ("canny_edge",))
+
+
+@pytest.mark.parametrize("asked", [{"dinov2": 8}, {"capton": 8}, {"caption": 0}])
+def test_lengths_are_for_texts(datasets, asked: dict[str, int]):
+    with pytest.raises(DatasetError, match="max_tokens: "):
+        mixture(datasets, max_tokens=asked)
 
 
 @pytest.mark.slow

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenloom.training.data.draws import keys_of
 from tokenloom.training.data.order import PERIOD, Order, Source, turns
+from tokenloom.training.data.unit_order import UnitOrder
 
 sources = st.builds(
     Source,
@@ -36,7 +40,7 @@ def fresh(order: Order) -> Order:
     return Order(order.sources, order.seed, order.window)
 
 
-@settings(deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(orders)
 def test_every_sample_comes_once_an_epoch_times_its_repeats(order: Order):
     count = 2 * PERIOD
@@ -60,7 +64,7 @@ def test_a_position_has_one_sample_however_it_is_asked_for(order: Order, positio
         assert samples(fresh(order), np.array([position]))[position] == together[position]
 
 
-@settings(deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(orders)
 def test_units_are_read_from_first_to_last_and_few_at_a_time(order: Order):
     found = samples(order, np.arange(PERIOD))
@@ -121,3 +125,34 @@ def test_epochs_and_seeds_differ_and_neighbours_come_from_many_units():
     assert first != second
     assert first != other
     assert len(set(first[500:564])) >= 12
+
+
+@pytest.mark.parametrize("runs", [1, 3, 4096])
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=40).filter(any), st.integers(0, 50))
+def test_units_of_any_sizes_fill_an_epoch(runs: int, counts: list[int], epoch: int):
+    """However few runs there are: with thousands of units each has several places."""
+    with patch("tokenloom.training.data.unit_order.RUNS", runs):
+        order = UnitOrder(np.array(counts), keys_of(0, np.arange(1))).epoch(epoch)
+    units = order.units(np.arange(len(counts))).tolist()
+    assert sorted(units) == list(range(len(counts)))
+    lengths = [counts[unit] for unit in units]
+    begins = np.cumsum(lengths) - lengths
+    np.testing.assert_array_equal(order.begins(np.arange(len(counts))), begins)
+    ranks = order.ranks(np.arange(sum(counts)))
+    np.testing.assert_array_equal(ranks, np.repeat(np.arange(len(counts)), lengths))
+
+
+def test_more_units_than_runs_still_meet_others_each_epoch():
+    """Units of one size: which are neighbours changes from epoch to epoch, with few runs, too."""
+    with patch("tokenloom.training.data.unit_order.RUNS", 4):
+        order = UnitOrder(np.full(1000, 7), keys_of(0, np.arange(1)))
+    pairs = []
+    for epoch in range(2):
+        units = order.epoch(epoch).units(np.arange(1000)).tolist()
+        pairs.append(set(pairwise(units)))
+    assert len(pairs[0] & pairs[1]) < 10
+
+
+def test_one_unit_of_each_size_has_an_order_of_its_own_each_epoch():
+    order = UnitOrder(np.arange(1, 101), keys_of(0, np.arange(1)))
+    assert len({tuple(order.epoch(epoch).units(np.arange(100)).tolist()) for epoch in range(20)}) == 20

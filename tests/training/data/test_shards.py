@@ -17,7 +17,8 @@ from small_dataset import path_of, rewrite_tokens, write_dataset
 from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.dataset.shards import BrokenShardError
 from tokenloom.pipeline.storage.errors import StorageError
-from tokenloom.training.data.mixture import Batch, Batches
+from tokenloom.training.data.batch import Batch
+from tokenloom.training.data.mixture import Batches
 from tokenloom.training.data.read_ahead import reading_ahead
 from tokenloom.training.data.shards import ShardCache, ShardStore
 from training_recipes import NAMES, opened, two_datasets
@@ -180,7 +181,7 @@ def test_a_shard_that_is_gone_is_masked_and_storage_that_is_down_is_not(tmp_path
     def down(self: ShardStore, path: str) -> bytes:
         raise StorageError("could not read it", self.url)
 
-    data.mixture._read.clear()
+    [held.clear() for held in data.mixture._held]
     monkeypatch.setattr(ShardStore, "read", down)
     with pytest.raises(StorageError):
         take(data)
