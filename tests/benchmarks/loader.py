@@ -6,7 +6,7 @@ One dataset of 18 modalities (4M-21's without pixels and T5, and SigLIP) with to
 samples; 4M-21's masking, 256 input and 256 target tokens. Made in turn in this process, on one thread, over the same
 units, by
 
-- ours: `tokenloom.training.data.mixture.Batches`, 256 samples a batch;
+- ours: `tokenloom.training.data.batches.Batches`, 256 samples a batch;
 - plain: the same shards read by `open_dataset(...).iterate`, masked sample by sample and selected to the budgets as
   `plain_masking.py` says, and stacked into batches of the same arrays.
 
@@ -30,7 +30,8 @@ import torch
 from plain_masking import Alphas, PlainMasking
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.storage.store import Store
-from tokenloom.training.data.mixture import Batches, MixedDataset, Mixture
+from tokenloom.training.data.batches import Batches
+from tokenloom.training.data.mixture import MixedDataset, Mixture
 from tokenloom.training.data.ride_along import PIXELS
 from tokenloom.training.data.unit_tokens import read_unit
 from training_sets import NAMES, SAMPLES, T5, schemes, write_dataset, write_illustrated

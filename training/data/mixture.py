@@ -32,10 +32,6 @@ TEXT_TOKENS = 256
 PATCH = 16
 """Pixels on a side of what is one input token."""
 
-_BLOCK, _SPAN = 1024, 8192
-"""Samples of several batches that are made at once, since a call of numpy's costs more than what it does for a few; and
-positions from the first to the last of them, since units of each window between are held meanwhile."""
-
 _PARTS, _WINDOWS = 1 << 40, 1 << 41
 """Streams that say in which order a sample's instances stand, and where in a text its window begins; behind each lie
 those of the further modalities, and below them masking's."""
@@ -307,47 +303,6 @@ class Mixture:
             )
         held.move_to_end(unit)
         return held[unit]
-
-
-@dataclass
-class Batches:
-    """The batches of one rank, on and on. Of each global batch, `batch_size` samples for each of `world_size` ranks,
-    it makes its own part.
-
-    The state is the position where the next global batch begins: any number of ranks goes on from there.
-    """
-
-    mixture: Mixture
-    batch_size: int
-    rank: int = 0
-    world_size: int = 1
-    position: int = 0
-
-    def __iter__(self) -> Iterator[Batch]:
-        everyone = self.world_size * self.batch_size
-        several = not self.mixture.rides_along
-        steps = max(1, min(_BLOCK // self.batch_size, _SPAN // everyone)) if several else 1
-        while True:
-            begins = self.position + np.arange(steps) * everyone
-            own = self.rank * self.batch_size + np.arange(self.batch_size)
-            block = self.mixture.batch((begins[:, None] + own).ravel())
-            for step, begin in enumerate(begins.tolist()):
-                if begin != self.position:
-                    break  # a state was loaded meanwhile
-                self.position += everyone
-                yield block.rows(slice(step * self.batch_size, (step + 1) * self.batch_size))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"position": self.position, "mixture": self.mixture.digest}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Raises DatasetError where the state is of another mixture."""
-        if state["mixture"] != self.mixture.digest:
-            raise DatasetError(
-                "the state is of another mixture: datasets, their units, weights, repeats, seed or window differ, and "
-                "the position would mean other samples. Give the datasets as they were, or begin anew"
-            )
-        self.position = int(state["position"])
 
 
 def _window(rows: Rows, keys: np.ndarray, most: int, chosen: np.ndarray) -> Texts:

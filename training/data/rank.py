@@ -10,7 +10,7 @@ import numpy as np
 
 from ...pipeline.dataset.manifest import DatasetError
 from .batch import Batch
-from .mixture import Batches
+from .batches import Batches
 from .opening import open_data
 from .recipe import TrainingRecipe, load_training_recipe
 from .state import resumed, state_at

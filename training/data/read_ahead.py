@@ -9,7 +9,8 @@ import numpy as np
 
 from ...pipeline.corpus.units import Unit
 from .batch import Batch
-from .mixture import Batches, MixedDataset, Mixture
+from .batches import Batches
+from .mixture import MixedDataset, Mixture
 from .shards import ShardStore
 
 _AHEAD = 8192

@@ -31,7 +31,7 @@ def batches(
     from itertools import islice
 
     from ...pipeline.commands.console import plain_console
-    from ..data.mixture import Batches
+    from ..data.batches import Batches
     from ..data.opening import open_data
     from ..data.recipe import load_training_recipe
     from .figures import counted

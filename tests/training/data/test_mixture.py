@@ -17,8 +17,10 @@ from tokenloom.pipeline.corpus.units import Unit
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.tokenizers.contract.special_tokens import EOS, FIRST_COORDINATE
+from tokenloom.training.data.batch import Batch
+from tokenloom.training.data.batches import Batches
 from tokenloom.training.data.masking import Masked, Scheme
-from tokenloom.training.data.mixture import Batch, Batches, MixedDataset, Mixture
+from tokenloom.training.data.mixture import MixedDataset, Mixture
 
 ALL = ("caption", "color_palette", "dinov2")
 EVEN = Scheme(1, dict.fromkeys(ALL, 1.0), dict.fromkeys(ALL, 1.0))

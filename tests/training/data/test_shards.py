@@ -18,7 +18,7 @@ from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.dataset.shards import BrokenShardError
 from tokenloom.pipeline.storage.errors import StorageError
 from tokenloom.training.data.batch import Batch
-from tokenloom.training.data.mixture import Batches
+from tokenloom.training.data.batches import Batches
 from tokenloom.training.data.read_ahead import reading_ahead
 from tokenloom.training.data.shards import ShardCache, ShardStore
 from training_recipes import NAMES, opened, two_datasets

@@ -13,7 +13,7 @@ import yaml
 from galleries import without_corpus
 from small_dataset import SmallDataset, made_anew, path_of, pending, write_dataset
 from tokenloom.pipeline.plan.recipe_file import RecipeError
-from tokenloom.training.data.mixture import Batches
+from tokenloom.training.data.batches import Batches
 from tokenloom.training.data.recipe import load_training_recipe
 from tokenloom.training.data.schemes import named_schemes
 from training_recipes import NAMES, content, opened, refusal, run_command, two_datasets, written

@@ -13,7 +13,7 @@ import pytest
 from galleries import HOSTILE, read_data, without_corpus
 from in_process import weave
 from tokenloom.pipeline.dataset.manifest import DatasetError
-from tokenloom.training.data.mixture import Batches
+from tokenloom.training.data.batches import Batches
 from tokenloom.training.show.figures import counted
 from tokenloom.training.show.page import write_page
 from tokenloom.training.show.samples import kept_patches

@@ -1,0 +1,58 @@
+"""The batches of one rank, and where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...pipeline.dataset.manifest import DatasetError
+from .batch import Batch
+from .mixture import Mixture
+
+_BLOCK, _SPAN = 1024, 8192
+"""Samples of several batches that are made at once, since a call of numpy's costs more than what it does for a few; and
+positions from the first to the last of them, since units of each window between are held meanwhile."""
+
+
+@dataclass
+class Batches:
+    """The batches of one rank, on and on. Of each global batch, `batch_size` samples for each of `world_size` ranks,
+    it makes its own part.
+
+    The state is the position where the next global batch begins: any number of ranks goes on from there.
+    """
+
+    mixture: Mixture
+    batch_size: int
+    rank: int = 0
+    world_size: int = 1
+    position: int = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        everyone = self.world_size * self.batch_size
+        several = not self.mixture.rides_along
+        steps = max(1, min(_BLOCK // self.batch_size, _SPAN // everyone)) if several else 1
+        while True:
+            begins = self.position + np.arange(steps) * everyone
+            own = self.rank * self.batch_size + np.arange(self.batch_size)
+            block = self.mixture.batch((begins[:, None] + own).ravel())
+            for step, begin in enumerate(begins.tolist()):
+                if begin != self.position:
+                    break  # a state was loaded meanwhile
+                self.position += everyone
+                yield block.rows(slice(step * self.batch_size, (step + 1) * self.batch_size))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.position, "mixture": self.mixture.digest}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises DatasetError where the state is of another mixture."""
+        if state["mixture"] != self.mixture.digest:
+            raise DatasetError(
+                "the state is of another mixture: datasets, their units, weights, repeats, seed or window differ, and "
+                "the position would mean other samples. Give the datasets as they were, or begin anew"
+            )
+        self.position = int(state["position"])
