@@ -126,7 +126,7 @@ def _label(plan: Plan, store: Store, limit: int | None, tally: Tally, listener: 
         for result in label_units(plan, plan.works, Mode.COMMIT, limit):
             tally.add(result)
             listener.labelled(tally)
-            tally.check(plan.recipe.max_failures)
+            tally.check(plan.recipe.max_failures, plan.recipe.views.count)
         before, plan = plan.works, with_work(plan, store)
         if limit is not None:
             break

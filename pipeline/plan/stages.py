@@ -13,7 +13,7 @@ from .steps import Step, StepGraph
 
 _ROUNDING = 1e-6
 _LEAST = {"num_cpus": 0.01, "num_gpus": 0.01, "memory": 2.0**20}
-"""What isn't cut down any more. Not to nothing: Ray Data would have the readers, who ask for none, do a stage's work."""
+"""What isn't cut down any more. Not to nothing: Ray Data would join a stage to the readers, who ask for none."""
 
 _WISHED = {"num_cpus", "num_gpus", "min_workers"}
 _EVERY_GPU = 1_000_000
