@@ -266,7 +266,8 @@ def _found_in_trial(estimate: Estimate) -> Iterator[str]:
     yield from why_refused(estimate.refused, estimate.tried)
     for one in estimate.failing:
         names, first = ", ".join(one.modalities), one.first
-        yield f"{one.count:,} of {estimate.labels[first.modality]:,} labels of {names} fail ({first.key}: {first.reason})"
+        of = estimate.labels[first.modality]
+        yield f"{one.count:,} of {of:,} labels of {names} fail ({first.key}: {first.reason})"
     for name, count in estimate.null.items():
         which = f"all {count:,}" if count == estimate.labels[name] else f"the other {count:,}"
         fields = ", ".join(estimate.fields) or "none"

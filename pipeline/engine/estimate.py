@@ -71,12 +71,12 @@ def calibrate(plan: Plan, count: int) -> Estimate | None:
     seconds, overhead, labels = _labelled(plan, tried)
     views = plan.recipe.views.count
     per_sample = {name: plan.graph.cards[name].labels_per_sample(views) for name in labels}
-    count = {name: len(found.labels) // per_sample[name] * views for name, found in labels.items()}
+    made = {name: len(found.labels) // per_sample[name] * views for name, found in labels.items()}
     failed = {name: len(_failed(found.failures, views)) for name, found in labels.items()}
-    sound = {name: count[name] - failed[name] for name in labels}
+    sound = {name: made[name] - failed[name] for name in labels}
     return Estimate(
         samples=len(tried.samples),
-        labels=count,
+        labels=made,
         tried=tried.count,
         shards=len(tried.shards),
         bytes=sum(sample.size for sample in tried.samples),

@@ -116,7 +116,7 @@ class StageWorker:
             labels={name: labels for name, labels in payload.labels.items() if name in config.carries}
             | {name: made.of(name).labels for name in carried},
             failures=payload.failures + [failure for name in carried for failure in made.of(name).failures],
-            done=payload.done | {name: (*counted, seconds) for name, counted in written.items()},
+            done=payload.done | {name: (rows, failed, seconds) for name, (rows, failed) in written.items()},
             bytes=payload.bytes,
             again=payload.again,
             decodes=payload.decodes + made.decodes,
