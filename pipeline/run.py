@@ -77,12 +77,16 @@ class RunListener(FitListener):
 def execute(plan: Plan, limit: int | None = None, listener: RunListener | None = None) -> Tally:
     """Makes what the plan lists.
 
-    Raises TooManyFailuresError, EngineError, StorageError; whatever is committed by then stays and isn't made again.
+    Raises RecipeError where the cluster hasn't the workers that the recipe asks for, before anything is written; then
+    TooManyFailuresError, EngineError, StorageError; whatever is committed by then stays and isn't made again.
     DatasetError where another run has replaced meanwhile what this one makes.
     """
     recipe, listener = plan.recipe, listener or RunListener()
     store = Store(recipe.output, recipe.storage_options)
     tally = Tally(recipe.output, plan.graph.cards)
+    if plan.works:
+        start_ray()
+        stages(plan.graph, recipe, cluster_size())  # what the cluster can't give is refused before anything is written
     plan, given = _begun(plan, store)
     if plan.works:
         start_ray()
@@ -122,7 +126,7 @@ def _label(plan: Plan, store: Store, limit: int | None, tally: Tally, listener: 
         for result in label_units(plan, plan.works, Mode.COMMIT, limit):
             tally.add(result)
             listener.labelled(tally)
-            tally.check(plan.recipe.max_failures)
+            tally.check(plan.recipe.max_failures, plan.recipe.views.count)
         before, plan = plan.works, with_work(plan, store)
         if limit is not None:
             break

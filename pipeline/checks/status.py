@@ -23,6 +23,9 @@ from .lost import WAY_OUT, modalities_there, told, unnamed
 from .nulls import NullSearch
 
 _FEW = 3
+_ALL_VIEWS = b'"view": null}\n'
+"""The end of a ledger's line about all labels of a sample."""
+
 _NO_KEY = b'"key": ""'
 """In a ledger's line about a part of a corpus shard."""
 
@@ -32,10 +35,10 @@ _IDLE = 600.0
 
 @dataclass(frozen=True)
 class ModalityStatus:
-    """One modality, None where something is unknown. samples: of its finished units. quarantined: lines of its ledgers,
-    one for each failed label. share: of the estimated total, in [0, 1]. rate: samples per second of late; eta: seconds
-    left at that rate. last_written: unix seconds. stale: why it isn't made from what the dataset holds now. pending:
-    whether it is being made anew, to take the place of the one of that name which readers get until then."""
+    """One modality, None where something is unknown. samples: of its finished units. quarantined: labels that failed,
+    one for each view of each sample. share: of the estimated total, in [0, 1]. rate: samples per second of late; eta:
+    seconds left at that rate. last_written: unix seconds. stale: why it isn't made from what the dataset holds now.
+    pending: whether it is being made anew, to take the place of the one of that name which readers get until then."""
 
     name: str
     units: int
@@ -84,17 +87,19 @@ class Status:
 
 @dataclass(frozen=True)
 class Counted:
-    """What ledgers hold. lines: failures by modality; broken: why parts of the corpus can't be read; notes: on what
-    isn't taken of it."""
+    """What ledgers hold. failed: labels by modality, and of the corpus what its reader refused; broken: why parts of
+    the corpus can't be read; notes: on what isn't taken of it."""
 
-    lines: dict[str, int]
+    failed: dict[str, int]
     broken: list[str]
     notes: list[str]
 
     @classmethod
-    def of(cls, modality: str, ledger: bytes) -> Counted:
+    def of(cls, modality: str, ledger: bytes, views: int) -> Counted:
         """Broken lines are for `verify` to find."""
         count = ledger.count(b"\n")
+        if modality != CORPUS:
+            return cls({modality: count + (views - 1) * ledger.count(_ALL_VIEWS)}, [], [])
         if _NO_KEY in ledger:
             with suppress(BrokenLedgerError):
                 told = [Rejection(one.key, one.reason, one.error) for one in read_ledger(ledger)]
@@ -105,7 +110,7 @@ class Counted:
 
 
 class LedgerCounts:
-    """Lines of ledgers, each read once: nothing is ever overwritten."""
+    """What ledgers hold, each read once: nothing is ever overwritten."""
 
     def __init__(self, store: Store) -> None:
         self._store, self._standing = store, StandingLedgers(store)
@@ -114,15 +119,17 @@ class LedgerCounts:
 
     def read(self, cards: Mapping[str, ModalityCard], finished: Mapping[str, Finished], views: int) -> Counted:
         """Those of these modalities, and those of the corpus reader."""
-        lines: dict[str, int] = defaultdict(int)
-        found = Counted(lines, [], [])
+        failed: dict[str, int] = defaultdict(int)
+        found = Counted(failed, [], [])
         ledgers = self._standing.list(cards, finished, views)
         new = [ledger for ledger in ledgers if ledger.path not in self._read]
         data = in_order(self._store.read, [ledger.path for ledger in new], threads=16)
-        self._read.update((one.path, Counted.of(one.modality, read)) for one, read in zip(new, data, strict=True))
+        self._read.update(
+            (one.path, Counted.of(one.modality, read, views)) for one, read in zip(new, data, strict=True)
+        )
         for ledger in ledgers:
             counted = self._read[ledger.path]
-            lines[ledger.modality] += counted.lines[ledger.modality]
+            failed[ledger.modality] += counted.failed[ledger.modality]
             found.broken.extend(counted.broken)
             found.notes.extend(counted.notes)
         return found
@@ -145,13 +152,13 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
     exact = complete == manifest.corpus.shards
     now, reasons = time.time() if now is None else now, stale(manifest)
     modalities = [
-        _modality(name, found, counted.lines.get(name, 0), total, exact and found.units == units, now)
+        _modality(name, found, counted.failed.get(name, 0), total, exact and found.units == units, now)
         for name, found in progress.items()
     ]
     modalities = [replace(one, stale=reasons.get(one.name, [])) for one in modalities]
     for name, card in manifest.pending.items():
         found = stocks[name].finished(card)
-        count = ledgers.read({name: card}, {name: found}, views).lines.get(name, 0)
+        count = ledgers.read({name: card}, {name: found}, views).failed.get(name, 0)
         modalities.append(replace(_modality(name, found, count, total, False, now), pending=True))
     return Status(
         url=store.url,
@@ -159,7 +166,7 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
         complete_shards=complete,
         total=total,
         exact=exact,
-        refused=counted.lines.get(CORPUS, 0) - len(counted.broken),
+        refused=counted.failed.get(CORPUS, 0) - len(counted.broken),
         broken=counted.broken,
         superseded=0 if lost else superseded(store, manifest, stocks),
         empty=_paths(store, manifest, empty_shards(units)),

@@ -147,8 +147,9 @@ def _view(sample: Sample, recipe: Recipe) -> np.ndarray:
 
 def _shown(labels: Labels, index: int, sample: Sample, picture: np.ndarray, target: Path) -> str:
     """The label as text, or the path of its picture."""
-    if sample.key in labels.failures:
-        return f"failed: {labels.failures[sample.key].reason}"
+    for failure in labels.failures:
+        if failure.key == sample.key:
+            return f"failed: {failure.reason}"
     value = labels.labels[index]
     if value is None:
         return "none"

@@ -88,7 +88,7 @@ def retry_quarantined(url: str, modalities: Sequence[str]) -> None:
         stop_ray()
     failed = sum(tally.failed.values())
     tried = sum(tally.rows.values())
-    text = f"{tried - failed} of {tried} labels made, {failed} failed again" if tried else "nothing to try again"
+    text = f"{tried - failed} of {tried} labels made, {failed} failed again" if tally.units else "nothing to try again"
     console.print(text)
     _print_again(console, tally)
     if tally.rejected:
@@ -230,8 +230,12 @@ def _print_stages(console: Console, groups: Sequence[Stage]) -> None:
 
 
 def _print_estimate(console: Console, plan: Plan, groups: Sequence[Stage], estimate: Estimate) -> None:
-    if estimate.samples:
+    if estimate.seconds:
         _print_times(console, plan, groups, estimate)
+    elif estimate.samples:
+        console.print(
+            "\nno labels are left to make, but tokens of those that are kept: how long these take isn't tried"
+        )
     if lines := list(_found_in_trial(estimate)):
         console.print(f"\nof the {counted(estimate.tried, 'sample')} tried:")
         for line in lines:
@@ -251,7 +255,7 @@ def _print_times(console: Console, plan: Plan, groups: Sequence[Stage], estimate
         f"without starting, fitting and tokenising",
         soft_wrap=True,
     )
-    gpu = sum(estimate.seconds[step.name] for stage in groups if stage.num_gpus for step in stage.steps)
+    gpu = sum(estimate.seconds.get(step.name, 0.0) for stage in groups if stage.num_gpus for step in stage.steps)
     if gpu:
         hours = gpu * plan.bytes / max(1, estimate.bytes) / 3600
         console.print(f"of that {hours:,.1f} GPU hours, were GPUs as quick as this machine")
@@ -262,9 +266,10 @@ def _found_in_trial(estimate: Estimate) -> Iterator[str]:
     yield from why_refused(estimate.refused, estimate.tried)
     for one in estimate.failing:
         names, first = ", ".join(one.modalities), one.first
-        yield f"{one.count:,} of {estimate.samples:,} labels of {names} fail ({first.key}: {first.reason})"
+        of = estimate.labels[first.modality]
+        yield f"{one.count:,} of {of:,} labels of {names} fail ({first.key}: {first.reason})"
     for name, count in estimate.null.items():
-        which = f"all {count:,}" if count == estimate.samples else f"the other {count:,}"
+        which = f"all {count:,}" if count == estimate.labels[name] else f"the other {count:,}"
         fields = ", ".join(estimate.fields) or "none"
         yield f"{which} labels of {name} are null; the fields of these samples are: {fields}"
     yield from estimate.left_out

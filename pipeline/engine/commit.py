@@ -7,9 +7,9 @@ shard holds, and what hangs on it is left for whoever finds that it lacks.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from ...tokenizers.contract.token_spec import TokenSpec
 from ..corpus.samples import Rejection
 from ..corpus.units import Unit
 from ..dataset.cards import ModalityCard
+from ..dataset.failed_labels import failed_views
 from ..dataset.layout import CORPUS, label_path, ledger_path, sample_path, stem_of, token_path
 from ..dataset.ledger import Failure, digest_of, write_ledger
 from ..dataset.reader import Column, ColumnReader
@@ -28,13 +29,27 @@ from .labeling import Result
 @dataclass(frozen=True)
 class _Rows:
     """A shard's content. values: tokens or encoded labels; failures: why values are missing; rejected: the digest of
-    what the corpus reader refused; changed: whether it is another than that of the revision before."""
+    what the corpus reader refused; before: why values were missing in the revision before; anew: the labels, by key and
+    view, whose values are others than in it."""
 
     keys: Sequence[str]
     values: Sequence[Any]
     failures: Sequence[Failure]
     rejected: str
-    changed: bool = True
+    before: Sequence[Failure] = ()
+    anew: frozenset[tuple[str, int]] = frozenset()
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.anew) or self.failures != self.before
+
+
+class Written(NamedTuple):
+    """rows: labels that were made, or tried again, one for each view of each sample; failed: how many of them there
+    aren't."""
+
+    rows: int
+    failed: int
 
 
 @dataclass(frozen=True)
@@ -59,46 +74,60 @@ class UnitWriter:
         failures = [Failure(one.key, CORPUS, one.reason, one.error, self.unit.name) for one in rejected]
         return self._write_ledger(CORPUS, generation, 0, failures)
 
-    def commit(self, name: str, card: ModalityCard, result: Result, rejected: str = "") -> int:
+    def commit(self, name: str, card: ModalityCard, result: Result, rejected: str = "") -> Written:
         """Writes ledgers and shards: labels, and last the tokens, by which the unit is known to be done.
 
-        rejected: as `reject` returned it. The number of failures of what then is there.
+        rejected: as `reject` returned it. Returns what then is there.
         """
         revision = (self.revisions or {}).get(name, 0)
         failures = result.failures + result.untokenised
         if card.keeps_labels and name not in self.kept:
             labels = _Rows(self.keys, result.labels, result.failures, rejected)
             if not self._write_labels(name, card, labels, revision):
-                return len(self._standing(name, card, revision, tokens=False))
+                return self._written(self._standing(name, card, revision, tokens=False))
         if card.keeps_tokens:
             tokens = _Rows(self.keys, result.tokens, failures, rejected)
             if not self._write_tokens(name, card, tokens, revision):
-                return len(self._standing(name, card, revision, tokens=True))
-        return len(failures)
+                return self._written(self._standing(name, card, revision, tokens=True))
+        return self._written(failures)
 
-    def put_aside(self, name: str, card: ModalityCard, result: Result, sample: str) -> None:
+    def _written(self, failures: Sequence[Failure]) -> Written:
+        return Written(len(self.keys) * self.views, len(self._failed(failures)))
+
+    def _failed(self, failures: Sequence[Failure]) -> set[tuple[str, int]]:
+        """The labels that there aren't, by key and view."""
+        return {(failure.key, view) for failure in failures for view in failed_views(failure, self.views)}
+
+    def put_aside(self, name: str, card: ModalityCard, result: Result, sample: str) -> Written:
         """Writes the labels as the views see them, for a tokenizer to be fitted to. sample: the digest of it."""
         rows = RowKeys.of([str(index) for index in range(len(result.sample))], 1)
         meta = ShardMeta(self.unit.name, name, card.labels_generation)
         data = write_labels(rows, result.sample, card.label_kind.extension, meta)
         self.store.create(sample_path(name, sample, self.unit), data)
+        return self._written(result.failures)
 
-    def repair(self, name: str, card: ModalityCard, result: Result, again: Collection[str]) -> int:
+    def repair(self, name: str, card: ModalityCard, result: Result, again: Collection[str]) -> Written:
         """Writes a new revision of the unit's shards, with the outcomes of the samples `again`. An outcome that failed
-        changes nothing where there is a value. The number of failures among them that are left."""
+        changes nothing where there is a value. Returns of their labels those that are there now and weren't before, or
+        were others, and those that still aren't."""
         revision = (self.revisions or {}).get(name, 0)
         labels, tokens = self._both_mended(name, card, result, again, revision)
+        first = tokens or labels
         while any(mended and mended.changed for mended in (labels, tokens)):
             revision += 1
             writing = ((self._write_labels, labels), (self._write_tokens, tokens))
             if all(write(name, card, mended, revision) for write, mended in writing if mended):
                 break
             if labels and tokens and not self.store.exists(self._token_path(name, card, revision)):
-                return len(again)  # somebody else is at it, or died at it: a run finishes what he began
+                # somebody else is at it, or died at it: a run finishes what he began
+                return Written(len(again) * self.views, len(again) * self.views)
             labels, tokens = self._both_mended(name, card, result, again, revision)  # what he mended stays mended
         last = tokens or labels
+        assert first is not None
         assert last is not None
-        return sum(failure.key in again for failure in last.failures)
+        failed = self._failed([failure for failure in last.failures if failure.key in again])
+        tried = self._failed([failure for failure in first.before if failure.key in again]) | first.anew
+        return Written(len(tried | failed), len(failed))
 
     def _both_mended(
         self, name: str, card: ModalityCard, result: Result, again: Collection[str], revision: int
@@ -131,14 +160,20 @@ class UnitWriter:
         told = [one for one in before if one.key not in again]
         told += [one for one in now if one.key in again]
 
-        def lacks(failure: Failure) -> bool:
+        def lacking(failure: Failure) -> list[Failure]:
+            """The failure, of no views but those that have no value."""
             views = range(old.per_sample) if failure.view is None else [failure.view % old.per_sample]
-            return any(values[places[failure.key, view]] is None for view in views)
+            lack = [view for view in views if values[places[failure.key, view]] is None]
+            return [failure] if len(lack) == len(views) else [replace(failure, view=view) for view in lack]
 
         told.sort(key=lambda failure: places[failure.key, 0])
-        left = [one for one in told if lacks(one)]
-        changed = left != before or any(not _equal(*pair) for pair in zip(old.values, values, strict=True))
-        return _Rows(old.keys, values, left, old.meta.rejected, changed)
+        left = [line for one in told for line in lacking(one)]
+        anew = frozenset(
+            (key, view)
+            for key, view in product(again, range(self.views))
+            if not _equal(old.values[at := places[key, view % old.per_sample]], values[at])
+        )
+        return _Rows(old.keys, values, left, old.meta.rejected, before, anew)
 
     def _write_labels(self, name: str, card: ModalityCard, given: _Rows, revision: int) -> bool:
         """Whether the shard that then is there is this one, whoever wrote it."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from ..corpus.corpus import Corpus, Rejection, UnitLimits
+from ..corpus.corpus import Corpus, Rejection, Sample, UnitLimits
+from ..dataset.failed_labels import failed_views
 from ..dataset.ledger import Failure
 from ..plan.plan import Plan
 from ..plan.sampling import Tried, try_samples
@@ -17,7 +18,8 @@ from .trial import Labels, label_in_process
 
 @dataclass(frozen=True)
 class Failing:
-    """Labels that fail alike, in the same samples. count: of samples; first: of the failures."""
+    """Labels that fail alike, of the same views of the same samples. count: of each modality; first: of the
+    failures."""
 
     modalities: list[str]
     count: int
@@ -26,12 +28,14 @@ class Failing:
 
 @dataclass(frozen=True)
 class Estimate:
-    """samples, bytes: labelled; tried: with those that the reader refused. shards: from how many they are. seconds: by
-    step, for all of them together, on one core or GPU without loading. overhead: the seconds of the trial that no step
-    accounts for: decoding, above all. null: modalities of which none of the samples has a label, with how many labels
-    didn't fail. fields: those that lie beside their images. refused, left_out: as of `Tried`, the latter in lines."""
+    """samples, bytes: labelled; labels: of these, by modality, one for each view; tried: samples, with those that the
+    reader refused. shards: from how many they are. seconds: by step, for all of them together, on one core or GPU
+    without loading. overhead: the seconds of the trial that no step accounts for: decoding, above all. null: modalities
+    of which none of the samples has a label, with how many labels didn't fail. fields: those that lie beside their
+    images. refused, left_out: as of `Tried`, the latter in lines."""
 
     samples: int
+    labels: Mapping[str, int]
     tried: int
     shards: int
     bytes: int
@@ -59,21 +63,26 @@ def corpus_fields(plan: Plan, count: int = 8) -> list[str]:
 
 
 def calibrate(plan: Plan, count: int) -> Estimate | None:
-    """Labels up to `count` samples of what is left. None where nothing is. Tokenising isn't timed: tokenizers may have
-    to be fitted first."""
+    """Makes for up to `count` samples what they lack of labels. None where nothing is. Tokenising isn't timed:
+    tokenizers may have to be fitted first."""
     if not plan.works:
         return None
     tried = try_samples(Corpus(plan.recipe.corpus), plan.works, count)
     seconds, overhead, labels = _labelled(plan, tried)
-    sound = {name: len(found.labels) - len(found.failures) for name, found in labels.items()}
+    views = plan.recipe.views.count
+    per_sample = {name: plan.graph.cards[name].labels_per_sample(views) for name in labels}
+    made = {name: len(found.labels) // per_sample[name] * views for name, found in labels.items()}
+    failed = {name: len(_failed(found.failures, views)) for name, found in labels.items()}
+    sound = {name: made[name] - failed[name] for name in labels}
     return Estimate(
         samples=len(tried.samples),
+        labels=made,
         tried=tried.count,
         shards=len(tried.shards),
         bytes=sum(sample.size for sample in tried.samples),
         seconds=seconds,
         overhead=overhead,
-        failing=list(_failing(labels)),
+        failing=list(_failing(labels, views)),
         null={name: sound[name] for name, found in labels.items() if sound[name] and _is_null(found)},
         fields=sorted({name for sample in tried.samples for name in sample.fields}),
         refused=tried.refused,
@@ -82,29 +91,48 @@ def calibrate(plan: Plan, count: int) -> Estimate | None:
 
 
 def _labelled(plan: Plan, tried: Tried) -> tuple[dict[str, float], float, dict[str, Labels]]:
-    """Seconds by step, those that no step accounts for, and the labels, by modality."""
-    if not tried.samples:
-        return {}, 0.0, {}
-    # loads what is loaded once: libraries, weights into the page cache
-    label_in_process(plan.recipe, tried.samples[:1])
-    began = time.perf_counter()
-    trial = label_in_process(plan.recipe, tried.samples)
-    spent = time.perf_counter() - began - trial.loading
-    return trial.seconds, max(0.0, spent - sum(trial.seconds.values())), trial.labels
+    """Seconds by step, those that no step accounts for, and the labels, by modality: of what the samples lack. Labels
+    that are there and needed are made, too, and not counted: reading them takes less."""
+    seconds, labels = defaultdict[str, float](float), dict[str, Labels]()
+    overhead, views = 0.0, plan.recipe.views.count
+    alike = defaultdict[frozenset[str], list[Sample]](list)
+    for sample, work in zip(tried.samples, tried.works, strict=True):
+        alike[frozenset(plan.graph.made_for(work.todo, work.kept))].append(sample)
+    for making, samples in alike.items():
+        if not making:
+            continue
+        # loads what is loaded once: libraries, weights into the page cache
+        label_in_process(plan.recipe, samples[:1], making, views)
+        began = time.perf_counter()
+        trial = label_in_process(plan.recipe, samples, making, views)
+        spent = time.perf_counter() - began - trial.loading
+        overhead += max(0.0, spent - sum(trial.seconds.values()))
+        for step in plan.graph.steps:
+            if making & set(step.modalities):
+                seconds[step.name] += trial.seconds[step.name]
+        for name in making:
+            found, before = trial.labels[name], labels.get(name)
+            labels[name] = found.after(before) if before else found
+    return seconds, overhead, labels
 
 
 def _is_null(found: Labels) -> bool:
     return all(label is None for label in found.labels)
 
 
-def _failing(labels: Mapping[str, Labels]) -> Iterator[Failing]:
+def _failed(failures: Sequence[Failure], views: int) -> frozenset[tuple[str, int]]:
+    """The labels that there aren't, by key and view."""
+    return frozenset((failure.key, view) for failure in failures for view in failed_views(failure, views))
+
+
+def _failing(labels: Mapping[str, Labels], views: int) -> Iterator[Failing]:
     """What failed, put together: an image that can't be read fails in many modalities."""
-    alike: defaultdict[tuple[str, tuple[str, ...]], list[Failure]] = defaultdict(list)
+    alike: defaultdict[tuple[str, frozenset[tuple[str, int]]], list[Failure]] = defaultdict(list)
     for found in labels.values():
         by_finding: defaultdict[str, list[Failure]] = defaultdict(list)
-        for failure in found.failures.values():
+        for failure in found.failures:
             by_finding[failure.error].append(failure)
         for finding, own in by_finding.items():
-            alike[finding, tuple(failure.key for failure in own)].append(own[0])
-    for (_, keys), firsts in alike.items():
-        yield Failing([failure.modality for failure in firsts], len(keys), firsts[0])
+            alike[finding, _failed(own, views)].append(own[0])
+    for (_, failed), firsts in alike.items():
+        yield Failing([failure.modality for failure in firsts], len(failed), firsts[0])

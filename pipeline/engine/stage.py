@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..dataset.layout import ASIDE
 from ..storage.store import Store
 from .attempts import SUSPICIOUS, Attempts
-from .commit import UnitWriter
+from .commit import UnitWriter, Written
 from .config import Mode, StageConfig
 from .labeling import Made, Result
 from .payload import UnitPayload
@@ -59,12 +59,12 @@ class StageWorker:
             wanted |= self.labeler.making(payload)  # what is made in passing isn't made again either
         todo = [name for name in self.config.stage.modalities if name in wanted]
         made = self.labeler.label(payload, poison)
-        failed = self._write(payload, todo, made)
+        written = self._write(payload, todo, made)
         attempts.end()
-        return self._pass_on(payload, failed, made, perf_counter() - began)
+        return self._pass_on(payload, written, made, perf_counter() - began)
 
-    def _write(self, payload: UnitPayload, todo: Sequence[str], made: Made) -> dict[str, int]:
-        """Writes what was made of the modalities `todo`; how many failures each then has."""
+    def _write(self, payload: UnitPayload, todo: Sequence[str], made: Made) -> dict[str, Written]:
+        """Writes what was made of the modalities `todo`."""
         writer = UnitWriter(
             store=self._store,
             unit=payload.unit,
@@ -77,29 +77,30 @@ class StageWorker:
         running = {name: self._writers.submit(write, writer, payload, name, made.of(name)) for name in todo}
         return {name: written.result() for name, written in running.items()}
 
-    def _commit(self, writer: UnitWriter, payload: UnitPayload, name: str, result: Result) -> int:
+    def _commit(self, writer: UnitWriter, payload: UnitPayload, name: str, result: Result) -> Written:
         card = self.config.graph.cards[name]
         return writer.commit(name, card, result, writer.reject(payload.rejected, card.corpus_generation))
 
-    def _repair(self, writer: UnitWriter, payload: UnitPayload, name: str, result: Result) -> int:
+    def _repair(self, writer: UnitWriter, payload: UnitPayload, name: str, result: Result) -> Written:
         assert payload.keys is not None
         return writer.repair(name, self.config.graph.cards[name], result, payload.keys[name])
 
-    def _put_aside(self, writer: UnitWriter, payload: UnitPayload, name: str, result: Result) -> int:
+    def _put_aside(self, writer: UnitWriter, payload: UnitPayload, name: str, result: Result) -> Written:
         card = self.config.graph.cards[name]
+        written = Written(0, 0)
         if name in payload.todo:
-            writer.put_aside(name, card, result, self.config.sample)
+            written = writer.put_aside(name, card, result, self.config.sample)
         if name in self.labeler.making(payload):
             place = writer if card.keeps_labels else replace(writer, store=self._store.below(ASIDE))
-            self._commit_labels(place, payload, name, result)
-        return len(result.failures)
+            written = self._commit_labels(place, payload, name, result)
+        return written
 
-    def _commit_labels(self, writer: UnitWriter, payload: UnitPayload, name: str, result: Result) -> None:
+    def _commit_labels(self, writer: UnitWriter, payload: UnitPayload, name: str, result: Result) -> Written:
         """Writes labels alone, as they are kept: with the tokens that will hang on them the unit is done."""
         card = replace(self.config.graph.cards[name], keeps_tokens=False, keeps_labels=True)
-        writer.commit(name, card, result, writer.reject(payload.rejected, card.corpus_generation))
+        return writer.commit(name, card, result, writer.reject(payload.rejected, card.corpus_generation))
 
-    def _pass_on(self, payload: UnitPayload, failed: dict[str, int], made: Made, seconds: float) -> UnitPayload:
+    def _pass_on(self, payload: UnitPayload, written: dict[str, Written], made: Made, seconds: float) -> UnitPayload:
         config = self.config
         carried = config.carries & made.results.keys() & self.labeler.making(payload)
         samples = payload.samples if config.pixels_later else [replace(one, image=None) for one in payload.samples]
@@ -115,13 +116,8 @@ class StageWorker:
             labels={name: labels for name, labels in payload.labels.items() if name in config.carries}
             | {name: made.of(name).labels for name in carried},
             failures=payload.failures + [failure for name in carried for failure in made.of(name).failures],
-            done=payload.done | {name: (self._rows(payload, name), number, seconds) for name, number in failed.items()},
+            done=payload.done | {name: (rows, failed, seconds) for name, (rows, failed) in written.items()},
             bytes=payload.bytes,
             again=payload.again,
             decodes=payload.decodes + made.decodes,
         )
-
-    def _rows(self, payload: UnitPayload, name: str) -> int:
-        """How many labels of a modality were made, or tried again."""
-        samples = len(payload.samples) if payload.keys is None else len(payload.keys[name])
-        return samples * self.config.views.count

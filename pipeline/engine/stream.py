@@ -32,9 +32,10 @@ _RAYS_ADVICE = "\nFailed to apply UDF transform"
 
 @dataclass(frozen=True)
 class UnitResult:
-    """A unit that is done: per modality rows, failures, and the seconds that its stage took; the bytes of its
-    images or texts, the samples that the corpus reader refused, how many times an image was decoded, why parts of the
-    corpus shard can't be read, lines on what of it isn't taken, and all that was refused. again: as of UnitPayload."""
+    """A unit that is done: per modality labels, failed ones among them, and the seconds that its stage took; the bytes
+    of its images or texts, the samples that the corpus reader refused, how many times an image was decoded, why parts
+    of the corpus shard can't be read, lines on what of it isn't taken, and all that was refused. again: as of
+    UnitPayload."""
 
     unit: Unit
     done: dict[str, tuple[int, int, float]]

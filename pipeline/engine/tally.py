@@ -23,11 +23,12 @@ class TooManyFailuresError(RuntimeError):
 @dataclass
 class Tally:
     """What a run has done so far, by modality. again: bytes of compressed files of the corpus that were read once more,
-    to come to where there was something to do. cards: those of the recipe, with tokenizers once fitted. rejected:
-    samples that the corpus reader refused, and parts of the corpus that can't be read; broken: why these can't.
-    superseded: bytes in the output, of these modalities, that the manifest names no more. empty: ids of the corpus
-    shards that hold no sample. null: modalities without any value. notes: on what lies in its shards and isn't taken,
-    and left_out: the first of them."""
+    to come to where there was something to do. cards: those of the recipe, with tokenizers once fitted. rows, failed:
+    labels, one for each view of each sample, and how many of them there aren't. rejected: samples that the corpus
+    reader refused, and parts of the corpus that can't be read; broken: why these can't. superseded: bytes in the
+    output, of these modalities, that the manifest names no more. empty: ids of the corpus shards that hold no sample.
+    null: modalities without any value. notes: on what lies in its shards and isn't taken, and left_out: the first of
+    them."""
 
     output: str
     cards: dict[str, ModalityCard]
@@ -60,11 +61,11 @@ class Tally:
             self.rows[name] = self.rows.get(name, 0) + rows
             self.failed[name] = self.failed.get(name, 0) + failed
 
-    def check(self, most: float) -> None:
-        """Judges what the run has done so far, as soon as that is something."""
+    def check(self, most: float, views: int) -> None:
+        """Judges what the run has done so far, as soon as that is something. views: of each sample."""
+        refused = self.rejected * views
         counts = {
-            name: LabelCount(rows + self.rejected, self.failed[name] + self.rejected, self.rejected)
-            for name, rows in self.rows.items()
+            name: LabelCount(rows + refused, self.failed[name] + refused, refused) for name, rows in self.rows.items()
         }
         judge(counts, most, self.output, _SOON)
 

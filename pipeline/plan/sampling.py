@@ -64,10 +64,12 @@ def _first(corpus: Corpus, shard: Shard, limits: UnitLimits, samples: int) -> It
 
 @dataclass
 class Tried:
-    """Samples that are tried before a run. refused: those that the reader refused, and parts of shards that can't be
-    read. left_out: what isn't taken. shards: the ids of those that they are from."""
+    """Samples that are tried before a run. works: that which each of them is of. refused: those that the reader
+    refused, and parts of shards that can't be read. left_out: what isn't taken. shards: the ids of those that they are
+    from."""
 
     samples: list[Sample] = field(default_factory=list)
+    works: list[Work] = field(default_factory=list)
     refused: list[Rejection] = field(default_factory=list)
     left_out: Account = field(default_factory=Account)
     shards: set[str] = field(default_factory=set)
@@ -90,6 +92,7 @@ def try_samples(corpus: Corpus, works: Sequence[Work], count: int) -> Tried:
         piece = pieces[index]
         unit = next(corpus.read(piece.shard, piece.start, piece.stop, UnitLimits(samples=share)))
         tried.samples += unit.samples
+        tried.works += [piece] * len(unit.samples)
         tried.refused += [one for one in unit.rejected if not one.is_note]
         tried.left_out.include(unit.left_out)
         tried.shards.add(piece.shard.id)

@@ -7,17 +7,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..cluster.size import ClusterSize
-from .recipe import Recipe, StageSettings
+from .packing import Demand, no_room
+from .recipe import Recipe, RecipeError, StageSettings
 from .steps import Step, StepGraph
 
 _ROUNDING = 1e-6
+_LEAST = {"num_cpus": 0.01, "num_gpus": 0.01, "memory": 2.0**20}
+"""What isn't cut down any more. Not to nothing: Ray Data would join a stage to the readers, who ask for none."""
+
+_WISHED = {"num_cpus", "num_gpus", "min_workers"}
 _EVERY_GPU = 1_000_000
 """Workers of a stage on GPUs that the recipe doesn't bound: as many as there is room for."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Steps that run in one actor, one after another, over the same decoded images. memory: of an actor, in bytes."""
+    """Steps that run in one actor, one after another, over the same decoded images. memory: of an actor, in bytes. key:
+    the recipe's that speaks of the stage; written: which of these fields it gives, which then aren't the planner's."""
 
     name: str
     steps: tuple[Step, ...]
@@ -26,6 +32,12 @@ class Stage:
     memory: float
     min_workers: int
     max_workers: int
+    key: str = "resources"
+    written: frozenset[str] = frozenset()
+
+    @property
+    def demand(self) -> Demand:
+        return Demand(self.num_cpus, self.num_gpus, self.memory)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -37,7 +49,7 @@ def stages(graph: StepGraph, recipe: Recipe, size: ClusterSize) -> list[Stage]:
 
     As the recipe's `resources.stages` says; without it one fused stage, and on GPUs a pool of its own per heavy step.
     A stage comes after those that make what it needs, so light steps that need a heavy one's labels form a second
-    light stage.
+    light stage. Raises RecipeError where the least workers that it asks for have no room on the cluster's nodes.
     """
     wishes = recipe.resources.stages
     pools: dict[str, str] = {}
@@ -51,38 +63,59 @@ def stages(graph: StepGraph, recipe: Recipe, size: ClusterSize) -> list[Stage]:
         grouped.setdefault((level, pool), []).append(step)
     workers = recipe.resources.workers or max(1, int(size.cpus))
     in_order = sorted(grouped.items(), key=lambda item: item[0][0])
-    return _that_fit([_stage(tuple(steps), wishes, workers, size.gpus) for _, steps in in_order], size)
+    with recipe.named():
+        return that_fit([_stage(tuple(steps), wishes, workers, size.gpus) for _, steps in in_order], size)
 
 
-def _that_fit(groups: list[Stage], size: ClusterSize) -> list[Stage]:
-    """The stages, asking for less each where one worker of every stage wouldn't fit into the cluster: a stage without
-    workers would hold up all others for ever. GPUs that aren't there yet are left to the autoscaler."""
-    for resource, there in (("num_cpus", size.cpus), ("memory", size.memory)):
-        asked = sum(getattr(stage, resource) * stage.min_workers for stage in groups)
-        if asked > there > 0:
-            shares = [math.floor(100 * getattr(stage, resource) * there / asked) / 100 for stage in groups]
-            groups = [replace(stage, **{resource: share}) for stage, share in zip(groups, shares, strict=True)]
-    if not size.gpus:
-        return [replace(stage, num_gpus=_dividing(stage.num_gpus)) for stage in groups]
-    shares = gpu_shares([(stage.num_gpus, stage.min_workers) for stage in groups], [node.gpus for node in size.nodes])
-    return [
-        replace(stage, num_gpus=share, max_workers=_most_workers(stage, share, size.gpus))
-        for stage, share in zip(groups, shares, strict=True)
-    ]
+def that_fit(groups: Sequence[Stage], size: ClusterSize) -> list[Stage]:
+    """The stages, asking for less each where the least workers of all of them wouldn't find room on the cluster's nodes
+    together: a stage without workers would hold up all others for ever. What the recipe's author wrote stays.
 
-
-def gpu_shares(wishes: Sequence[tuple[float, int]], gpus: Sequence[float]) -> list[float]:
-    """What each stage's workers get of a GPU, so that the least workers of all stages fit: whole GPUs, or 1/n of one.
-
-    wishes: (share, workers) of each stage. gpus: of each node. Shares that don't divide a GPU leave a rest that Ray
-    counts and no worker can use: of three workers of 0.6 on two GPUs the third waits for ever (ray#39987). The largest
-    share is cut down first.
+    GPUs are given whole, or as one GPU's n-th part: other shares leave a rest that Ray counts and no worker can use; of
+    three workers of 0.6 on two GPUs the third waits for ever (ray#39987). Raises RecipeError.
     """
-    shares = [_dividing(wish) for wish, _ in wishes]
-    while not _fit([share for share, (_, workers) in zip(shares, wishes, strict=True) for _ in range(workers)], gpus):
-        largest = max(range(len(shares)), key=lambda index: shares[index])
-        shares[largest] = _next_smaller(shares[largest])
-    return shares
+    groups = [replace(stage, num_gpus=_dividing(stage.num_gpus)) for stage in groups]
+    for scattered in (True, False):
+        fitting, hindered = _cut_down(groups, size, scattered)
+        if hindered is None:
+            return [replace(stage, max_workers=_most_workers(stage, size.gpus)) for stage in fitting]
+    raise RecipeError(_refusal(fitting, hindered, size))
+
+
+def _cut_down(groups: list[Stage], size: ClusterSize, scattered: bool) -> tuple[list[Stage], Stage | None]:
+    """The stages, the largest cut down first until their least workers fit; and one that finds no room even so."""
+    while True:
+        owners = [index for index, stage in enumerate(groups) for _ in range(stage.min_workers)]
+        found = no_room([groups[index].demand for index in owners], size, scattered)
+        if found is None:
+            return groups, None
+        cut = next((cut for names in found.lacking for name in sorted(names) if (cut := _largest(groups, name))), None)
+        if cut is None:
+            return groups, groups[owners[found.worker]]
+        name, index = cut
+        smaller = replace(groups[index], **{name: _next_smaller(name, getattr(groups[index], name))})
+        groups = [*groups[:index], smaller, *groups[index + 1 :]]
+
+
+def _largest(groups: Sequence[Stage], name: str) -> tuple[str, int] | None:
+    """The resource, and the stage that asks for most of it, of those that may be cut down."""
+    some = [i for i, one in enumerate(groups) if name not in one.written and getattr(one, name) > _LEAST[name]]
+    return (name, max(some, key=lambda index: getattr(groups[index], name))) if some else None
+
+
+def _refusal(groups: Sequence[Stage], hindered: Stage, size: ClusterSize) -> str:
+    """Why the cluster holds no worker of a stage, and what the recipe would have to say."""
+    written = [stage for stage in groups if stage.written]
+    if not hindered.written and written:
+        hindered = max(written, key=lambda stage: stage.demand)
+    workers = "1 worker" if hindered.min_workers == 1 else f"{hindered.min_workers} workers"
+    nodes = ", ".join(f"{node.cpus:g} CPUs and {node.gpus:g} GPUs" for node in dict.fromkeys(size.nodes))
+    smaller = f"write a smaller {' or '.join(sorted(hindered.written))}, or " if hindered.written else ""
+    return (
+        f"{hindered.key}: {workers} of {hindered.num_cpus:.3g} CPUs and {hindered.num_gpus:.3g} GPUs each "
+        f"({', '.join(hindered.modalities)}) and the least workers of all other stages don't fit together on nodes of "
+        f"{nodes}: {smaller}run on a larger cluster"
+    )
 
 
 def _dividing(share: float) -> float:
@@ -92,30 +125,17 @@ def _dividing(share: float) -> float:
     return 1 / math.floor(1 / share + _ROUNDING) if share > 0 else 0.0
 
 
-def _next_smaller(share: float) -> float:
-    return share - 1 if share > 1 else 1 / (round(1 / share) + 1)
+def _next_smaller(name: str, amount: float) -> float:
+    if name != "num_gpus":
+        return amount / 2
+    return amount - 1 if amount > 1 else 1 / (round(1 / amount) + 1)
 
 
-def _fit(shares: Sequence[float], gpus: Sequence[float]) -> bool:
-    """Whether workers with these shares find room, the largest first: several GPUs on one node, a part on one GPU."""
-    left = [[1.0] * int(count) for count in gpus]
-    for share in sorted((share for share in shares if share), reverse=True):
-        needed = max(1, int(share))
-        part = min(share, 1.0)
-        for node in left:
-            free = [place for place, rest in enumerate(node) if rest >= part - _ROUNDING]
-            if len(free) >= needed:
-                for place in sorted(free, key=lambda place: node[place])[:needed]:
-                    node[place] -= part
-                break
-        else:
-            return False
-    return True
-
-
-def _most_workers(stage: Stage, share: float, gpus: float) -> int:
+def _most_workers(stage: Stage, gpus: float) -> int:
     """As many as the GPUs hold, for a stage that uses some."""
-    return max(stage.min_workers, min(stage.max_workers, int(gpus / share + _ROUNDING))) if share else stage.max_workers
+    if not (gpus and stage.num_gpus):
+        return stage.max_workers
+    return max(stage.min_workers, min(stage.max_workers, int(gpus / stage.num_gpus + _ROUNDING)))
 
 
 def _wish(step: Step, wishes: Sequence[StageSettings]) -> StageSettings | None:
@@ -135,8 +155,9 @@ def _stage(steps: tuple[Step, ...], wishes: Sequence[StageSettings], workers: in
     memory = sum(step.memory for step in steps)
     wish = _wish(steps[0], wishes)
     if wish is not None:
-        most = wish.max_workers or workers
-        return Stage(name, steps, wish.num_cpus, wish.num_gpus, memory, wish.min_workers, most)
+        most, key = wish.max_workers or max(workers, wish.min_workers), f"resources.stages.{wishes.index(wish)}"
+        written = frozenset(wish.model_fields_set & _WISHED)
+        return Stage(name, steps, wish.num_cpus, wish.num_gpus, memory, wish.min_workers, most, key, written)
     share = steps[0].gpus if gpus else 0.0
     cpus = max(step.cpus for step in steps)
     return Stage(name, steps, cpus, share, memory, 1, _EVERY_GPU if share else workers)

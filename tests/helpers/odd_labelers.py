@@ -17,7 +17,7 @@ class MeanColour(Labeler):
     makes = (Modality("mean_colour", Vector(3)),)
 
     def label(self, batch: Batch):
-        images = np.asarray(batch.images)
+        images = batch.images if batch.images is not None else ()
         return {"mean_colour": [image.mean((0, 1), dtype=np.float32) / 255 for image in images]}
 
 
@@ -102,6 +102,28 @@ class WaitsFor(MeanColour):
         if "coffee" in batch.keys and reason:
             raise RuntimeError(reason)
         return super().label(batch)
+
+
+class ViewWaitsFor(WaitsFor):
+    """A label of another shape for the third view of each sample while a file is missing."""
+
+    makes = (Modality("last", Vector(3)),)
+
+    def label(self, batch: Batch):
+        labels = MeanColour.label(self, batch)["mean_colour"]
+        if not Path(self.params.file).exists():
+            labels = [np.zeros(0) if view.index == 2 else one for view, one in zip(batch.views, labels, strict=True)]
+        return {"last": labels}
+
+
+class ImageWaitsFor(WaitsFor):
+    """Like WaitsFor, for the whole image."""
+
+    makes = (Modality("whole", Vector(3)),)
+    on = "image"
+
+    def label(self, batch: Batch):
+        return {"whole": super().label(batch)["mean_colour"]}
 
 
 class GivesNaN(MeanColour):

@@ -74,6 +74,16 @@ def test_what_failed_is_not_forgotten_by_the_next_run(name, views, corpus, tmp_p
     assert too_many(beside) == said
 
 
+@pytest.mark.parametrize("name", ["FailsAfter", "ImageFailsAfter"])
+def test_a_run_is_stopped_on_the_way_by_labels_and_not_by_lines(name, corpus, tmp_path):
+    """After three of six samples: 120 labels, of views, or of whole images."""
+    (tmp_path / "now").touch()
+    bad = {"grey" if name.startswith("Image") else "grid": odd(name, params={"file": str(tmp_path / "now")})}
+    made = recipe(corpus, tmp_path / "out", bad, **{**MORE, "views": {"size": 32, "count": 40}})
+    assert "120 of 120 labels failed" in too_many(made)
+    assert len(list(list_failures(Store(tmp_path / "out")))) in (3, 120)
+
+
 def test_a_modality_that_fails_is_not_made_good_by_others(corpus, tmp_path):
     (tmp_path / "now").touch()
     others = {**COLOURS, "canny_edge": {"keep": "labels"}}

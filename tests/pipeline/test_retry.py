@@ -342,3 +342,31 @@ def test_what_the_corpus_reader_refused_is_told_of_and_not_tried(failing, corpus
     assert "what the corpus reader refused isn't tried again (2 samples refused by the corpus reader)" in told
     assert "--take-changes" in told
     assert ("nothing to try again" in told) != failing
+
+
+@pytest.mark.parametrize("keep", ["labels", "both"])
+@pytest.mark.parametrize("views", [1, 3])
+@pytest.mark.parametrize(
+    ("labeler", "name"), [("WaitsFor", "mean_colour"), ("ImageWaitsFor", "whole"), ("ViewWaitsFor", "last")]
+)
+def test_labels_that_failed_are_one_number_everywhere(labeler, name, views, keep, corpus, tmp_path):
+    """For a sample's views, for all of them at once, and for one of them: of a run, in `status`, of `max_failures`, and
+    of a retry that mends nothing, and one that mends all."""
+    count = {"WaitsFor": views, "ImageWaitsFor": views, "ViewWaitsFor": 6 if views == 3 else 0}[labeler]
+    settings = {**waits_for(tmp_path, labeler, "now"), "keep": keep}
+    made = recipe(
+        corpus, tmp_path / "out", {name: settings}, max_failures=1, **{**MORE, "views": {"size": 32, "count": views}}
+    )
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(made.model_dump(mode="json", exclude_unset=True)))
+    told = said("run", path)
+    assert (f"; {count} labels quarantined" in told) == bool(count)
+    assert [one.quarantined for one in read_status(Store(tmp_path / "out")).modalities] == [count]
+    if count:
+        assert f"{count} of {6 * views} labels failed" in said("run", path, "--set", "max_failures=0", code=1)
+        retried = said("quarantine", tmp_path / "out", "--retry")
+        assert f"0 of {count} labels made, {count} failed again" in retried
+    (tmp_path / "now").touch()
+    retried = said("quarantine", tmp_path / "out", "--retry")
+    assert (f"{count} of {count} labels made, 0 failed again" if count else "nothing to try again") in retried
+    assert [one.quarantined for one in read_status(Store(tmp_path / "out")).modalities] == [0]

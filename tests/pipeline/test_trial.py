@@ -95,6 +95,32 @@ def test_what_is_left_alone_is_tried(photos, tmp_path):
     assert found.samples == 1
 
 
+def test_the_trial_is_of_the_steps_that_are_left(photos, tmp_path):
+    """Also where labels that are kept have to be made for them; and for each sample its own."""
+    corpus = write(tmp_path / "corpus", photos["coffee"], **{f"{n}": None for n in range(9)})
+    first, later = {"mean_colour": odd("MeanColour")}, {"doubled": odd("Doubled"), **CAPTIONS}
+    weave(recipe(corpus, tmp_path / "out", first, **SMALL))
+    found = calibrate(make_plan(both := recipe(corpus, tmp_path / "out", {**first, **later}, **SMALL)), 30)
+    assert found is not None
+    assert (set(found.seconds), found.labels) == (set(later), dict.fromkeys(later, 9))
+    (corpus / "other").mkdir()
+    write(corpus / "other", photos["coffee"], x=None, y=None)
+    found = calibrate(make_plan(both), 30)
+    assert found is not None
+    assert found.labels == {"mean_colour": 2, "doubled": 11, "caption": 11}
+
+
+def test_the_trial_is_of_all_views(photos, tmp_path):
+    """The third of each sample fails."""
+    corpus = write(tmp_path / "corpus", photos["coffee"], **{f"{n}": None for n in range(5)})
+    modalities = {"last": odd("ViewWaitsFor", params={"file": str(tmp_path / "now")}), "grey_image": odd("GreyImage")}
+    more: dict[str, Any] = {**SMALL, "views": {"size": 32, "count": 3}}
+    found = calibrate(make_plan(recipe(corpus, tmp_path / "out", modalities, **more)), 30)
+    assert found is not None
+    assert found.labels == dict.fromkeys(modalities, 15)
+    assert [(one.modalities, one.count) for one in found.failing] == [(["last"], 5)]
+
+
 # --- what it tells ----------------------------------------------------------------------------------------------------
 
 

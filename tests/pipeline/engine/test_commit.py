@@ -10,7 +10,7 @@ from small_dataset import VIEWS, SmallDataset, repair_palette, write_dataset
 from tokenloom.pipeline.dataset.layout import label_path, token_path
 from tokenloom.pipeline.dataset.ledger import Failure
 from tokenloom.pipeline.dataset.reader import Column, DatasetReader
-from tokenloom.pipeline.engine.commit import UnitWriter
+from tokenloom.pipeline.engine.commit import UnitWriter, Written
 from tokenloom.pipeline.engine.labeling import Result
 from weaving import digests
 
@@ -60,7 +60,7 @@ def revisions(small: SmallDataset) -> list[int]:
 def test_what_is_written_again_changes_nothing(small):
     card, before = small.manifest.modalities[NAME], digests(small.store.url)
     digest = read(small)[0].meta.rejected
-    assert writer_of(small).commit(NAME, card, result_of(small), digest) == 1
+    assert writer_of(small).commit(NAME, card, result_of(small), digest).failed == 1
     assert digests(small.store.url) == before
 
 
@@ -68,7 +68,7 @@ def test_where_another_writer_was_quicker_its_shards_hold(small):
     """And its failures count, not those of whoever came later."""
     card, before = small.manifest.modalities[NAME], digests(small.store.url)
     nothing = Result([None] * 8, [None] * 8, [failed(small, sample) for sample in range(4)])
-    assert writer_of(small).commit(NAME, card, nothing) == 1
+    assert writer_of(small).commit(NAME, card, nothing).failed == 1
     after = digests(small.store.url)
     assert before.items() <= after.items()
     assert all(path.startswith("quarantine/") for path in after.keys() - before.keys())
@@ -77,7 +77,7 @@ def test_where_another_writer_was_quicker_its_shards_hold(small):
 def test_labels_that_another_writer_made_get_no_tokens_of_this_one(small):
     small.store.delete(small.token_path(NAME, small.units[0]))
     nothing = Result([None] * 8, [None] * 8, [failed(small, sample) for sample in range(4)])
-    assert writer_of(small).commit(NAME, small.manifest.modalities[NAME], nothing) == 1
+    assert writer_of(small).commit(NAME, small.manifest.modalities[NAME], nothing).failed == 1
     assert revisions(small) == [1, 0]
 
 
@@ -87,7 +87,9 @@ def test_kept_labels_are_let_be(small):
     path = small.token_path(NAME, small.units[0])
     data = small.store.read(path)
     small.store.delete(path)
-    assert writer_of(small, kept=[NAME]).commit(NAME, card, replace(result, labels=[]), read_rejected(small)) == 1
+    assert (
+        writer_of(small, kept=[NAME]).commit(NAME, card, replace(result, labels=[]), read_rejected(small)).failed == 1
+    )
     assert small.store.read(path) == data
 
 
@@ -100,7 +102,7 @@ def read_rejected(small: SmallDataset) -> str:
 # --- a unit that is tried again ---------------------------------------------------------------------------------------
 
 
-def repaired(small: SmallDataset, result: Result, *samples: int, revision: int = 0) -> int:
+def repaired(small: SmallDataset, result: Result, *samples: int, revision: int = 0) -> Written:
     keys = small.keys[small.units[0]]
     writer = writer_of(small, revisions={NAME: revision})
     return writer.repair(NAME, small.manifest.modalities[NAME], result, [keys[sample] for sample in samples])
@@ -111,7 +113,7 @@ def test_what_succeeds_gets_its_values_and_the_rest_stays(small):
     before = result_of(small)
     again = Result([ids if ids is None else ids[::-1] for ids in before.tokens], [b'{"2": []}'] * 8)
     again.tokens[1] = before.tokens[0]
-    assert repaired(small, again, 0) == 0
+    assert repaired(small, again, 0).failed == 0
     after = result_of(small)
     assert revisions(small) == [2, 2]
     np.testing.assert_array_equal(after.tokens[1], before.tokens[0])
@@ -126,7 +128,7 @@ def test_what_succeeds_gets_its_values_and_the_rest_stays(small):
 def test_what_fails_again_takes_no_value_away(small):
     before = result_of(small)
     nothing = Result([None] * 8, [None] * 8, [failed(small, sample) for sample in range(4)])
-    assert repaired(small, nothing, 0, 1, 2, 3) == 1
+    assert repaired(small, nothing, 0, 1, 2, 3).failed == 1
     after = result_of(small)
     assert after.labels == before.labels
     assert [failure.reason for failure in after.failures] == ["too dark"]
@@ -134,18 +136,18 @@ def test_what_fails_again_takes_no_value_away(small):
 
 def test_what_fails_again_for_the_same_reason_makes_no_revision(small):
     before = digests(small.store.url)
-    assert repaired(small, result_of(small), 0) == 1
+    assert repaired(small, result_of(small), 0).failed == 1
     assert digests(small.store.url) == before
 
 
 def test_a_revision_goes_on_from_the_last(small):
     first = Result([None] * 8, [None] * 8, [failed(small, 0, "still too dark")])
-    assert repaired(small, first, 0) == 1
+    assert repaired(small, first, 0).failed == 1
     unit = small.units[0]
     repair_palette(small, unit)  # from revision 0, by who doesn't know of the first: nobody's number is taken twice
     assert revisions(small) == [3, 3]
     assert result_of(small).failures == []
-    assert repaired(small, first, 0, revision=2) == 0
+    assert repaired(small, first, 0, revision=2).failed == 0
     assert revisions(small) == [3, 3]
 
 
@@ -170,8 +172,8 @@ def test_what_two_mended_at_once_stays_mended(small):
     tokens, labels = [sound.tokens[0]] * 8, [sound.labels[0]] * 8
     half = [None, None]
     first = Result(tokens[:2] + half + tokens[4:], labels[:2] + half + labels[4:], [failed(small, 1)])
-    assert repaired(small, first, 0, 1) == 1
-    assert repaired(small, Result(half + tokens[2:], half + labels[2:], [failed(small, 0)]), 0, 1) == 0
+    assert repaired(small, first, 0, 1) == Written(rows=4, failed=2)
+    assert repaired(small, Result(half + tokens[2:], half + labels[2:], [failed(small, 0)]), 0, 1) == Written(4, 0)
     assert None not in read(small)[1].values
     assert result_of(small).failures == []
     assert revisions(small) == [3, 3]

@@ -62,12 +62,12 @@ def test_stages_fuse_on_a_laptop_and_split_where_asked():
     made = recipe("photos", "out", modalities)
     (stage,) = stages(step_graph(made), made, ClusterSize((Node(2),)))
     assert (stage.modalities, stage.max_workers) == (("mean_colour", "doubled", "canny_edge"), 2)
-    wish = {"stages": [{"modalities": ["mean_colour"], "num_cpus": 2, "max_workers": 3}]}
+    wish = {"stages": [{"modalities": ["mean_colour"], "num_cpus": 1.5, "max_workers": 3}]}
     made = recipe("photos", "out", modalities, resources=wish)
     names = [[step.name for step in stage.steps] for stage in stages(step_graph(made), made, ClusterSize((Node(8),)))]
     assert names == [["mean_colour"], ["canny_edge"], ["doubled"]]
     assert sum(stage.num_cpus for stage in stages(step_graph(made), made, ClusterSize((Node(2),)))) <= 2
-    wishes = [{"modalities": [name], "num_gpus": 0.75} for name in ("mean_colour", "canny_edge")]
+    wishes = [{"modalities": [name], "num_gpus": 0.5} for name in ("mean_colour", "canny_edge")]
     made = recipe("photos", "out", modalities, resources={"stages": wishes})
     assert [stage.num_gpus for stage in stages(step_graph(made), made, ClusterSize((Node(8, 1),)))] == [0.5, 0.5, 0.0]
     made = recipe("photos", "out", modalities, resources={"stages": [{"modalities": ["depth"]}]})

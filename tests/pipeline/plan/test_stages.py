@@ -1,14 +1,17 @@
-"""Shares of GPUs: whole GPUs or one GPU's n-th part, and room for all."""
+"""What workers get of the cluster: whole GPUs or one GPU's n-th part, and room on its nodes for those of all stages."""
 
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from in_process import weave
 from tokenloom.pipeline.cluster.size import ClusterSize, Node
-from tokenloom.pipeline.plan.stages import gpu_shares, stages
+from tokenloom.pipeline.plan.recipe import RecipeError
+from tokenloom.pipeline.plan.stages import Stage, stages, that_fit
 from tokenloom.pipeline.plan.steps import step_graph
 from weaving import odd, recipe
 
@@ -18,6 +21,12 @@ NODES = st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any)
 
 def is_dividing(share: float) -> bool:
     return share == 0 or share == int(share) or abs(1 / share - round(1 / share)) < 1e-9
+
+
+def gpu_shares(wishes: list[tuple[float, int]], nodes: list[int]) -> list[float]:
+    """What is left of (share, workers) on nodes with so many GPUs."""
+    groups = [Stage("", (), 0, share, 0, count, count) for share, count in wishes]
+    return [stage.num_gpus for stage in that_fit(groups, ClusterSize(tuple(Node(0, gpus) for gpus in nodes)))]
 
 
 def packs(workers: list[float], nodes: list[int]) -> bool:
@@ -72,3 +81,88 @@ def test_shares_divide_a_gpu_that_the_autoscaler_has_yet_to_bring():
     made = recipe("photos", "out", {"mean_colour": odd("MeanColour")}, resources=wish)
     (stage,) = stages(step_graph(made), made, ClusterSize((Node(8),)))
     assert (stage.num_gpus, stage.max_workers) == (pytest.approx(1 / 3), 3)
+
+
+def planned(size: ClusterSize, *wishes: dict[str, Any], **more: Any) -> list[Stage]:
+    """Of three modalities; a wish is of one of them."""
+    modalities = {"mean_colour": odd("MeanColour"), "canny_edge": {}, "rgb": {}}
+    made = recipe("photos", "out", modalities, resources={"stages": list(wishes), **more})
+    return stages(step_graph(made), made, size)
+
+
+def finds_room(found: list[Stage], size: ClusterSize) -> bool:
+    """By trying every node for every worker of stages on CPUs."""
+    workers = [stage for stage in found for _ in range(stage.min_workers)]
+    return any(
+        all(
+            sum(one.num_cpus for one, own in zip(workers, chosen, strict=True) if own == index) <= node.cpus + 1e-6
+            and sum(one.memory for one, own in zip(workers, chosen, strict=True) if own == index)
+            <= (node.memory or float("inf"))
+            for index, node in enumerate(size.nodes)
+        )
+        for chosen in itertools.product(range(len(size.nodes)), repeat=len(workers))
+    )
+
+
+@pytest.mark.parametrize("nodes", [(2, 2), (1, 1, 1), (0.5, 0.5), (1, 2)])
+@pytest.mark.parametrize("asked", [0.7, 3.0, 16.0])
+def test_a_worker_that_the_planner_made_fits_a_node_and_not_the_sum_of_them(nodes, asked):
+    groups = [Stage(str(index), (), asked, 0, 0, 1, 1) for index in range(3)]
+    size = ClusterSize(tuple(map(Node, nodes)))
+    assert finds_room(that_fit(groups, size), size)
+
+
+@pytest.mark.parametrize("asked", [9e9, 20e9])
+@pytest.mark.parametrize("count", [1, 3])
+def test_memory_is_that_of_a_node(asked, count):
+    groups = [Stage(str(index), (), 0.1, 0, asked, 1, 1) for index in range(count)]
+    size = ClusterSize((Node(2, 0, 6 * 2**30), Node(2, 0, 6 * 2**30)))
+    assert finds_room(that_fit(groups, size), size)
+
+
+def test_cpus_are_wanted_where_the_gpu_is():
+    """A node with a GPU and one CPU, beside one with many CPUs."""
+    size = ClusterSize((Node(8), Node(1, 1)))
+    (stage,) = that_fit([Stage("heavy", (), 4.0, 0.5, 0, 1, 2)], size)
+    assert (stage.num_gpus, stage.num_cpus) == (0.5, 1.0)
+
+
+@pytest.mark.parametrize("most", [2, 6])
+def test_least_workers_that_the_recipe_asks_for_are_no_more_than_the_most(most):
+    found = planned(ClusterSize((Node(2),)), {"modalities": ["mean_colour"], "min_workers": 6}, workers=most)
+    assert all(stage.min_workers <= stage.max_workers for stage in found)
+    (own,) = (stage for stage in found if stage.name == "mean_colour")
+    assert (own.min_workers, own.max_workers) == (6, 6)
+    assert finds_room(found, ClusterSize((Node(2),)))
+
+
+@pytest.mark.parametrize(
+    ("wish", "key", "nodes"),
+    [
+        ({"num_cpus": 3}, "num_cpus", [Node(2), Node(2)]),
+        ({"num_cpus": 3, "min_workers": 2}, "min_workers or num_cpus", [Node(5)]),
+        ({"num_gpus": 2}, "num_gpus", [Node(8, 1), Node(8, 1)]),
+        ({"num_gpus": 1, "min_workers": 3}, "min_workers or num_gpus", [Node(8, 2)]),
+        ({"num_cpus": 2, "num_gpus": 1}, "num_cpus or num_gpus", [Node(8), Node(1, 1)]),
+    ],
+)
+def test_what_the_recipe_asks_for_and_no_node_has_is_refused(wish, key, nodes):
+    size = ClusterSize(tuple(nodes))
+    with pytest.raises(RecipeError, match=rf"resources\.stages\.1: .*write a smaller {key}, or ") as error:
+        planned(size, {"modalities": ["rgb"]}, {"modalities": ["canny_edge"], **wish})
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_what_the_planner_chose_makes_room_for_what_the_recipe_asks_for():
+    size = ClusterSize((Node(2), Node(2)))
+    found = planned(size, {"modalities": ["canny_edge"], "num_cpus": 1.75})
+    assert {stage.num_cpus for stage in found if stage.name == "canny_edge"} == {1.75}
+    assert finds_room(found, size)
+
+
+def test_a_run_is_refused_before_anything_is_written(corpus, tmp_path):
+    wish = {"modalities": ["mean_colour"], "num_cpus": 3}
+    made = recipe(corpus, tmp_path / "out", {"mean_colour": odd("MeanColour")}, resources={"stages": [wish]})
+    with pytest.raises(RecipeError, match=r"resources\.stages\.0: 1 worker of 3 CPUs.* on nodes of 2 CPUs and 0 GPUs"):
+        weave(made)
+    assert not (tmp_path / "out").exists()
