@@ -41,7 +41,7 @@ class _Rows:
 class UnitWriter:
     """Writes what the samples `keys` of a unit, with so many views each, came to, modality by modality.
 
-    kept: modalities whose labels are there already; revisions: of the unit's shards, where they aren't 0.
+    kept: modalities whose labels the dataset has; revisions: of the unit's shards, where they aren't 0.
     """
 
     store: Store
@@ -77,11 +77,12 @@ class UnitWriter:
         return len(failures)
 
     def put_aside(self, name: str, card: ModalityCard, result: Result, sample: str) -> None:
-        """Writes the labels as the views see them, for a tokenizer to be fitted to. sample: the digest of it."""
+        """Writes the labels as the views see them, for a tokenizer to be fitted to, in the place of those of an earlier
+        try. sample: the digest of it."""
         rows = RowKeys.of([str(index) for index in range(len(result.sample))], 1)
         meta = ShardMeta(self.unit.name, name, card.labels_generation)
         data = write_labels(rows, result.sample, card.label_kind.extension, meta)
-        self.store.create(sample_path(name, sample, self.unit), data)
+        self.store.replace(sample_path(name, sample, self.unit), data)
 
     def repair(self, name: str, card: ModalityCard, result: Result, again: Collection[str]) -> int:
         """Writes a new revision of the unit's shards, with the outcomes of the samples `again`. An outcome that failed
