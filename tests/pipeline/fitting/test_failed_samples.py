@@ -234,8 +234,7 @@ def test_where_none_failed_each_of_the_ways_out_works(way, corpus, tmp_path, bad
         match=r"the labels of 1 unit: .*`fit: \{units: .*, or give grid `keep: labels`, both with --replace grid",
     ):
         weave(wanted)
-    mended = {"fit": {"units": 3}} if way == "fit" else {"keep": "labels"}
-    after = made(corpus, tmp_path / "out", bad, **mended)
+    after = made(corpus, tmp_path / "out", bad, fit={"units": 3})
     if way == "keep":
         after = recipe(corpus, tmp_path / "out", {"grid": odd("FailsFor", params={"file": str(bad)})}, **SMALL)
     weave(after, ["grid"])
