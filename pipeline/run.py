@@ -29,14 +29,17 @@ from .engine.config import Mode, stage_configs
 from .engine.stream import ReaderConfig, UnitResult, stream
 from .engine.tally import Tally, judge
 from .fitting.fit import provide_tokenizer, vocabulary_for
+from .fitting.job import FitError
 from .fitting.listener import FitListener
 from .fitting.sample import (
+    SampleFailures,
     given_tokenizer,
     lacking_vocabulary,
     remove_sample,
     sample_digest,
     store_vocabulary,
     to_put_aside,
+    try_again,
     with_vocabulary,
 )
 from .plan.plan import Plan, make_plan, refuse_partial, with_work
@@ -163,19 +166,25 @@ def _fit(plan: Plan, store: Store, listener: RunListener, given: Mapping[str, To
     works = sample_works(Corpus(recipe.corpus), plan.shards, recipe.fit.units, limits, plan.kept)
     places = [Unit(work.shard.id, work.start, work.stop, 0).place for work in works]
     aside, sample = to_put_aside(cards), sample_digest(cards, works)
+    failed: dict[str, SampleFailures] = {}
     if aside:
+        try_again(store, plan.graph, aside, sample)
         listener.say(f"labelling a sample to fit tokenizers to ({', '.join(aside)})")
         works_aside = [replace(work, todo=tuple(aside)) for work in works]
         results = list(label_units(plan, works_aside, Mode.SAMPLE, sample=sample))
         if not any(result.unit.count for result in results):
             raise EngineError(_nothing_to_fit_to(plan, works, results))
+        failed = {name: one for name in aside if (one := _failed(plan, name, results)).failures}
+        for name, one in failed.items():
+            if one.are_all:
+                raise FitError(f"modalities.{name}: there is nothing to fit a tokenizer to: {one}")
     cards = _with_vocabulary(plan, store, works, sample, listener)
     for name in plan.to_fit:
         if name in aside:
             listener.say(f"fitting the tokenizer of {name}")
         whence = perceptual_source(recipe, name)
         cards[name] = provide_tokenizer(
-            store, name, cards[name], recipe.seed, sample, given.get(name), listener, whence, places
+            store, name, cards[name], recipe.seed, sample, given.get(name), listener, whence, places, failed.get(name)
         )
     request = replace(plan.request, cards=cards)
     plan = _published(replace(plan, request=request), store)
@@ -193,6 +202,18 @@ def _nothing_to_fit_to(plan: Plan, works: Sequence[Work], results: Sequence[Unit
         return told
     options = replace_options(plan.to_fit)
     return f"{told}. There may be more to read than these {most}: `fit.units` in the recipe, with {options}"
+
+
+def _failed(plan: Plan, name: str, results: Sequence[UnitResult]) -> SampleFailures:
+    """What failed of a modality's labels in the fitting sample."""
+    in_order = sorted(results, key=lambda result: result.unit)
+    failures = [one for result in in_order for one in result.failures if one.modality == name]
+    labels = sum(result.unit.count for result in results)
+    labels *= plan.graph.cards[name].labels_per_sample(plan.recipe.views.count)
+    aside = plan.aside.units
+    sources = [plan.kept[need][0] - aside.get(need, frozenset()) for need in plan.graph.made_for([name], ())]
+    kept = {one.unit for one in failures} & {unit.name for units in sources for unit in units}
+    return SampleFailures(labels, failures, plan.request.url if kept else "")
 
 
 def _with_vocabulary(

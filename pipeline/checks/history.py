@@ -80,12 +80,10 @@ def _of_modality(name: str, old: ModalityCard | None, new: ModalityCard | None) 
         yield f"{name}: its tokenizer isn't there yet"
     elif old.fitted and new.fitted and old.tokens and new.tokens and old.tokenizer_digest != new.tokenizer_digest:
         yield f"{name}: tokenizer {old.tokenizer_digest} -> {new.tokenizer_digest}"
-    for what, before, now in (
-        ("tokens", old.keeps_tokens, new.keeps_tokens),
-        ("labels", old.keeps_labels, new.keeps_labels),
-    ):
-        if before != now:
-            yield f"{name}: {what} are {'kept, too' if now else 'no longer kept'}"
+    for what in sorted(new.kept - old.kept):
+        yield f"{name}: {what} are kept{', too' if old.kept & new.kept else ''}"
+    for what in sorted(old.kept - new.kept):
+        yield f"{name}: {what} are no longer kept"
 
 
 def _corpus(manifest: Manifest) -> str:

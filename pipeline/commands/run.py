@@ -163,8 +163,9 @@ def _print_changes(console: Console, plan: Plan) -> None:
     """What is made anew, and what doesn't fit any more once it is."""
     if plan.replacing:
         names = ", ".join(plan.replacing)
-        text = f"made anew beside the old ones, which readers get until all of it is there: {names}"
-        console.print(f"\n{text}", soft_wrap=True)
+        text = "made anew beside the old ones, which readers get until all of it is there"
+        text = text if plan.works else "made anew, and all there: a run of this recipe has readers get it"
+        console.print(f"\n{text}: {names}", soft_wrap=True)
     unkept = {name: kinds for name, kinds in plan.unkept.items() if kinds}
     for name, kinds in unkept.items():
         console.print(
@@ -312,7 +313,8 @@ def _print_summary(console: Console, plan: Plan, tally: Tally) -> None:
     _print_empty(console, plan, tally.empty)
     _print_again(console, tally)
     if not tally.units:
-        console.print(f"nothing to do: {plan.recipe.output} is complete", soft_wrap=True)
+        done = f"readers get {', '.join(plan.replacing)} as made anew" if plan.replacing else "nothing to do"
+        console.print(f"{done}: {plan.recipe.output} is complete", soft_wrap=True)
         return
     failed = sum(tally.failed.values())
     quarantined = f"; {failed} labels quarantined" if failed else ""

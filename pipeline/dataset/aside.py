@@ -10,7 +10,7 @@ from ..corpus.units import Unit
 from ..storage.store import Store
 from .cards import ModalityCard
 from .finished import take_stock
-from .layout import ASIDE, QUARANTINE
+from .layout import ASIDE, QUARANTINE, label_path, ledger_folder, split_ledger_name
 from .ledger import Failure
 from .manifest import DatasetError
 from .reader import ColumnReader
@@ -66,6 +66,19 @@ class LabelsAside:
 
 
 NOTHING_ASIDE = LabelsAside()
+
+
+def remove_failed(output: Store, cards: Mapping[str, ModalityCard]) -> None:
+    """Deletes what was put aside of units of which labels failed: of the generations that the cards have."""
+    store = output.below(ASIDE)
+    for name, card in cards.items():
+        ledgers = ledger_folder(name, card.labels_generation)
+        for entry in store.list(ledgers):
+            parts = split_ledger_name(entry.name)
+            unit = Unit.parse(parts[0]) if parts else None
+            if unit is not None:
+                store.delete(label_path(name, card.labels_generation, unit))
+                store.delete(f"{ledgers}/{entry.name}")
 
 
 def remove_aside(output: Store) -> None:

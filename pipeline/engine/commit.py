@@ -56,7 +56,7 @@ class Written(NamedTuple):
 class UnitWriter:
     """Writes what the samples `keys` of a unit, with so many views each, came to, modality by modality.
 
-    kept: modalities whose labels are there already; revisions: of the unit's shards, where they aren't 0.
+    kept: modalities whose labels the dataset has; revisions: of the unit's shards, where they aren't 0.
     """
 
     store: Store
@@ -99,11 +99,12 @@ class UnitWriter:
         return {(failure.key, view) for failure in failures for view in failed_views(failure, self.views)}
 
     def put_aside(self, name: str, card: ModalityCard, result: Result, sample: str) -> Written:
-        """Writes the labels as the views see them, for a tokenizer to be fitted to. sample: the digest of it."""
+        """Writes the labels as the views see them, for a tokenizer to be fitted to, in the place of those of an earlier
+        try. sample: the digest of it."""
         rows = RowKeys.of([str(index) for index in range(len(result.sample))], 1)
         meta = ShardMeta(self.unit.name, name, card.labels_generation)
         data = write_labels(rows, result.sample, card.label_kind.extension, meta)
-        self.store.create(sample_path(name, sample, self.unit), data)
+        self.store.replace(sample_path(name, sample, self.unit), data)
         return self._written(result.failures)
 
     def repair(self, name: str, card: ModalityCard, result: Result, again: Collection[str]) -> Written:

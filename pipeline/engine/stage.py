@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from ..dataset.layout import ASIDE
+from ..dataset.ledger import Failure
 from ..storage.store import Store
 from .attempts import SUSPICIOUS, Attempts
 from .commit import UnitWriter, Written
@@ -70,7 +71,7 @@ class StageWorker:
             unit=payload.unit,
             keys=[sample.key for sample in payload.samples],
             views=self.config.views.count,
-            kept=payload.kept,
+            kept=set(payload.kept) - payload.labels.keys(),  # what was put aside is not in the dataset yet
             revisions=payload.revisions,
         )
         write = {Mode.COMMIT: self._commit, Mode.REPAIR: self._repair, Mode.SAMPLE: self._put_aside}[self.config.mode]
@@ -91,7 +92,7 @@ class StageWorker:
         if name in payload.todo:
             written = writer.put_aside(name, card, result, self.config.sample)
         if name in self.labeler.making(payload):
-            place = writer if card.keeps_labels else replace(writer, store=self._store.below(ASIDE))
+            place = replace(writer, store=self._store.below(ASIDE))
             written = self._commit_labels(place, payload, name, result)
         return written
 
@@ -115,9 +116,14 @@ class StageWorker:
             keys=payload.keys,
             labels={name: labels for name, labels in payload.labels.items() if name in config.carries}
             | {name: made.of(name).labels for name in carried},
-            failures=payload.failures + [failure for name in carried for failure in made.of(name).failures],
+            failures=payload.failures + self._told(payload, made, carried),
             done=payload.done | {name: (rows, failed, seconds) for name, (rows, failed) in written.items()},
             bytes=payload.bytes,
             again=payload.again,
             decodes=payload.decodes + made.decodes,
         )
+
+    def _told(self, payload: UnitPayload, made: Made, carried: Collection[str]) -> list[Failure]:
+        """Failures that later stages need to know, or of a sample all that weren't known, for the driver to tell."""
+        names = made.results.keys() - payload.labels.keys() if self.config.mode is Mode.SAMPLE else carried
+        return [failure for name in names for failure in made.of(name).failures]

@@ -12,6 +12,7 @@ from ..cluster.session import EngineError
 from ..corpus.corpus import Corpus, CorpusSettings, Rejection, Shard, UnitLimits
 from ..corpus.units import Unit
 from ..dataset.aside import NOTHING_ASIDE, LabelsAside
+from ..dataset.ledger import Failure
 from ..plan.worklist import Work
 from .config import StageConfig
 from .payload import UnitPayload
@@ -35,7 +36,7 @@ class UnitResult:
     """A unit that is done: per modality labels, failed ones among them, and the seconds that its stage took; the bytes
     of its images or texts, the samples that the corpus reader refused, how many times an image was decoded, why parts
     of the corpus shard can't be read, lines on what of it isn't taken, and all that was refused. again: as of
-    UnitPayload."""
+    UnitPayload. failures: of labels for the fitting sample."""
 
     unit: Unit
     done: dict[str, tuple[int, int, float]]
@@ -46,6 +47,7 @@ class UnitResult:
     left_out: tuple[str, ...] = ()
     refused: tuple[Rejection, ...] = ()
     again: int = 0
+    failures: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,9 @@ def result_of(head: Mapping[str, Any]) -> UnitResult:
     refused = tuple(one for one in told if not one.is_note)
     broken = tuple(one.reason for one in refused if one.is_of_shard)
     left_out = tuple(one.reason for one in told if one.is_note)
-    again = head["read again"]
-    return UnitResult(unit, done, head["bytes"], len(refused), head["decodes"], broken, left_out, refused, again)
+    again, failures = head["read again"], tuple(Failure(**one) for one in head["failures"])
+    counts = (head["bytes"], len(refused), head["decodes"])
+    return UnitResult(unit, done, *counts, broken, left_out, refused, again, failures)
 
 
 def cause(error: BaseException) -> str:

@@ -53,6 +53,8 @@ class UnitLabeler:
         for chunk in self._decoder.chunks(payload.samples, payload.chunks, wanted, undecodable):
             made.decodes += chunk.decodes
             ChunkLabeling(self.models, payload, chunk, steps, known, poison, made).run(making, anew, began)
+        for name in payload.labels.keys() & set(anew):
+            made.of(name).labels = payload.labels[name]  # to encode what was decoded may give other bytes
         return made
 
     def _known_labels(

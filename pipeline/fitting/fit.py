@@ -16,7 +16,7 @@ from ...tokenizers.vq.base import TrainedTokenizer
 from ..corpus.corpus import Corpus, UnitLimits
 from ..dataset.cards import ModalityCard
 from ..dataset.layout import sample_folder, tokenizer_folder, training_folder, vocabulary_path
-from ..dataset.manifest import DatasetError, naming_gone, read_manifest
+from ..dataset.manifest import DatasetError, naming_gone, read_manifest, replace_options
 from ..plan.recipe import Recipe
 from ..plan.weights import WeightsSource
 from ..plan.worklist import Work
@@ -24,7 +24,7 @@ from ..storage.store import Store
 from .job import FitError, FitJob
 from .listener import FitListener
 from .ray_train import run_fit
-from .sample import SampleLabels, lacking_vocabulary, new_tokenizer, sample_labels
+from .sample import SampleFailures, SampleLabels, lacking_vocabulary, new_tokenizer, sample_labels
 
 
 def vocabulary_for(
@@ -59,12 +59,13 @@ def provide_tokenizer(
     listener: FitListener | None = None,
     perceptual: WeightsSource | None = None,
     places: Sequence[str] = (),
+    failed: SampleFailures | None = None,
 ) -> ModalityCard:
     """Fits and stores the modality's tokenizer; its card, with spec and files.
 
     sample: the digest of the sample that was put aside. given: the tokenizer, where there is nothing to fit.
     listener: told of the fit's rounds, or of a network's training. perceptual: as of FitJob. places: of the sample's
-    units.
+    units. failed: what failed of its labels.
     """
     tokenizer, problem, fitted_to = given or new_tokenizer(modality, card), None, list[str]()
     assert card.tokens is not None
@@ -79,13 +80,18 @@ def provide_tokenizer(
             tokenizer.watch_fit(partial(listener.fitting, modality))
         try:
             tokenizer = _fitted(store, modality, card, tokenizer, seed, sample, words, listener, perceptual)
-        except (FitError, FileNotFoundError) as error:
+        except FileNotFoundError as error:
             problem = error
         except ValueError as error:
-            problem = FitError(
-                f"modalities.{modality}.tokenizer: {error}. Its sample are the labels of {card.tokens.fit_units} "
-                f"units: take more of them with `fit: {{units: ...}}`, or give {modality} `keep: labels`"
-            )
+            problem = error if isinstance(error, FitError) else FitError(f"modalities.{modality}.tokenizer: {error}")
+            if failed:
+                problem = FitError(f"{problem}. {failed}")
+            elif problem is not error:
+                plural = "" if len(places) == 1 else "s"
+                problem = FitError(
+                    f"{problem}. Its sample are the labels of {len(places)} unit{plural}: take more of them with "
+                    f"`fit: {{units: ...}}`, or give {modality} `keep: labels`, both with {replace_options([modality])}"
+                )
     # Another driver that was first may have cleared the sample away, from under us even: then its tokenizer holds.
     if (theirs := _fitted_by_another(store, modality, card)) is not None:
         return theirs

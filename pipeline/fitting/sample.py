@@ -18,10 +18,13 @@ from ...tokenizers.contract.registry import tokenizer_for
 from ...tokenizers.contract.tokenizer import Tokenizer
 from ...tokenizers.contract.vocabulary import Vocabulary
 from ...tokenizers.vq.base import TrainedTokenizer
+from ..dataset.aside import remove_failed
 from ..dataset.cards import ModalityCard, VocabularyCard
 from ..dataset.layout import sample_folder, training_folder, vocabulary_path
+from ..dataset.ledger import Failure
 from ..dataset.shards import read_labels
 from ..plan.recipe import validated
+from ..plan.steps import StepGraph
 from ..plan.worklist import Work
 from ..storage.store import Store
 from .checkpoints import remove_fit
@@ -90,6 +93,40 @@ def sample_digest(cards: Mapping[str, ModalityCard], works: Sequence[Work]) -> s
     units = [[work.shard.id, work.start, work.stop] for work in works]
     told = [units, {name: card.asked for name, card in cards.items()}]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def try_again(store: Store, graph: StepGraph, modalities: Sequence[str], sample: str) -> None:
+    """Has labels of the sample that failed, and what they were made from, labelled anew, unless the training of a
+    tokenizer has begun with them."""
+    begun = {name for name in modalities if store.list(training_folder(name, sample))}
+    again = graph.made_for(set(modalities) - begun, ()) - begun
+    remove_failed(store, {name: graph.cards[name] for name in again})
+
+
+@dataclass(frozen=True)
+class SampleFailures:
+    """What failed of a modality's labels in the sample: `failures` of so many `labels`. kept: the dataset's URL, where
+    it keeps labels that they may come from, which only a retry makes anew; else empty."""
+
+    labels: int
+    failures: Sequence[Failure]
+    kept: str = ""
+
+    @property
+    def are_all(self) -> bool:
+        return 0 < len(self.failures) >= self.labels
+
+    def __str__(self) -> str:
+        """In words, with the way out."""
+        first = self.failures[0]
+        whose = first.key if first.view is None else f"{first.key}, view {first.view}"
+        way = "Mend that, and run the recipe again, which tries them again"
+        if self.kept:
+            way = f"Mend that, have `tokenloom quarantine {self.kept} --retry` try them again, and run the recipe again"
+        return (
+            f"{len(self.failures):,} of {self.labels:,} labels of the sample failed, the first {whose}: {first.error}: "
+            f"{first.reason}. {way}"
+        )
 
 
 def sample_labels(store: Store, modality: str, card: ModalityCard, sample: str) -> Iterator[Any]:

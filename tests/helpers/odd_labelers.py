@@ -267,6 +267,43 @@ class GridWaitsForFlower(Grid):
         return super().label(batch)
 
 
+class FailsFor(Grid):
+    """Fails for the samples whose keys stand in a file, and for all where that says `all`."""
+
+    class Params(BaseModel):
+        file: str
+        of: int = 1
+
+    def label(self, batch: Batch):
+        bad = Path(self.params.file).read_text().split()
+        for key in batch.keys:
+            if key in bad or "all" in bad:
+                raise AttributeError(f"module 'cv2' has no attribute 'cvtColour' ({key})")
+        return super().label(batch)
+
+
+class WholeFailsFor(FailsFor):
+    """Likewise, of whole images."""
+
+    makes = (Modality("whole", Vector(3)),)
+    on = "image"
+
+    def label(self, batch: Batch):
+        super().label(Batch(batch.keys, np.zeros((len(batch), 32, 32, 3), np.uint8), batch.views, batch.fields))
+        return {"whole": [image.mean((0, 1), dtype=np.float32) / 255 for image in batch.images or ()]}
+
+
+class GridMean(Labeler):
+    """The mean of a grid: needs it."""
+
+    makes = (Modality("grid_mean", Vector(3)),)
+    on = "nothing"
+    requires = ("grid",)
+
+    def label(self, batch: Batch):
+        return {"grid_mean": [label.mean((1, 2)).astype(np.float32) for label in batch.labels["grid"]]}
+
+
 class FailsAfter(Grid):
     """Raises once a file is there."""
 

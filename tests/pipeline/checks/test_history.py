@@ -55,6 +55,24 @@ def test_what_is_kept_what_is_taken_away_and_the_corpus_are_told(small):
     ]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ({"tokens"}, {"labels"}, ["labels are kept", "tokens are no longer kept"]),
+        ({"tokens"}, {"tokens", "labels"}, ["labels are kept, too"]),
+        ({"tokens", "labels"}, {"labels"}, ["tokens are no longer kept"]),
+        ({"labels"}, {"tokens"}, ["tokens are kept", "labels are no longer kept"]),
+    ],
+)
+def test_what_is_kept_instead_is_not_kept_too(small, old, new, told):
+    for kept in (old, new):
+        card = replace(CARDS["dinov2"], keeps_tokens="tokens" in kept, keeps_labels="labels" in kept)
+        card = replace(card, tokens=small.manifest.modalities["dinov2"].tokens)
+        cards = {**small.manifest.modalities, "dinov2": card}
+        publish(small.store, lambda now, cards=cards: replace(small.manifest, modalities=cards))
+    assert read_history(small.store)[-1].changes == [f"dinov2: {line}" for line in told]
+
+
 def test_a_tokenizer_that_is_there_now_is_told(small):
     card = small.manifest.modalities["dinov2"]
     assert card.tokens is not None

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from in_process import without_ray
 from rich.console import Console
+from tokenloom.pipeline import run as running
 from tokenloom.pipeline.cli import main
 from tokenloom.pipeline.commands import progress
 from tokenloom.pipeline.commands.progress import RunProgress
@@ -99,3 +100,32 @@ def test_a_round_whose_end_is_not_known_says_nothing_of_it(monkeypatch):
         "fitting rgb, round 2 of 6, left 1 min 40 s",
         "fitting rgb, round 3 of 6, left 1 min 20 s",
     ]
+
+
+def test_a_run_that_only_hands_over_says_so(corpus, tmp_path, monkeypatch, capsys):
+    """What died between the last shard and the manifest."""
+    for name in ("one", "two"):
+        (tmp_path / name).touch()
+    made = {"labeler": "odd_labelers:WaitsFor", "params": {"file": str(tmp_path / "one")}, "keep": "labels"}
+    content = {"corpus": str(corpus), "output": str(tmp_path / "out"), "modalities": {"mean_colour": made}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+
+    def said(*words: str, code: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["tokenloom", *words])
+        with without_ray(), pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == code
+        return capsys.readouterr().out
+
+    mine = str(tmp_path / "mine.yaml")
+    said("run", mine)
+    anew = (mine, "--set", f"modalities.mean_colour.params.file={tmp_path / 'two'}")
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "_handed_over", lambda *_: sys.exit(3))
+        said("run", *anew, "--replace", "mean_colour", code=3)
+    told = said("run", *anew, "--dry-run")
+    assert "made anew, and all there: a run of this recipe has readers get it: mean_colour" in told
+    told = said("run", *anew)
+    assert "beside" not in told
+    assert f"readers get mean_colour as made anew: {tmp_path / 'out'} is complete" in told
+    assert f"nothing to do: {tmp_path / 'out'} is complete" in said("run", *anew)
