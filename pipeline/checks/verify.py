@@ -12,7 +12,7 @@ import os
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 
@@ -29,6 +29,7 @@ from ..dataset.layout import (
     extension_of,
     is_listing,
     manifest_path,
+    split_stem,
     stem_of,
     tokenizer_folder,
     vocabulary_path,
@@ -50,7 +51,7 @@ from .inventory import (
     take_inventory,
 )
 from .lost import WAY_OUT
-from .verify_unit import Fault, Findings, check_unit, key_hashes
+from .verify_unit import MAKE_ANEW, Fault, Findings, check_unit, key_hashes
 
 _MORE = 8
 """Merged shards that are kept beside one of each modality: as many as units are checked at the same time."""
@@ -314,7 +315,16 @@ def _add(report: Report, found: Findings) -> None:
     report.samples += len(found.keys)
     report.shards += found.shards
     report.bytes += found.bytes
-    report.faults += [fault for fault in found.faults if fault not in report.faults]  # one merged shard, many units
+    faults = map(_tried_again, found.faults)
+    report.faults += [fault for fault in faults if fault not in report.faults]  # one merged shard, many units
+
+
+def _tried_again(fault: Fault) -> Fault:
+    """With a way out that doesn't undo a second try, where it is of one: a run is content with the first."""
+    _, revision = split_stem(fault.object.rpartition("/")[2].rpartition(".")[0])
+    if fault.way_out != MAKE_ANEW or not revision:
+        return fault
+    return replace(fault, way_out=f"{MAKE_ANEW}; then `tokenloom quarantine DATASET --retry`, as it had been mended")
 
 
 def _duplicates(

@@ -143,10 +143,10 @@ class Stock:
         return Finished(units, max(folders[0].times, default=0.0), recent_rate(times, counts), revisions)
 
     def up_to_date(self, card: ModalityCard, finished: Finished) -> frozenset[Unit]:
-        """The finished units, less those of which there are labels of a later revision: a second try that was stopped
-        half way, or one whose tokens another generation has."""
-        _, latest = self.kept_labels(card)
-        later = {unit for unit, revision in latest.items() if revision > finished.revisions.get(unit, 0)}
+        """The finished units, less those of which there are labels or tokens of a later revision: a second try that was
+        stopped half way, or one whose tokens another generation has, or which kept less."""
+        latest = [*self.kept_labels(card)[1].items(), *self.kept_tokens(card)[1].items()]
+        later = {unit for unit, revision in latest if revision > finished.revisions.get(unit, 0)}
         return finished.units - later if later else finished.units
 
     def kept_labels(self, card: ModalityCard) -> tuple[frozenset[Unit], dict[Unit, int]]:

@@ -211,7 +211,7 @@ def _with_work(plan: Plan, store: Store, stocks: Mapping[str, Stock]) -> Plan:
     cards = plan.graph.cards
     finished = {name: stocks[name].finished(card) for name, card in cards.items()}
     done = {name: stocks[name].up_to_date(card, finished[name]) for name, card in cards.items()}
-    kept = {name: _kept(stocks[name], card, finished[name]) for name, card in cards.items()}
+    kept = {name: _kept(stocks[name], card) for name, card in cards.items()}
     aside = LabelsAside.below(store, cards, plan.recipe.views.count)
     for name, units in aside.units.items():
         held, revisions = kept[name]
@@ -220,12 +220,12 @@ def _with_work(plan: Plan, store: Store, stocks: Mapping[str, Stock]) -> Plan:
     return replace(plan, finished=finished, kept=kept, works=works, aside=aside)
 
 
-def _kept(stock: Stock, card: ModalityCard, finished: Finished) -> Kept:
-    """The units whose labels are there, of the latest revision; where there are tokens alone, which labels will be kept
-    beside, the revision of these."""
+def _kept(stock: Stock, card: ModalityCard) -> Kept:
+    """The units whose labels are there, of the latest revision. Where there are tokens of a later one, from a second
+    try that kept these alone, the labels don't count, and the revision is that of the tokens."""
     units, latest = stock.kept_labels(card)
-    alone = {unit: number for unit, number in stock.kept_tokens(card)[1].items() if unit not in units}
-    return units, {**alone, **latest}
+    later = {unit: number for unit, number in stock.kept_tokens(card)[1].items() if number > latest.get(unit, 0)}
+    return units - later.keys(), {**latest, **later}
 
 
 def make_request(recipe: Recipe, graph: StepGraph, corpus: CorpusCard, replacing: Collection[str] = ()) -> Request:

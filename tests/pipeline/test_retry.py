@@ -176,27 +176,6 @@ def test_what_is_stale_is_not_tried_again(corpus, tmp_path):
     assert digests(tmp_path / "out") == before
 
 
-def test_what_was_mended_stays_so_in_a_replacement_that_had_been_begun(corpus, tmp_path):
-    old, new = (recipe(corpus, tmp_path / "out", grid(tmp_path, size), **MORE) for size in (4, 3))
-    weave(old)
-    weave(new, ["grid"], limit=6)
-    (tmp_path / "now").touch()
-    again(tmp_path / "out")
-    weave(new)
-    assert flower_of(tmp_path / "out") is not None
-    assert verify(tmp_path / "out", deep=True).faults == []
-
-
-def test_what_was_mended_stays_so_where_labels_are_kept_later(corpus, tmp_path):
-    weave(recipe(corpus, tmp_path / "out", grid(tmp_path, 4, "tokens"), **MORE))
-    (tmp_path / "now").touch()
-    again(tmp_path / "out")
-    weave(recipe(corpus, tmp_path / "out", grid(tmp_path, 4, "both"), **MORE))
-    assert flower_of(tmp_path / "out") is not None
-    assert flower_of(tmp_path / "out", labels=True) is not None
-    assert verify(tmp_path / "out", deep=True).faults == []
-
-
 def test_a_try_that_was_stopped_half_way_is_finished_by_a_run(corpus, tmp_path):
     made = recipe(corpus, tmp_path / "out", grid(tmp_path, 4), **MORE)
     weave(made)
