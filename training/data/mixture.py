@@ -259,15 +259,15 @@ class Mixture:
         rows = Rows([(share.held.tokens.get(name), share.rows) for share in shares])
         if spec.type != "text":
             return Column(name, "grid", rows.present, spec.max_length, at=rows.at)
-        card, most = self._cards[name], self._most(name)
+        card, most = self._cards[name], self.most(name)
         if card.kind["kind"] == TEXT:
             texts = partial(_window, rows, stream(keys, _WINDOWS + number), most)
         else:
             texts = partial(_whole, card, rows, stream(keys, _PARTS + number))
         return Column(name, "text", rows.present, most, texts=texts)
 
-    def _most(self, name: str) -> int:
-        """Tokens of a text, with its [EOS]."""
+    def most(self, name: str) -> int:
+        """Tokens of a text of the modality that a sample shows at most, with its [EOS]."""
         most = _spec(self._cards[name]).max_length + 1
         if self._cards[name].kind["kind"] != TEXT:
             return most

@@ -44,7 +44,7 @@ def print_modalities(console: Console, data: OpenData) -> None:
         spec = tokens.spec
         table.add_row(
             name,
-            f"{spec.length:,}" if spec.length is not None else f"<= {spec.max_length:,}",
+            f"{spec.length:,}" if spec.length is not None else f"<= {data.mixture.most(name):,}",
             f"{spec.vocabulary:,}",
             ", ".join(one.mixed.name for one in having if name in (one.mixed.inputs or ())) or "-",
             ", ".join(one.mixed.name for one in having if name in (one.mixed.targets or ())) or "-",

@@ -302,7 +302,7 @@ def test_a_modality_that_the_fitting_sample_lacks_is_named_with_the_way_out(corp
         main()
     said = capsys.readouterr().err
     assert end.value.code == 2, said
-    assert re.fullmatch(r"tokenloom: modalities\.nowhere\.tokenizer: .*`keep: labels`\n", said), said
+    assert re.fullmatch(r"tokenloom: modalities\.nowhere\.tokenizer: .*`keep: labels`, both with --replace nowhere\n", said), said
 
 
 # --- the text ---------------------------------------------------------------------------------------------------------
