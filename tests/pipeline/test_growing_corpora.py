@@ -87,6 +87,8 @@ def test_what_comes_later_alone_is_made(corpus_folder, photos, tmp_path, grow: C
     output = tmp_path / "out"
     weave(recipe(corpus_folder, output, BOTH, **MORE), limit=begin)
     before, had = shards_of(output), set(keys(output))
+    for path in [path for path in before if path.startswith("fit/")]:
+        del before[path]  # put aside until all is labelled
     corpus, new = grow(corpus_folder, photos)
     settings = {"url": corpus if isinstance(corpus, list) else str(corpus)}
     grown = recipe(corpus_folder, output, BOTH, **MORE)
