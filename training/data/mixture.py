@@ -267,8 +267,9 @@ class Mixture:
         return Column(name, "text", rows.present, most, texts=texts)
 
     def most(self, name: str) -> int:
-        """Tokens of a text of the modality that a sample shows at most, with its [EOS]."""
-        most = _spec(self._cards[name]).max_length + 1
+        """Tokens of the modality that a sample shows at most, a text's [EOS] among them."""
+        spec = _spec(self._cards[name])
+        most = spec.max_length + (spec.type == "text")
         if self._cards[name].kind["kind"] != TEXT:
             return most
         return self.max_tokens.get(name, min(most, TEXT_TOKENS))

@@ -79,7 +79,7 @@ def open_data(recipe: TrainingRecipe, known: Mapping[str, Eras] | None = None) -
                 data.window,
                 read=Skipping() if data.broken == "skip" else read_unit,
             )
-        return OpenData(data, datasets, mixture, list(_notes(data, datasets, modalities)))
+        return OpenData(data, datasets, mixture, list(_notes(data, datasets, mixture)))
 
 
 @contextmanager
@@ -234,8 +234,8 @@ def _schemes(data: DataSettings, modalities: Sequence[str]) -> list[Scheme]:
     return [Scheme(one.weight, one.inputs, one.targets, one.keep) for one in data.masking.schemes or ()]
 
 
-def _notes(data: DataSettings, datasets: Sequence[OpenDataset], modalities: Sequence[str]) -> Iterator[str]:
-    if data.masking.name and (lacking := left_out(data.masking.name, modalities)):
+def _notes(data: DataSettings, datasets: Sequence[OpenDataset], mixture: Mixture) -> Iterator[str]:
+    if data.masking.name and (lacking := left_out(data.masking.name, mixture.modalities)):
         yield f"{data.masking.name}: without the schemes around {', '.join(lacking)}, which no dataset gives"
     for one in datasets:
         for pending in one.manifest.pending:
@@ -245,17 +245,10 @@ def _notes(data: DataSettings, datasets: Sequence[OpenDataset], modalities: Sequ
             ("input", one.mixed.inputs, data.input_tokens),
             ("target", one.mixed.targets, data.target_tokens),
         ):
-            room = {name: _most(one.manifest.modalities[name]) for name in names or ()}
+            room = {name: mixture.most(name) for name in names or ()}
             if sum(room.values()) < most:
                 parts = ", ".join(f"{name} {own:,}" for name, own in room.items())
                 yield (
                     f"{one.mixed.name}: {side}_tokens is {most:,}, and a sample has {sum(room.values()):,} at most "
                     f"({parts}): the rest stays empty"
                 )
-
-
-def _most(card: ModalityCard) -> int:
-    """Tokens of one sample, with a text's [EOS]."""
-    assert card.tokens is not None
-    assert card.tokens.spec is not None
-    return card.tokens.spec.max_length + (card.tokens.spec.type == "text")

@@ -302,7 +302,8 @@ def test_a_modality_that_the_fitting_sample_lacks_is_named_with_the_way_out(corp
         main()
     said = capsys.readouterr().err
     assert end.value.code == 2, said
-    assert re.fullmatch(r"tokenloom: modalities\.nowhere\.tokenizer: .*`keep: labels`, both with --replace nowhere\n", said), said
+    way_out = "`keep: labels`, both with --replace nowhere"
+    assert re.fullmatch(rf"tokenloom: modalities\.nowhere\.tokenizer: .*{way_out}\n", said), said
 
 
 # --- the text ---------------------------------------------------------------------------------------------------------
