@@ -197,7 +197,7 @@ def test_plan_says_what_the_datasets_give(folder, capsys):
     assert [
         "color_palette",
         "<=",
-        "7",
+        "8",
         next(line[3] for line in lines if line[:1] == ["caption"]),
         "a,",
         "b",
