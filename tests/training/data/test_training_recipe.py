@@ -204,7 +204,7 @@ def test_plan_says_what_the_datasets_give(folder, capsys):
         "a",
     ] in lines
     text = " ".join(word for line in lines for word in line)
-    assert "note: a: input_tokens is 600, and a sample has 274 at most (caption 257, color_palette 8, dinov2 9)" in text
+    assert "note: a: input_tokens is 600, and a sample has 273 at most (caption 256, color_palette 8, dinov2 9)" in text
     assert run_command("plan", str(folder / "train.yaml"), "--corpus", "x") == 2
 
 
