@@ -17,6 +17,7 @@ from ..corpus.units import Unit, UnitNames
 from ..storage.read_ahead import in_order
 from ..storage.store import Store
 from .cards import ModalityCard
+from .failed_labels import failed_views
 from .finished import Finished
 from .layout import CORPUS, LABELS, QUARANTINE, TOKENS, split_ledger_name
 from .ledger import BrokenLedgerError, Failure, read_ledger
@@ -105,7 +106,7 @@ def count_labels(
     ledgers = StandingLedgers(store).list(cards, finished, views)
     for ledger, data in zip(ledgers, in_order(lambda one: store.read(one.path), ledgers, threads=16), strict=True):
         lines = (line for line in _readable(data) if line.error != LEFT_OUT)
-        labels = sum(views if line.view is None else 1 for line in lines)
+        labels = sum(len(failed_views(line, views)) for line in lines)
         if ledger.modality == CORPUS:
             refused.update({name: labels for name in cards if ledger.unit in finished[name].units})
         else:
