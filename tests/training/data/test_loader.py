@@ -93,6 +93,7 @@ def take(recipe: TrainingRecipe, shape: tuple[int, int], state: Any, steps: int,
     return [part for parts in batches for part in parts], pickle.loads(pickle.dumps(states[0]))
 
 
+@pytest.mark.slow
 @settings(max_examples=5)
 @given(st.integers(0, 2**62), st.lists(st.tuples(st.sampled_from(SHAPES), st.integers(1, 3)), min_size=2, max_size=3))
 def test_the_same_batches_for_any_ranks_and_workers(folder, seed: int, legs: list[tuple[tuple[int, int], int]]):

@@ -85,6 +85,7 @@ def test_batches_hold_the_datasets_tokens(datasets):
     assert len(seen) == 16  # each sample once, before any comes again with its other view
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(st.data())
 def test_batches_are_the_same_for_any_number_of_ranks_and_across_restarts(datasets, data: st.DataObject):
