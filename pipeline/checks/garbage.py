@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from ..corpus.units import Unit
-from ..dataset.cards import ModalityCard
 from ..dataset.finished import Finished, Stock, folders_of, take_stock, unnamed_tokenizers
 from ..dataset.layout import (
     ATTEMPTS,
@@ -171,7 +170,7 @@ def _of_modality(
     named = {folder for card in cards if card.fitted for folder in folders_of(name, card)}
     named |= {label_folder(name, card.labels_generation) for card in cards if not card.fitted}
     retired = _retired(living)
-    oldest_read = _oldest_read(name, stock, [card for card in cards if card.fitted], settled)
+    oldest_read = stock.oldest_read(cards, settled)
     for entry in entries:
         path = f"{name}/{entry.name}"
         folder, _, file = path.rpartition("/")
@@ -204,22 +203,6 @@ def _retired(living: Sequence[Manifest]) -> frozenset[str]:
 def _shard_of(unit_name: str) -> str:
     unit = Unit.parse(unit_name)
     return unit.shard if unit else ""
-
-
-def _oldest_read(
-    name: str, stock: Stock, cards: Sequence[ModalityCard], settled: Set[str]
-) -> dict[tuple[str, str], int]:
-    """By folder and unit's name, of units that were tried again: the lowest revision that any of the cards has."""
-    revised = {unit for card in cards for unit in stock.finished(card).revisions}
-    lowest: dict[tuple[str, str], int] = {}
-    for card in cards:
-        finished, folders = stock.finished(card), folders_of(name, card)
-        for unit in revised & finished.units:
-            revision = finished.revisions.get(unit, 0)
-            read = revision if f"{folders[0]}/{stem_of(unit, revision)}" in settled else 0
-            for folder in folders:
-                lowest[folder, unit.name] = min(read, lowest.get((folder, unit.name), read))
-    return lowest
 
 
 def _ledgers(

@@ -44,11 +44,11 @@ def run(
     console = plain_console()
     plan = make_plan(recipe, replacing, take_changes)
     if dry_run:
-        print_plan(console, plan)
+        print_plan(console, plan, replacing)
         return
     _print_licences(console, plan)
     print_growth(console, plan)
-    _print_changes(console, plan)
+    _print_changes(console, plan, replacing)
     _print_left_out(console, plan)
     try:
         with RunProgress(console, plan.bytes) as progress:
@@ -70,7 +70,7 @@ def plan(
     recipe = load_recipe(name, overrides, corpus, output)
     console = plain_console()
     plan = make_plan(recipe, replacing, take_changes)
-    print_plan(console, plan)
+    print_plan(console, plan, replacing)
     groups = stages(plan.graph, recipe, cluster_size())
     _print_stages(console, groups)
     estimate = calibrate(plan, samples) if samples else None
@@ -96,7 +96,7 @@ def retry_quarantined(url: str, modalities: Sequence[str]) -> None:
         console.print(f"{what}: mend it in the corpus, and run the recipe with --take-changes", soft_wrap=True)
 
 
-def print_plan(console: Console, plan: Plan) -> None:
+def print_plan(console: Console, plan: Plan, replacing: Sequence[str]) -> None:
     """Modalities with what makes them and what is done, then what is left."""
     headings = ("modality", "labeler", "tokenizer", "units done", "weights")
     rows = [
@@ -120,7 +120,7 @@ def print_plan(console: Console, plan: Plan) -> None:
     if again:
         console.print(f"\nmade again in passing, since their labels aren't kept: {', '.join(again)}")
     print_growth(console, plan)
-    _print_changes(console, plan)
+    _print_changes(console, plan, replacing)
     _print_left_out(console, plan)
     store = Store(plan.recipe.output, plan.recipe.storage_options)
     ledgers = LedgerCounts(store).read(plan.graph.cards, plan.finished, plan.recipe.views.count)
@@ -159,8 +159,8 @@ def _from_left(text: str, width: int) -> str:
     return text if len(text) <= width else f"…{text[1 - width :]}"
 
 
-def _print_changes(console: Console, plan: Plan) -> None:
-    """What is made anew, and what doesn't fit any more once it is."""
+def _print_changes(console: Console, plan: Plan, replacing: Sequence[str]) -> None:
+    """What is made anew, and what doesn't fit any more once it is. replacing: what the user named."""
     if plan.replacing:
         names = ", ".join(plan.replacing)
         text = "made anew beside the old ones, which readers get until all of it is there"
@@ -182,7 +182,7 @@ def _print_changes(console: Console, plan: Plan) -> None:
     if plan.taken_back:
         text = f"made anew no more, so that readers go on getting what they get: {', '.join(plan.taken_back)}"
         console.print(f"\n{text}", soft_wrap=True)
-    for name in sorted(plan.request.replacing - {*plan.replacing, *plan.taken_back, *unkept}):
+    for name in sorted({*replacing} - {*plan.replacing, *plan.taken_back, *unkept}):
         console.print(f"\n{name}: is as the recipe says; --replace has nothing to replace")
     for name, reasons in plan.stale.items():
         text = f"{name}, which this recipe doesn't make, is stale then: {'; '.join(reasons)}"

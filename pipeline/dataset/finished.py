@@ -58,13 +58,15 @@ class Finished:
 class Folder:
     """One generation of one modality's labels or tokens. units: by revision; retired: likewise, those of retired shards
     of the corpus, which count no more. bytes: of their shards; left_bytes: of those that count no more, since their
-    part of the corpus is retired, or a merged shard holds the same. merged: the merged shards that lie there, by stem;
-    merges: which of them count; only_merged: what they alone hold. foreign: names that are no shard's."""
+    part of the corpus is retired, or a merged shard holds the same; tried_again: by revision and unit, those of `bytes`
+    that are of units with several revisions. merged: the merged shards that lie there, by stem; merges: which of them
+    count; only_merged: what they alone hold. foreign: names that are no shard's."""
 
     units: dict[int, set[Unit]] = field(default_factory=lambda: defaultdict(set))
     retired: dict[int, set[Unit]] = field(default_factory=lambda: defaultdict(set))
     bytes: int = 0
     left_bytes: int = 0
+    tried_again: dict[tuple[int, Unit], int] = field(default_factory=dict)
     merged: dict[str, Entry] = field(default_factory=dict)
     merges: Merges = field(default_factory=Merges)
     only_merged: set[tuple[int, Unit]] = field(default_factory=set)
@@ -82,14 +84,16 @@ class Folder:
         merged = self.merges.holder(stem)
         return merged if merged in self.merged else stem
 
-    def add(self, unit: Unit, revision: int, entry: Entry, retired: Set[str]) -> None:
-        """A unit's own shard."""
+    def add(self, unit: Unit, revision: int, entry: Entry, retired: Set[str], again: bool) -> None:
+        """A unit's own shard. again: whether the unit has several revisions."""
         counts_no_more = unit.shard in retired
         (self.retired if counts_no_more else self.units)[revision].add(unit)
         if counts_no_more or (self.merged and is_merged(self.holder(stem_of(unit, revision)))):
             self.left_bytes += entry.size
         else:
             self.bytes += entry.size
+            if again:
+                self.tried_again[revision, unit] = entry.size
         if not counts_no_more:
             self.times.append(entry.modified)
             self.counts.append(unit.count)
@@ -159,11 +163,34 @@ class Stock:
             return frozenset(), {}
         return self.folder(token_folder(self.modality, card.tokens_generation)).latest()
 
-    def superseded(self, cards: Iterable[ModalityCard]) -> int:
-        """Bytes of what none of the modality's cards names, and of retired shards of the corpus."""
+    def oldest_read(self, cards: Iterable[ModalityCard], settled: Set[str] | None = None) -> dict[tuple[str, str], int]:
+        """By folder and unit's name, of units that were tried again: the lowest revision that any of the cards has.
+
+        settled: paths, less their extension, of the only shards that count as read already; None: all do.
+        """
+        fitted = [(card, self.finished(card)) for card in cards if card.fitted]
+        revised = {unit for _, finished in fitted for unit in finished.revisions}
+        lowest: dict[tuple[str, str], int] = {}
+        for card, finished in fitted:
+            folders = folders_of(self.modality, card)
+            for unit in revised & finished.units:
+                revision = finished.revisions.get(unit, 0)
+                read = revision if settled is None or f"{folders[0]}/{stem_of(unit, revision)}" in settled else 0
+                for folder in folders:
+                    lowest[folder, unit.name] = min(read, lowest.get((folder, unit.name), read))
+        return lowest
+
+    def superseded(self, cards: Collection[ModalityCard]) -> int:
+        """Bytes of what none of the modality's cards names, of revisions that a later one has taken the place of, and
+        of retired shards of the corpus."""
         named = {path for card in cards if card.fitted for path in folders_of(self.modality, card)}
         named |= {label_folder(self.modality, card.labels_generation) for card in cards if not card.fitted}
-        return sum(f.left_bytes + (0 if path in named else f.bytes) for path, f in self.folders.items())
+        oldest = self.oldest_read(cards)
+        total = 0
+        for path, folder in self.folders.items():
+            earlier = (s for (r, unit), s in folder.tried_again.items() if r < oldest.get((path, unit.name), 0))
+            total += folder.left_bytes + (sum(earlier) if path in named else folder.bytes)
+        return total
 
 
 def folders_of(modality: str, card: ModalityCard) -> list[str]:
@@ -210,6 +237,7 @@ def list_finished(store: Store, cards: Mapping[str, ModalityCard], retired: Coll
 def _stock(store: Store, modality: str, names: UnitNames, retired: Set[str]) -> Stock:
     stock, entries = Stock(modality), store.list(modality)
     told = _merged_first(store, stock, entries)
+    again = _tried_again(entries)
     for entry in entries:
         if entry.name in told:
             continue
@@ -218,7 +246,7 @@ def _stock(store: Store, modality: str, names: UnitNames, retired: Set[str]) -> 
         name, revision = split_stem(file.rpartition(".")[0])
         unit = names[name]
         if unit is not None and _is_shard(path, file):
-            folder.add(unit, revision, entry, retired)
+            folder.add(unit, revision, entry, retired, name in again)
         else:
             folder.foreign.append(file)
     for folder in stock.folders.values():
@@ -246,6 +274,12 @@ def _merged_first(store: Store, stock: Stock, entries: Sequence[Entry]) -> set[s
     for path, numbers in lists.items():
         stock.folders.setdefault(path, Folder()).merges = read_merges_at(store, path, max(numbers))
     return told
+
+
+def _tried_again(entries: Iterable[Entry]) -> set[str]:
+    """The names of the units of which there are several revisions."""
+    stems = (entry.name.rpartition("/")[2].rpartition(".")[0] for entry in entries if "-r" in entry.name)
+    return {name for name, revision in map(split_stem, stems) if revision}
 
 
 def _split(path: str) -> tuple[str, str]:

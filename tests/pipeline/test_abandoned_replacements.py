@@ -62,7 +62,10 @@ def test_the_recipe_that_asks_for_it_finishes_it(begun, tmp_path):
     assert SENTENCE not in said("run", new)
     assert pending(tmp_path) == []
     assert verify(tmp_path / "out").faults == []
-    assert "has nothing to replace" in said("plan", new, "--replace", names[0], "--calibrate", "0")
+    told = said("plan", new, "--replace", names[0], "--calibrate", "0")
+    assert [line for line in told.splitlines() if "nothing to replace" in line] == [
+        f"{names[0]}: is as the recipe says; --replace has nothing to replace"
+    ]
 
 
 def test_the_other_one_drops_it(begun, tmp_path):

@@ -165,6 +165,19 @@ def test_bytes_of_what_was_replaced_are_superseded(tmp_path):
     assert (status.superseded, status.finished) == (old, True)
 
 
+def test_bytes_of_a_unit_that_was_tried_again_are_superseded_once_the_later_try_is_complete(tmp_path):
+    small = write_dataset(tmp_path)
+    folders = list(path_of(small, "color_palette").iterdir())
+    assert len(folders) == 2
+    old = [path for folder in folders for path in folder.glob(f"{small.units[0].name}.*")]
+    assert read_status(small.store).superseded == 0
+    repair_palette(small, small.units[0])
+    assert read_status(small.store).superseded == sum(path.stat().st_size for path in old)
+    (again,) = folders[0].glob("*-r1.*")
+    again.unlink()  # by which the first try is what is read still
+    assert read_status(small.store).superseded == 0
+
+
 @pytest.mark.parametrize("name", ["dinov2", "caption"])
 def test_tokenizers_and_vocabularies_count_among_what_is_superseded(tmp_path, name):
     """All that `gc` deletes but ledgers, of which this modality has none; none while others are being fitted."""
