@@ -9,6 +9,7 @@ from rich.console import Console
 from ..corpus.names import clean_key
 from ..plan.plan import Plan
 from .console import counted
+from .dataset import printable
 
 _FEW = 3
 """Files that are named where there are many."""
@@ -17,7 +18,11 @@ _FEW = 3
 def print_growth(console: Console, plan: Plan) -> None:
     """What of the corpus is new, what has changed or is gone, and what becomes of that."""
     growth, takes = plan.growth, plan.request.take_changes
-    news = growth.new if plan.request.seen else ()
+    seen, now = plan.request.seen, plan.request.corpus
+    if seen and seen.root != now.root:
+        text = f"\nthe corpus is taken from {printable(now.root)} from now on; it was {printable(seen.root)}"
+        console.print(text, soft_wrap=True)
+    news = growth.new if seen else ()
     for what, paths in (("new", news), ("changed", growth.changed), ("gone", growth.gone)):
         if paths:
             console.print(f"\n{what} in the corpus: {_few(paths)}", soft_wrap=True)

@@ -50,7 +50,8 @@ def changed_since(url: str) -> CorpusError:
     """What to raise for a file that isn't as it was listed."""
     return CorpusError(
         f"{url} has changed, or is gone, since it was listed: run the recipe with --take-changes, which makes it anew; "
-        f"without, a run leaves what was made of it as it is"
+        f"without, a run leaves what was made of it as it is. Where the corpus lies elsewhere now, run the recipe with "
+        f"--corpus for its new place"
     )
 
 

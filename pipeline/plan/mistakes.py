@@ -84,8 +84,9 @@ def _mistake(problem: Any, model: type[BaseModel]) -> Mistake:
     if kind == "missing" and isinstance(problem["loc"][-1], int):
         return Mistake(".".join(path[:-1]), "input has too few items")
     if kind == "missing":
-        option = f", or give --{key} URL" if key in ("corpus", "output") else ""
-        return Mistake(key, f"it is missing; write it{option}")
+        option = key.removesuffix(".url")
+        way = f"give --{option} URL, or write it" if option in ("corpus", "output") else "write it"
+        return Mistake(key, f"it is missing; {way}")
     if kind == "value_error":
         return Mistake(key, str(problem["ctx"]["error"]))
     return Mistake(key, f"{problem['msg'][0].lower()}{problem['msg'][1:]}")

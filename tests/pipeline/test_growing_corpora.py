@@ -15,7 +15,9 @@ from lock_step import Driver, LockStep
 from tokenloom.pipeline.checks.garbage import remove_garbage
 from tokenloom.pipeline.checks.status import read_status
 from tokenloom.pipeline.checks.verify import verify
+from tokenloom.pipeline.commands.console import plain_console
 from tokenloom.pipeline.commands.dataset import status
+from tokenloom.pipeline.commands.growth import print_growth
 from tokenloom.pipeline.commands.run import run as command
 from tokenloom.pipeline.corpus.corpus import CorpusError, CorpusSettings
 from tokenloom.pipeline.dataset.dataset import open_dataset
@@ -118,11 +120,16 @@ def test_tars_grow_into_the_same_as_all_at_once(some, photos, tmp_path):
     assert shards_of(tmp_path / "grown") == shards_of(tmp_path / "at-once")
 
 
-def test_a_corpus_that_moved_is_the_same(corpus_folder, tmp_path):
+def test_a_corpus_that_moved_is_the_same(corpus_folder, tmp_path, capsys):
     weave(recipe(corpus_folder, tmp_path / "out", COLOUR, **MORE))
     before = shards_of(tmp_path / "out")
     moved = corpus_folder.rename(tmp_path / "elsewhere")
-    assert weave(recipe(moved, tmp_path / "out", COLOUR, **MORE)).units == 0
+    again = recipe(moved, tmp_path / "out", COLOUR, **MORE)
+    print_growth(plain_console(), make_plan(again))
+    assert f"taken from {moved} from now on; it was {corpus_folder}" in capsys.readouterr().out
+    assert weave(again).units == 0
+    print_growth(plain_console(), make_plan(again))
+    assert capsys.readouterr().out == ""
     assert shards_of(tmp_path / "out") == before
     assert require_manifest(Store(tmp_path / "out")).corpus.root == str(moved)
 

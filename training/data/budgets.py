@@ -7,7 +7,7 @@ import numpy as np
 from .draws import below, log_gammas, stream
 
 _LEAST = 1e-9
-"""What an alpha of 0 counts as: such a modality gets tokens where there is no other."""
+"""What an alpha of 0 counts as: such a modality gets tokens where a sample has no other."""
 
 
 def share_out(
@@ -18,8 +18,10 @@ def share_out(
     The shares are drawn from the Dirichlet distribution and rounded down; each token that is left goes to the largest
     share of another such draw. What is more than a modality has is lost (ml-4m, masking.py).
 
-    keys: uint64 (n,). alphas: float64, allowed: bool, most: int (each (n, modalities)). totals: int (n,).
+    keys: uint64 (n,). alphas: float64, NaN for what never gets any, allowed: bool, most: int (each (n, modalities)).
+    totals: int (n,).
     """
+    allowed = allowed & ~np.isnan(alphas)
     wanted = allowed & (alphas > 0)
     fallback = allowed & ~wanted.any(axis=1, keepdims=True)
     possible = np.where(wanted, alphas, np.where(fallback, _LEAST, np.nan))

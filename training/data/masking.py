@@ -33,8 +33,9 @@ _SCHEME, _INPUTS, _TARGETS, _SIZES, _FIRST_MODALITY = range(5)
 class Scheme:
     """One way to mask, drawn with a probability in proportion to `weight`.
 
-    inputs, targets: alphas of the Dirichlet distributions that share out the tokens; 0 where there is none. keep: what
-    share of a text stays in the input, before it is cut to its budget: any, all of it, or all or nothing.
+    inputs, targets: alphas of the Dirichlet distributions that share out the tokens. What has 0 gets tokens where a
+    sample has none of the others, as in ml-4m; what isn't named never. keep: what share of a text stays in the input,
+    before it is cut to its budget: any, all of it, or all or nothing.
     """
 
     weight: float
@@ -128,12 +129,12 @@ def mask(
     is_target = np.array([column.form in ("grid", "text") for column in columns])
     inputs = share_out(
         stream(keys, _INPUTS),
-        np.array([[one.inputs.get(c.name, 0.0) for c in columns] for one in schemes])[scheme],
+        np.array([[one.inputs.get(c.name, np.nan) for c in columns] for one in schemes])[scheme],
         may_see,
         _draw_size(stream(keys, _SIZES), input_tokens),
         np.broadcast_to(most, may_see.shape),
     )
-    alphas = np.array([[one.targets.get(c.name, 0.0) for c in columns] for one in schemes])[scheme]
+    alphas = np.array([[one.targets.get(c.name, np.nan) for c in columns] for one in schemes])[scheme]
     targets = (
         share_out(
             stream(keys, _TARGETS),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...tokenizers.contract.special_tokens import SENTINELS
 from .draws import below, chances, stream
 
 _SHRINK = 0.9
@@ -17,6 +18,9 @@ _SHRINK = 0.9
 
 _TRIES = 8
 """So many are made at once after the first, which often fits."""
+
+_MOST_RUNS = SENTINELS - 2
+"""Runs that can be told apart: the first is [S_1], and one sentinel more ends the target."""
 
 _CHOICE = 1 << 32
 """The stream that says where a target begins; those below are tries."""
@@ -44,7 +48,8 @@ def keep_tokens(
     share: np.ndarray,
     budget: np.ndarray,
 ) -> np.ndarray:
-    """bool (n, longest): which tokens stay, so that the input, with its sentinels, is no longer than `budget`.
+    """bool (n, longest): which tokens stay, so that the input, with its sentinels, is no longer than `budget`, and
+    there are sentinels for all runs.
 
     Tokens of one chunk stay together. Each chunk stays with the probability `share`, which shrinks until the input
     fits. Nothing stays where the budget is 0.
@@ -61,15 +66,17 @@ def keep_tokens(
         stays = chances(stream(keys[left, None], numbers), draws, share[left, None] * _SHRINK**numbers)
         if chunks is not None:
             stays = np.take_along_axis(stays, np.broadcast_to(chunks[left, None], (*stays.shape[:2], longest)), axis=2)
-        fitting = _shown(stays, there[left, None]) <= budget[left, None]
+        shown, runs = _shown(stays, there[left, None])
+        fitting = (shown <= budget[left, None]) & (runs <= _MOST_RUNS)
         fits, first = fitting.any(axis=1), fitting.argmax(axis=1)
         kept[left[fits]] = stays[fits, first[fits]]
         left, attempt = left[~fits], attempt + len(numbers)
     return kept & there
 
 
-def _shown(stays: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """int64 (n, tries): how many tokens an input has: those that stay, and a sentinel for each run of the others.
+def _shown(stays: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray | int]:
+    """int64 (n, tries): how many tokens an input has: those that stay, and a sentinel for each run of the others; and
+    how many runs, where they might be more than there are sentinels for, else 0.
 
     Counted in words of 64 tokens. stays: bool (n, tries, longest); there: bool (n, 1, longest).
     """
@@ -77,7 +84,10 @@ def _shown(stays: np.ndarray, there: np.ndarray) -> np.ndarray:
     masked = present & ~_words(stays)
     before = masked << np.uint64(1)
     before[..., 1:] |= masked[..., :-1] >> np.uint64(63)
-    return np.bitwise_count(present & ~(masked & before)).sum(axis=-1, dtype=np.int64)
+    shown = np.bitwise_count(present & ~(masked & before)).sum(axis=-1, dtype=np.int64)
+    if stays.shape[-1] <= 2 * _MOST_RUNS:
+        return shown, 0
+    return shown, np.bitwise_count(masked & ~before).sum(axis=-1, dtype=np.int64)
 
 
 def _words(flags: np.ndarray) -> np.ndarray:

@@ -72,7 +72,7 @@ def test_a_modality_is_checked_in_depth(tmp_path):
 
 
 def test_a_missing_key_is_named(tmp_path):
-    with pytest.raises(RecipeError, match=r"mine.yaml: output: it is missing; write it, or give --output URL"):
+    with pytest.raises(RecipeError, match=r"mine.yaml: output: it is missing; give --output URL, or write it"):
         load(tmp_path, "corpus: photos\nmodalities: [rgb]\n")
 
 

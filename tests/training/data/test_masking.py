@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenloom.tokenizers.contract.special_tokens import SENTINELS
 from tokenloom.training.data.budgets import share_out
 from tokenloom.training.data.draws import keys_of
 from tokenloom.training.data.masking import IGNORED, NOTHING, Column, Masked, Scheme, Texts, mask
@@ -28,13 +29,14 @@ def rows_of(ragged: Ragged) -> list[list[int]]:
 # --- budgets ----------------------------------------------------------------------------------------------------------
 
 
-@given(st.integers(0, 10**6), st.lists(st.sampled_from([0, 0.01, 1, 1000]), min_size=1, max_size=6), st.data())
+@given(st.integers(0, 10**6), st.lists(st.sampled_from([np.nan, 0, 0.01, 1, 1000]), min_size=1, max_size=6), st.data())
 def test_all_tokens_are_shared_out_among_what_is_there(seed: int, alphas: list[float], data: st.DataObject):
     there = np.array(data.draw(st.lists(st.booleans(), min_size=len(alphas), max_size=len(alphas))))
     total = data.draw(st.integers(0, 300))
     counts = share_out(
         keys_of(seed, np.arange(1)), np.array([alphas]), there[None], np.array([total]), np.full((1, len(alphas)), 999)
     )[0]
+    there &= ~np.isnan(alphas)
     assert counts.sum() == (total if there.any() else 0)
     assert (counts >= 0).all()
     assert not counts[~there].any()
@@ -56,6 +58,20 @@ def test_what_a_modality_cannot_hold_is_lost():
 
 
 # --- spans ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("longest", "budget"), [(1025, 512), (1025, 1024), (600, 599), (397, 397)])
+def test_there_are_sentinels_enough_for_any_text(longest: int, budget: int):
+    keys, each = keys_of(0, np.arange(60)), np.ones(60, int)
+    ids, share = np.full((60, longest), 900), np.random.default_rng(0).random(60)
+    kept = keep_tokens(keys, None, longest * each, longest, share, budget * each)
+    for text in (
+        span_input(ids, longest * each, kept, SENTINEL, budget * each),
+        span_target(keys, ids, longest * each, kept, SENTINEL, 9999 * each),
+    ):
+        sentinels = text.values[text.values < 900]
+        assert sentinels.max() < SENTINEL + SENTINELS
+        assert (sentinels > SENTINEL).all()
 
 
 def put_together(shown: list[int], said: list[int], known: int) -> list[int]:
@@ -217,6 +233,16 @@ def test_batches_hold_what_samples_have(seed: int, count: int, most_in: int, mos
             shown = ids[ids != NOTHING].tolist()
             assert shown == sorted(set(shown))
             assert all(at < column.lengths[row] for at in shown)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([ALL, SOME]))
+def test_what_a_scheme_does_not_name_gets_nothing_whatever_a_sample_lacks(seed: int, scheme: Scheme):
+    keys, columns = a_batch(seed, 30)
+    for named, side in zip(
+        (scheme.inputs, scheme.targets), mask(keys, columns_of(columns), [scheme], (9, 9), (9, 9), 4), strict=True
+    ):
+        assert {columns[place].name for place in side.modality[side.used]} <= named.keys()
 
 
 @settings(deadline=None)
