@@ -41,6 +41,7 @@ def _figures(data: OpenData, figures: Figures, steps: int) -> dict[str, Any]:
     return {
         "samples": figures.samples,
         "rate": round(figures.samples / max(figures.seconds, 1e-9)),
+        "skipped": [[name, count] for name, count in figures.skipped],
         "empty": [figures.inputs.empty, figures.targets.empty],
         "budgets": [data.settings.input_tokens, data.settings.target_tokens],
         "batch_size": data.settings.batch_size,
