@@ -11,6 +11,7 @@ from typing import TypeAlias
 from ...pipeline.corpus.units import Unit
 from ...pipeline.dataset.cards import ModalityCard
 from ...pipeline.dataset.finished import complete_shards
+from ...pipeline.dataset.layout import is_merged
 from ...pipeline.dataset.manifest import DatasetError, Manifest, manifest_numbers, read_manifest_at, require_manifest
 from ...pipeline.dataset.reader import DatasetReader
 from ...pipeline.plan.recipe_file import RecipeError
@@ -237,6 +238,11 @@ def _notes(data: DataSettings, datasets: Sequence[OpenDataset], mixture: Mixture
         for pending in one.manifest.pending:
             if pending in one.mixed.modalities:
                 yield f"{one.mixed.name}: {pending} is being made anew; what readers get now is used"
+        store, columns = one.mixed.reader.store, one.mixed.reader.columns
+        if not (data.cache or store.is_local) and any(
+            is_merged(columns.token_path(unit, name)) for unit in one.units[:1] for name in one.mixed.tokenised
+        ):
+            yield f"{one.mixed.name}: its shards are merged, and are fetched once each with `cache`; without, in pieces"
         for side, names, (_, most) in (
             ("input", one.mixed.inputs, data.input_tokens),
             ("target", one.mixed.targets, data.target_tokens),

@@ -61,8 +61,7 @@ class _Asked:
             if place not in self._asked:
                 self._asked[place] = None
                 unit = self._units[place]
-                paths = [self._path(unit, name) for name in self._dataset.stored]
-                self._store.fetch([path for path in paths if unit.name in path])  # shards of this unit alone
+                self._store.fetch([self._path(unit, name) for name in self._dataset.stored])
             self._asked.move_to_end(place)
         while len(self._asked) > self._most:
             self._asked.popitem(last=False)
