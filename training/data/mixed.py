@@ -22,8 +22,11 @@ class UnmixableError(DatasetError):
     """What no mixture can be made of. key: of what is wrong, as a training recipe's `data` has it."""
 
     def __init__(self, key: str, what: str) -> None:
-        super().__init__(what)
-        self.key = key
+        super().__init__(key, what)
+        self.key, self.what = key, what
+
+    def __str__(self) -> str:
+        return self.what
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ class CorpusPixels:
         Raises DatasetError where they can't be read, or aren't those.
         """
         found = self._read(unit, self._limits)
-        if rows and rows != _rows([sample.key for sample in found], views):
+        if rows != _rows([sample.key for sample in found], views):
             raise DatasetError(
                 f"{self.url}: the corpus has other samples than those that {unit.name} was made of: it has changed "
                 f"since; leave {PIXELS} out of the modalities, or have the dataset made anew"

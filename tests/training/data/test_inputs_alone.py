@@ -89,7 +89,7 @@ def test_4m_draws_targets_for_embeddings_and_loses_them(made):
 def test_schemes_by_name_are_4ms_with_pixels(shared):
     golden = json.loads((shared / "golden/masking_stats.json").read_text())
     ours = {"rgb@224": "pixels", "tok_rgb@224": "rgb"}
-    facts = {ours.get(name, name): one for name, one in golden["modalities"].items()}
+    facts: dict[str, Any] = {ours.get(str(name), str(name)): one for name, one in golden["modalities"].items()}
     for place, scheme in enumerate(named_schemes("4m21", list(facts))):
         for name, fact in facts.items():
             assert scheme.inputs[name] == fact["input_alphas"][place]

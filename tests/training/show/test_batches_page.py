@@ -13,13 +13,12 @@ import pytest
 from galleries import HOSTILE, read_data, without_corpus
 from in_process import weave
 from PIL import Image
-from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.training.data.batches import Batches
 from tokenloom.training.data.opening import open_data
 from tokenloom.training.show.figures import counted
 from tokenloom.training.show.page import write_page
 from tokenloom.training.show.samples import kept_patches
-from training_recipes import NAMES, illustrated, noise, opened, run_command, two_datasets, written
+from training_recipes import NAMES, content, illustrated, noise, opened, run_command, two_datasets, written
 from weaving import recipe
 
 
@@ -65,8 +64,15 @@ def test_the_page_says_what_the_batches_hold(tmp_path):
     assert {card["image"] for card in told["cards"]} == {None}  # this dataset has neither rgb nor its corpus
     write_page(data, figures, batches, tmp_path / "page", "train", 2, 100)  # in the place of the earlier one
     assert len(page_of(tmp_path / "page")["cards"]) == 2
-    with pytest.raises(DatasetError, match="there is something else"):
-        write_page(data, figures, batches, tmp_path / "one", "train", 2, 100)
+
+
+def test_a_folder_of_something_else_is_refused_before_batches_are_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tokenloom.training.data.opening.open_data", lambda recipe: pytest.fail("it was opened"))
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/mine.txt").write_text("")
+    written(tmp_path / "train.yaml", content(tmp_path))
+    assert run_command("batches", str(tmp_path / "train.yaml"), "--output", str(tmp_path / "taken")) == 2
+    assert "there is something else" in capsys.readouterr().err
 
 
 def test_pixels_and_embeddings_are_shown(tmp_path):
