@@ -64,8 +64,10 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
 ) -> None:
     """Make the dataset that a recipe describes; run it again to resume."""
+    from .commands import elsewhere
     from .commands import run as commands
 
+    elsewhere.refuse(recipe)
     commands.run(recipe, overrides, corpus, output, replacing, take_changes, limit, dry_run)
 
 
@@ -181,13 +183,17 @@ def compact(
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    training: Annotated[bool, typer.Option("--training", help="Of training recipes, whose key is `data`.")] = False,
+) -> None:
     """Print the JSON Schema of recipes, for editors."""
     import json
 
+    from .commands import elsewhere
     from .plan.recipe import Recipe
 
-    print(json.dumps(Recipe.model_json_schema(), indent=2))
+    model = elsewhere.schemas()["data"] if training else Recipe
+    print(json.dumps(model.model_json_schema(), indent=2))
 
 
 @app.command()
@@ -287,8 +293,10 @@ def tokenizer_fit(
 
     The recipe says which one, by `tokenizer: {fit: {...}}` of the modality; without, the kind's own is trained.
     """
+    from .commands import elsewhere
     from .commands import tokenizer as commands
 
+    elsewhere.refuse(recipe)
     commands.fit(recipe, modality, target, overrides)
 
 

@@ -1,4 +1,4 @@
-"""Recipes that rooms above this one plan: told by their top key, and found by an entry point of that name."""
+"""Recipes of rooms above this one: told by their top key, and found by entry points of that name."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TypeAlias
 
+from pydantic import BaseModel
+
+from ..plan.recipe_file import RecipeError
 from ..plan.yaml_text import YamlTextError, read_yaml
 
 Planner: TypeAlias = "Callable[[str, Sequence[str]], None]"
@@ -21,3 +24,17 @@ def planner(recipe: str) -> Planner | None:
         return None
     keys = data if isinstance(data, dict) else {}
     return next((point.load() for point in entry_points(group="tokenloom.plans") if point.name in keys), None)
+
+
+def refuse(recipe: str) -> None:
+    """Raises RecipeError for a recipe of another room."""
+    if planner(recipe):
+        raise RecipeError(
+            f"{recipe}: a training recipe, of which no dataset is made; `tokenloom plan {recipe}` tells what its "
+            f"datasets give, and `tokenloom batches {recipe}` shows what a model will see"
+        )
+
+
+def schemas() -> dict[str, type[BaseModel]]:
+    """The models of the other rooms' recipes, by their top keys."""
+    return {point.name: point.load() for point in entry_points(group="tokenloom.schemas")}

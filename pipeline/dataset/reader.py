@@ -244,9 +244,17 @@ class DatasetReader:
         self._listed: dict[str, Finished] | None = None
 
     @property
+    def listed(self) -> dict[str, Finished]:
+        """What each modality has, as it is listed when this is first asked for."""
+        if self._listed is None:
+            self._listed = list_finished(self.store, self.cards, self._retired)
+            self._refuse_replaced([name for name, found in self._listed.items() if not found.units])
+        return self._listed
+
+    @property
     def finished(self) -> dict[str, frozenset[Unit]]:
-        """The units that each modality has, as they are listed when this is first asked for."""
-        return {name: found.units for name, found in self._list().items()}
+        """The units that each modality has."""
+        return {name: found.units for name, found in self.listed.items()}
 
     @property
     def columns(self) -> ColumnReader:
@@ -259,14 +267,8 @@ class DatasetReader:
         return self._columns(RecentObjects(self.store, len(modalities) + min(_AHEAD, len(modalities))))
 
     def _columns(self, recent: RecentObjects | None) -> ColumnReader:
-        revisions = {name: found.revisions for name, found in self._list().items()}
+        revisions = {name: found.revisions for name, found in self.listed.items()}
         return ColumnReader(self.store, self.cards, self.views, revisions, self._places, recent)
-
-    def _list(self) -> dict[str, Finished]:
-        if self._listed is None:
-            self._listed = list_finished(self.store, self.cards, self._retired)
-            self._refuse_replaced([name for name, found in self._listed.items() if not found.units])
-        return self._listed
 
     def _refuse_replaced(self, empty: Collection[str]) -> None:
         """Raises GoneError where modalities are empty, since others have taken their places and `gc` what there was."""

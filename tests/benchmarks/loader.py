@@ -31,7 +31,8 @@ from plain_masking import Alphas, PlainMasking
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.training.data.batches import Batches
-from tokenloom.training.data.mixture import MixedDataset, Mixture
+from tokenloom.training.data.mixed import MixedDataset
+from tokenloom.training.data.mixture import Mixture
 from tokenloom.training.data.ride_along import PIXELS
 from tokenloom.training.data.unit_tokens import read_unit
 from training_sets import NAMES, SAMPLES, T5, schemes, write_dataset, write_illustrated

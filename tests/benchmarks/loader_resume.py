@@ -34,7 +34,8 @@ from tokenloom.pipeline.dataset.manifest import require_manifest
 from tokenloom.pipeline.dataset.reader import DatasetReader
 from tokenloom.pipeline.storage.store import Entry, Store
 from tokenloom.training.data.batches import Batches
-from tokenloom.training.data.mixture import MixedDataset, Mixture
+from tokenloom.training.data.mixed import MixedDataset
+from tokenloom.training.data.mixture import Mixture
 from tokenloom.training.data.order import Order
 from training_sets import NAMES, cards, schemes, shards_of, units_of, write_dataset, write_manifest
 

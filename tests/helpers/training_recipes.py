@@ -7,12 +7,16 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from in_process import weave
+from PIL import Image
 from small_dataset import SmallDataset, write_dataset
 from tokenloom.pipeline.cli import main
 from tokenloom.training.data.opening import OpenData, open_data
 from tokenloom.training.data.recipe import TrainingRecipe, load_training_recipe
+from weaving import odd, recipe
 
 NAMES = ["caption", "color_palette", "dinov2"]
 
@@ -20,6 +24,34 @@ NAMES = ["caption", "color_palette", "dinov2"]
 def two_datasets(folder: Path) -> tuple[SmallDataset, SmallDataset]:
     """Of 16 and of 24 samples, with two views each, in units of four."""
     return write_dataset(folder / "one"), write_dataset(folder / "two", shards=3)
+
+
+BROKEN = "5"
+"""The key of the picture that can't be read."""
+
+
+def illustrated(folder: Path, pictures: dict[str, np.ndarray]) -> Path:
+    """A dataset of pictures, uint8 (32, 32, 3) by key, in a corpus beside it, with captions, tokens of their colours,
+    and embeddings: `corners`, of 1 to 3 vectors of 4 numbers."""
+    (folder / "corpus").mkdir(parents=True)
+    for key, pixels in pictures.items():
+        Image.fromarray(pixels).save(folder / f"corpus/{key}.png")
+        (folder / f"corpus/{key}.txt").write_text(f"picture number {key} of eight")
+    (folder / f"corpus/{BROKEN}.png").write_bytes(b"no picture")
+    codes = {"name": "product_codebook", "params": {"parts": 3, "size": 4}}
+    modalities = {
+        "caption": {"labeler": "caption"},
+        "mean_colour": odd("MeanColour", keep="tokens", tokenizer=codes),
+        "corners": odd("Corners"),
+    }
+    weave(recipe(folder / "corpus", folder / "out", modalities, views={"size": 32}, max_failures=0.5))
+    return folder / "out"
+
+
+def noise(count: int = 8) -> dict[str, np.ndarray]:
+    """Pictures of it."""
+    rng = np.random.default_rng(0)
+    return {str(index): rng.integers(0, 256, (32, 32, 3)).astype(np.uint8) for index in range(count)}
 
 
 def content(folder: Path, **data: Any) -> dict[str, Any]:

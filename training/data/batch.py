@@ -16,18 +16,20 @@ class Batch:
 
     positions: int64 (n,), in the run's order. modalities: m names, in whose order `Masked.modality` counts. inputs,
     targets: what the model sees and what it is to say, (n, most input tokens) and (n, most target tokens); see Masked.
+    skipped: bool (n, m), what a sample lacks since it couldn't be read, as `broken: skip` has it.
 
     forms, most: of each modality, how it is masked, and as many tokens as one sample can have. arrays: what is seen and
     isn't tokens, by modality; a sample that lacks it has zeros there, and no input that points to them:
 
     - of pixels uint8 (n, size, size, 3), RGB; `inputs.position` counts patches, row by row;
-    - of embeddings float16 (n, longest, dim); where `inputs.ids` isn't NOTHING, it is the vector's place.
+    - of embeddings float16 (n, most, dim); where `inputs.ids` isn't NOTHING, it is the vector's place.
     """
 
     positions: np.ndarray
     modalities: tuple[str, ...]
     inputs: Masked
     targets: Masked
+    skipped: np.ndarray
     forms: tuple[Form, ...] = ()
     most: tuple[int, ...] = ()
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -36,7 +38,8 @@ class Batch:
         """Those of some samples."""
         sides = self.inputs.rows(chosen), self.targets.rows(chosen)
         arrays = {name: array[chosen] for name, array in self.arrays.items()}
-        return replace(self, positions=self.positions[chosen], inputs=sides[0], targets=sides[1], arrays=arrays)
+        own = {"positions": self.positions[chosen], "skipped": self.skipped[chosen], "arrays": arrays}
+        return replace(self, inputs=sides[0], targets=sides[1], **own)
 
     def by_modality(self) -> dict[str, ModalityTensors]:
         """What ml-4m's model takes of each modality, under ml-4m's names."""

@@ -1,59 +1,56 @@
-"""Shards that can't be read: where a recipe says so, what they hold is masked, and told."""
+"""What can't be read: where a recipe says so it is masked, and told."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
+from dataclasses import dataclass, field, replace
 
 from ...pipeline.corpus.units import Unit
 from ...pipeline.dataset.manifest import DatasetError
 from ...pipeline.dataset.reader import ColumnReader
-from .unit_tokens import Tokens, read_unit
+from .ride_along import PIXELS, CorpusPixels, HeldUnit, read_held
 
 LOG = logging.getLogger("tokenloom.training")
 
 
 @dataclass
 class Skipping:
-    """Reads units as `read_unit` does. A modality whose shard is broken or missing is one that the unit's samples lack:
-    they stay where they stand in the order, and so does all else. skipped: what was told, with the samples concerned.
+    """Reads units as `read_held` does. A modality whose shard is broken or missing is one that the unit's samples lack:
+    they stay where they stand in the order, and so does all else. So are pixels that the corpus no longer has.
 
-    Storage that doesn't answer isn't skipped: StorageError.
+    Each is logged once a process. Storage that doesn't answer isn't skipped: StorageError.
     """
 
-    skipped: dict[str, int] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)
 
-    def __call__(self, reader: ColumnReader, unit: Unit, modalities: Sequence[str]) -> dict[str, Tokens]:
+    def __call__(
+        self, reader: ColumnReader, unit: Unit, stored: Sequence[str], pixels: CorpusPixels | None
+    ) -> HeldUnit:
         try:
-            return read_unit(reader, unit, modalities)
+            return read_held(reader, unit, stored, pixels)
         except DatasetError as error:
             whole = error
-        lacking = _lacking(unit.count * reader.views)
-        readable = [name for name in modalities if self._can_read(reader, unit, name)]
-        try:
-            found = read_unit(reader, unit, readable) if readable else {}
-        except DatasetError:  # each can be read, and they aren't of the same samples: nobody knows which is wrong
+        readable = [name for name in stored if self._try(reader, unit, [name], None)]
+        held = self._try(reader, unit, readable, None) if readable else None
+        if held is None:  # none can be read, or they aren't of the same samples, and nobody knows which is wrong
             self._tell(str(whole), unit)
-            found = {}
-        return {name: found.get(name, lacking) for name in modalities}
+            readable, held = [], HeldUnit(reader.views)
+        elif pixels:
+            held = self._try(reader, unit, readable, pixels) or held
+        wanted = frozenset([*stored, PIXELS] if pixels else stored)
+        return replace(held, skipped=wanted - {*readable, *([PIXELS] if held.pixels else [])})
 
-    def _can_read(self, reader: ColumnReader, unit: Unit, name: str) -> bool:
+    def _try(
+        self, reader: ColumnReader, unit: Unit, stored: Sequence[str], pixels: CorpusPixels | None
+    ) -> HeldUnit | None:
         try:
-            read_unit(reader, unit, [name])
+            return read_held(reader, unit, stored, pixels)
         except DatasetError as error:
             self._tell(str(error), unit)
-            return False
-        return True
+            return None
 
     def _tell(self, what: str, unit: Unit) -> None:
-        if what not in self.skipped:
-            self.skipped[what] = unit.count
+        if what not in self._told:
+            self._told.add(what)
             LOG.warning("masked in %d samples: %s", unit.count, what)
-
-
-def _lacking(rows: int) -> Tokens:
-    nothing = np.zeros(rows, np.int64)
-    return Tokens(np.zeros(0, np.uint16), nothing, nothing, np.zeros(rows, bool))

@@ -36,8 +36,8 @@ _MOST_WORKERS = 1024
 class TrainingBatches(IterableDataset[dict[str, Any]]):
     """The batches of one rank, without an end: of each global batch its part, as dicts of tensors.
 
-    `positions` is int64 (n,); `inputs` and `targets` hold what `masking.Masked` does, (n, tokens) each. What their
-    `modality` counts is `modalities`.
+    They hold what `batch.Batch` does: `positions`, int64 (n,); `inputs` and `targets`, what `masking.Masked` has, (n,
+    tokens) each, whose `modality` counts `modalities`; `arrays`, pixels and embeddings by modality; `skipped`.
 
     A state is good for any number of ranks and workers: `state_after(batch)`, from the process that trains, or, where
     the DataLoader has no workers, `state_dict()`. States that torchdata's StatefulDataLoader takes in its workers are
@@ -114,4 +114,6 @@ def _converted(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         found = {field.name: getattr(value, field.name) for field in fields(value)}
         return {name: _converted(one) for name, one in found.items() if one is not None}
+    if isinstance(value, dict):
+        return {name: _converted(one) for name, one in value.items()}
     return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -11,18 +11,20 @@ from typing import TypeAlias
 from ...pipeline.corpus.units import Unit
 from ...pipeline.dataset.cards import ModalityCard
 from ...pipeline.dataset.finished import complete_shards
+from ...pipeline.dataset.layout import is_merged
 from ...pipeline.dataset.manifest import DatasetError, Manifest, manifest_numbers, read_manifest_at, require_manifest
 from ...pipeline.dataset.reader import DatasetReader
 from ...pipeline.plan.recipe_file import RecipeError
 from ...pipeline.storage.store import StorageError
 from .broken import Skipping
 from .masking import Scheme
-from .mixture import MixedDataset, Mixture
+from .mixed import KEEP_LABELS, MixedDataset, UnmixableError
+from .mixture import Mixture
 from .order import Era, turns
 from .recipe import DatasetSettings, DataSettings, TrainingRecipe
+from .ride_along import PIXELS, is_embeddings, read_held
 from .schemes import left_out, named_schemes
 from .shards import ShardCache, ShardStore
-from .unit_tokens import read_unit
 
 Eras: TypeAlias = "Sequence[tuple[int, int]]"
 
@@ -65,7 +67,6 @@ def open_data(recipe: TrainingRecipe, known: Mapping[str, Eras] | None = None) -
         data = recipe.data
         cache = data.cache and ShardCache(data.cache.folder, int(data.cache.gigabytes * 1e9))
         datasets = [_open(name, settings, cache, (known or {}).get(name)) for name, settings in data.datasets.items()]
-        _refuse_other_vocabularies(datasets)
         _refuse_small_weights(data)
         modalities = list(dict.fromkeys(name for one in datasets for name in one.mixed.modalities))
         schemes = _schemes(data, modalities)
@@ -77,7 +78,8 @@ def open_data(recipe: TrainingRecipe, known: Mapping[str, Eras] | None = None) -
                 data.target_tokens,
                 data.seed,
                 data.window,
-                read=Skipping() if data.broken == "skip" else read_unit,
+                data.max_tokens,
+                Skipping() if data.broken == "skip" else read_held,
             )
         return OpenData(data, datasets, mixture, list(_notes(data, datasets, mixture)))
 
@@ -86,6 +88,8 @@ def open_data(recipe: TrainingRecipe, known: Mapping[str, Eras] | None = None) -
 def _at(key: str) -> Iterator[None]:
     try:
         yield
+    except UnmixableError as error:
+        raise RecipeError(f"data.{error.key}: {' '.join(str(error).split())}") from None
     except (DatasetError, StorageError, FileNotFoundError) as error:
         raise RecipeError(f"{key}: {' '.join(str(error).split())}") from None
 
@@ -96,19 +100,23 @@ def _open(name: str, settings: DatasetSettings, cache: ShardCache | None, known:
         store = ShardStore(settings.url, settings.storage_options, cache)
         numbers = manifest_numbers(store)
         manifest = read_manifest_at(store, numbers[-1]) if numbers else require_manifest(store)
-    inputs = _chosen(manifest, settings.inputs, f"{key}.inputs")
-    targets = _chosen(manifest, settings.targets, f"{key}.targets")
-    modalities = [one for one in manifest.modalities if one in inputs or one in targets]
-    if not modalities:
+    tokenised = [one for one, card in manifest.modalities.items() if _has_tokens(card)]
+    if not tokenised:
         raise RecipeError(f"{key}.url: {store.url} keeps no tokens; give `keep: tokens` in its recipe and run it again")
+    embedded = [one for one, card in manifest.modalities.items() if is_embeddings(card) and card.keeps_labels]
+    inputs = _chosen(manifest, settings.inputs, tokenised, [*embedded, PIXELS], f"{key}.inputs")
+    targets = _chosen(manifest, settings.targets, tokenised, [], f"{key}.targets")
+    if settings.targets is None:  # as 4M has it: an embedding's share of the targets is drawn, and lost
+        targets = [*targets, *(one for one in embedded if one in inputs)]
+    stored = [one for one in manifest.modalities if one in inputs or one in targets]
     reader = DatasetReader(store, manifest)
     if settings.views and settings.views > reader.views:
         raise RecipeError(
             f"{key}.views: {settings.views} are asked for, and {store.url} has {reader.views} of a sample"
         )
     with _at(f"{key}.url"):
-        units = reader.units(modalities)
-        _refuse_unfinished(store.url, manifest, reader, modalities, units)
+        units = reader.units(stored)
+        _refuse_unfinished(store.url, manifest, reader, stored, units)
         eras = known or [(0, numbers[-1])]
         lists = [_taken_since(store, units, None if number == numbers[-1] else number) for _, number in eras]
     taken = list(dict.fromkeys(unit for one in lists for unit in one))
@@ -116,7 +124,7 @@ def _open(name: str, settings: DatasetSettings, cache: ShardCache | None, known:
     mixed = MixedDataset(
         name=name,
         reader=reader,
-        modalities=modalities,
+        modalities=[*stored, PIXELS] if PIXELS in inputs else stored,
         weight=settings.weight,
         repeats=settings.repeats,
         inputs=inputs,
@@ -124,6 +132,7 @@ def _open(name: str, settings: DatasetSettings, cache: ShardCache | None, known:
         views=settings.views,
         units=taken,
         eras=[Era(epoch, end) for (epoch, _), end in zip(eras, ends, strict=True)],
+        corpus_options=settings.corpus_options,
     )
     grown = sorted(set(units) - set(taken))
     return OpenDataset(mixed, manifest, numbers[-1], taken, grown, eras)
@@ -139,21 +148,27 @@ def _taken_since(store: ShardStore, units: Sequence[Unit], number: int | None) -
     return [unit for unit in units if unit.shard in shards]
 
 
-def _chosen(manifest: Manifest, names: Sequence[str] | None, key: str) -> Collection[str]:
-    """These modalities, or all that can be read as tokens."""
-    usable = [name for name, card in manifest.modalities.items() if _has_tokens(card)]
+def _chosen(
+    manifest: Manifest, names: Sequence[str] | None, tokenised: Sequence[str], others: Sequence[str], key: str
+) -> Sequence[str]:
+    """These modalities, of which each is tokenised or among the `others`; by default all that are tokenised."""
     for name in names or ():
-        if name in usable:
+        if name in tokenised or name in others:
             continue
-        if name in manifest.modalities:
-            what = f"keeps no tokens of {name!r}, or its tokenizer isn't fitted yet"
+        card = manifest.modalities.get(name)
+        if name == PIXELS or (card and is_embeddings(card) and card.keeps_labels):
+            what = f"{name} have no tokens, and can be an input alone; leave them out here"
+        elif card and is_embeddings(card):
+            what = f"{name} are embeddings, and the dataset keeps no labels of them; {KEEP_LABELS}"
+        elif card:
+            what = f"the dataset keeps no tokens of {name!r}, or its tokenizer isn't fitted yet"
         elif name in manifest.pending:
-            what = f"is still making {name!r} for the first time"
+            what = f"the dataset is still making {name!r} for the first time"
         else:
-            close = difflib.get_close_matches(name, usable, n=1)
-            what = f"has no modality {name!r}{f' (did you mean {close[0]!r}?)' if close else ''}"
-        raise RecipeError(f"{key}: the dataset {what}; with tokens it has {', '.join(usable) or 'none'}")
-    return usable if names is None else list(names)
+            close = difflib.get_close_matches(name, [*tokenised, *others], n=1)
+            what = f"the dataset has no modality {name!r}{f' (did you mean {close[0]!r}?)' if close else ''}"
+        raise RecipeError(f"{key}: {what}; with tokens it has {', '.join(tokenised)}")
+    return tokenised if names is None else list(names)
 
 
 def _has_tokens(card: ModalityCard) -> bool:
@@ -179,24 +194,6 @@ def _refuse_unfinished(
         )
     if not sum(unit.count for unit in units):
         raise DatasetError(f"{url} has no samples")
-
-
-def _refuse_other_vocabularies(datasets: Sequence[OpenDataset]) -> None:
-    """Raises RecipeError where texts of two modalities are of different vocabularies, so that an id is two words."""
-    first: tuple[str, str, str] | None = None
-    for one in datasets:
-        for name in one.mixed.modalities:
-            tokens = one.manifest.modalities[name].tokens
-            digest = tokens and tokens.vocabulary and tokens.vocabulary.digest
-            if not digest:
-                continue
-            first = first or (one.mixed.name, name, digest)
-            if digest != first[2]:
-                raise RecipeError(
-                    f"data.datasets.{one.mixed.name}.url: its {name} is written in another text vocabulary "
-                    f"({digest[:8]}...) than {first[1]} of {first[0]} ({first[2][:8]}...), so that an id would mean "
-                    f"two words. Make one of them anew with `vocabulary:` of the other, or leave one out"
-                )
 
 
 def _refuse_small_weights(data: DataSettings) -> None:
@@ -241,11 +238,16 @@ def _notes(data: DataSettings, datasets: Sequence[OpenDataset], mixture: Mixture
         for pending in one.manifest.pending:
             if pending in one.mixed.modalities:
                 yield f"{one.mixed.name}: {pending} is being made anew; what readers get now is used"
+        store, columns = one.mixed.reader.store, one.mixed.reader.columns
+        if not (data.cache or store.is_local) and any(
+            is_merged(columns.token_path(unit, name)) for unit in one.units[:1] for name in one.mixed.tokenised
+        ):
+            yield f"{one.mixed.name}: its shards are merged, and are fetched once each with `cache`; without, in pieces"
         for side, names, (_, most) in (
             ("input", one.mixed.inputs, data.input_tokens),
             ("target", one.mixed.targets, data.target_tokens),
         ):
-            room = {name: mixture.most(name) for name in names or ()}
+            room = {name: mixture.most(name) for name in names or () if side == "input" or mixture.spec(name)}
             if sum(room.values()) < most:
                 parts = ", ".join(f"{name} {own:,}" for name, own in room.items())
                 yield (

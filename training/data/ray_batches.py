@@ -37,8 +37,8 @@ class RayBatches:
         self.size = self._run.size
 
     def dataset(self, steps: int, actors: int = 1) -> ray.data.Dataset:
-        """The batches of so many steps from where the run is, one behind the other. A row is a sample: `positions`, and
-        `inputs.ids`, `targets.labels` and so on, as of `masking.Masked`.
+        """The batches of so many steps from where the run is, one behind the other. A row is a sample: `positions`,
+        `inputs.ids`, `targets.labels` and so on, as of `masking.Masked`, `arrays.pixels`, and `skipped`.
 
         actors: that make them, of a CPU each; the numbers of the steps, which they are made from, need one more.
         """
@@ -81,4 +81,5 @@ def as_columns(batch: Batch) -> dict[str, np.ndarray]:
         for name, value in vars(masked).items()
         if value is not None
     }
-    return {"positions": batch.positions, **columns}
+    arrays = {f"arrays.{name}": array for name, array in batch.arrays.items()}
+    return {"positions": batch.positions, "skipped": batch.skipped, **columns, **arrays}

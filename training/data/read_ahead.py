@@ -10,7 +10,9 @@ import numpy as np
 from ...pipeline.corpus.units import Unit
 from .batch import Batch
 from .batches import Batches
-from .mixture import MixedDataset, Mixture
+from .mixed import MixedDataset
+from .mixture import Mixture
+from .ride_along import is_embeddings
 from .shards import ShardStore
 
 _AHEAD = 8192
@@ -48,7 +50,7 @@ class _Asked:
 
     def __init__(self, dataset: MixedDataset, units: Sequence[Unit], window: int) -> None:
         self._store, self._columns = dataset.reader.store, dataset.reader.columns
-        self._units, self._names = units, dataset.modalities
+        self._units, self._dataset = units, dataset
         self._most, self._asked = 2 * window, OrderedDict[int, None]()
 
     def fetch(self, places: Sequence[int]) -> None:
@@ -59,8 +61,11 @@ class _Asked:
             if place not in self._asked:
                 self._asked[place] = None
                 unit = self._units[place]
-                paths = [self._columns.token_path(unit, name) for name in self._names]
-                self._store.fetch([path for path in paths if unit.name in path])  # shards of this unit alone
+                self._store.fetch([self._path(unit, name) for name in self._dataset.stored])
             self._asked.move_to_end(place)
         while len(self._asked) > self._most:
             self._asked.popitem(last=False)
+
+    def _path(self, unit: Unit, name: str) -> str:
+        embeddings = is_embeddings(self._dataset.reader.cards[name])
+        return self._columns.label_path(unit, name) if embeddings else self._columns.token_path(unit, name)

@@ -45,7 +45,10 @@ class DatasetSettings(Strict):
     url: str = Field(description="folder or fsspec URL of the dataset")
     weight: float = Field(default=1.0, gt=0, description="its share among all, in any unit of measure")
     inputs: list[str] | None = Field(
-        default=None, min_length=1, description="modalities that a model may see; by default all that have tokens"
+        default=None,
+        min_length=1,
+        description="modalities that a model may see, `pixels` of the corpus and embeddings of which labels are kept "
+        "among them; by default all that have tokens",
     )
     targets: list[str] | None = Field(
         default=None, min_length=1, description="modalities that it is to say; by default all that have tokens"
@@ -55,6 +58,9 @@ class DatasetSettings(Strict):
     )
     repeats: int = Field(default=1, ge=1, description="how often a sample comes in an epoch, one view after another")
     storage_options: dict[str, Any] = Field(default_factory=dict, description="fsspec options", repr=False)
+    corpus_options: dict[str, Any] = Field(
+        default_factory=dict, description="fsspec options of the corpus, from which pixels are read", repr=False
+    )
 
     @field_validator("url")
     @classmethod
@@ -100,6 +106,9 @@ class DataSettings(Strict):
     masking: MaskingSettings = MaskingSettings(name="4m21")
     input_tokens: Budget = Field(default=(256, 256), description="of a sample: a number, or [least, most]")
     target_tokens: Budget = Field(default=(256, 256), description="likewise")
+    max_tokens: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="of texts, by modality, with their [EOS]: of a longer one a window is seen"
+    )
     batch_size: int = Field(default=64, ge=1, description="samples of a step, over all ranks")
     seed: int = Field(default=0, ge=0, lt=2**63)
     window: int = Field(default=16, ge=1, description="units of a dataset that are read side by side")

@@ -7,15 +7,15 @@ import hashlib
 import os
 import secrets
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from ...pipeline.dataset.layout import LABELS, TOKENS
+from ...pipeline.dataset.layout import LABELS, TOKENS, is_merged
 from ...pipeline.dataset.shards import verify_checksum
-from ...pipeline.storage.store import Store
+from ...pipeline.storage.store import RangeFile, Store
 
 _THREADS = 8
 _MOST_COMING = 4096
@@ -33,21 +33,39 @@ class ShardCache:
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder.expanduser().absolute(), limit
 
-    def get(self, name: str) -> bytes | None:
-        """The bytes that were put under the name; None where they aren't there any more."""
+    def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes | None:
+        """The bytes that were put under the name, or [start, stop) of them; None where they aren't there any more."""
         path = self.folder / _digest(name)
-        with suppress(FileNotFoundError):
-            data = path.read_bytes()
-            if int.from_bytes(data[:_HEAD], "big") == len(data) - _HEAD:
+        with suppress(FileNotFoundError), open(path, "rb") as file:
+            if (size := _whole(file)) is not None:
                 os.utime(path)
-                return data[_HEAD:]
+                file.seek(_HEAD + start)
+                return file.read((size if stop is None else min(stop, size)) - start)
         return None
+
+    def size(self, name: str) -> int | None:
+        """Of those bytes."""
+        with suppress(FileNotFoundError), open(self.folder / _digest(name), "rb") as file:
+            return _whole(file)
+        return None
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Around getting what isn't there: what others, threads or processes, want at the same time comes once."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / f"{_LOCK}{_digest(name)[:2]}", "ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def holds(self, size: int) -> bool:
+        """Whether so many bytes can be kept."""
+        return _HEAD + size <= self.limit
 
     def put(self, name: str, data: bytes) -> None:
         """Keeps them and, beyond the limit, deletes what was longest without use."""
-        size = _HEAD + len(data)
-        if size > self.limit:
+        if not self.holds(len(data)):
             return
+        size = _HEAD + len(data)
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f".{secrets.token_hex(8)}"
         temporary.write_bytes(len(data).to_bytes(_HEAD, "big") + data)
@@ -67,7 +85,7 @@ class ShardCache:
         files = sorted(
             (status.st_mtime_ns, status.st_size, path)
             for path in self.folder.iterdir()
-            if path.name not in (_USED, but) and (status := path.stat())
+            if path.name not in (_USED, but) and not path.name.startswith(_LOCK) and (status := path.stat())
         )
         total = sum(size for _, size, _ in files)
         for _, size, path in files:
@@ -78,9 +96,15 @@ class ShardCache:
         return total
 
 
-_USED = "used"
+_USED, _LOCK = "used", "lock-"
 _HEAD = 8
 _LEFT = 0.9
+
+
+def _whole(file: BinaryIO) -> int | None:
+    """How many bytes a file of the cache holds; None where it was cut short."""
+    size = int.from_bytes(file.read(_HEAD), "big")
+    return size if os.fstat(file.fileno()).st_size == size + _HEAD else None
 
 
 def _digest(name: str) -> str:
@@ -89,7 +113,7 @@ def _digest(name: str) -> str:
 
 class ShardStore(Store):
     """A dataset's store for reading: shards are checked against their checksums when they come from it, and kept in the
-    cache. `fetch` has threads read what will be asked for.
+    cache, merged ones as a whole, though they are read unit by unit. `fetch` has threads read what will be asked for.
 
     Reading raises what `Store` does, and BrokenShardError.
     """
@@ -113,6 +137,18 @@ class ShardStore(Store):
             coming = self._coming.pop(path, None)
         return coming.result() if coming and self._is_own() else self._read(path)
 
+    def open(self, path: str, size: int | None = None) -> RangeFile:
+        """Of a merged shard, which is kept where the cache has room for it; else it is read by ranges."""
+        if not (self._cache and is_merged(path)):
+            return super().open(path, size)
+        with self._lock:
+            coming = self._coming.pop(path, None)
+        if coming and self._is_own():
+            coming.result()
+        size = self._cache.size(self._name(path))
+        size = self.size(path) if size is None else size
+        return _KeptFile(self, path, size) if self._cache.holds(size) else super().open(path, size)
+
     def fetch(self, paths: Collection[str]) -> None:
         """Begins to read these; whoever reads one of them takes it, once."""
         if not self._is_own():
@@ -120,8 +156,12 @@ class ShardStore(Store):
         assert self._pool is not None
         with self._lock:
             for path in paths:
-                if path not in self._coming and len(self._coming) < _MOST_COMING:
+                if path in self._coming or len(self._coming) >= _MOST_COMING:
+                    continue
+                if not is_merged(path):
                     self._coming[path] = self._pool[1].submit(self._read, path)
+                elif self._cache:
+                    self._coming[path] = self._pool[1].submit(self._keep, path)
 
     def _is_own(self) -> bool:
         """Whether the threads are this process's: a forked child has none of its parent's."""
@@ -130,11 +170,45 @@ class ShardStore(Store):
     def _read(self, path: str) -> bytes:
         if path.rpartition(".")[2] not in (TOKENS, LABELS):
             return super().read(path)
-        name = f"{self.url}/{path}"
-        if self._cache and (data := self._cache.get(name)) is not None:
-            return data
+        return self.kept(path) if self._cache else self._checked(path)
+
+    def _checked(self, path: str) -> bytes:
         data = super().read(path)
         verify_checksum(data)
-        if self._cache:
-            self._cache.put(name, data)
+        return data
+
+    def _keep(self, path: str) -> bytes:
+        """Has a merged shard in the cache, if that has room for it; of its bytes none."""
+        assert self._cache
+        there = self._cache.size(self._name(path)) is not None
+        return self.kept(path, 0, 0) if there or self._cache.holds(self.size(path)) else b""
+
+    def kept(self, path: str, start: int = 0, stop: int | None = None) -> bytes:
+        """Bytes [start, stop) of a shard, which comes as a whole unless the cache has it."""
+        assert self._cache
+        name = self._name(path)
+        if (data := self._cache.get(name, start, stop)) is not None:
+            return data
+        with self._cache.alone(name):
+            if (data := self._cache.get(name, start, stop)) is None:
+                whole = self._checked(path)
+                self._cache.put(name, whole)
+                data = whole[start:stop]
+            return data
+
+    def _name(self, path: str) -> str:
+        return f"{self.url}/{path}"
+
+
+class _KeptFile(RangeFile):
+    """A shard as a file whose bytes are the cache's."""
+
+    def __init__(self, store: ShardStore, path: str, size: int) -> None:
+        super().__init__(store, path, size)
+        self._shards = store
+
+    def read(self, size: int = -1) -> bytes:
+        stop = self._size if size is None or size < 0 else min(self._position + size, self._size)
+        data = self._shards.kept(self._path, self._position, stop) if self._position < stop else b""
+        self._position += len(data)
         return data

@@ -9,8 +9,9 @@ from dataclasses import asdict
 from typing import Any
 
 from ...pipeline.dataset.manifest import DatasetError
-from .opening import OpenData, open_data
+from .opening import OpenData, OpenDataset, open_data
 from .recipe import TrainingRecipe
+from .ride_along import PIXELS, is_embeddings
 
 _PARTS = {
     "order": "datasets, their units, weights, repeats, views, seed or window differ, and its position would mean other "
@@ -71,14 +72,20 @@ def masking_digest(data: OpenData) -> str:
     told = [
         data.settings.input_tokens,
         data.settings.target_tokens,
+        sorted(data.settings.max_tokens.items()),
         [asdict(scheme) for scheme in data.mixture.schemes],
         [
-            [
-                (name, one.manifest.modalities[name].tokens_generation, name in inputs, name in targets)
-                for name in one.mixed.modalities
-            ]
+            [(name, _made_how(one, name), name in inputs, name in targets) for name in one.mixed.modalities]
             for one in data.datasets
             for inputs, targets in [(one.mixed.inputs or (), one.mixed.targets or ())]
         ],
     ]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def _made_how(one: OpenDataset, name: str) -> Any:
+    """What determines the content of a modality; of pixels, whose samples the order tells, that of the views."""
+    if name == PIXELS:
+        return [one.manifest.seed, one.manifest.views]
+    card = one.manifest.modalities[name]
+    return card.labels_generation if is_embeddings(card) else card.tokens_generation

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from .spans import ranges
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-ReadUnit: TypeAlias = "Callable[[ColumnReader, Unit, Sequence[str]], dict[str, Tokens]]"
 
 
 @dataclass(frozen=True)
@@ -30,18 +27,19 @@ class Tokens:
     present: np.ndarray
 
 
-def read_unit(reader: ColumnReader, unit: Unit, modalities: Sequence[str]) -> dict[str, Tokens]:
-    """The tokens of these modalities; a row is a view of a sample.
+def read_unit(reader: ColumnReader, unit: Unit, modalities: Sequence[str]) -> tuple[str, dict[str, Tokens]]:
+    """What `rows_digest` says of the unit's rows, each a view of a sample, "" without any modality; and the tokens of
+    these modalities.
 
     Raises DatasetError where shards don't hold the same samples, and what ColumnReader raises.
     """
     read = {name: reader.token_column(unit, name) for name in modalities}
-    first = read[modalities[0]]
+    first = next(iter(read.values()), ("", ()))
     for name, (rows, tokens) in read.items():
         if rows != first[0] or len(tokens) != len(first[1]):
             paths = reader.token_path(unit, name), reader.token_path(unit, modalities[0])
             raise misaligned(reader.store.url, *paths)
-    return {name: _flat(tokens) for name, (_, tokens) in read.items()}
+    return first[0], {name: _flat(tokens) for name, (_, tokens) in read.items()}
 
 
 def _flat(lists: pa.Array) -> Tokens:

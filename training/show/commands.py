@@ -35,22 +35,23 @@ def batches(
     from ..data.opening import open_data
     from ..data.recipe import load_training_recipe
     from .figures import counted
-    from .page import write_page
+    from .page import page_folder, write_page
     from .tables import print_datasets, print_figures, print_notes
 
+    file = Path(recipe)
+    target = page_folder(output or file.parent / f"{file.stem}-batches")
     data = open_data(load_training_recipe(recipe, overrides))
     console = plain_console()
     print_datasets(console, data, steps)
     figures, made = counted(data.mixture, islice(Batches(data.mixture, data.settings.batch_size), count))
     print_figures(console, data, figures)
     print_notes(console, data)
-    file = Path(recipe)
-    target = output or file.parent / f"{file.stem}-batches"
     console.print(f"page  {write_page(data, figures, made, target, file.stem, limit, steps)}", soft_wrap=True)
 
 
 def plan(recipe: str, overrides: Sequence[str]) -> None:
-    """Prints what the datasets of a training recipe give, from their manifests and listings alone."""
+    """Prints what the datasets of a training recipe give, from their manifests and listings alone; of a corpus whose
+    pixels are wanted, the first sample is looked for."""
     from ...pipeline.commands.console import plain_console
     from ..data.opening import open_data
     from ..data.recipe import load_training_recipe

@@ -33,10 +33,12 @@ class Side:
 
 @dataclass
 class Figures:
-    """Counts over batches. datasets: samples of each. seconds: that it took to make them."""
+    """Counts over batches. datasets: samples of each. unread: of each modality the samples that lack it as it
+    couldn't be read. seconds: that it took to make them."""
 
     modalities: Sequence[str]
     datasets: np.ndarray
+    unread: np.ndarray
     samples: int = 0
     seconds: float = 0.0
     inputs: Side = field(init=False)
@@ -47,20 +49,23 @@ class Figures:
         self.inputs, self.targets = (Side(np.zeros(count, int), np.zeros(count, int)) for _ in range(2))
 
     @property
-    def empty(self) -> int:
-        return self.inputs.empty + self.targets.empty
+    def skipped(self) -> list[tuple[str, int]]:
+        """The modalities that couldn't be read, with so many samples each."""
+        return [(name, int(count)) for name, count in zip(self.modalities, self.unread, strict=True) if count]
 
     def add(self, batch: Batch, mixture: Mixture) -> None:
         self.samples += len(batch.positions)
         self.inputs.add(batch.inputs)
         self.targets.add(batch.targets)
+        self.unread += batch.skipped.sum(axis=0)
         for source, places in mixture.places(batch.positions):
             self.datasets[source] += len(places.position)
 
 
 def counted(mixture: Mixture, batches: Iterable[Batch]) -> tuple[Figures, list[Batch]]:
     """The figures of the batches, which are returned as well."""
-    figures = Figures(mixture.modalities, np.zeros(len(mixture.datasets), int))
+    count = len(mixture.modalities)
+    figures = Figures(mixture.modalities, np.zeros(len(mixture.datasets), int), np.zeros(count, int))
     kept: list[Batch] = []
     for batch in _timed(batches, figures):
         figures.add(batch, mixture)

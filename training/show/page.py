@@ -18,15 +18,18 @@ PAGE = Path(__file__).parent / "page"
 MARK = "data/batches.js"
 
 
+def page_folder(folder: Path) -> Path:
+    """Where a page may be written. Raises DatasetError where something else than an earlier one lies there."""
+    return refuse_others(folder.expanduser().resolve(), MARK)
+
+
 def write_page(
     data: OpenData, figures: Figures, batches: Sequence[Batch], target: Path, name: str, samples: int, steps: int
 ) -> Path:
-    """Writes the page into the folder `target`, in the place of an earlier one; its index.html.
+    """Writes the page into the folder `target`, of `page_folder`, in the place of an earlier one; its index.html.
 
-    name: of the recipe. samples: how many of the batches' are shown, evenly spread. Raises DatasetError where something
-    else lies in the folder.
+    name: of the recipe. samples: how many of the batches' are shown, evenly spread.
     """
-    target = refuse_others(target.expanduser().resolve(), MARK)
     places = [(batch, row) for batch in batches for row in range(len(batch.positions))]
     with new_folder(target, PAGE) as folder:
         maker = SampleMaker(data, Pictures(folder))
@@ -41,6 +44,7 @@ def _figures(data: OpenData, figures: Figures, steps: int) -> dict[str, Any]:
     return {
         "samples": figures.samples,
         "rate": round(figures.samples / max(figures.seconds, 1e-9)),
+        "skipped": [[name, count] for name, count in figures.skipped],
         "empty": [figures.inputs.empty, figures.targets.empty],
         "budgets": [data.settings.input_tokens, data.settings.target_tokens],
         "batch_size": data.settings.batch_size,

@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ...labelers.contract.kinds import Kind
-from ...pipeline.dataset.finished import list_finished
 from ...pipeline.dataset.tokenizers import load_tokenizer
 from ...pipeline.preview.cells import VIEW, Pictures, readable
 from ...pipeline.views.content import ContentReader
@@ -17,8 +16,10 @@ from ...pipeline.views.view_pixels import Seen, ViewFinder
 from ...tokenizers.contract.tokenizer import Tokenizer
 from ...tokenizers.text.base import VocabularyTokenizer
 from ..data.batch import Batch
-from ..data.masking import Masked
+from ..data.masking import NOTHING, Masked
+from ..data.mixture import PATCH
 from ..data.opening import OpenData, OpenDataset
+from ..data.ride_along import PIXELS
 
 Json: TypeAlias = "dict[str, Any]"
 
@@ -43,7 +44,8 @@ class SampleMaker:
     """Makes a card for a sample: a dict with its dataset, key, view, position, picture, and a cell for each modality.
 
     A cell has `input` and `target`, each None where the sample gives none to that side, else {"count": tokens} with
-    one of {"picture": path}, {"pieces": [texts]} and {"ids": [an id, or null where another place is kept]}.
+    one of {"picture": path}, {"pieces": [texts]} and {"ids": [an id, or null where another place is kept]}. Of
+    embeddings these are the places of the vectors, null for a span that is masked, "of" what there is in all.
     """
 
     def __init__(self, data: OpenData, pictures: Pictures) -> None:
@@ -63,7 +65,12 @@ class SampleMaker:
         for index, name in enumerate(batch.modalities):
             sides = [_of(side, row, index) for side in (batch.inputs, batch.targets)]
             if any(len(positions) for _, positions in sides):
-                cells[name] = self._cell(source, name, (found, sample, view), seen, sides, number)
+                place = found, sample, view
+                cells[name] = (
+                    self._without_tokens(source, name, place, batch.arrays[name][row], sides, number)
+                    if name in batch.arrays
+                    else self._cell(source, name, place, seen, sides, number)
+                )
         return {
             "dataset": opened.mixed.name,
             "key": readable(keys[sample], 500),
@@ -100,6 +107,31 @@ class SampleMaker:
             for one, (_, positions) in zip(shown, sides, strict=True)
         ]
         return dict(zip(("input", "target"), told, strict=True))
+
+    def _without_tokens(
+        self,
+        source: _Source,
+        name: str,
+        place: tuple[Any, int, int],
+        array: np.ndarray,
+        sides: Sequence[tuple[np.ndarray, np.ndarray]],
+        number: int,
+    ) -> Json:
+        """The cell of pixels, or of embeddings, which are inputs alone. array: as of `Batch.arrays`."""
+        ids, positions = sides[0]
+        if name == PIXELS:
+            side = len(array) // PATCH
+            shown = self._patches(array, (side, side), positions, (number, f"{name}-input"))
+        else:
+            unit, sample, view = place
+            reader = source.opened.mixed.reader
+            value = reader.columns.labels(unit, name).value(sample, view)
+            length, dim = reader.cards[name].label_kind.decode(value).shape
+            shown = {
+                "ids": [None if one == NOTHING else int(one) for one in ids],
+                "of": f"{length:,} vectors of {dim:,} numbers",
+            }
+        return {"input": {"count": len(positions), **shown}, "target": None}
 
     def _patches(
         self, picture: np.ndarray, grid: tuple[int, int], positions: np.ndarray, file: tuple[int, str]
@@ -144,9 +176,7 @@ def _try(make: Callable[[], Any]) -> Any:
 
 def _source(opened: OpenDataset) -> _Source:
     reader, manifest = opened.mixed.reader, opened.manifest
-    cards = {name: manifest.modalities[name] for name in opened.mixed.modalities}
+    cards = {name: manifest.modalities[name] for name in opened.mixed.tokenised}
     tokenizers = {name: load_tokenizer(reader.store, name, card) for name, card in cards.items()}
-    finished = list_finished(reader.store, cards, manifest.corpus.retired)
-    return _Source(
-        opened, tokenizers, ViewFinder(manifest, tokenizers), ContentReader(reader.store, manifest, finished)
-    )
+    contents = ContentReader(reader.store, manifest, reader.listed)
+    return _Source(opened, tokenizers, ViewFinder(manifest, tokenizers), contents)

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..data.opening import OpenData
+from ..data.ride_along import PIXELS
 from .figures import Figures, Side, epochs
 
 
@@ -38,16 +39,14 @@ def print_modalities(console: Console, data: OpenData) -> None:
     table = _table("modality", "tokens", "vocabulary", "input in", "target in")
     for name in data.mixture.modalities:
         having = [one for one in data.datasets if name in one.mixed.modalities]
-        tokens = having[0].manifest.modalities[name].tokens
-        assert tokens is not None
-        assert tokens.spec is not None
-        spec = tokens.spec
+        spec = data.mixture.spec(name)
+        fixed = name == PIXELS or (spec and spec.length is not None)
         table.add_row(
             name,
-            f"{spec.length:,}" if spec.length is not None else f"<= {data.mixture.most(name):,}",
-            f"{spec.vocabulary:,}",
+            f"{'' if fixed else '<= '}{data.mixture.most(name):,}",
+            f"{spec.vocabulary:,}" if spec else "-",
             ", ".join(one.mixed.name for one in having if name in (one.mixed.inputs or ())) or "-",
-            ", ".join(one.mixed.name for one in having if name in (one.mixed.targets or ())) or "-",
+            ", ".join(one.mixed.name for one in having if spec and name in (one.mixed.targets or ())) or "-",
         )
     console.print(table)
 
@@ -66,6 +65,8 @@ def print_figures(console: Console, data: OpenData, figures: Figures) -> None:
         f"{figures.targets.empty / figures.samples:.1%}",
         soft_wrap=True,
     )
+    for name, samples in figures.skipped:
+        console.print(f"{name} couldn't be read in {samples:,} of them, which go without it", soft_wrap=True)
 
 
 def print_notes(console: Console, data: OpenData) -> None:

@@ -4,44 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from in_process import weave
-from PIL import Image
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.training.data.batch import Batch
 from tokenloom.training.data.masking import IGNORED, NOTHING, Scheme
-from tokenloom.training.data.mixture import MixedDataset, Mixture
+from tokenloom.training.data.mixed import MixedDataset
+from tokenloom.training.data.mixture import Mixture
 from tokenloom.training.data.ride_along import PIXELS
-from weaving import odd, recipe
+from training_recipes import BROKEN, illustrated, noise
 
 NAMES = ("caption", "mean_colour", "corners", PIXELS)
-BROKEN = "5"
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    return {str(index): rng.integers(0, 256, (32, 32, 3)).astype(np.uint8) for index in range(8)}
+def pictures() -> dict[str, np.ndarray]:
+    return noise()
 
 
 @pytest.fixture(scope="module")
 def mixture(tmp_path_factory, pictures) -> Mixture:
     """Of eight pictures, one of which can't be read."""
-    folder = tmp_path_factory.mktemp("pictures")
-    (folder / "corpus").mkdir()
-    for key, pixels in pictures.items():
-        Image.fromarray(pixels).save(folder / f"corpus/{key}.png")
-        (folder / f"corpus/{key}.txt").write_text(f"picture number {key} of eight")
-    (folder / f"corpus/{BROKEN}.png").write_bytes(b"no picture")
-    modalities = {
-        "caption": {"labeler": "caption"},
-        "mean_colour": odd(
-            "MeanColour", keep="tokens", tokenizer={"name": "product_codebook", "params": {"parts": 3, "size": 4}}
-        ),
-        "corners": odd("Corners"),
-    }
-    weave(recipe(folder / "corpus", folder / "out", modalities, views={"size": 32}, max_failures=0.5))
+    reader = open_dataset(illustrated(tmp_path_factory.mktemp("pictures"), pictures)).reader
     both = Scheme(1, dict.fromkeys(NAMES, 1.0), {"caption": 1.0, "mean_colour": 1.0})
-    reader = open_dataset(folder / "out").reader
     return Mixture([MixedDataset("pictures", reader, NAMES)], [both], (12, 12), (12, 12))
 
 

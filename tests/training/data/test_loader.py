@@ -178,6 +178,7 @@ def test_from_s3_through_a_cache(folder, s3_url, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")
 def test_with_torchdata(folder):
     stateful = pytest.importorskip("torchdata.stateful_dataloader")
     mine = recipe(folder)

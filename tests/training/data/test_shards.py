@@ -7,25 +7,56 @@ import re
 import threading
 import uuid
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from small_dataset import path_of, rewrite_tokens, write_dataset
+from in_process import without_ray
+from small_dataset import SmallDataset, path_of, rewrite_tokens, write_dataset
+from tokenloom.pipeline.compact import compact
+from tokenloom.pipeline.dataset.layout import is_merged
 from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.dataset.shards import BrokenShardError
 from tokenloom.pipeline.storage.errors import StorageError
+from tokenloom.pipeline.storage.store import Store
 from tokenloom.training.data.batch import Batch
 from tokenloom.training.data.batches import Batches
+from tokenloom.training.data.opening import OpenData, open_data
 from tokenloom.training.data.read_ahead import reading_ahead
 from tokenloom.training.data.shards import ShardCache, ShardStore
-from training_recipes import NAMES, opened, two_datasets
+from training_recipes import NAMES, content, opened, two_datasets, written
 
 
 def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.name != "used")
+
+
+def remote(small: SmallDataset, folder: Path, **data: Any) -> OpenData:
+    """A recipe of that dataset alone."""
+    more = {"datasets": {"a": {"url": small.store.url}}, "batch_size": 4, **data}
+    return open_data(written(folder / "train.yaml", content(folder, **more)))
+
+
+@contextmanager
+def counting_gets() -> Iterator[Counter[str]]:
+    """Of which shards, whole or in parts."""
+    counts = Counter[str]()
+
+    def counted(operation: Any) -> Any:
+        def count(store: Store, path: str, *more: Any) -> bytes:
+            counts[path] += path.endswith((".parquet", ".tar"))
+            return operation(store, path, *more)
+
+        return count
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("read", "read_range"):
+            patch.setattr(Store, name, counted(getattr(Store, name)))
+        yield counts
 
 
 # --- the cache --------------------------------------------------------------------------------------------------------
@@ -120,6 +151,41 @@ def test_threads_read_what_comes_next_once(tmp_path, monkeypatch):
         np.testing.assert_array_equal(batch.inputs.ids, expected.inputs.ids)
     assert set(read.values()) == {1}
     assert len(read) == (4 + 6) * len(NAMES)
+
+
+# --- merged shards ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("room", [1e9, 1000])
+def test_merged_shards_come_once_each_through_the_cache(tmp_path, room):
+    """For two processes' loaders and two epochs; where the cache has no room for them, in pieces."""
+    small = write_dataset(f"memory://{uuid.uuid4()}")
+    stream = iter(Batches(remote(small, tmp_path).mixture, 4))
+    expected = [next(stream) for _ in range(8)]
+    with without_ray():
+        compact(small.store.url)
+    cache = {"folder": str(tmp_path / "cache"), "gigabytes": room / 1e9}
+    loaders = [reading_ahead(Batches(remote(small, tmp_path, cache=cache).mixture, 4)) for _ in range(2)]
+    with counting_gets() as counts:
+        for batch in expected:
+            for made in loaders:
+                np.testing.assert_array_equal(next(made).inputs.ids, batch.inputs.ids)
+    assert all(is_merged(path) for path in counts if counts[path])
+    if room > 1000:
+        assert sorted(path.partition("/")[0] for path in counts.elements()) == sorted(NAMES)
+    else:
+        assert sum(counts.values()) > 2 * 4 * len(NAMES)
+    assert not (tmp_path / "cache").exists() or size_of(tmp_path / "cache") <= room
+
+
+def test_who_reads_merged_shards_in_pieces_is_told_of_the_cache(tmp_path):
+    small = write_dataset(f"memory://{uuid.uuid4()}")
+    told = "a: its shards are merged, and are fetched once each with `cache`; without, in pieces"
+    assert told not in remote(small, tmp_path).notes
+    with without_ray():
+        compact(small.store.url)
+    assert told in remote(small, tmp_path).notes
+    assert told not in remote(small, tmp_path, cache={"folder": str(tmp_path / "cache")}).notes
 
 
 # --- broken shards ----------------------------------------------------------------------------------------------------

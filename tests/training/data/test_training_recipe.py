@@ -14,7 +14,7 @@ from galleries import without_corpus
 from small_dataset import SmallDataset, made_anew, path_of, pending, write_dataset
 from tokenloom.pipeline.plan.recipe_file import RecipeError
 from tokenloom.training.data.batches import Batches
-from tokenloom.training.data.recipe import load_training_recipe
+from tokenloom.training.data.recipe import TrainingRecipe, load_training_recipe
 from tokenloom.training.data.schemes import named_schemes
 from training_recipes import NAMES, content, opened, refusal, run_command, two_datasets, written
 from weaving import write_manifest
@@ -221,3 +221,21 @@ def test_batches_prints_what_they_hold(folder, capsys):
 def test_a_training_recipe_is_a_file(tmp_path):
     with pytest.raises(RecipeError, match="no such file; a training recipe is a YAML file with the key `data`"):
         load_training_recipe(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("words", [("run",), ("tokenizer", "fit", "--to", "somewhere")])
+def test_no_dataset_is_made_of_one(tmp_path, capsys, words):
+    written(tmp_path / "train.yaml", content(tmp_path))
+    more = ("caption",) if "fit" in words else ()
+    assert run_command(*words, str(tmp_path / "train.yaml"), *more) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "train.yaml: a training recipe, of which no dataset is made; `tokenloom plan " in said
+    assert "`tokenloom batches " in said
+
+
+def test_its_schema_is_printed(capsys):
+    assert run_command("schema", "--training") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == TrainingRecipe.model_json_schema()
+    assert "corpus_options" in told["$defs"]["DatasetSettings"]["properties"]

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from galleries import HOSTILE, read_data, without_corpus
 from in_process import weave
-from tokenloom.pipeline.dataset.manifest import DatasetError
+from PIL import Image
 from tokenloom.training.data.batches import Batches
+from tokenloom.training.data.opening import open_data
 from tokenloom.training.show.figures import counted
 from tokenloom.training.show.page import write_page
 from tokenloom.training.show.samples import kept_patches
-from training_recipes import NAMES, opened, run_command, two_datasets, written
+from training_recipes import NAMES, content, illustrated, noise, opened, run_command, two_datasets, written
 from weaving import recipe
 
 
@@ -63,8 +64,45 @@ def test_the_page_says_what_the_batches_hold(tmp_path):
     assert {card["image"] for card in told["cards"]} == {None}  # this dataset has neither rgb nor its corpus
     write_page(data, figures, batches, tmp_path / "page", "train", 2, 100)  # in the place of the earlier one
     assert len(page_of(tmp_path / "page")["cards"]) == 2
-    with pytest.raises(DatasetError, match="there is something else"):
-        write_page(data, figures, batches, tmp_path / "one", "train", 2, 100)
+
+
+def test_a_folder_of_something_else_is_refused_before_batches_are_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tokenloom.training.data.opening.open_data", lambda recipe: pytest.fail("it was opened"))
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/mine.txt").write_text("")
+    written(tmp_path / "train.yaml", content(tmp_path))
+    assert run_command("batches", str(tmp_path / "train.yaml"), "--output", str(tmp_path / "taken")) == 2
+    assert "there is something else" in capsys.readouterr().err
+
+
+def test_pixels_and_embeddings_are_shown(tmp_path):
+    """The patches of the picture that are seen, and which vectors of how many."""
+    one = {"url": str(illustrated(tmp_path, noise())), "inputs": ["pixels", "corners"]}
+    small = {"masking": "all2all", "input_tokens": 6, "target_tokens": 6, "batch_size": 16}
+    data = open_data(written(tmp_path / "train.yaml", {"data": {"datasets": {"a": one}, **small}}))
+    figures, batches = counted(data.mixture, [next(iter(Batches(data.mixture, 16)))])
+    write_page(data, figures, batches, tmp_path / "page", "train", 16, 100)
+    cards, shown = page_of(tmp_path / "page")["cards"], set()
+    for row, card in enumerate(cards):
+        for name, cell in card["cells"].items():
+            if name in batches[0].arrays:
+                assert cell["target"] is None
+                shown.add(name)
+        if "pixels" in card["cells"]:
+            picture = np.asarray(Image.open(tmp_path / "page" / card["cells"]["pixels"]["input"]["picture"]))
+            places = batches[0].inputs.position[row][
+                batches[0].inputs.modality[row] == batches[0].modalities.index("pixels")
+            ]
+            whole = kept_patches(batches[0].arrays["pixels"][row], (2, 2), places)
+            means = [one.reshape(2, 16, 2, 16, 3).mean(axis=(1, 3, 4)) for one in (picture, whole)]
+            np.testing.assert_allclose(*means, atol=8)  # the page's picture is compressed
+        if "corners" in card["cells"]:
+            length = 1 + int(card["key"]) % 3
+            vectors = card["cells"]["corners"]["input"]
+            assert vectors["of"] == f"{length} vectors of 4 numbers"
+            assert vectors["count"] == len(vectors["ids"])
+            assert {one for one in vectors["ids"] if one is not None} <= set(range(length))
+    assert shown == {"pixels", "corners"}
 
 
 _PROBE = """

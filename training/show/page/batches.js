@@ -40,7 +40,7 @@
   const square = (shown, side, name) => make("figure", { class: "square" },
     make("div", { class: "frame" }, !shown ? null
       : shown.picture ? make("img", { src: shown.picture, alt: `${name}, ${side}`, loading: "lazy", decoding: "async" }) : codes(shown.ids)),
-    make("figcaption", {}, `${side}: ${shown ? plural(shown.count, "token") : "none"}`));
+    make("figcaption", {}, `${side}: ${shown ? plural(shown.count, "token") : "none"}${shown && shown.of ? ` of ${shown.of}` : ""}`));
 
   const line = (shown, side) => make("div", { class: "line" },
     make("span", { class: "what" }, `${side}: ${shown ? plural(shown.count, "token") : "none"}`), shown && pieces(shown));
@@ -73,7 +73,8 @@
     document.getElementById("main").replaceChildren(
       ...told.notes.map((note) => make("p", { class: "warning" }, text(note))),
       make("p", { class: "muted lead" }, `From ${plural(told.samples, "sample")}, made at ${count(told.rate)} a second in one process; ` +
-        `${share(told.empty[0])} without any input, ${share(told.empty[1])} without any target.`),
+        `${share(told.empty[0])} without any input, ${share(told.empty[1])} without any target` +
+        told.skipped.map(([name, samples]) => `; ${name} couldn't be read in ${plural(samples, "sample")}`).join("") + "."),
       make("div", { class: "tables" }, datasets(told), modalities(told)),
       make("div", { class: "samples" }, told.cards.map(card)));
   };
