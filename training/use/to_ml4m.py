@@ -7,7 +7,7 @@
     crop_settings/shard-00000.tar    KEY.npy, int64 (views, 5): top, left, height, width, mirrored
 
 As its README_DATA.md has it, and fourm/data/unified_datasets.py at 43558d1. ml-4m knows no sample that lacks a
-modality: such are left out.
+modality: such are left out. Of samples with the same key in one shard the second is KEY%n1.
 """
 
 from __future__ import annotations
@@ -65,21 +65,25 @@ class Ml4m(Format):
     def make(self, source: Source, piece: Piece) -> Made:
         members: dict[str, dict[str, bytes]] = {folder: {} for folder in folders(source)}
         left_out: Counter[str] = Counter()
+        seen: Counter[str] = Counter()
         shards = taken_shards(source.reader.store, source.manifest.corpus)
         for unit in piece.units:
             for sample in self._samples(source, unit, shards):
                 if isinstance(sample, str):
                     left_out[f"ml-4m needs every modality of a sample, and it lacks {sample}"] += source.views
                     continue
-                for folder, (name, data) in sample.items():
-                    members[folder][name] = data
+                stem, contents = sample
+                again, seen[stem] = seen[stem], seen[stem] + 1
+                for folder, (extension, data) in contents.items():
+                    members[folder][f"{stem}%n{again}.{extension}" if again else f"{stem}.{extension}"] = data
         files = {f"{folder}/shard-{piece.number:05d}.tar": tar_of(found) for folder, found in members.items()}
         return Made(files, source.views * len(members[CROPS]), left_out)
 
     def _samples(
         self, source: Source, unit: Unit, shards: Mapping[str, Shard]
-    ) -> Iterator[dict[str, tuple[str, bytes]] | str]:
-        """Of each sample the name and content of its members by folder; or a modality that it lacks."""
+    ) -> Iterator[tuple[str, dict[str, tuple[str, bytes]]] | str]:
+        """Of each sample the stem of its members' names, and by folder extension and content; or a modality that it
+        lacks."""
         columns = self._columns(source, unit)
         tokenizers = {
             name: load_tokenizer(source.reader.store, name, card)
@@ -104,14 +108,13 @@ class Ml4m(Format):
                 for view in range(source.views)
             ]
             settings = np.array([[one.top, one.left, one.height, one.width, one.hflip] for one in crops], np.int64)
-            made = {CROPS: (f"{stem}.npy", to_npy(settings))}
+            made = {CROPS: ("npy", to_npy(settings))}
             if has_pixels(source):
-                extension, data = upright(images[key])
-                made[PIXELS] = (f"{stem}.{extension}", data)
+                made[PIXELS] = upright(images[key])
             for name, found in values.items():
-                extension, data = _content(name, source.cards[name], found, crops, tokenizers.get(name))
-                made[folder_of(source, name)] = (f"{stem}.{extension}", data)
-            yield made
+                content = _content(name, source.cards[name], found, crops, tokenizers.get(name))
+                made[folder_of(source, name)] = content
+            yield stem, made
 
     def _columns(self, source: Source, unit: Unit) -> dict[str, Column]:
         """Labels of what ml-4m tokenises, and tokens of the rest."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 import shutil
+import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from command import command
 from in_process import weave
@@ -26,16 +31,23 @@ from tokenloom.training.use.ml4m_instances import outline, polygons_array
 
 WIDTH, HEIGHT = 96, 64
 CAPTIONS = {"a0": "nothing at all", "a1": "a person and a dog", "a2": "the same again"}
+TARS = (["a0", "a1", "a2"], ["a1"])
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> tuple[Dataset, Path, str]:
-    """A dataset of three images, its export, and what the command said."""
+    """A dataset of two tars with four images, two of which have the same key, its export, and what the command said."""
     folder = tmp_path_factory.mktemp("ml4m")
     (folder / "photos").mkdir()
-    for key, caption in CAPTIONS.items():
-        Image.new("RGB", (WIDTH, HEIGHT), "teal").save(folder / f"photos/{key}.jpg")
-        (folder / f"photos/{key}.txt").write_text(caption)
+    for number, keys in enumerate(TARS):
+        with tarfile.open(folder / f"photos/{number}.tar", "w") as tar:
+            for key in keys:
+                jpeg = io.BytesIO()
+                Image.new("RGB", (WIDTH, HEIGHT), "teal").save(jpeg, "JPEG")
+                for name, data in ((f"{key}.jpg", jpeg.getvalue()), (f"{key}.txt", CAPTIONS[key].encode())):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
     seen = {"det": "Boxes", "sam_instance": "Discs", "human_poses": "People"}
     modalities = {name: {"labeler": f"seen_labelers:{of}", "keep": "both"} for name, of in seen.items()}
     recipe = {
@@ -48,6 +60,10 @@ def made(tmp_path_factory) -> tuple[Dataset, Path, str]:
     ended = command("export", folder / "dataset", folder / "out", "--to", "ml-4m")
     assert ended.code == 0, ended.err
     return open_dataset(str(folder / "dataset")), folder / "out", ended.out
+
+
+def key_of(sample: dict[str, Any]) -> str:
+    return sample["__key__"].partition("%n")[0]
 
 
 def view_of(dataset: Dataset, key: str, number: int) -> View:
@@ -69,7 +85,7 @@ def written(code: int) -> int:
 
 def test_all_of_them_are_exported_and_bring_the_pixels(made):
     _, out, said = made
-    assert "9 rows of caption, det, sam_instance, human_poses in 6 files" in said
+    assert "12 rows of caption, det, sam_instance, human_poses in 6 files" in said
     assert "left out" not in said
     assert "human_poses: ml-4m doesn't mirror them" in said
     readme = (out / "README.md").read_text()
@@ -85,7 +101,7 @@ def test_masks_are_polygons_with_the_ids_of_their_views_tokens(made):
     dataset, out, _ = made
     kind = dataset.modalities["sam_instance"].kind
     for sample in read_all(out):
-        key = sample["__key__"]
+        key = key_of(sample)
         assert len(sample["sam_instance"]) == 3
         for number, record in enumerate(sample["sam_instance"]):
             record["token_ids"] = record["token_ids"].astype(np.int32)
@@ -116,7 +132,8 @@ def test_people_are_as_its_transform_reads_them(made):
     dataset, out, _ = made
     for sample in read_all(out):
         people = sample["human_poses"]
-        if sample["__key__"] == "a0":
+        key = key_of(sample)
+        if key == "a0":
             assert people == {}
             continue
         shapes = {name: np.array(people[name]).shape for name in ("bbox_xyxy", "pred_cam", "pose_tokenized")}
@@ -130,8 +147,13 @@ def test_people_are_as_its_transform_reads_them(made):
         assert people["bbox_xyxy"][0] == [24, 16, 48, 48]
         assert all(isinstance(side, float) for box in people["bbox_xyxy"] for side in box)  # it divides in their type
         assert (np.round(166.5 * params["betas"] + 499.5) == np.array([[583] * 10, [999] * 10])).all()
-        own = np.array(coordinates(dataset, "human_poses", sample["__key__"], 0)).reshape(2, 34)
+        own = np.array(coordinates(dataset, "human_poses", key, 0)).reshape(2, 34)
         assert [[written(code) for code in codes] for codes in people["pose_tokenized"]] == own[:, 4:12].tolist()
+
+
+def test_samples_with_the_same_key_stay_apart(made):
+    _, out, _ = made
+    assert [sample["__key__"] for sample in read_all(out)] == ["a0", "a1", "a2", "a1%n1"]
 
 
 def test_boxes_are_of_whole_images(made):
@@ -163,6 +185,19 @@ def test_views_with_fewer_instances_are_filled_up_outside_of_them():
             tests = [cv2.pointPolygonTest(part[0], (100.0, 100.0), True) for part in record["points"]]
             assert [test >= 0 for test in tests] == [True] * len(view) + [False] * (len(tests) - len(view))
             assert (record["token_ids"][: len(view)] == codes[: len(view)]).all()
+
+
+def test_decoder_only_sequences_of_them_are_decoded(made, tmp_path):
+    """Tokens hold no scores, which the kind of detections promises."""
+    dataset, _, _ = made
+    assert command("export", dataset.store.url, tmp_path / "lm", "--to", "lm").code == 0
+    tokens = pq.read_table(tmp_path / "lm/sequences/00000.parquet")["tokens"][0].as_py()
+    (tmp_path / "ids.json").write_text(json.dumps(tokens))
+    ended = command("decode", tmp_path / "lm", tmp_path / "ids.json", "--output", tmp_path / "labels")
+    assert ended.code == 0, ended.err
+    assert len(list((tmp_path / "labels").glob("*-det.json"))) == 12
+    people = [json.loads(path.read_text())["labels"] for path in (tmp_path / "labels").glob("*-human_poses.json")]
+    assert sorted(map(len, people)) == [0, 0, 0, *[2] * 9]
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
