@@ -34,8 +34,9 @@ class Discs(Labeler):
 
     def label(self, batch: Batch):
         assert batch.images is not None
-        images = zip(batch.keys, batch.images, strict=True)
-        return {"sam_instance": [_discs(*image.shape[:2], 0 if key.endswith("0") else 3) for key, image in images]}
+        counts = [0 if key.endswith("0") else 3 for key in batch.keys]
+        sizes = [(image.shape[0], image.shape[1]) for image in batch.images]
+        return {"sam_instance": [_discs(*size, count) for size, count in zip(sizes, counts, strict=True)]}
 
 
 def _discs(height: int, width: int, count: int) -> InstanceSet:
