@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, pairwise
 from pathlib import Path
@@ -115,6 +115,23 @@ class Run:
         return ChaosError(f"{self.output}: {how}; its log, {self.log}, ends with\n{self.text[-2000:]}")
 
 
+def start(words: Sequence[str], output: str, log: Path, temporary: Path) -> Run:
+    """A command of tokenloom with a Ray of its own. temporary: for Ray, a short path."""
+    environment = {
+        **os.environ,
+        "RAY_TMPDIR": str(temporary),
+        "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1",
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
+    }
+    environment.pop("RAY_ADDRESS", None)
+    before = frozenset(descendants())
+    with open(log, "wb") as file:
+        command = [sys.executable, "-m", "tokenloom.pipeline.cli", *words]
+        driver = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+    return Run(output, log, driver, before)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """The recipe of all runs. folder: for the runs' logs and recipes. temporary: for Ray, a short path."""
@@ -128,19 +145,7 @@ class Recipe:
         name = f"run-{next(_number):04d}"
         path, log = self.folder / f"{name}.yaml", self.folder / f"{name}.log"
         path.write_text(yaml.safe_dump(self._content(output)))
-        environment = {
-            **os.environ,
-            "RAY_TMPDIR": str(self.temporary),
-            "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1",
-            "OMP_NUM_THREADS": "1",
-            "COLUMNS": "200",
-        }
-        environment.pop("RAY_ADDRESS", None)
-        before = frozenset(descendants())
-        with open(log, "wb") as file:
-            command = [sys.executable, "-m", "tokenloom.pipeline.cli", "run", str(path)]
-            driver = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
-        return Run(output, log, driver, before)
+        return start(["run", str(path)], output, log, self.temporary)
 
     def _content(self, output: str) -> dict[str, Any]:
         codebook = {"name": "patch_codebook", "params": {"size": 64}}
@@ -209,9 +214,15 @@ def check_dataset(output: str) -> None:
 
 def check_identical(output: str, calm: Calm) -> None:
     """Raises ChaosError when the output differs in any object from the uninterrupted run's."""
+    check_same(output, calm.objects)
+    check_dataset(output)
+
+
+def check_same(output: str, expected: Mapping[str, str]) -> None:
+    """Raises ChaosError when what `objects` finds isn't that."""
     found = objects(output)
-    lost, added = sorted(calm.objects.keys() - found.keys()), sorted(found.keys() - calm.objects.keys())
-    changed = sorted(path for path in calm.objects.keys() & found.keys() if calm.objects[path] != found[path])
+    lost, added = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    changed = sorted(path for path in expected.keys() & found.keys() if expected[path] != found[path])
     if lost or added or changed:
         shown = [
             f"{len(paths)} {what}, as {paths[0]}"
@@ -219,4 +230,3 @@ def check_identical(output: str, calm: Calm) -> None:
             if paths
         ]
         raise ChaosError(f"{output} is not what the uninterrupted run made: {'; '.join(shown)}")
-    check_dataset(output)

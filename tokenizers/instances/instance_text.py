@@ -67,8 +67,12 @@ class InstancesText(StructuredTokenizer):
         parts = np.split(codes, np.cumsum([len(part) for part in squares])[:-1]) if len(labels) else []
         return [self._write(self._things(label, part.tolist())) for label, part in zip(labels, parts, strict=True)]
 
+    def codes(self, label: InstanceSet) -> np.ndarray:
+        """int64 (n, 16): the codes of each mask, in the label's order, also of instances past `max_length`."""
+        return self._codes(self._mask_squares(label))
+
     def groups(self, label: InstanceSet) -> list[Group]:
-        codes = self._codes(self._mask_squares(label)).tolist() if self.kind.masks else [[]] * len(label)
+        codes = self.codes(label).tolist() if self.kind.masks else [[]] * len(label)
         return self._things(label, codes)
 
     def parse(self, ids: np.ndarray) -> tuple[InstanceSet, list[str]]:

@@ -103,8 +103,12 @@ class PosesText(StructuredTokenizer):
         parts = np.split(codes, ends[:-1]) if len(labels) else []
         return [self._write(self._people(label, part)) for label, part in zip(labels, parts, strict=True)]
 
+    def codes(self, label: InstanceSet) -> np.ndarray:
+        """int64 (n, 8): the codes of each person's pose, in the label's order, also of people past `max_length`."""
+        return self._pose_codes(self._body_poses(label))
+
     def groups(self, label: InstanceSet) -> list[Group]:
-        return self._people(label, self._pose_codes(self._body_poses(label)))
+        return self._people(label, self.codes(label))
 
     def parse(self, ids: np.ndarray) -> tuple[InstanceSet, list[str]]:
         known, faults = self._known_codes, list[str]()

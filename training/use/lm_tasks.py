@@ -52,6 +52,8 @@ def read_tasks(path: Path | None) -> tuple[LmTasks, Places]:
         return LmTasks(), Places("the tasks")
     try:
         data, lines = read_yaml(path.read_bytes())
+    except OSError as error:
+        raise ExportError(f"{path}: it can't be read ({error.strerror}): give a YAML file of tasks") from None
     except YamlTextError as error:
         raise ExportError(f"{path}:{error.line}: {error}" if error.line else f"{path}: {error}") from None
     places = Places(str(path), {key: f"{path}:{line}" for key, line in lines.items()})

@@ -19,6 +19,9 @@ from .pieces import ExportError
 
 PAD, END_OF_DOCUMENT = 0, 1
 _FIRST_MARKER = 2
+_NO_ID = 2**63
+"""From here on nothing holds it as an id."""
+
 _LEAST_INT32 = 65_500
 """Of a vocabulary: from here on Megatron holds ids as int32 (its DType.optimal_dtype)."""
 
@@ -101,8 +104,12 @@ class LmVocabulary:
 
     def parse(self, ids: Sequence[int] | np.ndarray) -> list[Segment]:
         """The modalities in a sequence, which a model may have made: whatever ids these are, none is passed over but
-        padding."""
-        return list(self._segments([int(index) for index in ids]))
+        padding. Raises ExportError for a number that no id can be."""
+        numbers = [int(index) for index in ids]
+        wrong = next((index for index in numbers if not 0 <= index < _NO_ID), None)
+        if wrong is not None:
+            raise ExportError(f"{wrong} is no id: the vocabulary has {self.size}, from 0 on")
+        return list(self._segments(numbers))
 
     def _segments(self, ids: Sequence[int]) -> Iterator[Segment]:
         begins = {place.begin: name for name, place in self.places.items()}

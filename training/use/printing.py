@@ -9,6 +9,8 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from ...labelers.contract.instances import InstanceSet
+from ...labelers.contract.kinds import LabelError
 from ...pipeline.commands.console import counted, plain_console
 from ...pipeline.commands.dataset import printable, readable_size
 from ...pipeline.commands.progress import Shown
@@ -93,7 +95,11 @@ def _label(dataset: Dataset, number: int, one: Decoded, folder: Path | None) -> 
     """The label as text, or what it is; in the folder as the dataset would keep it."""
     modality = one.segment.modality
     kind = dataset.modalities[modality].kind
-    data = kind.encode(kind.check(one.label))
+    try:
+        # of instances tokens hold neither scores nor all attributes, which their kind promises
+        data = kind.encode(one.label if isinstance(one.label, InstanceSet) else kind.check(one.label))
+    except LabelError as error:
+        return f"its tokenizer made no label of it ({error})"
     said = data.decode() if kind.extension in ("txt", "json") else f"{kind.name}, {readable_size(len(data))}"
     if folder is None:
         return said
@@ -104,7 +110,12 @@ def _label(dataset: Dataset, number: int, one: Decoded, folder: Path | None) -> 
 
 
 def _read_ids(source: str) -> list[int]:
-    text = sys.stdin.read() if source == "-" else Path(source).read_text(errors="replace")
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(errors="replace")
+    except OSError as error:
+        raise ExportError(
+            f"{source}: it can't be read ({error.strerror}): give a file of ids, or - for stdin"
+        ) from None
     words = text.replace("[", " ").replace("]", " ").replace(",", " ").split()
     wrong = next((word for word in words if not word.isdecimal()), None)
     if wrong is not None or not words:

@@ -99,6 +99,15 @@ def test_modalities_are_in_the_order_of_the_dataset_however_they_are_named(datas
     assert contents(tmp_path / "one") == contents(tmp_path / "other")
 
 
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_compacted_dataset_is_exported_to_the_same_bytes(own, tmp_path, to):
+    assert command("export", own.store.url, tmp_path / "before", "--to", to).code == 0
+    assert command("compact", own.store.url).code == 0
+    assert any("merged-" in entry.name for entry in own.store.list())
+    assert command("export", own.store.url, tmp_path / "after", "--to", to).code == 0
+    assert contents(tmp_path / "after") == contents(tmp_path / "before")
+
+
 def test_receipts_have_the_checksums(dataset, tmp_path):
     import hashlib
 

@@ -315,6 +315,12 @@ def test_mistakes_in_tasks(small, tmp_path, text, said):
     assert not (tmp_path / "out").exists()
 
 
+def test_tasks_that_cant_be_read(small, tmp_path):
+    ended = command("export", small.store.url, tmp_path / "out", "--to", "lm", "--tasks", tmp_path)
+    assert ended.code == 2
+    assert f"{tmp_path}: it can't be read" in ended.err
+
+
 def test_tasks_of_another_format(small, tmp_path):
     (tmp_path / "tasks.yaml").write_text(TASKS)
     words = (small.store.url, tmp_path / "out", "--to", "hf", "--tasks", tmp_path / "tasks.yaml")
@@ -328,11 +334,22 @@ def test_other_tasks_than_before(small, exported, tmp_path):
 
 
 def test_what_is_no_sequence_or_no_export(small, exported, tmp_path):
-    for text, said in (("1 2 x", "'x' is no id"), ("[1, -2]", "'-2' is no id"), ("", "there is no id in it")):
+    wrong = {
+        "1 2 x": "'x' is no id",
+        "[1, -2]": "'-2' is no id",
+        "": "there is no id in it",
+        f"2 {2**63} 3": f"{2**63} is no id: the vocabulary has",
+    }
+    for text, said in wrong.items():
         (tmp_path / "ids").write_text(text)
         ended = command("decode", exported, tmp_path / "ids")
         assert ended.code == 2
         assert said in ended.err
+    for nothing in (tmp_path / "missing", tmp_path):
+        ended = command("decode", exported, nothing)
+        assert ended.code == 2
+        assert f"{nothing}: it can't be read" in ended.err
+        assert ended.err.count("\n") == 1
     (tmp_path / "ids").write_text("[4]")
     assert "there is no vocabulary.json" in command("decode", small.store.url, tmp_path / "ids").err
     (tmp_path / "vocabulary.json").write_text("{}")

@@ -22,7 +22,7 @@ from tokenloom.labelers.contract.instances import InstanceSet
 from tokenloom.pipeline.dataset.manifest import publish
 from tokenloom.pipeline.plan.recipe import parse_recipe
 from tokenloom.pipeline.storage.store import Store
-from tokenloom.training.use.ml4m_labels import WRITERS, upright
+from tokenloom.training.use.ml4m_labels import WRITERS, Kept, upright
 
 CODES = {"name": "patch_codebook", "params": {"size": 4}}
 
@@ -171,21 +171,24 @@ def test_labels_are_as_its_transforms_read_them(made):
         assert {type(value) for value in sample["metadata"].values()} <= {int, float}
 
 
-def test_detections_and_embeddings():
+def test_detections_and_embeddings(made):
+    def write(name: str, label: Any) -> tuple[str, bytes]:
+        return WRITERS[name](Kept(made[0].manifest.modalities["caption"], [label, label], [], None))
+
     boxes = np.array([[0, 0.25, 0.5, 1]], np.float32)
     found = InstanceSet(boxes, ("dog",), np.array([0.75], np.float32))
-    extension, data = WRITERS["det"]([found, found])
+    extension, data = write("det", found)
     expected = {"instances": [{"boxes": [0, 0.25, 0.5, 1], "class_name": "dog", "score": 0.75}]}
     assert DECODERS[extension](data) == expected
     emb = np.arange(6, dtype=np.float16).reshape(2, 3)
-    extension, data = WRITERS["t5_caption"]([emb, emb])
+    extension, data = write("t5_caption", emb)
     read = DECODERS[extension](data)
     assert extension == "npz"
     assert read["emb"].dtype == np.float32
     assert read["emb"].shape == (1, 2, 3)
     np.testing.assert_array_equal(read["emb"][read["mask_valid"]], emb)
     assert read["mask_valid"].tolist() == [[True, True]]
-    assert data == WRITERS["t5_caption"]([emb, emb])[1]
+    assert data == write("t5_caption", emb)[1]
 
 
 def test_images_that_it_reads_upright_stay_as_they_are(photos):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command import command
-from small_dataset import SmallDataset, write_dataset
+from small_dataset import SmallDataset, repair_palette, rewrite_tokens, write_dataset
 from tokenloom import open_dataset
 from webdataset.compat import WebDataset
 
@@ -38,6 +38,18 @@ def test_webdataset_reads_every_row(tmp_path):
     assert ended.code == 0, ended.err
     assert "32 rows of caption, color_palette, dinov2 in 4 files" in ended.out
     check(small, tmp_path / "out")
+
+
+def test_units_that_were_tried_again_and_what_nearly_no_sample_has(tmp_path):
+    small = write_dataset(tmp_path / "dataset")
+    repair_palette(small, small.units[0])
+    for unit in small.units:
+        rewrite_tokens(small, "caption", unit, change=lambda tokens: [tokens[0], *[None] * (len(tokens) - 1)])
+    for to in ("webdataset", "hf", "lm"):
+        ended = command("export", small.store.url, tmp_path / to, "--to", to)
+        assert ended.code == 0, ended.err
+        assert "32 rows of caption, color_palette, dinov2" in ended.out
+    check(small, tmp_path / "webdataset")
 
 
 def test_keys_that_look_like_views_stay_apart(tmp_path):
