@@ -104,8 +104,9 @@ class TrainingBatches(IterableDataset[dict[str, Any]]):
 
 
 def as_tensors(batch: Batch) -> dict[str, Any]:
-    """A batch as a dict: arrays as tensors that share their memory, data classes in it as dicts, no names."""
-    return {name: value for name, value in _converted(batch).items() if name != "modalities"}
+    """A batch as a dict: arrays as tensors that share their memory, data classes in it as dicts; without what is the
+    same of all batches."""
+    return {name: value for name, value in _converted(batch).items() if name not in ("modalities", "forms", "most")}
 
 
 def _converted(value: Any) -> Any:

@@ -234,7 +234,10 @@ def _schemes(data: DataSettings, modalities: Sequence[str]) -> list[Scheme]:
 def _notes(data: DataSettings, datasets: Sequence[OpenDataset], mixture: Mixture) -> Iterator[str]:
     if data.masking.name and (lacking := left_out(data.masking.name, mixture.modalities)):
         yield f"{data.masking.name}: without the schemes around {', '.join(lacking)}, which no dataset gives"
+    from_rgb = data.masking.name in ("4m21", "rgb2all") and not left_out("rgb2all", mixture.modalities)
     for one in datasets:
+        if from_rgb and left_out("rgb2all", one.mixed.inputs or ()):
+            yield f"{one.mixed.name}: has no rgb; where all inputs are to be rgb, they are drawn from what it has"
         for pending in one.manifest.pending:
             if pending in one.mixed.modalities:
                 yield f"{one.mixed.name}: {pending} is being made anew; what readers get now is used"

@@ -46,12 +46,21 @@ class Rank:
         return self.data.mixture.batch(np.arange(first, first + self.size))
 
     def state_after(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """The state of a run that has trained on the batch and, in all other ranks, on theirs of the same step."""
-        first = int(batch["positions"][0]) - self.rank * self.size
+        """The state of a run that has trained on the batch and, in all other ranks, on theirs of the same step.
+
+        Raises DatasetError for what is no batch as it was made here.
+        """
+        positions = np.asarray(batch["positions"])
+        if positions.shape != (self.size,):
+            raise DatasetError(
+                f"a batch of this rank has {self.size} positions, and this one {positions.shape}: give the DataLoader "
+                f"`batch_size=None`, since batches are made already"
+            )
+        first = int(positions[0]) - self.rank * self.size
         return {**self.state, "position": first + self.size * self.world_size}
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Goes on from there. Raises what `resumed` does: for a state of another recipe, or a dataset that has grown
         where the recipe has it refused."""
         self.data = resumed(self._recipe, self.data, state)
-        self.state = state_at(self.data, int(state["position"]))
+        self.state = state_at(self.data, state["position"])

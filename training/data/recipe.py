@@ -135,7 +135,8 @@ class TrainingRecipe(Written):
 def load_training_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TrainingRecipe:
     """The recipe in a file, with `a.b=value` overrides applied. RecipeError with the line of every mistake."""
     if not Path(path).is_file():
-        raise RecipeError(f"{path}: no such file; a training recipe is a YAML file with the key `data`")
+        what = "a folder" if Path(path).is_dir() else "no such file"
+        raise RecipeError(f"{path}: {what}; a training recipe is a YAML file with the key `data`")
     data, places = read_recipe(Path(path), TrainingRecipe)
     for override in overrides:
         places[override_key(data, override)] = f"--set {override}"

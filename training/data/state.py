@@ -6,7 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BaseModel, Field, ValidationError
 
 from ...pipeline.dataset.manifest import DatasetError
 from .opening import OpenData, OpenDataset, open_data
@@ -19,6 +21,20 @@ _PARTS = {
     "masking": "modalities, their tokens, inputs and targets, masking or budgets differ, and the same samples would be "
     "masked otherwise",
 }
+
+
+Count: TypeAlias = Annotated[int, Field(strict=True, ge=0)]
+
+
+class _State(BaseModel):
+    """position: of the next sample. manifests: by dataset, from which epoch on it is as of which one. workers: of whom
+    it is one's, in a DataLoader's worker."""
+
+    position: Count
+    order: str
+    masking: str
+    manifests: dict[str, list[tuple[Count, Count]]]
+    workers: Count | None = None
 
 
 def state_at(data: OpenData, position: int) -> dict[str, Any]:
@@ -34,9 +50,8 @@ def resumed(recipe: TrainingRecipe, data: OpenData, state: Mapping[str, Any]) ->
 
     Raises DatasetError where the state is of another recipe, or no state at all, and what `open_data` raises.
     """
-    if not {"position", "manifests", *_PARTS} <= set(state):
-        raise DatasetError(f"this is no state of batches: it has the keys {', '.join(map(str, state)) or 'none'}")
-    known = {name: [(epoch, number) for epoch, number in eras] for name, eras in state["manifests"].items()}
+    told = _checked(state)
+    known = told.manifests
     if known != {one.mixed.name: list(one.eras) for one in data.datasets}:
         data = open_data(recipe, known)
     _check(data, state)
@@ -51,10 +66,20 @@ def resumed(recipe: TrainingRecipe, data: OpenData, state: Mapping[str, Any]) ->
                 f"saved: `grown: next_epoch` takes them from its next epoch on"
             )
     more_eras = {
-        one.mixed.name: [*one.eras, (data.mixture.next_epoch(place, int(state["position"])), one.number)]
+        one.mixed.name: [*one.eras, (data.mixture.next_epoch(place, told.position), one.number)]
         for place, one in grown.items()
     }
     return open_data(recipe, {**known, **more_eras})
+
+
+def _checked(state: Mapping[str, Any]) -> _State:
+    try:
+        return _State.model_validate(dict(state))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        has = ", ".join(map(str, state)) or "none"
+        raise DatasetError(f"this is no state of batches: {key}: {first['msg']}; it has the keys {has}") from None
 
 
 def _check(data: OpenData, state: Mapping[str, Any]) -> None:

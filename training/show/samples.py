@@ -77,6 +77,7 @@ class SampleMaker:
             "view": view,
             "position": int(batch.positions[row]),
             "image": self._pictures.add(seen.pixels, number, VIEW) if seen.origin else None,
+            "text": opened.manifest.corpus.reading.get("text") is not None,
             "cells": cells,
         }
 

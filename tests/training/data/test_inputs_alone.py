@@ -77,6 +77,18 @@ def test_they_are_asked_for_by_name_and_are_inputs_alone(made):
     assert set(opened(made, {"inputs": None}).mixture.modalities) == {"caption", "mean_colour"}
 
 
+@pytest.mark.parametrize(("masking", "told"), [("rgb2all", True), ("4m21", True), ("all2all", False)])
+def test_a_dataset_without_rgb_beside_one_that_has_it_is_told(made, masking, told):
+    both = {
+        "a": {"url": str(made / "out"), "inputs": ["pixels"], "targets": ["mean_colour"]},
+        "b": {"url": str(made / "out"), "inputs": ["caption"], "targets": ["mean_colour"]},
+    }
+    small = {"masking": masking, "input_tokens": 2, "target_tokens": 2}
+    notes = open_data(written(made / "both.yaml", {"data": {"datasets": both, **small}})).notes
+    about = [note for note in notes if "has no rgb" in note]
+    assert about == ["b: has no rgb; where all inputs are to be rgb, they are drawn from what it has"] * told
+
+
 def test_4m_draws_targets_for_embeddings_and_loses_them(made):
     """Not where a recipe says what the targets are."""
     share = [

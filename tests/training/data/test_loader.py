@@ -222,8 +222,43 @@ def test_a_state_of_another_recipe_is_refused(folder, changes, said):
     state = TrainingBatches(recipe(folder)).state_dict()
     with pytest.raises(DatasetError, match=said):
         TrainingBatches(recipe(folder, **changes)).load_state_dict(state)
-    with pytest.raises(DatasetError, match="no state of batches: it has the keys epoch"):
-        TrainingBatches(recipe(folder)).load_state_dict({"epoch": 3})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"position": -8},
+        {"position": "40"},
+        {"position": 8.0},
+        {"position": True},
+        {"order": None},
+        {"manifests": {"a": [[0]]}},
+        {"manifests": {"a": [[0, -1]]}},
+        {"manifests": []},
+        {"workers": "two"},
+    ],
+)
+def test_what_is_no_state_is_refused_by_its_key(folder, change):
+    dataset = TrainingBatches(recipe(folder))
+    (key,) = change
+    with pytest.raises(DatasetError, match=f"this is no state of batches: {key}"):
+        dataset.load_state_dict({**dataset.state_dict(), **change})
+    with pytest.raises(DatasetError, match=r"no state of batches: position: .*it has the keys epoch"):
+        dataset.load_state_dict({"epoch": 3})
+
+
+def test_batches_that_a_dataloader_has_batched_again_are_refused(folder):
+    dataset = TrainingBatches(recipe(folder))
+    with pytest.raises(DatasetError, match="`batch_size=None`"):
+        dataset.state_after(next(iter(DataLoader(dataset))))
+
+
+def test_a_batch_can_be_moved_to_a_device_part_by_part(folder):
+    batch = next(iter(TrainingBatches(recipe(folder))))
+    assert set(batch) == {"positions", "inputs", "targets", "arrays", "skipped"}
+    sides = (batch["inputs"], batch["targets"], batch["arrays"])
+    tensors = [batch["positions"], batch["skipped"], *(one for side in sides for one in side.values())]
+    assert all(isinstance(one, torch.Tensor) for one in tensors)
 
 
 def test_ranks_share_a_batch_evenly(folder):

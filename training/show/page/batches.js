@@ -54,7 +54,7 @@
 
   const card = (sample) => make("article", { class: "sample" },
     make("div", { class: "side" }, make("figure", { class: "view" },
-      sample.image ? make("img", { src: sample.image, alt: `the view of ${sample.key}`, loading: "lazy", decoding: "async" })
+      sample.text ? null : sample.image ? make("img", { src: sample.image, alt: `the view of ${sample.key}`, loading: "lazy", decoding: "async" })
         : make("div", { class: "unseen" }, "no picture of it can be had"),
       make("figcaption", {}, make("strong", {}, text(sample.key)),
         make("span", {}, `${sample.dataset}, view ${sample.view}`), make("span", {}, `position ${count(sample.position)}`)))),
