@@ -40,6 +40,11 @@ NOTHING = timedelta(seconds=-2)
 """What is kept: not even what was written just now, by a clock that may tell whole seconds."""
 
 
+@pytest.fixture(scope="module")
+def corpus(small_corpus: Path) -> Path:
+    return small_corpus
+
+
 def compacted(output: Path | str, samples: int = 4) -> Compacted:
     with without_ray():
         return compact(str(output), ShardSize(samples))
