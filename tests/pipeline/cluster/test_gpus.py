@@ -32,8 +32,8 @@ def run(command_line, made, code: int = 0, **environment: str) -> str:
 
 
 def test_specialists_on_gpus_leave_the_same_bytes(cluster, command_line, corpus_folder, tmp_path):
-    """A pool for each heavy labeler, with a share of a GPU, beside one fused stage on CPUs. A batch that is too large for
-    the GPU is halved."""
+    """A pool for each heavy labeler, with a share of a GPU, beside one fused stage on CPUs. What is too much at once
+    for a GPU is halved."""
     notes = tmp_path / "notes"
     notes.mkdir()
     modalities = {**SPECIALISTS, "hungry": odd("Hungry", params={"folder": str(notes)})}
