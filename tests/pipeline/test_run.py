@@ -239,7 +239,7 @@ def test_a_file_where_a_folder_should_be_is_named(corpus_folder, tmp_path):
 
 def start(command_line, corpus: Path, output: Path, **environment: str) -> subprocess.Popen[str]:
     path = output.with_suffix(".json")
-    path.write_text(json.dumps({"corpus": str(corpus), "output": str(output), "modalities": LIGHT, **SMALL | TWO}))
+    path.write_text(json.dumps({"corpus": str(corpus), "output": str(output), "modalities": LIGHT, **SMALL}))
     return command_line.start("run", path, **environment)
 
 

@@ -64,7 +64,7 @@ def test_a_gpu_that_torch_cannot_use_is_an_error(cluster, command_line, corpus_f
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    made = recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("AbortsOnGpu")})
+    made = recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("AbortsOnGpu")}, **ONE)
     errors = run(command_line, made, code=1, RAY_ADDRESS=cluster, TOKENLOOM_DEVICE="")
     assert "Ray gave this worker a GPU" in errors
     assert "TOKENLOOM_DEVICE=cpu" in errors
