@@ -38,7 +38,7 @@ def datasets(tmp_path_factory) -> list[SmallDataset]:
 def small_blocks() -> Iterator[None]:
     """Of some of the few batches that are asked for here, not of a thousand samples."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(making, "_BLOCK", 32)
+        patch.setattr(making, "_BLOCK", 64)
         yield
 
 
