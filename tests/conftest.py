@@ -109,24 +109,29 @@ MARKS = {
 }
 """What a test that uses a fixture is marked with."""
 
+LONG = (("ray", "s3", "process"), ("slow",))
+"""Marks of what takes long, the longest first."""
+
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks tests by the fixtures that they use, and groups them for the workers that run at the same time.
 
     Tests go by their files, since most of a file's tests share what its fixtures made; all that use S3 go to one
-    worker, for one server. What takes longest comes first.
+    worker, for one server. What takes longest comes first, and what is quick last: so no worker waits for the other.
     """
     groups: dict[pytest.Item, str] = {}
+    ranks: dict[str, int] = {}
     for item in items:
         for fixture in getattr(item, "fixturenames", ()):
             if fixture in MARKS:
                 item.add_marker(MARKS[fixture])
         groups[item] = "s3" if item.get_closest_marker("s3") else item.path.name
         item.add_marker(pytest.mark.xdist_group(groups[item]))
+        rank = next((at for at, marks in enumerate(LONG) if any(map(item.get_closest_marker, marks))), len(LONG))
+        ranks[groups[item]] = min(rank, ranks.get(groups[item], rank))
     if hasattr(config, "workerinput"):  # else a file's tests stay together
-        long = {groups[item] for item in items if any(map(item.get_closest_marker, ("ray", "s3", "process")))}
-        items.sort(key=lambda item: groups[item] not in long)
+        items.sort(key=lambda item: ranks[groups[item]])
 
 
 # --- S3 ---------------------------------------------------------------------------------------------------------------
@@ -219,14 +224,16 @@ def ray_session() -> Iterator[None]:
     """Ray in this process, of 2 CPUs and a small object store, for all tests that ask for it."""
     import ray
 
-    ray.init(
-        num_cpus=2,
-        object_store_memory=300 * 2**20,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": str(ROOT / "tests/helpers")}},  # for plugins that tests bring
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        # For plugins that tests bring; by a runtime_env each worker would be started twice.
+        patch.setenv("PYTHONPATH", str(ROOT / "tests/helpers"))
+        ray.init(
+            num_cpus=2,
+            object_store_memory=300 * 2**20,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
     yield
     ray.shutdown()
 
@@ -284,6 +291,20 @@ def corpus(photos: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("corpus")
     for name, photo in photos.items():
         (folder / f"{name}.jpg").write_bytes(photo)
+        (folder / f"{name}.txt").write_text(CAPTIONS[name])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_corpus(photos: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of 96 pixels at most, for tests of what becomes of labels, whatever these show."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("small-corpus")
+    for name, photo in photos.items():
+        picture = Image.open(io.BytesIO(photo))
+        picture.thumbnail((96, 96))
+        picture.save(folder / f"{name}.jpg", quality=92)
         (folder / f"{name}.txt").write_text(CAPTIONS[name])
     return folder
 

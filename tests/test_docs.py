@@ -125,7 +125,8 @@ class Workplace:
         target = None
         if ">" in words:
             target, words = self.folder / words[words.index(">") + 1], words[: words.index(">")]
-        if any(path.stem in command for path in self.folder.glob("*.py")):  # Ray's workers import it, too
+        plugins = [path.stem for path in self.folder.glob("*.py") if "(Labeler)" in path.read_text()]
+        if any(plugin in command for plugin in plugins):  # Ray's workers import it, too
             code, printed = self._in_a_process(words)
         else:
             code, printed = self._here(words)

@@ -45,22 +45,24 @@ def start_ray() -> None:
         # Without an address Ray would join whatever other cluster runs on this machine.
         address = os.environ.get("RAY_ADDRESS") or "local"
         check_address(address)
+        started = address == "local"
         variables = {
-            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
             PLUGINS: str(Path.cwd()),
-            DEVICE: os.environ.get(DEVICE, ""),
             "TOKENIZERS_PARALLELISM": "false",  # there is a worker for each CPU already
         }
+        if started:
+            # What is started here has this process' environment. By a runtime_env each worker would be started twice,
+            # by a process that imports Ray to set the variables, and those that wait already would wait for nothing.
+            options: dict[str, Any] = {"include_dashboard": False}
+        else:
+            variables |= {name: os.environ.get(name, "") for name in ("PYTHONPATH", DEVICE)}
+            options = {"runtime_env": {"env_vars": variables}}
+        if not address.startswith("ray://"):
+            options["job_config"] = _job_config()
         try:
-            with _silent_stderr(), _own_sigterm():  # Ray reports its log level on stderr
-                ray.init(
-                    address,
-                    include_dashboard=False if address == "local" else None,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    runtime_env={"env_vars": variables},
-                    **({} if address.startswith("ray://") else {"job_config": _job_config()}),
-                )
+            # Ray reports its log level on stderr
+            with _silent_stderr(), _own_sigterm(), _environment(variables if started else {}):
+                ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:  # some of Ray's are of this very class
             raise EngineError(f"Ray could not be started or reached: {error}") from error
     from ray.data import DataContext
@@ -120,6 +122,21 @@ def _job_config() -> Any:
     config = JobConfig()
     config._py_driver_sys_path = _Ignored()
     return config
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """This process' environment, and what is started meanwhile, has these variables."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

@@ -69,6 +69,8 @@ def train_worker(config: Mapping[str, Any]) -> None:
     import ray.train
     import torch
 
+    from ...tokenizers.fitting.training import DivergedError
+
     job, board = config["job"], config["board"]
     context = ray.train.get_context()
     alone = context.get_world_size() == 1
@@ -82,7 +84,7 @@ def train_worker(config: Mapping[str, Any]) -> None:
             raise
     except final as error:
         ray.get(board.stop.remote(_reason(error, job)))
-        if not alone:
+        if not alone and not isinstance(error, DivergedError):  # which all raise at one step: nobody is left to wait
             raise
 
 

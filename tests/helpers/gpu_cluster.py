@@ -28,6 +28,7 @@ def gpu_cluster(cpus: int = 2, gpus: int = 1) -> Iterator[str]:
     """The address of a cluster of two nodes with so many CPUs and GPUs each, in processes and a folder of its own."""
     folder = tempfile.mkdtemp(prefix="loom-gpu-")  # short: sockets lie in it, whose paths are bounded
     environment = {**os.environ, "RAY_TMPDIR": folder, "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1"}
+    environment["RAY_enable_worker_prestart"] = "0"  # drivers bring a runtime_env, for which those would be no use
     cluster = subprocess.Popen(
         [sys.executable, "-c", _CLUSTER, str(cpus), str(gpus)],
         env=environment,

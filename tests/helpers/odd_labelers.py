@@ -197,6 +197,7 @@ class RaisesLoading(MeanColour):
 class Hungry(MeanColour):
     """Has memory for two samples at once; notes what it was given, and where."""
 
+    makes = (Modality("hungry", Vector(3)),)
     resources = Resources(cpus=0.5, gpus=0.4)
 
     class Params(BaseModel):
@@ -212,7 +213,7 @@ class Hungry(MeanColour):
             import torch
 
             raise torch.OutOfMemoryError("CUDA out of memory, were there any")
-        return super().label(batch)
+        return {"hungry": super().label(batch)["mean_colour"]}
 
 
 class GreyImage(Labeler):

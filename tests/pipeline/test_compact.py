@@ -40,6 +40,11 @@ NOTHING = timedelta(seconds=-2)
 """What is kept: not even what was written just now, by a clock that may tell whole seconds."""
 
 
+@pytest.fixture(scope="module")
+def corpus(small_corpus: Path) -> Path:
+    return small_corpus
+
+
 def compacted(output: Path | str, samples: int = 4) -> Compacted:
     with without_ray():
         return compact(str(output), ShardSize(samples))
@@ -163,6 +168,7 @@ def test_a_unit_that_is_tried_again_takes_its_rows_out_of_the_merged_shard(keep,
     assert weave(made).units == 0
 
 
+@pytest.mark.slow
 def test_a_part_of_the_corpus_that_changes_takes_its_rows_out(corpus_folder, tmp_path):
     output = tmp_path / "out"
     for folder in ("one", "two"):
@@ -260,6 +266,7 @@ MANY = int(os.environ.get("TOKENLOOM_RACES", "0"))
 FEW = {**MORE, "views": {"size": 32}, "units": {"samples": 2}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["compact", "gc"])
 def test_one_that_is_killed_before_any_operation_leaves_nothing_wrong(command, corpus, tmp_path):
     """And the next does what is left."""

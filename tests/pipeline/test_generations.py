@@ -29,6 +29,11 @@ MORE = {"units": {"samples": 3}, "views": {"size": 32}, "fit": {"units": 2}}
 DOUBLED = {"mean_colour": odd("MeanColour"), "doubled": odd("Doubled")}
 
 
+@pytest.fixture(scope="module")
+def corpus(small_corpus: Path) -> Path:
+    return small_corpus
+
+
 def grid(size: int = 4, **more: Any) -> dict[str, Any]:
     return {
         "labeler": "odd_labelers:Grid",

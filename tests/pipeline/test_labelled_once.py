@@ -30,6 +30,11 @@ PATCHES = {"name": "patch_codebook", "params": {"size": 4}}
 PARTS = {"name": "product_codebook", "params": {"size": 2}}
 
 
+@pytest.fixture(scope="module")
+def corpus(small_corpus: Path) -> Path:
+    return small_corpus
+
+
 def made(corpus: Path, output: str, keep: str = "tokens", units: int = 16, **more: Any) -> Recipe:
     """Labels of views and of whole images, with failures, some needed by others."""
     modalities = {

@@ -36,6 +36,11 @@ MANY = int(os.environ.get("TOKENLOOM_RACES", "0"))
 SEEDS = range(MANY or 4)
 
 
+@pytest.fixture(scope="module")
+def corpus(small_corpus: Path) -> Path:
+    return small_corpus
+
+
 @pytest.fixture
 def output() -> str:
     return f"memory://{uuid.uuid4()}"

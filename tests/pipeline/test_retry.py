@@ -28,6 +28,11 @@ pytestmark = pytest.mark.slow
 MORE = {"units": {"samples": 3}, "views": {"size": 32}}
 
 
+@pytest.fixture(scope="module")
+def corpus(small_corpus: Path) -> Path:
+    return small_corpus
+
+
 def again(output: Path, *modalities: str) -> Tally:
     with without_ray():
         return retry(str(output), modalities)
@@ -201,12 +206,11 @@ def test_a_retry_killed_before_any_operation_is_made_good_by_the_next(gpus, corp
     (tmp_path / "now").touch()
     weave(recipe(corpus, tmp_path / "fresh", modalities, **MORE))
     wanted, step = labels_of(tmp_path / "fresh", "known"), 0
+    (tmp_path / "now").unlink()
+    weave(recipe(corpus, tmp_path / "failed", modalities, **MORE))
+    (tmp_path / "now").touch()
     while True:
-        (tmp_path / "now").unlink()
-        output = tmp_path / f"out-{step}"
-        made = recipe(corpus, output, modalities, **MORE)
-        weave(made)
-        (tmp_path / "now").touch()
+        output = Path(shutil.copytree(tmp_path / "failed", tmp_path / f"out-{step}"))
         one = Driver(lambda output=output: retry(str(output)), dies_at=step)
         with without_ray(gpus):
             LockStep(one).run(0)

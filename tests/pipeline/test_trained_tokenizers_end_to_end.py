@@ -25,7 +25,7 @@ modalities:
 """
 TRAINED = """
       params: {codes: 16, encoder: vit_xt_enc, decoder: vit_xt_dec, patch_size: 8}
-      fit: {steps: 40, batch_size: 4, checkpoint_every: 10, perceptual: {weights: tiny}}"""
+      fit: {steps: 30, batch_size: 4, checkpoint_every: 10, perceptual: {weights: tiny}}"""
 
 
 def files(folder: Path) -> dict[str, bytes]:

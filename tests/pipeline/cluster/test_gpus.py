@@ -12,7 +12,7 @@ from weaving import digests, odd, recipe
 
 HELPERS = Path(__file__).parents[2] / "helpers"
 SPECIALISTS = {"dinov2": {"keep": "labels"}, "mean_colour": odd("OnGpu"), "metadata": {"keep": "labels"}}
-TINY = {"weights": "tiny", "fit": {"units": 2}, "units": {"samples": 3}, "views": {"size": 56}}
+TINY = {"weights": "tiny", "fit": {"units": 2}, "units": {"samples": 3}, "views": {"size": 56, "count": 2}}
 ONE = {"resources": {"workers": 1}}
 
 
@@ -32,9 +32,21 @@ def run(command_line, made, code: int = 0, **environment: str) -> str:
 
 
 def test_specialists_on_gpus_leave_the_same_bytes(cluster, command_line, corpus_folder, tmp_path):
-    """A pool for each heavy labeler, with a share of a GPU, beside one fused stage on CPUs."""
-    run(command_line, recipe(corpus_folder, tmp_path / "with", SPECIALISTS, **TINY), RAY_ADDRESS=cluster)
-    weave(recipe(corpus_folder, tmp_path / "without", SPECIALISTS, **TINY, **ONE))
+    """A pool for each heavy labeler, with a share of a GPU, beside one fused stage on CPUs. What is too much at once
+    for a GPU is halved."""
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    modalities = {**SPECIALISTS, "hungry": odd("Hungry", params={"folder": str(notes)})}
+    run(command_line, recipe(corpus_folder, tmp_path / "with", modalities, **TINY), RAY_ADDRESS=cluster)
+    # 32 at once are tried first, and a unit has six; halved until two fit, and no more than two from then on.
+    units = 0
+    for written in notes.iterdir():
+        lines = written.read_text().splitlines()
+        assert lines[:4] == ["cpu 6", "cpu 6", "cpu 6", "cpu 4"]
+        assert set(lines[4:]) == {"cpu 2"}
+        units += len(lines[4:]) // 3
+    assert units == 2
+    weave(recipe(corpus_folder, tmp_path / "without", modalities, **TINY, **ONE))
     assert digests(tmp_path / "with") == digests(tmp_path / "without")
 
 
@@ -47,22 +59,12 @@ def test_a_deadly_sample_is_found_on_the_gpu_of_its_stage(cluster, command_line,
     assert "killed its process: SIGABRT" in line
 
 
-def test_a_batch_too_large_for_the_gpu_is_halved(cluster, command_line, corpus_folder, tmp_path):
-    notes = tmp_path / "notes"
-    notes.mkdir()
-    hungry = odd("Hungry", params={"folder": str(notes)})
-    run(command_line, recipe(corpus_folder, tmp_path / "out", {"mean_colour": hungry}), RAY_ADDRESS=cluster)
-    (written,) = notes.iterdir()
-    # 32 at once are tried first, of which there are six; halved until two fit, and no more than two from then on.
-    assert written.read_text().splitlines() == ["cpu 6", "cpu 6", "cpu 6", "cpu 4", "cpu 2", "cpu 2", "cpu 2"]
-
-
 def test_a_gpu_that_torch_cannot_use_is_an_error(cluster, command_line, corpus_folder, tmp_path):
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    made = recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("AbortsOnGpu")})
+    made = recipe(corpus_folder, tmp_path / "out", {"mean_colour": odd("AbortsOnGpu")}, **ONE)
     errors = run(command_line, made, code=1, RAY_ADDRESS=cluster, TOKENLOOM_DEVICE="")
     assert "Ray gave this worker a GPU" in errors
     assert "TOKENLOOM_DEVICE=cpu" in errors

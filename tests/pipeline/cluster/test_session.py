@@ -63,8 +63,8 @@ def test_nothing_in_the_working_directory_takes_the_place_of_a_module(command_li
         "import colorsys\nfrom odd_labelers import MeanColour\nclass Beside(MeanColour):\n    pass\n"
     )
     shutil.copy(HELPERS / "odd_labelers.py", tmp_path)
-    modality = {"labeler": "beside:Beside", "keep": "labels"}
-    content = {"corpus": "corpus", "output": "out", "modalities": {"mean_colour": modality}}
+    modalities = {"mean_colour": {"labeler": "beside:Beside", "keep": "labels"}}
+    content = {"corpus": "corpus", "output": "out", "modalities": modalities, "resources": {"workers": 1}}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
     folder = Path(os.environ["RAY_TMPDIR"]) / "other"
     (folder / "ray").mkdir(parents=True)

@@ -55,6 +55,7 @@ def check(tmp_path: Path, monkeypatch, capfd):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parts", "last"),
     [
@@ -93,6 +94,7 @@ def test_a_plugin_that_cannot_be_imported_is_a_line(check, text, says):
     assert line.endswith(after)
 
 
+@pytest.mark.slow
 def test_a_plugin_that_ends_its_process_when_it_is_imported_is_told(check):
     code, printed, _ = check(text="import os\nos._exit(0)\n")
     assert (code, printed) == (1, "FAILED can be found: its process died: it ended itself with exit code 0\n")

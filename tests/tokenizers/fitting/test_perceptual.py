@@ -268,7 +268,7 @@ def test_it_goes_on_bit_by_bit_the_same(dinov2):
 @pytest.mark.slow
 def test_the_loss_is_made_smaller_and_shown(dinov2):
     seen = []
-    tokenizer = tokenizer_for(dinov2, weight=2.0, steps=60)
+    tokenizer = tokenizer_for(dinov2, weight=2.0, steps=40)
     train(tokenizer, examples(), 0, seen.append)
     assert list(seen[0].parts) == ["reconstruction", "quantizer", "perceptual"]
     assert seen[-1].loss == pytest.approx(sum(seen[-1].parts.values()))
@@ -276,7 +276,7 @@ def test_the_loss_is_made_smaller_and_shown(dinov2):
     assert tokenizer.facts["perceptual_loss"] == pytest.approx(seen[-1].parts["perceptual"])
     assert tokenizer.facts["settings"]["perceptual"]["weight"] == 2.0
     lighter = []
-    train(tokenizer_for(dinov2, weight=1e-3, steps=60), examples(), 0, lighter.append)
+    train(tokenizer_for(dinov2, weight=1e-3, steps=40), examples(), 0, lighter.append)
     assert seen[0].parts["perceptual"] == pytest.approx(2e3 * lighter[0].parts["perceptual"])
     with_it, without = (np.mean([figures.parts["perceptual"] for figures in of[-20:]]) for of in (seen, lighter))
     assert with_it < 0.8 * 2e3 * without

@@ -94,7 +94,7 @@ things = st.lists(st.tuples(spans, spans, words), max_size=12)
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(things, st.booleans())
 def test_boxes_round_trip(found, texts):
     label = InstanceSet(

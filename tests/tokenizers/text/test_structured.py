@@ -127,7 +127,7 @@ palette_labels = st.fixed_dictionaries({str(k): st.lists(colour, min_size=k, max
 
 
 @pytest.mark.slow
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(palette_labels, st.integers(1, 7))
 def test_palette_round_trip(label, colors):
     tokenizer = ready(PaletteTokenizer(PALETTE_KIND, PaletteParams(colors=colors)))
@@ -175,7 +175,7 @@ metadata_labels = st.fixed_dictionaries({}, optional={name: metadata_values(name
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(metadata_labels)
 def test_metadata_decodes_to_bin_centres(label):
     tokenizer = ready(MetadataTokenizer(METADATA_KIND))
@@ -241,7 +241,7 @@ def rounded(value):
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(json_values, json_values)
 def test_record_numbers_come_back(first, second):
     tokenizer = ready(RecordTokenizer(RECORD_KIND, TextParams(max_length=2000)))

@@ -65,6 +65,7 @@ def keys_by_epoch(data: Any, positions: np.ndarray) -> dict[int, Counter[tuple[s
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 3, 4])
 def test_what_is_new_comes_from_the_next_epoch_on(tmp_path, steps):
     small, _ = two_datasets(tmp_path)

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.storage.store import Store
+from tokenloom.training.data import batches as making
 from tokenloom.training.data import loader
 from tokenloom.training.data.loader import TrainingBatches
 from tokenloom.training.data.recipe import TrainingRecipe
@@ -32,6 +33,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("mixed")
     two_datasets(made)
     return made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_blocks() -> Iterator[None]:
+    """Of some of the few batches that are asked for here, not of a thousand samples."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(making, "_BLOCK", 2 * SIZE)
+        yield
 
 
 def recipe(folder: Path, **data: Any) -> TrainingRecipe:
@@ -94,7 +103,7 @@ def take(recipe: TrainingRecipe, shape: tuple[int, int], state: Any, steps: int,
 
 
 @pytest.mark.slow
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(st.integers(0, 2**62), st.lists(st.tuples(st.sampled_from(SHAPES), st.integers(1, 3)), min_size=2, max_size=3))
 def test_the_same_batches_for_any_ranks_and_workers(folder, seed: int, legs: list[tuple[tuple[int, int], int]]):
     mine = recipe(folder, seed=seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from tokenloom.pipeline.corpus.units import Unit
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.tokenizers.contract.special_tokens import EOS, FIRST_COORDINATE
+from tokenloom.training.data import batches as making
 from tokenloom.training.data.batch import Batch
 from tokenloom.training.data.batches import Batches
 from tokenloom.training.data.masking import Masked, Scheme
@@ -31,6 +33,14 @@ EVEN = Scheme(1, dict.fromkeys(ALL, 1.0), dict.fromkeys(ALL, 1.0))
 def datasets(tmp_path_factory) -> list[SmallDataset]:
     folder = tmp_path_factory.mktemp("mixed")
     return [write_dataset(folder / "one"), write_dataset(folder / "two", shards=3)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_blocks() -> Iterator[None]:
+    """Of some of the few batches that are asked for here, not of a thousand samples."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(making, "_BLOCK", 64)
+        yield
 
 
 def mixture(datasets: list[SmallDataset], *modalities: tuple[str, ...], **more: Any) -> Mixture:
