@@ -15,11 +15,11 @@ from .corpus.units import Unit
 from .dataset.cards import ModalityCard
 from .dataset.finished import Stock, take_stock
 from .dataset.layout import CORPUS
-from .dataset.ledger import Failure, read_ledger
+from .dataset.ledger import Failure
 from .dataset.listings import taken_shards
 from .dataset.manifest import DatasetError, Manifest, check_modalities, require_manifest, stale
 from .dataset.retries import begin_retry, unfinished_retries
-from .dataset.standing import StandingLedgers, read_failures
+from .dataset.standing import StandingLedgers, failures_of
 from .engine.config import Mode
 from .engine.tally import Tally
 from .plan.mistakes import Places
@@ -56,9 +56,10 @@ def retry(
     labelled = [name for name, card in graph.cards.items() if card.keeps_labels]
     kept: dict[str, Kept] = {name: (finished[name].units, finished[name].revisions) for name in labelled}
     revisions = {name: found.revisions for name, found in finished.items()}
-    ledgers = StandingLedgers(store).list(graph.cards, finished, manifest.views["count"])
+    views = manifest.views["count"]
+    standing = StandingLedgers(store).list(graph.cards, finished, views)
     chosen = graph.downstream(modalities or list(graph.cards))
-    failures = [one for ledger in ledgers if ledger.modality in chosen for one in read_failures(store, ledger.path)]
+    failures = [line for one in standing if one.modality in chosen for line in failures_of(store, one, views)]
     unfinished = unfinished_retries(store)
     current = set(graph.cards) - set(stale(manifest))
     failures += [one for begun in unfinished.values() for one in begun if one.modality in current]
@@ -80,7 +81,7 @@ def retry(
             listener.labelled(tally)
     for path in unfinished:
         store.delete(path)
-    refused = [one for ledger in ledgers if ledger.modality == CORPUS for one in read_ledger(store.read(ledger.path))]
+    refused = [line for one in standing if one.modality == CORPUS for line in failures_of(store, one, views)]
     tally.rejected = sum(one.error != LEFT_OUT for one in refused)
     tally.broken = [one.reason for one in refused if not one.key and one.error != LEFT_OUT]
     _still_there(url, manifest, require_manifest(store), tally)
