@@ -35,14 +35,16 @@ class Ledgers(NamedTuple):
     paths: tuple[str, ...]
 
 
-class _Candidate(NamedTuple):
-    """A ledger that counts if the shard refers to it. digest: the first digits of its SHA-256."""
+class _Ledger(NamedTuple):
+    """One that is there. generation, revision: of the shard that it was written for; digest: the first digits of its
+    SHA-256."""
 
     modality: str
+    generation: str
     unit: Unit
-    path: str
+    revision: int
     digest: str
-    shard: str
+    path: str
 
 
 class StandingLedgers:
@@ -64,36 +66,41 @@ class StandingLedgers:
         tokens = {(name, card.tokens_generation) for name, card in fitted.items() if card.keeps_tokens}
         labels = {(name, card.labels_generation) for name, card in fitted.items() if card.keeps_labels}
         standing: dict[tuple[str, Unit], dict[str, str]] = defaultdict(dict)
-        of_tokens: list[_Candidate] = []
-        of_labels: list[_Candidate] = []
+        of_tokens: list[tuple[_Ledger, str]] = []
+        of_labels: list[tuple[_Ledger, str]] = []
+        for one in self._listed():
+            if one.modality == CORPUS:
+                if one.generation in readings and one.unit in everywhere:
+                    standing[CORPUS, one.unit][one.digest] = one.path
+                continue
+            for made, among, shard in ((tokens, of_tokens, reader.token_path), (labels, of_labels, reader.label_path)):
+                counts = (one.modality, one.generation) in made and one.unit in finished[one.modality].units
+                if counts and one.revision == reader.revision(one.unit, one.modality):
+                    among.append((one, shard(one.unit, one.modality)))
+        for candidates in (of_tokens, of_labels):
+            # What the labels' ledger tells as the tokens' does stands already: no shard need be read for it.
+            new = [(one, shard) for one, shard in candidates if one.digest not in standing[one.modality, one.unit]]
+            self._read([shard for _, shard in new])
+            for one, shard in new:
+                if self._refers(shard, one):
+                    standing[one.modality, one.unit][one.digest] = one.path
+        places = {name: place for place, name in enumerate((CORPUS, *cards))}
+        found = [Ledgers(name, unit, tuple(paths.values())) for (name, unit), paths in standing.items() if paths]
+        return sorted(found, key=lambda one: (one.unit, places[one.modality]))
+
+    def _listed(self) -> Iterator[_Ledger]:
         names = UnitNames()
         for entry in self._store.list(QUARANTINE):
             modality, _, rest = entry.name.partition("/")
             generation, _, file = rest.partition("/")
             parts = split_ledger_name(file)
             unit = names[parts[0]] if parts else None
-            if parts is None or unit is None:
-                continue
-            path, made, digest = f"{QUARANTINE}/{entry.name}", (modality, generation), parts[2]
-            if modality == CORPUS and generation in readings and unit in everywhere:
-                standing[modality, unit][digest] = path
-            elif made in tokens | labels and unit in finished[modality].units:
-                if parts[1] == reader.revision(unit, modality):
-                    among, shard = (of_tokens, reader.token_path) if made in tokens else (of_labels, reader.label_path)
-                    among.append(_Candidate(modality, unit, path, digest, shard(unit, modality)))
-        for candidates in (of_tokens, of_labels):
-            # What the labels' ledger tells as the tokens' does stands already: no shard need be read for it.
-            new = [one for one in candidates if one.digest not in standing.get((one.modality, one.unit), ())]
-            self._read([one.shard for one in new])
-            for one in filter(self._refers, new):
-                standing[one.modality, one.unit][one.digest] = one.path
-        places = {name: place for place, name in enumerate((CORPUS, *cards))}
-        found = [Ledgers(modality, unit, tuple(paths.values())) for (modality, unit), paths in standing.items()]
-        return sorted(found, key=lambda one: (one.unit, places[one.modality]))
+            if parts and unit:
+                yield _Ledger(modality, generation, unit, *parts[1:], f"{QUARANTINE}/{entry.name}")
 
-    def _refers(self, ledger: _Candidate) -> bool:
+    def _refers(self, shard: str, ledger: _Ledger) -> bool:
         """Whether the shard, of the ledger's unit and revision among others, names its digest."""
-        meta = self._metas[ledger.shard].get(ledger.unit.name)
+        meta = self._metas[shard].get(ledger.unit.name)
         return meta is not None and bool(meta.ledger) and meta.ledger.startswith(ledger.digest)
 
     def _read(self, paths: list[str]) -> None:

@@ -37,10 +37,11 @@ class Case:
     def fails(self, *keys: str) -> None:
         (self.folder / "bad").write_text(" ".join(keys))
 
-    def recipe(self, keep: str, size: int = 4, **more: Any) -> Recipe:
+    def recipe(self, keep: str, size: int = 4, of: int = 1, **more: Any) -> Recipe:
+        """of: has no effect, but on the labels' generation."""
         labeler, tokenizer, _ = LABELERS[self.name]
         codes: dict[str, Any] = {"tokenizer": {"name": tokenizer, "params": {"size": size}}} if keep != "labels" else {}
-        settings = odd(labeler, keep=keep, params={"file": str(self.folder / "bad")}, **codes)
+        settings = odd(labeler, keep=keep, params={"file": str(self.folder / "bad"), "of": of}, **codes)
         modalities = {self.name: settings, **more.pop("beside", {})}
         common = {"units": {"samples": 2}, "views": {"size": 32, "count": 2}, "fit": {"units": 2}, "max_failures": 1.0}
         return recipe(self.corpus, self.output, modalities, **{**common, **more})
