@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .cluster.session import start_ray
@@ -13,13 +13,13 @@ from .corpus.left_out import LEFT_OUT
 from .corpus.taken import Taken
 from .corpus.units import Unit
 from .dataset.cards import ModalityCard
-from .dataset.finished import Stock, take_stock
+from .dataset.finished import Finished, Stock, take_traced_stock
 from .dataset.layout import CORPUS
-from .dataset.ledger import Failure, read_ledger
+from .dataset.ledger import Failure
 from .dataset.listings import taken_shards
 from .dataset.manifest import DatasetError, Manifest, check_modalities, require_manifest, stale
 from .dataset.retries import begin_retry, unfinished_retries
-from .dataset.standing import StandingLedgers, read_failures
+from .dataset.standing import StandingLedgers, failures_of
 from .engine.config import Mode
 from .engine.tally import Tally
 from .plan.mistakes import Places
@@ -38,7 +38,8 @@ def retry(
     listener: RunListener | None = None,
 ) -> Tally:
     """Labels the quarantined samples again and puts what they come to into new revisions of their units; what fails
-    again stays listed. What an earlier retry had begun when it died is tried again with them.
+    again stays listed. What an earlier retry had begun when it died is tried again with them. Then likewise what is
+    being made anew, and what of it was made from labels that have been mended now.
 
     modalities: only these, and what is made from them; by default all. Samples that the corpus reader refused aren't
     tried, since the corpus is as it is; the tally has their number. Raises DatasetError for a modality that there
@@ -47,44 +48,109 @@ def retry(
     store, listener = Store(url, storage_options), listener or RunListener()
     manifest = require_manifest(store)
     check_modalities(url, modalities, manifest.modalities)
-    recipe = recipe_of(manifest, url, storage_options or {})
-    now = step_graph(recipe)
-    graph = _as_made(now, manifest)
-    shards = taken_shards(store, manifest.corpus)
-    stocks = take_stock(store, graph.cards, manifest.corpus.retired)
-    finished = {name: stocks[name].finished(card) for name, card in graph.cards.items()}
-    labelled = [name for name, card in graph.cards.items() if card.keeps_labels]
-    kept: dict[str, Kept] = {name: (finished[name].units, finished[name].revisions) for name in labelled}
-    revisions = {name: found.revisions for name, found in finished.items()}
-    ledgers = StandingLedgers(store).list(graph.cards, finished, manifest.views["count"])
-    chosen = graph.downstream(modalities or list(graph.cards))
-    failures = [one for ledger in ledgers if ledger.modality in chosen for one in read_failures(store, ledger.path)]
-    unfinished = unfinished_retries(store)
-    current = set(graph.cards) - set(stale(manifest))
-    failures += [one for begun in unfinished.values() for one in begun if one.modality in current]
-    failed = _by_unit(failures, {unit for found in finished.values() for unit in found.units})
-    works = [_work(unit, keys, graph, shards, kept, revisions) for unit, keys in sorted(failed.items())]
-    _refuse_stale(url, manifest, graph, {name for work in works for name in work.todo})
-    for unit, keys in failed.items():
-        _refuse_half_done(url, unit, keys, stocks, graph)
-    for name in {name for work in works for name in graph.made_for(work.todo, work.kept)}:
-        _same_labeler(name, manifest.modalities[name], now.cards[name])
-    tally = Tally(url, graph.cards)
-    if works:
-        unfinished[begin_retry(store, failures)] = failures
-        start_ray()
-        request, growth = make_request(recipe, graph, manifest.corpus), Growth(Taken(), None, list(shards.values()))
-        plan = Plan(recipe, request, graph, manifest, growth, finished, kept, works)
-        for result in label_units(plan, works, Mode.REPAIR):
-            tally.add(result)
-            listener.labelled(tally)
-    for path in unfinished:
+    tally, begun = Tally(url, manifest.modalities), unfinished_retries(store)
+    for now, pending in _held(manifest):
+        trial = _Trial.of(store, now, modalities, storage_options or {})
+        plan, failures = trial.plan([line for lines in begun.values() for line in lines], pending)
+        if plan.works:
+            begun[begin_retry(store, failures)] = failures
+            start_ray()
+            for result in label_units(plan, plan.works, Mode.REPAIR):
+                tally.add(result)
+                listener.labelled(tally)
+        if not pending:
+            refused = trial.failures(lambda name: name == CORPUS)
+            tally.rejected = sum(one.error != LEFT_OUT for one in refused)
+            tally.broken = [one.reason for one in refused if not one.key and one.error != LEFT_OUT]
+    for path in begun:
         store.delete(path)
-    refused = [one for ledger in ledgers if ledger.modality == CORPUS for one in read_ledger(store.read(ledger.path))]
-    tally.rejected = sum(one.error != LEFT_OUT for one in refused)
-    tally.broken = [one.reason for one in refused if not one.key and one.error != LEFT_OUT]
     _still_there(url, manifest, require_manifest(store), tally)
     return tally
+
+
+def _held(manifest: Manifest) -> Iterator[tuple[Manifest, Collection[str]]]:
+    """The dataset as readers have it; then, where there is something pending, as it will be, and what is pending, which
+    may be made of what has been mended just now."""
+    yield manifest, ()
+    if manifest.pending:
+        yield replace(manifest, modalities={**manifest.modalities, **manifest.pending}), manifest.pending
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What there is to try again in a dataset as the manifest has it. graph: with the dataset's own cards; now: as the
+    labelers are now; chosen: the modalities whose failures are tried."""
+
+    store: Store
+    manifest: Manifest
+    recipe: Recipe
+    now: StepGraph
+    graph: StepGraph
+    chosen: Collection[str]
+    shards: Mapping[str, Shard]
+    stocks: Mapping[str, Stock]
+    finished: dict[str, Finished]
+
+    @property
+    def kept(self) -> dict[str, Kept]:
+        labelled = [name for name, card in self.graph.cards.items() if card.keeps_labels]
+        return {name: (self.finished[name].units, self.finished[name].revisions) for name in labelled}
+
+    @classmethod
+    def of(cls, store: Store, manifest: Manifest, modalities: Sequence[str], options: Mapping[str, Any]) -> _Trial:
+        recipe = recipe_of(manifest, store.url, options)
+        now = step_graph(recipe)
+        graph = _as_made(now, manifest)
+        stocks = take_traced_stock(store, graph.cards, manifest.corpus.retired, manifest)
+        finished = {name: stocks[name].finished(card) for name, card in graph.cards.items()}
+        chosen, shards = graph.downstream(modalities or list(graph.cards)), taken_shards(store, manifest.corpus)
+        return cls(store, manifest, recipe, now, graph, chosen, shards, stocks, finished)
+
+    def failures(self, wanted: Callable[[str], bool]) -> list[Failure]:
+        """Those that count, of the modalities that are wanted."""
+        views = self.manifest.views["count"]
+        standing = StandingLedgers(self.store).list(self.graph.cards, self.finished, views)
+        return [line for one in standing if wanted(one.modality) for line in failures_of(self.store, one, views)]
+
+    def plan(self, begun: Sequence[Failure], pending: Collection[str]) -> tuple[Plan, list[Failure]]:
+        """With the work that there is, and what failed. begun: what earlier tries have begun with. pending: only these
+        modalities, less what a run makes anew; empty for all."""
+        url, cards = self.store.url, self.graph.cards
+        reasons = stale(self.manifest)
+        tried = set(pending) - reasons.keys() if pending else set(cards)
+        failures = self.failures(lambda name: name in self.chosen and name in tried)
+        failures += [one for one in begun if one.modality in cards and one.modality not in reasons]
+        failed = _by_unit(failures, {unit for found in self.finished.values() for unit in found.units})
+        failed = {unit: _with_dependants(keys, self.graph) for unit, keys in sorted(failed.items())}
+        half_done = {name: self.stocks[name].half_done(card, self.finished[name]) for name, card in cards.items()}
+        there = {n: self.finished[n].units - (half_done[n] if pending else frozenset()) for n in cards if n in tried}
+        works = [self._work(unit, keys, there) for unit, keys in failed.items()]
+        works = [work for work in works if work.todo]
+        if not pending:
+            _refuse_stale(url, self.manifest, self.graph, {name for work in works for name in work.todo})
+            _refuse_half_done(url, failed, half_done)
+        for name in {name for work in works for name in self.graph.made_for(work.todo, work.kept)}:
+            _same_labeler(name, cards[name], self.now.cards[name])
+        request = make_request(self.recipe, self.graph, self.manifest.corpus)
+        growth = Growth(Taken(), None, list(self.shards.values()))
+        return Plan(self.recipe, request, self.graph, self.manifest, growth, self.finished, self.kept, works), failures
+
+    def _work(self, unit: Unit, keys: Mapping[str, set[str]], there: Mapping[str, Collection[Unit]]) -> Work:
+        """What of `keys` there is to try. there: units by modality: one that lacks the unit is made by a run, of what
+        is mended now."""
+        if unit.shard not in self.shards:
+            raise DatasetError(f"no listing of the corpus has the shard {unit.shard}: its samples can't be tried again")
+        todo = [name for name in self.graph.cards if name in keys and unit in there.get(name, ())]
+        revisions = ((name, unit.start, self.finished[name].revisions.get(unit, 0)) for name in self.graph.cards)
+        return Work(
+            self.shards[unit.shard],
+            unit.start,
+            unit.stop,
+            tuple(todo),
+            kept=kept_of(unit, {name: found for name, found in self.kept.items() if name not in todo})[0],
+            revisions=tuple(one for one in revisions if one[2]),
+            keys={name: tuple(sorted(keys[name])) for name in todo},
+        )
 
 
 def recipe_of(manifest: Manifest, url: str, storage_options: Mapping[str, Any]) -> Recipe:
@@ -138,12 +204,12 @@ def _refuse_stale(url: str, manifest: Manifest, graph: StepGraph, tried: Collect
 
 
 def _refuse_half_done(
-    url: str, unit: Unit, modalities: Iterable[str], stocks: Mapping[str, Stock], graph: StepGraph
+    url: str, tried: Mapping[Unit, Collection[str]], half_done: Mapping[str, Collection[Unit]]
 ) -> None:
-    """Raises DatasetError where an earlier try has left labels without their tokens."""
-    for name in modalities:
-        card = graph.cards[name]
-        if unit not in stocks[name].up_to_date(card, stocks[name].finished(card)):
+    """Raises DatasetError where an earlier try of what is to be tried has left labels without their tokens: those of a
+    dependant may be made of what is mended now."""
+    for unit, name in ((unit, name) for unit, names in tried.items() for name in names):
+        if unit in half_done[name]:
             raise DatasetError(
                 f"{url}: an earlier try of {name} was stopped half way in the unit {unit.name}: run the recipe again, "
                 f"which finishes it, and then try what is left"
@@ -151,9 +217,10 @@ def _refuse_half_done(
 
 
 def _still_there(url: str, before: Manifest, now: Manifest, tally: Tally) -> None:
-    """Raises DatasetError where what was tried again isn't what readers get any more."""
+    """Raises DatasetError where what was tried again isn't what readers get any more, or are about to."""
     for name in tally.rows:
-        if now.modalities[name].generation != before.modalities[name].generation:
+        held = {card.generation for card in now.cards_of(name) if card.fitted}
+        if held.isdisjoint(card.generation for card in before.cards_of(name) if card.fitted):
             raise DatasetError(f"{url}: {name} was replaced by another run meanwhile, and what was mended with it")
 
 
@@ -177,33 +244,13 @@ def _by_unit(failures: Iterable[Failure], units: Iterable[Unit]) -> dict[Unit, d
     return failed
 
 
-def _work(
-    unit: Unit,
-    failed: Mapping[str, set[str]],
-    graph: StepGraph,
-    shards: Mapping[str, Shard],
-    kept: Mapping[str, Kept],
-    revisions: Mapping[str, Mapping[Unit, int]],
-) -> Work:
-    """The modalities of one unit that have failures, or that are made from such: a label that was made without another
-    is made again with it."""
-    if unit.shard not in shards:
-        raise DatasetError(f"no listing of the corpus has the shard {unit.shard}: its samples can't be tried again")
+def _with_dependants(failed: Mapping[str, set[str]], graph: StepGraph) -> dict[str, set[str]]:
+    """The modalities of one unit that have failures, or that are made from such, with the keys: a label that was made
+    without another is made again with it."""
     keys = {name: set(found) for name, found in failed.items()}
     for step in graph.steps:
         for name in step.modalities:
             above = set().union(*(keys.get(need, set()) for need in step.needs))
             if above:
                 keys[name] = keys.get(name, set()) | above
-    todo = [name for name in graph.cards if name in keys]
-    names, _ = kept_of(unit, {name: found for name, found in kept.items() if name not in keys})
-    revised = ((name, unit.start, revisions[name].get(unit, 0)) for name in graph.cards)
-    return Work(
-        shards[unit.shard],
-        unit.start,
-        unit.stop,
-        tuple(todo),
-        kept=names,
-        revisions=tuple(one for one in revised if one[2]),
-        keys={name: tuple(sorted(keys[name])) for name in todo},
-    )
+    return keys

@@ -219,7 +219,8 @@ def _ledgers(
     finished: dict[str, Finished] = {n: stocks[n].finished(c) for n, c in current.modalities.items() if n in stocks}
     cards = {name: current.modalities[name] for name in finished}
     retired = _retired(living)
-    standing = {one.path for one in StandingLedgers(store).list(cards, finished, current.views["count"])}
+    ledgers = StandingLedgers(store).list(cards, finished, current.views["count"])
+    standing = {path for one in ledgers for path in one.paths}
     present = {
         (name, card.generation): {
             unit.name

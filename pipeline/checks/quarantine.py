@@ -12,7 +12,7 @@ from ..dataset.finished import list_finished
 from ..dataset.layout import CORPUS
 from ..dataset.ledger import Failure
 from ..dataset.manifest import check_modalities, require_manifest
-from ..dataset.standing import StandingLedgers, read_failures
+from ..dataset.standing import Ledgers, StandingLedgers, failures_of, read_failures
 from ..storage.read_ahead import in_order
 from ..storage.store import Store
 
@@ -42,15 +42,19 @@ def list_failures(store: Store, modalities: Collection[str] | None = None) -> It
     """
     manifest = require_manifest(store)
     check_modalities(store.url, (name for name in modalities or () if name != CORPUS), manifest.modalities)
-    standing, told = StandingLedgers(store), set[str]()
+    standing, views, told = StandingLedgers(store), manifest.views["count"], set[str]()
+
+    def untold(ledgers: Ledgers) -> list[Failure]:
+        lines = {line for path in ledgers.paths if path in told for line in read_failures(store, path)}
+        return [one for one in failures_of(store, ledgers, views) if one not in lines]
+
     for cards, mark in ((manifest.modalities, ""), (manifest.pending, " (new)")):
         finished = list_finished(store, cards, manifest.corpus.retired)
-        ledgers = standing.list(cards, finished, manifest.views["count"])
-        wanted = [one for one in ledgers if modalities is None or one.modality in modalities]
-        paths = [one.path for one in wanted if one.path not in told]
-        told.update(paths)
-        for failures in in_order(lambda path: read_failures(store, path), paths):
+        found = standing.list(cards, finished, views)
+        wanted = [one for one in found if modalities is None or one.modality in modalities]
+        for failures in in_order(untold, [one for one in wanted if not told.issuperset(one.paths)]):
             yield from (replace(one, modality=one.modality + mark) for one in failures)
+        told.update(path for one in wanted for path in one.paths)
 
 
 def cases(failures: Iterable[Failure]) -> Iterator[Case]:

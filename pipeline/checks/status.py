@@ -11,21 +11,18 @@ from dataclasses import dataclass, field, replace
 from ..corpus.corpus import Rejection
 from ..corpus.units import Unit
 from ..dataset.cards import ModalityCard
+from ..dataset.failed_labels import count_failed
 from ..dataset.finished import Finished, Stock, empty_shards, is_complete, superseded, take_stock
 from ..dataset.layout import CORPUS
 from ..dataset.ledger import BrokenLedgerError, read_ledger
 from ..dataset.listings import BrokenListingError, taken_shards
 from ..dataset.manifest import Manifest, read_manifests, require_manifest, stale
-from ..dataset.standing import StandingLedgers
-from ..storage.read_ahead import in_order
+from ..dataset.standing import StandingLedgers, read_ledgers
 from ..storage.store import Store
 from .lost import WAY_OUT, modalities_there, told, unnamed
 from .nulls import NullSearch
 
 _FEW = 3
-_ALL_VIEWS = b'"view": null}\n'
-"""The end of a ledger's line about all labels of a sample."""
-
 _NO_KEY = b'"key": ""'
 """In a ledger's line about a part of a corpus shard."""
 
@@ -95,11 +92,12 @@ class Counted:
     notes: list[str]
 
     @classmethod
-    def of(cls, modality: str, ledger: bytes, views: int) -> Counted:
+    def of(cls, modality: str, ledgers: Sequence[bytes], views: int) -> Counted:
         """Broken lines are for `verify` to find."""
-        count = ledger.count(b"\n")
         if modality != CORPUS:
-            return cls({modality: count + (views - 1) * ledger.count(_ALL_VIEWS)}, [], [])
+            return cls({modality: count_failed(ledgers, views)}, [], [])
+        ledger = b"".join(ledgers)
+        count = ledger.count(b"\n")
         if _NO_KEY in ledger:
             with suppress(BrokenLedgerError):
                 told = [Rejection(one.key, one.reason, one.error) for one in read_ledger(ledger)]
@@ -114,22 +112,22 @@ class LedgerCounts:
 
     def __init__(self, store: Store) -> None:
         self._store, self._standing = store, StandingLedgers(store)
-        self._read: dict[str, Counted] = {}
+        self._read: dict[tuple[str, ...], Counted] = {}
         self.nulls = NullSearch(store)
 
     def read(self, cards: Mapping[str, ModalityCard], finished: Mapping[str, Finished], views: int) -> Counted:
         """Those of these modalities, and those of the corpus reader."""
         failed: dict[str, int] = defaultdict(int)
         found = Counted(failed, [], [])
-        ledgers = self._standing.list(cards, finished, views)
-        new = [ledger for ledger in ledgers if ledger.path not in self._read]
-        data = in_order(self._store.read, [ledger.path for ledger in new], threads=16)
+        standing = self._standing.list(cards, finished, views)
+        new = [ledgers for ledgers in standing if ledgers.paths not in self._read]
+        data = read_ledgers(self._store, new)
         self._read.update(
-            (one.path, Counted.of(one.modality, read, views)) for one, read in zip(new, data, strict=True)
+            (one.paths, Counted.of(one.modality, read, views)) for one, read in zip(new, data, strict=True)
         )
-        for ledger in ledgers:
-            counted = self._read[ledger.path]
-            failed[ledger.modality] += counted.failed[ledger.modality]
+        for ledgers in standing:
+            counted = self._read[ledgers.paths]
+            failed[ledgers.modality] += counted.failed[ledgers.modality]
             found.broken.extend(counted.broken)
             found.notes.extend(counted.notes)
         return found

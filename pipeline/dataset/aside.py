@@ -1,16 +1,21 @@
-"""Labels that were made for the fitting sample, and are put aside so that they needn't be made again."""
+"""Labels that were made for the fitting sample, and are put aside so that they needn't be made again.
+
+A unit's revision is here how often all that its labels are made from had been tried again, themselves among it: what
+was made before a retry doesn't count after it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Set
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from ..corpus.units import Unit
 from ..storage.store import Store
 from .cards import ModalityCard
-from .finished import take_stock
-from .layout import ASIDE, QUARANTINE, label_path, ledger_folder, split_ledger_name
+from .finished import Folder, Stock, take_stock
+from .layout import ASIDE, QUARANTINE, label_folder, label_path, ledger_folder, split_ledger_name
 from .ledger import Failure
 from .manifest import DatasetError
 from .reader import ColumnReader
@@ -28,20 +33,32 @@ class GivenLabels:
 
 @dataclass(frozen=True)
 class LabelsAside:
-    """Labels below ASIDE of an output, those of `units` by modality. store: that folder; None where nothing is."""
+    """Labels below ASIDE of an output, those of `units` by modality. store: that folder; None where nothing is.
+    tries: their revisions, where they aren't 0."""
 
     store: Store | None = None
     cards: Mapping[str, ModalityCard] = field(default_factory=dict)
     views: int = 1
     units: Mapping[str, frozenset[Unit]] = field(default_factory=dict)
+    tries: Mapping[str, Mapping[Unit, int]] = field(default_factory=dict)
 
     @classmethod
-    def below(cls, output: Store, cards: Mapping[str, ModalityCard], views: int) -> LabelsAside:
-        """What there is of the generations that the cards have."""
+    def below(
+        cls, output: Store, cards: Mapping[str, ModalityCard], views: int, tries: Mapping[str, Mapping[Unit, int]]
+    ) -> LabelsAside:
+        """What there is of the generations that the cards have, in the revisions that would be made now."""
         store = output.below(ASIDE)
         present = {child.rstrip("/") for child in store.children()}
         stocks = take_stock(store, [name for name in cards if name in present], ())
-        return cls(store, cards, views, {name: one.kept_labels(cards[name])[0] for name, one in stocks.items()})
+        units = {
+            name: frozenset(u for n, u in _labels(stock, cards[name]).shards() if n == tries[name].get(u, 0))
+            for name, stock in stocks.items()
+        }
+        return cls(store, cards, views, units, {n: {u: tries[n][u] for u in units[n] & tries[n].keys()} for n in units})
+
+    def less(self, kept: Mapping[str, tuple[Set[Unit], Any]]) -> LabelsAside:
+        """Without the units of which the dataset has labels, by modality."""
+        return replace(self, units={name: units - kept[name][0] for name, units in self.units.items()})
 
     def read(self, unit: Unit, wanted: Collection[str]) -> GivenLabels:
         """What is there of a unit. Who is done with it removes it, others' too: they make it again."""
@@ -62,10 +79,14 @@ class LabelsAside:
     @cached_property
     def _columns(self) -> ColumnReader:
         assert self.store is not None
-        return ColumnReader(self.store, self.cards, self.views)
+        return ColumnReader(self.store, self.cards, self.views, self.tries)
 
 
 NOTHING_ASIDE = LabelsAside()
+
+
+def _labels(stock: Stock, card: ModalityCard) -> Folder:
+    return stock.folder(label_folder(stock.modality, card.labels_generation))
 
 
 def remove_failed(output: Store, cards: Mapping[str, ModalityCard]) -> None:
@@ -76,8 +97,8 @@ def remove_failed(output: Store, cards: Mapping[str, ModalityCard]) -> None:
         for entry in store.list(ledgers):
             parts = split_ledger_name(entry.name)
             unit = Unit.parse(parts[0]) if parts else None
-            if unit is not None:
-                store.delete(label_path(name, card.labels_generation, unit))
+            if parts and unit:
+                store.delete(label_path(name, card.labels_generation, unit, parts[1]))
                 store.delete(f"{ledgers}/{entry.name}")
 
 

@@ -6,7 +6,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from .layout import (
     TOKENIZERS,
     TOKENS,
     VOCABULARIES,
+    extension_of,
     is_merged,
     label_folder,
     manifest_number,
@@ -28,7 +29,7 @@ from .layout import (
     tokenizer_folder,
     vocabulary_path,
 )
-from .manifest import Manifest
+from .manifest import Manifest, read_manifests
 from .merges import Merges, read_merges_at
 
 _LISTINGS = 4
@@ -117,16 +118,21 @@ class Folder:
 
     def latest(self) -> tuple[frozenset[Unit], dict[Unit, int]]:
         """Its units, and the highest revisions of those that were tried again."""
-        revised = {unit: number for number in sorted(self.units) if number for unit in self.units[number]}
-        return frozenset().union(*self.units.values()), revised
+        return frozenset().union(*self.units.values()), self.tries()
+
+    def tries(self) -> dict[Unit, int]:
+        """The highest revisions of the units that were tried again."""
+        return {unit: number for number in sorted(self.units) if number for unit in self.units[number]}
 
 
 @dataclass
 class Stock:
-    """All that one modality has, by the folder below it: what is current, pending and superseded alike."""
+    """All that one modality has, by the folder below it: what is current, pending and superseded alike. made_from: by
+    folder of labels, those of the tokens that were made from them; None where `take_traced_stock` hasn't asked."""
 
     modality: str
     folders: dict[str, Folder] = field(default_factory=dict)
+    made_from: Mapping[str, Set[str]] | None = None
 
     def folder(self, path: str) -> Folder:
         """That at a path of the dataset; an empty one where there is none."""
@@ -149,19 +155,34 @@ class Stock:
     def up_to_date(self, card: ModalityCard, finished: Finished) -> frozenset[Unit]:
         """The finished units, less those of which there are labels or tokens of a later revision: a second try that was
         stopped half way, or one whose tokens another generation has, or which kept less."""
-        latest = [*self.kept_labels(card)[1].items(), *self.kept_tokens(card)[1].items()]
-        later = {unit for unit, revision in latest if revision > finished.revisions.get(unit, 0)}
+        later = {unit for unit, number in self._tries(card).items() if number > finished.revisions.get(unit, 0)}
         return finished.units - later if later else finished.units
+
+    def half_done(self, card: ModalityCard, finished: Finished) -> frozenset[Unit]:
+        """The units of which there are labels, and not all that hangs on them."""
+        return (self.kept_labels(card)[0] | finished.units) - self.up_to_date(card, finished)
+
+    def usable_labels(self, card: ModalityCard) -> tuple[frozenset[Unit], dict[Unit, int]]:
+        """The units whose labels may be taken, and revisions as of `Finished`. Where there are tokens of a later one,
+        from a second try that kept these alone, the labels don't count, and the revision is that of the tokens."""
+        units, latest = self.kept_labels(card)
+        later = {unit: number for unit, number in self._tries(card).items() if number > latest.get(unit, 0)}
+        return units - later.keys(), {**latest, **later}
 
     def kept_labels(self, card: ModalityCard) -> tuple[frozenset[Unit], dict[Unit, int]]:
         """The units whose labels are there, whether or not their tokens are, and revisions as of `Finished`."""
         return self.folder(label_folder(self.modality, card.labels_generation)).latest()
 
-    def kept_tokens(self, card: ModalityCard) -> tuple[frozenset[Unit], dict[Unit, int]]:
-        """Likewise of tokens; none where their generation isn't known yet."""
-        if not (card.tokens and card.fitted):
-            return frozenset(), {}
-        return self.folder(token_folder(self.modality, card.tokens_generation)).latest()
+    def _tries(self, card: ModalityCard) -> dict[Unit, int]:
+        """The latest revisions of units that were tried again: of labels of the card's generation, or of tokens that
+        were made from them, by whichever tokenizer."""
+        assert self.made_from is not None
+        labels = label_folder(self.modality, card.labels_generation)
+        tries: dict[Unit, int] = {}
+        for path in (labels, *self.made_from.get(labels, ())):
+            for unit, number in self.folder(path).tries().items():
+                tries[unit] = max(number, tries.get(unit, 0))
+        return tries
 
     def oldest_read(self, cards: Iterable[ModalityCard], settled: Set[str] | None = None) -> dict[tuple[str, str], int]:
         """By folder and unit's name, of units that were tried again: the lowest revision that any of the cards has.
@@ -226,6 +247,30 @@ def take_stock(store: Store, modalities: Iterable[str], retired: Collection[str]
     with ThreadPoolExecutor(_LISTINGS) as pool:
         stocks = pool.map(lambda name: _stock(store, name, names, retired), modalities)
         return dict(zip(modalities, stocks, strict=True))
+
+
+def take_traced_stock(
+    store: Store, modalities: Iterable[str], retired: Collection[str], manifest: Manifest
+) -> dict[str, Stock]:
+    """As `take_stock`, with which tokens were made from which labels. Older manifests than this one are read only where
+    there are second tries whose tokens it doesn't name."""
+    stocks = take_stock(store, modalities, retired)
+    folders = (one for stock in stocks.values() for one in stock.folders.items())
+    tried = {path for path, folder in folders if extension_of(path) == TOKENS and folder.tries()}
+    made_from = {name: _made_from(name, [manifest]) for name in stocks}
+    if tried.difference(*(paths for found in made_from.values() for paths in found.values())):
+        manifests = [*read_manifests(store), manifest]
+        made_from = {name: _made_from(name, manifests) for name in stocks}
+    return {name: replace(stock, made_from=made_from[name]) for name, stock in stocks.items()}
+
+
+def _made_from(modality: str, manifests: Iterable[Manifest]) -> Mapping[str, Set[str]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for card in (card for one in manifests for card in one.cards_of(modality)):
+        if card.tokens and card.fitted:
+            labels = label_folder(modality, card.labels_generation)
+            found[labels].add(token_folder(modality, card.tokens_generation))
+    return found
 
 
 def list_finished(store: Store, cards: Mapping[str, ModalityCard], retired: Collection[str]) -> dict[str, Finished]:

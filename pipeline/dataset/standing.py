@@ -1,15 +1,15 @@
 """Standing ledgers: of what lies in the quarantine, that which the dataset's shards refer to.
 
 A ledger is written before its shard, so one can be left of a writer that died, or that another outran; and a unit that
-was tried again has a new one. Which one counts, the shard alone says.
+was tried again has a new one. Which one counts, the shard alone says: that of tokens, and that of labels, of the same
+modality, each its own.
 """
 
 from __future__ import annotations
 
 import io
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from ..corpus.left_out import LEFT_OUT
@@ -17,7 +17,7 @@ from ..corpus.units import Unit, UnitNames
 from ..storage.read_ahead import in_order
 from ..storage.store import Store
 from .cards import ModalityCard
-from .failed_labels import failed_views
+from .failed_labels import count_failed, each_once, failed_views, readable
 from .finished import Finished
 from .layout import CORPUS, LABELS, QUARANTINE, TOKENS, split_ledger_name
 from .ledger import BrokenLedgerError, Failure, read_ledger
@@ -26,11 +26,24 @@ from .reader import ColumnReader
 from .shards import BrokenShardError, ShardMeta, read_metas
 
 
-class Ledger(NamedTuple):
-    """One that counts. modality: or `corpus`, for what its reader refused."""
+class Ledgers(NamedTuple):
+    """Those of one unit that count. modality: or `corpus`, for what its reader refused. paths: of a modality one; or
+    two, where the unit's tokens and its labels tell otherwise of what failed."""
 
     modality: str
     unit: Unit
+    paths: tuple[str, ...]
+
+
+class _Ledger(NamedTuple):
+    """One that is there. generation, revision: of the shard that it was written for; digest: the first digits of its
+    SHA-256."""
+
+    modality: str
+    generation: str
+    unit: Unit
+    revision: int
+    digest: str
     path: str
 
 
@@ -42,38 +55,53 @@ class StandingLedgers:
         self._store = store
         self._metas: dict[str, Mapping[str, ShardMeta]] = {}
 
-    def list(self, cards: Mapping[str, ModalityCard], finished: Mapping[str, Finished], views: int) -> list[Ledger]:
-        """Ordered by unit; a unit's refused samples first, then as `cards` has the modalities."""
+    def list(self, cards: Mapping[str, ModalityCard], finished: Mapping[str, Finished], views: int) -> list[Ledgers]:
+        """Of all shards that the cards promise. Ordered by unit; a unit's refused samples first, then as `cards` has
+        the modalities."""
         revisions = {name: found.revisions for name, found in finished.items()}
         reader = ColumnReader(self._store, cards, views, revisions)
         everywhere = frozenset().union(*(found.units for found in finished.values()))
         readings = {card.corpus_generation for card in cards.values()}
-        candidates: list[tuple[Ledger, str]] = []
+        fitted = {name: card for name, card in cards.items() if card.fitted}
+        tokens = {(name, card.tokens_generation) for name, card in fitted.items() if card.keeps_tokens}
+        labels = {(name, card.labels_generation) for name, card in fitted.items() if card.keeps_labels}
+        standing: dict[tuple[str, Unit], dict[str, str]] = defaultdict(dict)
+        of_tokens: list[tuple[_Ledger, str]] = []
+        of_labels: list[tuple[_Ledger, str]] = []
+        for one in self._listed():
+            if one.modality == CORPUS:
+                if one.generation in readings and one.unit in everywhere:
+                    standing[CORPUS, one.unit][one.digest] = one.path
+                continue
+            for made, among, shard in ((tokens, of_tokens, reader.token_path), (labels, of_labels, reader.label_path)):
+                counts = (one.modality, one.generation) in made and one.unit in finished[one.modality].units
+                if counts and one.revision == reader.revision(one.unit, one.modality):
+                    among.append((one, shard(one.unit, one.modality)))
+        for candidates in (of_tokens, of_labels):
+            # What the labels' ledger tells as the tokens' does stands already: no shard need be read for it.
+            new = [(one, shard) for one, shard in candidates if one.digest not in standing[one.modality, one.unit]]
+            self._read([shard for _, shard in new])
+            for one, shard in new:
+                if self._refers(shard, one):
+                    standing[one.modality, one.unit][one.digest] = one.path
+        places = {name: place for place, name in enumerate((CORPUS, *cards))}
+        found = [Ledgers(name, unit, tuple(paths.values())) for (name, unit), paths in standing.items() if paths]
+        return sorted(found, key=lambda one: (one.unit, places[one.modality]))
+
+    def _listed(self) -> Iterator[_Ledger]:
         names = UnitNames()
         for entry in self._store.list(QUARANTINE):
             modality, _, rest = entry.name.partition("/")
             generation, _, file = rest.partition("/")
             parts = split_ledger_name(file)
             unit = names[parts[0]] if parts else None
-            if parts is None or unit is None:
-                continue
-            ledger, card = Ledger(modality, unit, f"{QUARANTINE}/{entry.name}"), cards.get(modality)
-            if modality == CORPUS and generation in readings and unit in everywhere:
-                candidates.append((ledger, ""))
-            elif card and card.fitted and unit in finished[modality].units:
-                made = card.generation, reader.revision(unit, modality)
-                if (generation, parts[1]) == made:
-                    path = reader.token_path if card.keeps_tokens else reader.label_path
-                    candidates.append((ledger, path(unit, modality)))
-        self._read([path for _, path in candidates if path])
-        places = {name: place for place, name in enumerate((CORPUS, *cards))}
-        standing = [ledger for ledger, path in candidates if not path or self._refers(path, ledger)]
-        return sorted(standing, key=lambda one: (one.unit, places[one.modality]))
+            if parts and unit:
+                yield _Ledger(modality, generation, unit, *parts[1:], f"{QUARANTINE}/{entry.name}")
 
-    def _refers(self, shard: str, ledger: Ledger) -> bool:
+    def _refers(self, shard: str, ledger: _Ledger) -> bool:
         """Whether the shard, of the ledger's unit and revision among others, names its digest."""
-        parts, meta = split_ledger_name(ledger.path.rpartition("/")[2]), self._metas[shard].get(ledger.unit.name)
-        return parts is not None and meta is not None and bool(meta.ledger) and meta.ledger.startswith(parts[2])
+        meta = self._metas[shard].get(ledger.unit.name)
+        return meta is not None and bool(meta.ledger) and meta.ledger.startswith(ledger.digest)
 
     def _read(self, paths: list[str]) -> None:
         new = [path for path in dict.fromkeys(paths) if path not in self._metas]
@@ -103,18 +131,29 @@ def count_labels(
 ) -> dict[str, LabelCount]:
     """What the finished units came to, of samples by their names, of failures by the ledgers that stand."""
     failed, refused = Counter[str](), Counter[str]()
-    ledgers = StandingLedgers(store).list(cards, finished, views)
-    for ledger, data in zip(ledgers, in_order(lambda one: store.read(one.path), ledgers, threads=16), strict=True):
-        lines = (line for line in _readable(data) if line.error != LEFT_OUT)
-        labels = sum(len(failed_views(line, views)) for line in lines)
-        if ledger.modality == CORPUS:
-            refused.update({name: labels for name in cards if ledger.unit in finished[name].units})
+    standing = StandingLedgers(store).list(cards, finished, views)
+    for ledgers, data in zip(standing, read_ledgers(store, standing), strict=True):
+        if ledgers.modality == CORPUS:
+            lines = (line for ledger in data for line in readable(ledger) if line.error != LEFT_OUT)
+            labels = sum(len(failed_views(line, views)) for line in lines)
+            refused.update({name: labels for name in cards if ledgers.unit in finished[name].units})
         else:
-            failed[ledger.modality] += labels
+            failed[ledgers.modality] += count_failed(data, views)
     return {
         name: LabelCount(finished[name].samples * views + refused[name], failed[name] + refused[name], refused[name])
         for name in cards
     }
+
+
+def read_ledgers(store: Store, standing: Iterable[Ledgers]) -> Iterator[list[bytes]]:
+    """The bytes of each one's ledgers, read ahead."""
+    return in_order(lambda one: [store.read(path) for path in one.paths], standing, threads=16)
+
+
+def failures_of(store: Store, ledgers: Ledgers, views: int) -> list[Failure]:
+    """Their lines, each failure once. Raises as `read_failures`."""
+    lines = (line for path in ledgers.paths for line in read_failures(store, path))
+    return list(lines if ledgers.modality == CORPUS else each_once(lines, views))
 
 
 def read_failures(store: Store, path: str) -> list[Failure]:
@@ -123,9 +162,3 @@ def read_failures(store: Store, path: str) -> list[Failure]:
         return list(read_ledger(store.read(path)))
     except BrokenLedgerError as error:
         raise DatasetError(f"{store.url}/{path}: {error}; `tokenloom verify` tells what else is broken") from None
-
-
-def _readable(ledger: bytes) -> Iterator[Failure]:
-    """Broken lines are for `verify` to tell."""
-    with suppress(BrokenLedgerError):
-        yield from read_ledger(ledger)

@@ -17,7 +17,7 @@ from ...tokenizers.contract.token_spec import TokenSpec
 from ..corpus.samples import Rejection
 from ..corpus.units import Unit
 from ..dataset.cards import ModalityCard
-from ..dataset.failed_labels import failed_views
+from ..dataset.failed_labels import failed_labels
 from ..dataset.layout import CORPUS, label_path, ledger_path, sample_path, stem_of, token_path
 from ..dataset.ledger import Failure, digest_of, write_ledger
 from ..dataset.reader import Column, ColumnReader
@@ -77,26 +77,23 @@ class UnitWriter:
     def commit(self, name: str, card: ModalityCard, result: Result, rejected: str = "") -> Written:
         """Writes ledgers and shards: labels, and last the tokens, by which the unit is known to be done.
 
-        rejected: as `reject` returned it. Returns what then is there.
+        rejected: as `reject` returned it. Returns what then is there, of labels and of tokens.
         """
         revision = (self.revisions or {}).get(name, 0)
-        failures = result.failures + result.untokenised
+        failures: list[Failure] = []
         if card.keeps_labels and name not in self.kept:
             labels = _Rows(self.keys, result.labels, result.failures, rejected)
             if not self._write_labels(name, card, labels, revision):
                 return self._written(self._standing(name, card, revision, tokens=False))
+            failures += result.failures
         if card.keeps_tokens:
-            tokens = _Rows(self.keys, result.tokens, failures, rejected)
-            if not self._write_tokens(name, card, tokens, revision):
-                return self._written(self._standing(name, card, revision, tokens=True))
+            tokens = _Rows(self.keys, result.tokens, result.failures + result.untokenised, rejected)
+            wrote = self._write_tokens(name, card, tokens, revision)
+            failures += tokens.failures if wrote else self._standing(name, card, revision, tokens=True)
         return self._written(failures)
 
     def _written(self, failures: Sequence[Failure]) -> Written:
-        return Written(len(self.keys) * self.views, len(self._failed(failures)))
-
-    def _failed(self, failures: Sequence[Failure]) -> set[tuple[str, int]]:
-        """The labels that there aren't, by key and view."""
-        return {(failure.key, view) for failure in failures for view in failed_views(failure, self.views)}
+        return Written(len(self.keys) * self.views, len(failed_labels(failures, self.views)))
 
     def put_aside(self, name: str, card: ModalityCard, result: Result, sample: str) -> Written:
         """Writes the labels as the views see them, for a tokenizer to be fitted to, in the place of those of an earlier
@@ -112,8 +109,7 @@ class UnitWriter:
         changes nothing where there is a value. Returns of their labels those that are there now and weren't before, or
         were others, and those that still aren't."""
         revision = (self.revisions or {}).get(name, 0)
-        labels, tokens = self._both_mended(name, card, result, again, revision)
-        first = tokens or labels
+        first = labels, tokens = self._both_mended(name, card, result, again, revision)
         while any(mended and mended.changed for mended in (labels, tokens)):
             revision += 1
             writing = ((self._write_labels, labels), (self._write_tokens, tokens))
@@ -123,12 +119,10 @@ class UnitWriter:
                 # somebody else is at it, or died at it: a run finishes what he began
                 return Written(len(again) * self.views, len(again) * self.views)
             labels, tokens = self._both_mended(name, card, result, again, revision)  # what he mended stays mended
-        last = tokens or labels
-        assert first is not None
-        assert last is not None
-        failed = self._failed([failure for failure in last.failures if failure.key in again])
-        tried = self._failed([failure for failure in first.before if failure.key in again]) | first.anew
-        return Written(len(tried | failed), len(failed))
+        before, after = ([rows for rows in both if rows] for both in (first, (labels, tokens)))
+        failed = failed_labels((one for rows in after for one in rows.failures if one.key in again), self.views)
+        tried = failed_labels((one for rows in before for one in rows.before if one.key in again), self.views)
+        return Written(len(failed.union(tried, *(rows.anew for rows in before))), len(failed))
 
     def _both_mended(
         self, name: str, card: ModalityCard, result: Result, again: Collection[str], revision: int

@@ -92,7 +92,9 @@ class StageWorker:
         if name in payload.todo:
             written = writer.put_aside(name, card, result, self.config.sample)
         if name in self.labeler.making(payload):
-            place = replace(writer, store=self._store.below(ASIDE))
+            sources = self.config.graph.made_for([name], ())
+            tries = sum(payload.revisions.get(source, 0) for source in sources)
+            place = replace(writer, store=self._store.below(ASIDE), revisions={name: tries})
             written = self._commit_labels(place, payload, name, result)
         return written
 

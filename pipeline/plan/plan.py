@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ...labelers.contract.names import RESERVED
@@ -11,9 +12,10 @@ from ..corpus.growth import Growth, grown
 from ..corpus.left_out import few
 from ..corpus.listing import Found
 from ..corpus.taken import Taken, is_compressed
+from ..corpus.units import Unit
 from ..dataset.aside import NOTHING_ASIDE, LabelsAside
 from ..dataset.cards import ModalityCard
-from ..dataset.finished import Finished, Stock, take_stock
+from ..dataset.finished import Finished, Stock, take_traced_stock
 from ..dataset.layout import MANIFESTS
 from ..dataset.listings import read_taken
 from ..dataset.manifest import CorpusCard, DatasetError, Manifest, read_manifest, stale
@@ -121,7 +123,7 @@ def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: boo
     request = replace(request, seen=old.corpus if old else None, take_changes=take_changes)
     manifest = reconcile(old, request)
     graph = replace(graph, cards=cards_for(manifest, request))
-    stocks = take_stock(store, graph.cards, request.corpus.retired)
+    stocks = take_traced_stock(store, graph.cards, request.corpus.retired, manifest)
     if old is None and any(stock.folders for stock in stocks.values()):
         raise DatasetError(
             f"{store.url}: there are shards, but no {MANIFESTS}/ that say what they are; put them back from a copy, or "
@@ -204,28 +206,28 @@ def refuse_partial(plan: Plan) -> None:
 
 def with_work(plan: Plan, store: Store) -> Plan:
     """The plan, with what is left to do of it by now."""
-    return _with_work(plan, store, take_stock(store, plan.graph.cards, plan.request.corpus.retired))
+    stocks = take_traced_stock(store, plan.graph.cards, plan.request.corpus.retired, plan.manifest)
+    return _with_work(plan, store, stocks)
 
 
 def _with_work(plan: Plan, store: Store, stocks: Mapping[str, Stock]) -> Plan:
     cards = plan.graph.cards
     finished = {name: stocks[name].finished(card) for name, card in cards.items()}
     done = {name: stocks[name].up_to_date(card, finished[name]) for name, card in cards.items()}
-    kept = {name: _kept(stocks[name], card) for name, card in cards.items()}
-    aside = LabelsAside.below(store, cards, plan.recipe.views.count)
-    for name, units in aside.units.items():
-        held, revisions = kept[name]
-        kept[name] = held | (units - revisions.keys()), revisions
+    kept = {name: stocks[name].usable_labels(card) for name, card in cards.items()}
+    tries = {name: _tries(kept[need] for need in plan.graph.made_for([name], ())) for name in cards}
+    aside = LabelsAside.below(store, cards, plan.recipe.views.count, tries).less(kept)
+    kept |= {name: (kept[name][0] | units, kept[name][1]) for name, units in aside.units.items()}
     works = worklist(plan.shards, done, kept, list(cards))
     return replace(plan, finished=finished, kept=kept, works=works, aside=aside)
 
 
-def _kept(stock: Stock, card: ModalityCard) -> Kept:
-    """The units whose labels are there, of the latest revision. Where there are tokens of a later one, from a second
-    try that kept these alone, the labels don't count, and the revision is that of the tokens."""
-    units, latest = stock.kept_labels(card)
-    later = {unit: number for unit, number in stock.kept_tokens(card)[1].items() if number > latest.get(unit, 0)}
-    return units - later.keys(), {**latest, **later}
+def _tries(sources: Iterable[Kept]) -> Mapping[Unit, int]:
+    """How often units were tried again, in all of these modalities together."""
+    tries = Counter[Unit]()
+    for _, revisions in sources:
+        tries.update(revisions)
+    return tries
 
 
 def make_request(recipe: Recipe, graph: StepGraph, corpus: CorpusCard, replacing: Collection[str] = ()) -> Request:
