@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -51,9 +51,11 @@ class Estimate:
     def per_sample(self) -> float:
         return (sum(self.seconds.values()) + self.overhead) / max(1, self.samples)
 
-    def worker_seconds(self, left: int) -> float:
-        """What `left` bytes of encoded images will cost all workers together."""
-        return self.per_sample * self.samples * left / max(1, self.bytes)
+    def worker_seconds(self, steps: Iterable[str], left: int) -> float:
+        """What `left` bytes of encoded images will cost all workers together of a stage of these steps. Each stage that
+        has something to do decodes for itself."""
+        own = sum(self.seconds.get(name, 0.0) for name in steps)
+        return (own + self.overhead) * left / max(1, self.bytes) if own else 0.0
 
 
 def corpus_fields(plan: Plan, count: int = 8) -> list[str]:

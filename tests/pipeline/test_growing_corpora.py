@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from corpus_files import tar_bytes
-from in_process import weave, without_ray
+from in_process import said, weave, without_ray
 from lock_step import Driver, LockStep
 from tokenloom.pipeline.checks.garbage import remove_garbage
 from tokenloom.pipeline.checks.status import read_status
@@ -21,10 +22,11 @@ from tokenloom.pipeline.commands.growth import print_growth
 from tokenloom.pipeline.commands.run import run as command
 from tokenloom.pipeline.corpus.corpus import CorpusError, CorpusSettings
 from tokenloom.pipeline.dataset.dataset import open_dataset
-from tokenloom.pipeline.dataset.manifest import DatasetError, require_manifest
+from tokenloom.pipeline.dataset.manifest import DatasetError, publish, require_manifest
 from tokenloom.pipeline.engine.tally import Tally
 from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.plan.recipe import Recipe, RecipeError, parse_recipe
+from tokenloom.pipeline.plan.reconcile import reconcile
 from tokenloom.pipeline.retry import retry
 from tokenloom.pipeline.run import RunListener, execute
 from tokenloom.pipeline.storage.store import Store
@@ -244,6 +246,45 @@ def test_a_modality_is_not_replaced_for_a_part_of_the_corpus(corpus_folder, tmp_
     assert len(list(open_dataset(str(output)).iterate(["grid"]))) == 6
     weave(other, replacing, take_changes=True)
     assert (len(list(open_dataset(str(output)).iterate(["grid"]))), faults(output)) == (5, [])
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_what_another_run_has_begun_since_is_handed_over_by_none_who_has_not_made_it(corpus_folder, tmp_path, changed):
+    """A run of what is there and complete, planned before somebody began to make it anew."""
+    output, tokens = tmp_path / "out", {**CODES, "keep": "tokens"}
+    weave(made := recipe(corpus_folder, output, {"grid": tokens}, **MORE))
+    other = make_plan(recipe(corpus_folder, output, {"grid": CODES}, **MORE))
+    if changed:
+        (corpus_folder / "coffee.jpg").unlink()
+    plan, store = make_plan(made), Store(output)
+    assert (plan.works, plan.replacing, bool(plan.growth.left)) == ([], [], changed)
+    publish(store, lambda now: reconcile(now, other.request))
+    refused = pytest.raises(DatasetError, match=r"grid can't be made anew for 1 ") if changed else nullcontext()
+    with without_ray(), refused:
+        execute(plan)
+    assert len(list(open_dataset(output).iterate(["grid"]))) == 6
+    assert list(require_manifest(store).pending) == ["grid"]
+
+
+@pytest.mark.parametrize("way", ["another recipe", "made anew"])
+@pytest.mark.parametrize("command", [("plan", "--calibrate", 0), ("run", "--dry-run"), ("run", "--limit", 1)])
+def test_what_loses_samples_by_taking_changes_is_named_before(corpus_folder, photos, tmp_path, way, command):
+    output, below = tmp_path / "out", corpus_folder / "below"
+    below.mkdir()
+    for name in "abcd":
+        (below / f"{name}.jpg").write_bytes(photos["coffee"])
+    weave(recipe(corpus_folder, output, BOTH, **MORE))
+    (below / "b.jpg").write_bytes(photos["china"])
+    anew = {**CODES, "tokenizer": {"name": "codebook", "params": {"size": 2}}}
+    other = {"grid": anew} if way == "made anew" else COLOUR
+    path = tmp_path / "mine.json"
+    path.write_text(recipe(corpus_folder, output, other, **MORE).model_dump_json(exclude_unset=True))
+    replaced = ("--replace", "grid") if way == "made anew" else ()
+    printed = said(command[0], path, *command[1:], "--take-changes", *replaced)
+    unmade = "mean_colour" if replaced else "grid"
+    lines = [f"{unmade}, which this recipe doesn't make, loses 4 of its 10 samples until a recipe that has it is run"]
+    lines += ["grid loses 4 of its 10 samples until it is made anew"] if replaced else []
+    assert sorted(line for line in printed.splitlines() if " loses " in line) == sorted(lines)
 
 
 def test_another_corpus_is_refused(corpus_folder, some, tmp_path):
