@@ -249,7 +249,8 @@ def _print_estimate(
 def _print_times(console: Console, plan: Plan, groups: Sequence[Stage], size: ClusterSize, estimate: Estimate) -> None:
     """The stages work at the same time: it takes as long as the one that takes longest."""
     seconds = [estimate.worker_seconds((step.name for step in stage.steps), plan.bytes) for stage in groups]
-    counts = workers_at_once(groups, seconds, size)
+    units = estimate.units(plan)
+    counts = [min(count, units) for count in workers_at_once(groups, seconds, size)]
     longest = max(own / count for own, count in zip(seconds, counts, strict=True))
     slowest = sorted(estimate.seconds.items(), key=lambda item: -item[1])[:3]
     shares = ", ".join(f"{name} {1000 * seconds / estimate.samples:,.1f}" for name, seconds in slowest)
@@ -267,7 +268,7 @@ def _print_times(console: Console, plan: Plan, groups: Sequence[Stage], size: Cl
 
 
 def _at_once(counts: Sequence[int]) -> str:
-    """Workers by the stage, for which there is room at the same time."""
+    """Workers by the stage, for which there is room at the same time, and something to do."""
     if len(counts) == 1:
         return counted(counts[0], "worker")
     told = ", ".join(f"{count:,} in stage {index}" for index, count in enumerate(counts, 1))

@@ -113,24 +113,12 @@ def pack(workers: Sequence[Demand], size: ClusterSize) -> Packing | NoRoom:
     return Packing([found[index] for index in range(len(workers))], rooms)
 
 
-def fits_anyhow(workers: Sequence[Demand], size: ClusterSize) -> bool:
-    """Whether all find room however Ray places them: the small ones first, each on the node with the most left, leaves
-    least for the large ones."""
-    rooms = [_Room(node, size) for node in size.nodes]
-    for worker in sorted(workers, key=lambda worker: _share(worker, size)):
-        there = _best_first(worker, rooms, sign=-1)
-        if not there:
-            return False
-        there[0].take(worker)
-    return True
-
-
-def _best_first(worker: Demand, rooms: Sequence[_Room], sign: int = 1) -> list[_Room]:
-    """The rooms for a worker, one of each size, in the order of what is left of them. sign: -1 for the most first.
-    Ray keeps nodes with GPUs for those who want some."""
+def _best_first(worker: Demand, rooms: Sequence[_Room]) -> list[_Room]:
+    """The rooms for a worker, one of each size, those first of which least is left. Nodes with GPUs are kept for those
+    who want some, as Ray does."""
 
     def rank(room: _Room) -> tuple[float, ...]:
-        return (sign * sum(room.gpus) if worker.num_gpus else bool(room.gpus), sign * room.cpus, sign * room.memory)
+        return sum(room.gpus) if worker.num_gpus else bool(room.gpus), room.cpus, room.memory
 
     fitting = {room.left: room for room in reversed(rooms) if not room.lacks(worker)}
     return sorted(fitting.values(), key=rank)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from ..cluster.size import ClusterSize
-from .packing import Demand, NoRoom, Packing, fits_anyhow, pack
+from .packing import Demand, NoRoom, Packing, pack
 from .recipe import Recipe, RecipeError, StageSettings
 from .steps import Step, StepGraph
 
@@ -25,7 +25,7 @@ _EVERY_GPU = 1_000_000
 class Stage:
     """Steps that run in one actor, one after another, over the same decoded images. memory: of an actor, in bytes. key:
     the recipe's that speaks of the stage; written: which of these fields it gives, which then aren't the planner's.
-    nodes: ids of those where the least workers have to be, for all stages to find room; none where that is all one."""
+    nodes: ids of those on which the least workers are, so that those of all stages find room."""
 
     name: str
     steps: tuple[Step, ...]
@@ -73,13 +73,14 @@ def stages(graph: StepGraph, recipe: Recipe, size: ClusterSize) -> list[Stage]:
 def that_fit(groups: Sequence[Stage], size: ClusterSize) -> list[Stage]:
     """The stages as they are where the least workers of all of them find room on the cluster's nodes together, else
     asking for less, the largest first: a stage without workers would hold up all others for ever. What the recipe's
-    author wrote stays.
+    author wrote stays. Each is told its node: of two halves of a GPU and a whole one on two nodes Ray puts a half on
+    either, and the third worker waits for ever.
 
     GPUs are given whole, or as one GPU's n-th part: other shares leave a rest that Ray counts and no worker can use; of
     three workers of 0.6 on two GPUs the third waits for ever (ray#39987). Raises RecipeError.
     """
     groups = [replace(stage, num_gpus=_dividing(stage.num_gpus)) for stage in groups]
-    while isinstance(packing := pack(workers := _least_workers(groups), size), NoRoom):
+    while isinstance(packing := pack(_least_workers(groups), size), NoRoom):
         cut = next(
             (one for names in packing.lacking for name in sorted(names) if (one := _largest(groups, name))), None
         )
@@ -88,10 +89,17 @@ def that_fit(groups: Sequence[Stage], size: ClusterSize) -> list[Stage]:
             raise RecipeError(_refusal(groups, owners[packing.worker], size))
         name, index = cut
         groups[index] = replace(groups[index], **{name: _next_smaller(name, getattr(groups[index], name))})
-    if not fits_anyhow(workers, size):
-        places = iter([size.nodes[node].id for node in packing.nodes])
-        groups = [replace(stage, nodes=tuple(islice(places, stage.min_workers))) for stage in groups]
-    return [replace(stage, max_workers=_most_workers(stage, size)) for stage in groups]
+    ids = iter([size.nodes[node].id for node in packing.nodes])
+    placed = [(stage, tuple(islice(ids, stage.min_workers))) for stage in groups]
+    return [
+        replace(stage, nodes=nodes if _is_there(stage, size) else (), max_workers=_most_workers(stage, size))
+        for stage, nodes in placed
+    ]
+
+
+def _is_there(stage: Stage, size: ClusterSize) -> bool:
+    """Whether the cluster has some of what the stage asks for, and no autoscaler has to bring it first."""
+    return all(there or not asked for asked, there in ((stage.num_cpus, size.cpus), (stage.num_gpus, size.gpus)))
 
 
 def workers_at_once(groups: Sequence[Stage], seconds: Sequence[float], size: ClusterSize) -> list[int]:

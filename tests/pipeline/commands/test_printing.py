@@ -138,7 +138,8 @@ def test_a_run_that_only_hands_over_says_so(corpus, tmp_path, monkeypatch, capsy
 @pytest.mark.parametrize(
     ("size", "resources", "told"),
     [
-        (Node(8), {}, "15 s of one worker, 2 s with 8 workers, "),
+        (Node(4), {}, "15 s of one worker, 4 s with 4 workers, "),
+        (Node(8), {}, "15 s of one worker, 3 s with 6 workers, "),
         (Node(2), {"workers": 5}, "15 s of one worker, 8 s with 2 workers, "),
         (Node(8), {"stages": [{"modalities": ["mean_colour"], "max_workers": 2}]}, "20 s of one worker, 8 s with "),
         (Node(8, 1), {"stages": [{"modalities": ["mean_colour"], "num_gpus": 1}]}, "20 s of one worker, 15 s with "),
@@ -146,14 +147,14 @@ def test_a_run_that_only_hands_over_says_so(corpus, tmp_path, monkeypatch, capsy
     ],
 )
 def test_what_is_left_takes_as_long_as_its_longest_stage(corpus, tmp_path, monkeypatch, capsys, size, resources, told):
-    """Ten seconds for one modality, none for the other, and five to decode, in either stage."""
-    content = {"corpus": str(corpus), "output": str(tmp_path / "out"), "resources": resources}
+    """Ten seconds for one modality, none for the other, and five to decode, in either stage; of six units."""
+    content = {"corpus": str(corpus), "output": str(tmp_path / "out"), "resources": resources, "units": {"samples": 1}}
     content["modalities"] = {"mean_colour": {"labeler": "odd_labelers:MeanColour"}, "canny_edge": {"keep": "labels"}}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
     seconds = {"mean_colour": 10.0, "canny_edge": 0.001}
 
     def tried(plan: Plan, count: int) -> Estimate:
-        return Estimate(count, {}, count, 1, plan.bytes, seconds, 5.0, [], {}, [], [], [])
+        return Estimate(6, {}, 6, 1, plan.bytes, seconds, 5.0, [], {}, [], [], [])
 
     monkeypatch.setattr(commands, "calibrate", tried)
     monkeypatch.setattr(commands, "cluster_size", lambda: ClusterSize((size,)))

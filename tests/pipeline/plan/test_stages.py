@@ -96,22 +96,27 @@ def test_cpus_and_memory_that_fit_as_asked_are_not_cut(demands, nodes):
 
 
 @pytest.mark.parametrize(
-    ("demands", "nodes", "matters"),
+    ("demands", "nodes", "places"),
     [
-        ([(1, 0.5), (1, 0.5), (1, 1)], [(2, 1), (2, 1)], True),
-        ([(1, 0.5), (1, 0.5), (1, 1)], [(3, 2)], False),
-        ([(1, 0), (1, 0), (2, 0)], [(2, 0), (2, 0)], True),
-        ([(1, 0), (1, 0), (2, 0)], [(4, 0), (4, 0)], False),
-        ([(1, 0), (1, 0), (4, 1)], [(4, 1), (2, 0)], False),
+        ([(1, 0.5), (1, 0.5), (1, 1)], [(2, 1), (2, 1)], "aab"),
+        ([(1, 1), (1, 0.5), (1, 1), (1, 0.5)], [(2, 1), (3, 2)], "abab"),
+        ([(1, 0), (1, 0), (2, 0)], [(2, 0), (2, 0)], "aab"),
+        ([(2, 0), (1, 1)], [(3, 1), (4, 0)], "ab"),
     ],
 )
-def test_workers_are_told_their_nodes_where_not_all_would_find_room_otherwise(demands, nodes, matters):
-    """Of the first Ray puts a half on either node, and the third then waits for ever (seen on 2.60). Nodes with GPUs it
-    keeps for those who want some."""
+def test_workers_are_told_the_nodes_on_which_all_find_room(demands, nodes, places):
+    """Of the first three Ray puts a half on either node, and the whole one then waits for ever; so it does with the
+    second (both seen on 2.60)."""
     size = ClusterSize(tuple(Node(*node, id=str(index)) for index, node in enumerate(nodes)))
     groups = [Stage("", (), cpus, gpus, 0, 1, 1) for cpus, gpus in demands]
-    first, second, third = (stage.nodes for stage in that_fit(groups, size))
-    assert (first == second != third) if matters else not (first or second or third)
+    told = [node for stage in that_fit(groups, size) for node in stage.nodes]
+    letters = dict(zip(dict.fromkeys(told), "ab", strict=True))
+    assert "".join(map(letters.__getitem__, told)) == places
+
+
+def test_workers_that_wait_for_the_autoscaler_are_told_no_node():
+    found = that_fit([Stage("", (), 1, 0.5, 0, 1, 1), Stage("", (), 1, 0, 0, 1, 1)], ClusterSize((Node(2, id="a"),)))
+    assert [stage.nodes for stage in found] == [(), ("a",)]
 
 
 @pytest.mark.parametrize(("share", "gpus", "most"), [(0.5, [1, 2], 6), (2, [3, 3], 2), (1, [4], 4), (0.3, [1, 0], 3)])
