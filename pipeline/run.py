@@ -285,8 +285,8 @@ def _clean(plan: Plan, store: Store) -> None:
 def _handed_over(plan: Plan, store: Store) -> Manifest:
     """The manifest that gives readers what takes the place of others, where all of it is there."""
     manifest = plan.manifest
-    if plan.replacing and not plan.works:
-        refuse_partial(plan)  # others may have begun to make them anew since it was planned
+    if plan.replacing and not with_work(plan, store).works:  # others may have begun to make them anew meanwhile
+        refuse_partial(plan)
         manifest = publish(store, lambda now: completed(now, plan.replacing, plan.graph.cards))
     cards_for(manifest, plan.request)  # raises where readers won't get what was made
     retired = [shard.path for shard in plan.shards if shard.id in manifest.corpus.retired]

@@ -11,11 +11,12 @@ from .session import start_ray
 
 @dataclass(frozen=True)
 class Node:
-    """What one machine offers. memory: bytes; 0 where it isn't known."""
+    """What one machine offers. memory: bytes; 0 where it isn't known. id: Ray's, "" before Ray is started."""
 
     cpus: float
     gpus: float = 0.0
     memory: float = 0.0
+    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ def cluster_size() -> ClusterSize:
     start_ray()
     import ray
 
-    offers = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    alive = [(node["NodeID"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
     return ClusterSize(
-        tuple(Node(offer.get("CPU", 0), offer.get("GPU", 0), offer.get("memory", 0)) for offer in offers)
+        tuple(Node(offer.get("CPU", 0), offer.get("GPU", 0), offer.get("memory", 0), id) for id, offer in alive)
     )
 
 

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from rich.console import Console
 
 from ..corpus.names import clean_key
+from ..dataset.finished import list_finished
 from ..plan.plan import Plan
+from ..storage.store import Store
 from .console import counted
 from .dataset import printable
 
@@ -31,6 +33,24 @@ def print_growth(console: Console, plan: Plan) -> None:
         console.print(f"{text} makes anew what has changed, and drops what is gone", soft_wrap=True)
     elif takes and (growth.changed or growth.gone):
         console.print("taken up as it is now: what is made of it takes the old one's place")
+        _print_losses(console, plan)
+
+
+def _print_losses(console: Console, plan: Plan) -> None:
+    """What readers get of modalities that the run makes nothing of: less, where a part of the corpus is retired."""
+    seen, made = plan.request.seen, plan.graph.cards
+    before = frozenset(seen.retired if seen else ())
+    retired = frozenset(plan.request.corpus.retired) - before
+    held = plan.manifest.modalities
+    losing = {name: card for name, card in held.items() if name not in made or name in plan.replacing}
+    store = Store(plan.recipe.output, plan.recipe.storage_options)
+    for name, found in list_finished(store, losing if retired else {}, before).items():
+        lost = sum(unit.count for unit in found.units if unit.shard in retired)
+        if lost:
+            other = "" if name in made else ", which this recipe doesn't make,"
+            until = "it is made anew" if name in made else "a recipe that has it is run"
+            text = f"{name}{other} loses {lost:,} of its {counted(found.samples, 'sample')} until {until}"
+            console.print(text, soft_wrap=True)
 
 
 def _few(paths: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from ...tokenizers.fitting.perceptual import PERCEPTUAL
 from ..checks.nulls import NullSearch, told_null
 from ..checks.status import LedgerCounts
 from ..cluster.session import stop_ray
-from ..cluster.size import cluster_size
+from ..cluster.size import ClusterSize, cluster_size
 from ..corpus.refusals import how_many, why_refused
 from ..dataset.cards import TokensCard
 from ..dataset.finished import empty_shards as shards_without_samples
@@ -20,7 +20,7 @@ from ..engine.estimate import Estimate, calibrate, corpus_fields
 from ..engine.tally import Tally
 from ..plan.plan import Plan, make_plan
 from ..plan.recipe import load_recipe
-from ..plan.stages import Stage, stages
+from ..plan.stages import Stage, stages, workers_at_once
 from ..retry import retry
 from ..run import execute
 from ..storage.store import Store
@@ -71,11 +71,12 @@ def plan(
     console = plain_console()
     plan = make_plan(recipe, replacing, take_changes)
     print_plan(console, plan, replacing)
-    groups = stages(plan.graph, recipe, cluster_size())
+    size = cluster_size()
+    groups = stages(plan.graph, recipe, size)
     _print_stages(console, groups)
     estimate = calibrate(plan, samples) if samples else None
     if estimate:
-        _print_estimate(console, plan, groups, estimate)
+        _print_estimate(console, plan, groups, size, estimate)
 
 
 def retry_quarantined(url: str, modalities: Sequence[str]) -> None:
@@ -230,9 +231,11 @@ def _print_stages(console: Console, groups: Sequence[Stage]) -> None:
     console.print(table)
 
 
-def _print_estimate(console: Console, plan: Plan, groups: Sequence[Stage], estimate: Estimate) -> None:
+def _print_estimate(
+    console: Console, plan: Plan, groups: Sequence[Stage], size: ClusterSize, estimate: Estimate
+) -> None:
     if estimate.seconds:
-        _print_times(console, plan, groups, estimate)
+        _print_times(console, plan, groups, size, estimate)
     elif estimate.samples:
         console.print(
             "\nno labels are left to make, but tokens of those that are kept: how long these take isn't tried"
@@ -243,23 +246,33 @@ def _print_estimate(console: Console, plan: Plan, groups: Sequence[Stage], estim
             console.print(f"  {printable(line)}", soft_wrap=True)
 
 
-def _print_times(console: Console, plan: Plan, groups: Sequence[Stage], estimate: Estimate) -> None:
-    workers = max(stage.max_workers for stage in groups)
-    total = estimate.worker_seconds(plan.bytes)
+def _print_times(console: Console, plan: Plan, groups: Sequence[Stage], size: ClusterSize, estimate: Estimate) -> None:
+    """The stages work at the same time: it takes as long as the one that takes longest."""
+    seconds = [estimate.worker_seconds((step.name for step in stage.steps), plan.bytes) for stage in groups]
+    units = estimate.units(plan)
+    counts = [min(count, units) for count in workers_at_once(groups, seconds, size)]
+    longest = max(own / count for own, count in zip(seconds, counts, strict=True))
     slowest = sorted(estimate.seconds.items(), key=lambda item: -item[1])[:3]
     shares = ", ".join(f"{name} {1000 * seconds / estimate.samples:,.1f}" for name, seconds in slowest)
     shards = len({work.shard.id for work in plan.works})
     console.print(
         f"\ntried on {counted(estimate.samples, 'sample')} here, from {estimate.shards} of {counted(shards, 'shard')}: "
         f"{1000 * estimate.per_sample:,.1f} ms each ({shares} of that)\n"
-        f"for what is left about {duration(total)} of one worker, {duration(total / workers)} with {workers} workers, "
+        f"for what is left about {duration(sum(seconds))} of one worker, {duration(longest)} with {_at_once(counts)}, "
         f"without starting, fitting and tokenising",
         soft_wrap=True,
     )
-    gpu = sum(estimate.seconds.get(step.name, 0.0) for stage in groups if stage.num_gpus for step in stage.steps)
+    gpu = sum(own * stage.num_gpus for own, stage in zip(seconds, groups, strict=True)) / 3600
     if gpu:
-        hours = gpu * plan.bytes / max(1, estimate.bytes) / 3600
-        console.print(f"of that {hours:,.1f} GPU hours, were GPUs as quick as this machine")
+        console.print(f"of that {gpu:,.1f} GPU hours, were GPUs as quick as this machine")
+
+
+def _at_once(counts: Sequence[int]) -> str:
+    """Workers by the stage, for which there is room at the same time, and something to do."""
+    if len(counts) == 1:
+        return counted(counts[0], "worker")
+    told = ", ".join(f"{count:,} in stage {index}" for index, count in enumerate(counts, 1))
+    return f"workers for which there is room at once ({told})"
 
 
 def _found_in_trial(estimate: Estimate) -> Iterator[str]:

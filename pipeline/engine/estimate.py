@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -14,6 +15,8 @@ from ..dataset.ledger import Failure
 from ..plan.plan import Plan
 from ..plan.sampling import Tried, try_samples
 from .trial import Labels, label_in_process
+
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,17 @@ class Estimate:
     def per_sample(self) -> float:
         return (sum(self.seconds.values()) + self.overhead) / max(1, self.samples)
 
-    def worker_seconds(self, left: int) -> float:
-        """What `left` bytes of encoded images will cost all workers together."""
-        return self.per_sample * self.samples * left / max(1, self.bytes)
+    def worker_seconds(self, steps: Iterable[str], left: int) -> float:
+        """What `left` bytes of encoded images will cost all workers together of a stage of these steps. Each stage that
+        has something to do decodes for itself."""
+        own = sum(self.seconds.get(name, 0.0) for name in steps)
+        return (own + self.overhead) * left / max(1, self.bytes) if own else 0.0
+
+    def units(self, plan: Plan) -> int:
+        """How many units what is left comes to, about, of which none is cut among workers."""
+        limits, shards = plan.recipe.units, {work.shard.id: work.shard.size for work in plan.works}
+        per_byte = max(1 / limits.bytes, self.samples / max(1, self.bytes) / limits.samples)
+        return sum(max(1, math.ceil(size * per_byte - _ROUNDING)) for size in shards.values())
 
 
 def corpus_fields(plan: Plan, count: int = 8) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +89,7 @@ def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageCo
             num_cpus=stage.num_cpus,
             num_gpus=stage.num_gpus or None,
             memory=stage.memory,
+            ray_remote_args_fn=_placing(stage.nodes),
             compute=ActorPoolStrategy(
                 min_size=stage.min_workers, max_size=stage.max_workers, max_tasks_in_flight_per_actor=_AHEAD
             ),
@@ -98,6 +99,20 @@ def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageCo
             yield result_of(json.loads(row["head"]))
     except RayError as error:
         raise EngineError(cause(error)) from None
+
+
+def _placing(nodes: Sequence[str]) -> Callable[[], dict[str, Any]] | None:
+    """Has Ray start the first workers of a stage on these nodes, and all others where it likes; a node that is no more
+    counts for any."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    left = iter(nodes)
+
+    def arguments() -> dict[str, Any]:
+        node = next(left, None)
+        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=True)} if node else {}
+
+    return arguments if nodes else None
 
 
 def read_units(block: pa.Table, reader: ReaderConfig) -> Iterator[pa.Table]:

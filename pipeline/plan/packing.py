@@ -1,14 +1,17 @@
-"""Packing: whether the workers that a run can't do without find room on the cluster's nodes, all at the same time."""
+"""Packing: whether workers find room on the cluster's nodes, all at the same time, and on which of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..cluster.size import ClusterSize, Node
 
 _ROUNDING = 1e-6
+_DEAD_ENDS = 100
+"""After so many the search for places is given up."""
 
 
 class Demand(NamedTuple):
@@ -36,6 +39,11 @@ class _Room:
         self.gpus = [1.0] * int(node.gpus)
         self._bound = bool(size.gpus)
 
+    @property
+    def left(self) -> tuple[object, ...]:
+        """Rooms of which as much is left are one choice, and no two."""
+        return round(self.cpus, 6), self.memory, *sorted(round(rest, 6) for rest in self.gpus)
+
     def lacks(self, worker: Demand) -> frozenset[str]:
         too_few = {
             "num_cpus": self.cpus < worker.num_cpus - _ROUNDING,
@@ -44,42 +52,87 @@ class _Room:
         }
         return frozenset(name for name, lacks in too_few.items() if lacks)
 
-    def take(self, worker: Demand) -> None:
-        """Several GPUs, or a part of one, of which as much is gone already as may be: as Ray does."""
-        self.cpus -= worker.num_cpus
-        self.memory -= worker.memory
-        for gpu in sorted(self._free(worker), key=lambda gpu: self.gpus[gpu])[: _gpus(worker)]:
-            self.gpus[gpu] -= min(worker.num_gpus, 1.0)
+    def take(self, worker: Demand) -> list[int]:
+        """Several GPUs, or a part of one, of which as much is gone already as may be, as Ray does: which of them."""
+        gpus = sorted(self._free(worker), key=lambda gpu: self.gpus[gpu])[: _gpus(worker)]
+        self._add(worker, gpus, -1)
+        return gpus
+
+    def give_back(self, worker: Demand, gpus: Sequence[int]) -> None:
+        self._add(worker, gpus, 1)
+
+    def _add(self, worker: Demand, gpus: Sequence[int], sign: int) -> None:
+        self.cpus += sign * worker.num_cpus
+        self.memory += sign * worker.memory
+        for gpu in gpus:
+            self.gpus[gpu] += sign * min(worker.num_gpus, 1.0)
 
     def _free(self, worker: Demand) -> list[int]:
         return [gpu for gpu, rest in enumerate(self.gpus) if rest >= min(worker.num_gpus, 1.0) - _ROUNDING]
 
 
-def no_room(workers: Sequence[Demand], size: ClusterSize, scattered: bool) -> NoRoom | None:
-    """The first worker that finds no room; None where all do.
+@dataclass(frozen=True)
+class Packing:
+    """nodes: for each worker the place of its node among the cluster's; rooms: what is left of these."""
 
-    scattered: the small ones first, each on the node with the most left, which leaves least for the large ones. Who
-    finds room so needn't care how Ray places them. Otherwise the large ones first, each where it leaves the least.
-    """
+    nodes: list[int]
+    rooms: list[_Room]
+
+    def add(self, worker: Demand) -> bool:
+        """Whether there is room for one more, which it has then."""
+        room = next(iter(_best_first(worker, self.rooms)), None)
+        if room is None:
+            return False
+        room.take(worker)
+        return True
+
+
+def pack(workers: Sequence[Demand], size: ClusterSize) -> Packing | NoRoom:
+    """A node for every worker: the large ones first, each where it leaves the least, else where there is room, too."""
     rooms = [_Room(node, size) for node in size.nodes]
-    sign = -1 if scattered else 1
+    order = sorted(range(len(workers)), key=lambda index: -_share(workers[index], size))
+    taken: list[tuple[_Room, list[int]]] = []
+    open_choices: list[Iterator[_Room]] = []
+    first: NoRoom | None = None
+    dead_ends = 0
+    while len(taken) < len(order):
+        worker = workers[order[len(taken)]]
+        if len(open_choices) == len(taken):
+            open_choices.append(iter(_best_first(worker, rooms)))
+        room = next(open_choices[-1], None)
+        if room is not None:
+            taken.append((room, room.take(worker)))
+            continue
+        first, dead_ends = first or _no_room(order[len(taken)], worker, rooms), dead_ends + 1
+        if not taken or dead_ends > _DEAD_ENDS:
+            return first
+        open_choices.pop()
+        room, gpus = taken.pop()
+        room.give_back(workers[order[len(taken)]], gpus)
+    found = dict(zip(order, (rooms.index(room) for room, _ in taken), strict=True))
+    return Packing([found[index] for index in range(len(workers))], rooms)
 
-    def share(worker: Demand) -> float:
-        there = ((worker.num_cpus, size.cpus), (worker.num_gpus, size.gpus), (worker.memory, size.memory))
-        return max(asked / total if total else 0.0 for asked, total in there)
 
-    def place(room: _Room, worker: Demand) -> tuple[float, ...]:
-        """Ray keeps nodes with GPUs for those who want some."""
-        return (sign * sum(room.gpus) if worker.num_gpus else bool(room.gpus), sign * room.cpus, sign * room.memory)
+def _best_first(worker: Demand, rooms: Sequence[_Room]) -> list[_Room]:
+    """The rooms for a worker, one of each size, those first of which least is left. Nodes with GPUs are kept for those
+    who want some, as Ray does."""
 
-    for index in sorted(range(len(workers)), key=lambda index: -sign * share(workers[index])):
-        worker = workers[index]
-        fitting = [room for room in rooms if not room.lacks(worker)]
-        if not fitting:
-            lacking = {room.lacks(worker) for room in rooms}
-            return NoRoom(index, sorted(lacking, key=lambda names: ("num_gpus" in names, len(names), sorted(names))))
-        min(fitting, key=lambda room: place(room, worker)).take(worker)
-    return None
+    def rank(room: _Room) -> tuple[float, ...]:
+        return sum(room.gpus) if worker.num_gpus else bool(room.gpus), room.cpus, room.memory
+
+    fitting = {room.left: room for room in reversed(rooms) if not room.lacks(worker)}
+    return sorted(fitting.values(), key=rank)
+
+
+def _share(worker: Demand, size: ClusterSize) -> float:
+    """The largest of its shares of all that there is."""
+    there = ((worker.num_cpus, size.cpus), (worker.num_gpus, size.gpus), (worker.memory, size.memory))
+    return max(asked / total if total else 0.0 for asked, total in there)
+
+
+def _no_room(index: int, worker: Demand, rooms: Sequence[_Room]) -> NoRoom:
+    lacking = {room.lacks(worker) for room in rooms}
+    return NoRoom(index, sorted(lacking, key=lambda names: ("num_gpus" in names, len(names), sorted(names))))
 
 
 def _gpus(worker: Demand) -> int:

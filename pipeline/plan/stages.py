@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from ..cluster.size import ClusterSize
-from .packing import Demand, no_room
+from .packing import Demand, NoRoom, Packing, pack
 from .recipe import Recipe, RecipeError, StageSettings
 from .steps import Step, StepGraph
 
@@ -23,7 +24,8 @@ _EVERY_GPU = 1_000_000
 @dataclass(frozen=True)
 class Stage:
     """Steps that run in one actor, one after another, over the same decoded images. memory: of an actor, in bytes. key:
-    the recipe's that speaks of the stage; written: which of these fields it gives, which then aren't the planner's."""
+    the recipe's that speaks of the stage; written: which of these fields it gives, which then aren't the planner's.
+    nodes: ids of those on which the least workers are, so that those of all stages find room."""
 
     name: str
     steps: tuple[Step, ...]
@@ -34,6 +36,7 @@ class Stage:
     max_workers: int
     key: str = "resources"
     written: frozenset[str] = frozenset()
+    nodes: tuple[str, ...] = ()
 
     @property
     def demand(self) -> Demand:
@@ -68,33 +71,51 @@ def stages(graph: StepGraph, recipe: Recipe, size: ClusterSize) -> list[Stage]:
 
 
 def that_fit(groups: Sequence[Stage], size: ClusterSize) -> list[Stage]:
-    """The stages, asking for less each where the least workers of all of them wouldn't find room on the cluster's nodes
-    together: a stage without workers would hold up all others for ever. What the recipe's author wrote stays.
+    """The stages as they are where the least workers of all of them find room on the cluster's nodes together, else
+    asking for less, the largest first: a stage without workers would hold up all others for ever. What the recipe's
+    author wrote stays. Each is told its node: of two halves of a GPU and a whole one on two nodes Ray puts a half on
+    either, and the third worker waits for ever.
 
     GPUs are given whole, or as one GPU's n-th part: other shares leave a rest that Ray counts and no worker can use; of
     three workers of 0.6 on two GPUs the third waits for ever (ray#39987). Raises RecipeError.
     """
     groups = [replace(stage, num_gpus=_dividing(stage.num_gpus)) for stage in groups]
-    for scattered in (True, False):
-        fitting, hindered = _cut_down(groups, size, scattered)
-        if hindered is None:
-            return [replace(stage, max_workers=_most_workers(stage, size.gpus)) for stage in fitting]
-    raise RecipeError(_refusal(fitting, hindered, size))
-
-
-def _cut_down(groups: list[Stage], size: ClusterSize, scattered: bool) -> tuple[list[Stage], Stage | None]:
-    """The stages, the largest cut down first until their least workers fit; and one that finds no room even so."""
-    while True:
-        owners = [index for index, stage in enumerate(groups) for _ in range(stage.min_workers)]
-        found = no_room([groups[index].demand for index in owners], size, scattered)
-        if found is None:
-            return groups, None
-        cut = next((cut for names in found.lacking for name in sorted(names) if (cut := _largest(groups, name))), None)
+    while isinstance(packing := pack(_least_workers(groups), size), NoRoom):
+        cut = next(
+            (one for names in packing.lacking for name in sorted(names) if (one := _largest(groups, name))), None
+        )
         if cut is None:
-            return groups, groups[owners[found.worker]]
+            owners = [stage for stage in groups for _ in range(stage.min_workers)]
+            raise RecipeError(_refusal(groups, owners[packing.worker], size))
         name, index = cut
-        smaller = replace(groups[index], **{name: _next_smaller(name, getattr(groups[index], name))})
-        groups = [*groups[:index], smaller, *groups[index + 1 :]]
+        groups[index] = replace(groups[index], **{name: _next_smaller(name, getattr(groups[index], name))})
+    ids = iter([size.nodes[node].id for node in packing.nodes])
+    placed = [(stage, tuple(islice(ids, stage.min_workers))) for stage in groups]
+    return [
+        replace(stage, nodes=nodes if _is_there(stage, size) else (), max_workers=_most_workers(stage, size))
+        for stage, nodes in placed
+    ]
+
+
+def _is_there(stage: Stage, size: ClusterSize) -> bool:
+    """Whether the cluster has some of what the stage asks for, and no autoscaler has to bring it first."""
+    return all(there or not asked for asked, there in ((stage.num_cpus, size.cpus), (stage.num_gpus, size.gpus)))
+
+
+def workers_at_once(groups: Sequence[Stage], seconds: Sequence[float], size: ClusterSize) -> list[int]:
+    """How many workers of each stage have room at the same time: the least of all, then one more, again and again, of
+    the stage that takes longest. groups: as of `that_fit`; seconds: what each would take one worker."""
+    packing, counts = pack(_least_workers(groups), size), [stage.min_workers for stage in groups]
+    assert isinstance(packing, Packing)
+    while True:
+        slowest = max(range(len(groups)), key=lambda index: seconds[index] / counts[index])
+        if counts[slowest] >= groups[slowest].max_workers or not packing.add(groups[slowest].demand):
+            return counts
+        counts[slowest] += 1
+
+
+def _least_workers(groups: Sequence[Stage]) -> list[Demand]:
+    return [stage.demand for stage in groups for _ in range(stage.min_workers)]
 
 
 def _largest(groups: Sequence[Stage], name: str) -> tuple[str, int] | None:
@@ -109,7 +130,7 @@ def _refusal(groups: Sequence[Stage], hindered: Stage, size: ClusterSize) -> str
     if not hindered.written and written:
         hindered = max(written, key=lambda stage: stage.demand)
     workers = "1 worker" if hindered.min_workers == 1 else f"{hindered.min_workers} workers"
-    nodes = ", ".join(f"{node.cpus:g} CPUs and {node.gpus:g} GPUs" for node in dict.fromkeys(size.nodes))
+    nodes = ", ".join(dict.fromkeys(f"{node.cpus:g} CPUs and {node.gpus:g} GPUs" for node in size.nodes))
     smaller = f"write a smaller {' or '.join(sorted(hindered.written))}, or " if hindered.written else ""
     return (
         f"{hindered.key}: {workers} of {hindered.num_cpus:.3g} CPUs and {hindered.num_gpus:.3g} GPUs each "
@@ -131,11 +152,12 @@ def _next_smaller(name: str, amount: float) -> float:
     return amount - 1 if amount > 1 else 1 / (round(1 / amount) + 1)
 
 
-def _most_workers(stage: Stage, gpus: float) -> int:
+def _most_workers(stage: Stage, size: ClusterSize) -> int:
     """As many as the GPUs hold, for a stage that uses some."""
-    if not (gpus and stage.num_gpus):
+    if not (size.gpus and stage.num_gpus):
         return stage.max_workers
-    return max(stage.min_workers, min(stage.max_workers, int(gpus / stage.num_gpus + _ROUNDING)))
+    room = sum(int(node.gpus / stage.num_gpus + _ROUNDING) for node in size.nodes)
+    return max(stage.min_workers, min(stage.max_workers, room))
 
 
 def _wish(step: Step, wishes: Sequence[StageSettings]) -> StageSettings | None:

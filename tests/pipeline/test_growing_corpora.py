@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import Any
 
 import pytest
 from corpus_files import tar_bytes
-from in_process import weave, without_ray
-from lock_step import Driver, LockStep
+from in_process import said, weave, without_ray
 from tokenloom.pipeline.checks.garbage import remove_garbage
 from tokenloom.pipeline.checks.status import read_status
 from tokenloom.pipeline.checks.verify import verify
@@ -19,14 +17,12 @@ from tokenloom.pipeline.commands.console import plain_console
 from tokenloom.pipeline.commands.dataset import status
 from tokenloom.pipeline.commands.growth import print_growth
 from tokenloom.pipeline.commands.run import run as command
-from tokenloom.pipeline.corpus.corpus import CorpusError, CorpusSettings
+from tokenloom.pipeline.corpus.corpus import CorpusSettings
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.manifest import DatasetError, require_manifest
-from tokenloom.pipeline.engine.tally import Tally
 from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.plan.recipe import Recipe, RecipeError, parse_recipe
 from tokenloom.pipeline.retry import retry
-from tokenloom.pipeline.run import RunListener, execute
 from tokenloom.pipeline.storage.store import Store
 from weaving import digests, labels_of, odd, recipe, shards_of
 
@@ -246,6 +242,27 @@ def test_a_modality_is_not_replaced_for_a_part_of_the_corpus(corpus_folder, tmp_
     assert (len(list(open_dataset(str(output)).iterate(["grid"]))), faults(output)) == (5, [])
 
 
+@pytest.mark.parametrize("way", ["another recipe", "made anew"])
+@pytest.mark.parametrize("command", [("plan", "--calibrate", 0), ("run", "--dry-run"), ("run", "--limit", 1)])
+def test_what_loses_samples_by_taking_changes_is_named_before(corpus_folder, photos, tmp_path, way, command):
+    output, below = tmp_path / "out", corpus_folder / "below"
+    below.mkdir()
+    for name in "abcd":
+        (below / f"{name}.jpg").write_bytes(photos["coffee"])
+    weave(recipe(corpus_folder, output, BOTH, **MORE))
+    (below / "b.jpg").write_bytes(photos["china"])
+    anew = {**CODES, "tokenizer": {"name": "codebook", "params": {"size": 2}}}
+    other = {"grid": anew} if way == "made anew" else COLOUR
+    path = tmp_path / "mine.json"
+    path.write_text(recipe(corpus_folder, output, other, **MORE).model_dump_json(exclude_unset=True))
+    replaced = ("--replace", "grid") if way == "made anew" else ()
+    printed = said(command[0], path, *command[1:], "--take-changes", *replaced)
+    unmade = "mean_colour" if replaced else "grid"
+    lines = [f"{unmade}, which this recipe doesn't make, loses 4 of its 10 samples until a recipe that has it is run"]
+    lines += ["grid loses 4 of its 10 samples until it is made anew"] if replaced else []
+    assert sorted(line for line in printed.splitlines() if " loses " in line) == sorted(lines)
+
+
 def test_another_corpus_is_refused(corpus_folder, some, tmp_path):
     weave(recipe(corpus_folder, tmp_path / "out", COLOUR, **MORE))
     tar(tmp_path / "tars", "a.tar", some)
@@ -290,44 +307,7 @@ def test_failures_can_be_tried_again_after_growth(corpus_folder, photos, tmp_pat
     assert faults(output) == []
 
 
-# --- others at work ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("take_changes", [False, True])
-def test_two_runs_that_find_the_corpus_at_different_times(corpus_folder, photos, seed, take_changes):
-    output = f"memory://{uuid.uuid4()}"
-    made = recipe(corpus_folder, output, COLOUR, **MORE)
-    weave(made, limit=2)
-    plan = make_plan(made)
-    (corpus_folder / "later.jpg").write_bytes(photos["china"])
-    if take_changes:
-        (corpus_folder / "coffee.txt").write_text("another caption")
-    drivers = [Driver(lambda: execute(plan)), Driver(lambda: execute(make_plan(made, take_changes=take_changes)))]
-    with without_ray():
-        LockStep(*drivers).run(seed)
-    assert drivers[1].error is None
-    assert not take_changes or isinstance(drivers[0].error, (DatasetError, CorpusError, type(None)))
-    weave(made)
-    assert len(keys(output)) == len(set(keys(output))) == 7
-    assert faults(output) == []
-
-
-def test_a_run_does_not_report_success_for_what_another_has_retired(corpus_folder, photos, tmp_path):
-    made = recipe(corpus_folder, tmp_path / "out", COLOUR, **MORE)
-    weave(made)
-    (corpus_folder / "sub").mkdir()
-    (corpus_folder / "sub" / "later.jpg").write_bytes(photos["coffee"])
-
-    class Meanwhile(RunListener):
-        def labelled(self, tally: Tally) -> None:
-            next(corpus_folder.glob("*.jpg")).write_bytes(photos["china"][:-7])
-            weave(made, take_changes=True)
-
-    with without_ray(), pytest.raises(DatasetError, match="another run has taken up changes of the corpus meanwhile"):
-        execute(make_plan(made), listener=Meanwhile())
-    weave(made)
-    assert faults(tmp_path / "out") == []
+# --- readers and listings ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("grown_by", ["a tar", "nothing"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from gpu_cluster import gpu_cluster
 from in_process import weave
-from weaving import digests, odd, recipe
+from weaving import digests, labels_of, odd, recipe
 
 HELPERS = Path(__file__).parents[2] / "helpers"
 SPECIALISTS = {"dinov2": {"keep": "labels"}, "mean_colour": odd("OnGpu"), "metadata": {"keep": "labels"}}
@@ -48,6 +48,16 @@ def test_specialists_on_gpus_leave_the_same_bytes(cluster, command_line, corpus_
     assert units == 2
     weave(recipe(corpus_folder, tmp_path / "without", modalities, **TINY, **ONE))
     assert digests(tmp_path / "with") == digests(tmp_path / "without")
+
+
+def test_workers_that_fit_in_one_way_alone_all_find_room(cluster, command_line, corpus_folder, tmp_path):
+    """A half on either node, where Ray would put them, would have the third wait for ever."""
+    wishes = [{"modalities": [name], "num_gpus": share} for name, share in (("mean_colour", 0.5), ("rgb", 0.5))]
+    wishes.append({"modalities": ["canny_edge"], "num_gpus": 1})
+    labels = {"mean_colour": odd("MeanColour"), "rgb": {"keep": "labels"}, "canny_edge": {"keep": "labels"}}
+    made = recipe(corpus_folder, tmp_path / "out", labels, resources={"stages": wishes})
+    run(command_line, made, RAY_ADDRESS=cluster)
+    assert len(labels_of(tmp_path / "out", "canny_edge")) == 6
 
 
 def test_a_deadly_sample_is_found_on_the_gpu_of_its_stage(cluster, command_line, corpus_folder, tmp_path):

@@ -11,11 +11,15 @@ from in_process import without_ray
 from rich.console import Console
 from tokenloom.pipeline import run as running
 from tokenloom.pipeline.cli import main
+from tokenloom.pipeline.cluster.size import ClusterSize, Node
 from tokenloom.pipeline.commands import progress
+from tokenloom.pipeline.commands import run as commands
 from tokenloom.pipeline.commands.progress import RunProgress
 from tokenloom.pipeline.corpus.units import Unit
+from tokenloom.pipeline.engine.estimate import Estimate
 from tokenloom.pipeline.engine.stream import UnitResult
 from tokenloom.pipeline.engine.tally import Tally
+from tokenloom.pipeline.plan.plan import Plan
 
 
 @pytest.mark.parametrize("output", ["of [v1] :star:", "[bold]x[/bold]", "[/]", f"long {'and so on ' * 20}end"])
@@ -129,3 +133,34 @@ def test_a_run_that_only_hands_over_says_so(corpus, tmp_path, monkeypatch, capsy
     assert "beside" not in told
     assert f"readers get mean_colour as made anew: {tmp_path / 'out'} is complete" in told
     assert f"nothing to do: {tmp_path / 'out'} is complete" in said("run", *anew)
+
+
+@pytest.mark.parametrize(
+    ("size", "resources", "told"),
+    [
+        (Node(4), {}, "15 s of one worker, 4 s with 4 workers, "),
+        (Node(8), {}, "15 s of one worker, 3 s with 6 workers, "),
+        (Node(2), {"workers": 5}, "15 s of one worker, 8 s with 2 workers, "),
+        (Node(8), {"stages": [{"modalities": ["mean_colour"], "max_workers": 2}]}, "20 s of one worker, 8 s with "),
+        (Node(8, 1), {"stages": [{"modalities": ["mean_colour"], "num_gpus": 1}]}, "20 s of one worker, 15 s with "),
+        (Node(8, 1), {"stages": [{"modalities": ["mean_colour"], "num_gpus": 0.5}]}, "20 s of one worker, 8 s with "),
+    ],
+)
+def test_what_is_left_takes_as_long_as_its_longest_stage(corpus, tmp_path, monkeypatch, capsys, size, resources, told):
+    """Ten seconds for one modality, none for the other, and five to decode, in either stage; of six units."""
+    content = {"corpus": str(corpus), "output": str(tmp_path / "out"), "resources": resources, "units": {"samples": 1}}
+    content["modalities"] = {"mean_colour": {"labeler": "odd_labelers:MeanColour"}, "canny_edge": {"keep": "labels"}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    seconds = {"mean_colour": 10.0, "canny_edge": 0.001}
+
+    def tried(plan: Plan, count: int) -> Estimate:
+        return Estimate(6, {}, 6, 1, plan.bytes, seconds, 5.0, [], {}, [], [], [])
+
+    monkeypatch.setattr(commands, "calibrate", tried)
+    monkeypatch.setattr(commands, "cluster_size", lambda: ClusterSize((size,)))
+    commands.plan(str(tmp_path / "mine.yaml"), [], [], None, [], False, 6)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"for what is left about {told}" in printed
+    if "stages" in resources:
+        counts = "1 in stage 1, 2 in stage 2" if "8 s" in told else "1 in stage 1, 1 in stage 2"
+        assert f"workers for which there is room at once ({counts}), without" in printed

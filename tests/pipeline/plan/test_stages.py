@@ -6,17 +6,19 @@ import itertools
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from in_process import weave
 from tokenloom.pipeline.cluster.size import ClusterSize, Node
 from tokenloom.pipeline.plan.recipe import RecipeError
-from tokenloom.pipeline.plan.stages import Stage, stages, that_fit
+from tokenloom.pipeline.plan.stages import Stage, stages, that_fit, workers_at_once
 from tokenloom.pipeline.plan.steps import step_graph
 from weaving import odd, recipe
 
 WISHES = st.lists(st.tuples(st.one_of(st.just(0.0), st.floats(0.01, 3.5)), st.integers(1, 3)), min_size=1, max_size=6)
 NODES = st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any)
+AMOUNTS = st.tuples(st.integers(1, 6), st.integers(1, 5))
+"""CPUs and GiB."""
 
 
 def is_dividing(share: float) -> bool:
@@ -74,6 +76,74 @@ def test_shares_divide_gpus_and_leave_room_for_all(wishes, nodes):
 )
 def test_shares_that_are_known(wishes, nodes, shares):
     assert sorted(gpu_shares([(wish, 1) for wish in wishes], nodes)) == pytest.approx(sorted(shares))
+
+
+@given(st.lists(st.sampled_from([0.5, 1.0, 2.0, 3.0]), min_size=1, max_size=6), NODES)
+@example([3.0, 2.0, 2.0, 2.0], [5, 4])
+@example([0.5, 0.5, 1.0], [1, 1])
+def test_what_fits_as_asked_is_not_cut(wishes, nodes):
+    """In whatever order it is that it fits."""
+    left = gpu_shares([(wish, 1) for wish in wishes], nodes)
+    assert (left == wishes) == packs(wishes, nodes)
+
+
+@given(st.lists(AMOUNTS, min_size=1, max_size=4), st.lists(AMOUNTS, min_size=1, max_size=3))
+def test_cpus_and_memory_that_fit_as_asked_are_not_cut(demands, nodes):
+    size = ClusterSize(tuple(Node(cpus, 0, memory * 2**30) for cpus, memory in nodes))
+    groups = [Stage("", (), cpus, 0, memory * 2**30, 1, 1) for cpus, memory in demands]
+    left = [stage.demand for stage in that_fit(groups, size)]
+    assert (left == [stage.demand for stage in groups]) == finds_room(groups, size)
+
+
+@pytest.mark.parametrize(
+    ("demands", "nodes", "places"),
+    [
+        ([(1, 0.5), (1, 0.5), (1, 1)], [(2, 1), (2, 1)], "aab"),
+        ([(1, 1), (1, 0.5), (1, 1), (1, 0.5)], [(2, 1), (3, 2)], "abab"),
+        ([(1, 0), (1, 0), (2, 0)], [(2, 0), (2, 0)], "aab"),
+        ([(2, 0), (1, 1)], [(3, 1), (4, 0)], "ab"),
+    ],
+)
+def test_workers_are_told_the_nodes_on_which_all_find_room(demands, nodes, places):
+    """Of the first three Ray puts a half on either node, and the whole one then waits for ever; so it does with the
+    second (both seen on 2.60)."""
+    size = ClusterSize(tuple(Node(*node, id=str(index)) for index, node in enumerate(nodes)))
+    groups = [Stage("", (), cpus, gpus, 0, 1, 1) for cpus, gpus in demands]
+    told = [node for stage in that_fit(groups, size) for node in stage.nodes]
+    letters = dict(zip(dict.fromkeys(told), "ab", strict=True))
+    assert "".join(map(letters.__getitem__, told)) == places
+
+
+def test_workers_that_wait_for_the_autoscaler_are_told_no_node():
+    found = that_fit([Stage("", (), 1, 0.5, 0, 1, 1), Stage("", (), 1, 0, 0, 1, 1)], ClusterSize((Node(2, id="a"),)))
+    assert [stage.nodes for stage in found] == [(), ("a",)]
+
+
+@pytest.mark.parametrize(("share", "gpus", "most"), [(0.5, [1, 2], 6), (2, [3, 3], 2), (1, [4], 4), (0.3, [1, 0], 3)])
+def test_a_stage_on_gpus_has_no_more_workers_than_they_hold(share, gpus, most):
+    size = ClusterSize(tuple(Node(8, count) for count in gpus))
+    (stage,) = that_fit([Stage("", (), 1, share, 0, 1, 100)], size)
+    assert stage.max_workers == most
+
+
+@pytest.mark.parametrize(
+    ("demands", "seconds", "nodes", "counts"),
+    [
+        ([(1, 1, 1, 99), (1, 0, 1, 8)], [10, 4], [(8, 1)], [1, 1]),
+        ([(1, 0.5, 1, 99), (1, 0, 1, 8)], [10, 10], [(8, 1)], [2, 2]),
+        ([(1, 0, 1, 5)], [10], [(2, 0)], [2]),
+        ([(1, 0, 1, 8), (1, 0, 1, 8)], [2, 6], [(8, 0)], [2, 6]),
+        ([(1, 0, 3, 4), (1, 0, 1, 2)], [9, 1], [(8, 0)], [4, 1]),
+        ([(2, 0, 1, 8)], [9], [(3, 0), (3, 0)], [2]),
+        ([(1, 0, 1, 8), (1, 1, 1, 99)], [9, 0], [(2, 1), (2, 0)], [3, 1]),
+        ([(1, 0, 1, 7)], [9], [(0, 0)], [7]),
+    ],
+)
+def test_workers_at_once_are_those_that_have_room(demands, seconds, nodes, counts):
+    """Of (CPUs, GPUs, least, most) on nodes of CPUs and GPUs; an autoscaler brings what no node has."""
+    size = ClusterSize(tuple(Node(*node) for node in nodes))
+    groups = that_fit([Stage("", (), cpus, gpus, 0, *bounds) for cpus, gpus, *bounds in demands], size)
+    assert workers_at_once(groups, seconds, size) == counts
 
 
 def test_shares_divide_a_gpu_that_the_autoscaler_has_yet_to_bring():
