@@ -21,6 +21,7 @@ from tokenloom.pipeline.compact import compact
 from tokenloom.pipeline.dataset.layout import is_merged
 from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.dataset.shards import BrokenShardError
+from tokenloom.pipeline.plan.recipe_file import RecipeError
 from tokenloom.pipeline.storage.errors import StorageError
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.training.data.batch import Batch
@@ -310,3 +311,35 @@ def test_a_shard_that_is_gone_is_masked_and_storage_that_is_down_is_not(tmp_path
     monkeypatch.setattr(ShardStore, "read", down)
     with pytest.raises(StorageError):
         take(data)
+
+
+@pytest.mark.parametrize("inputs", [NAMES, ["dinov2", "caption"], ["dinov2"]])
+def test_a_dataset_without_a_shard_opens_where_it_is_masked(tmp_path, inputs):
+    """In the order of the whole one, also where only a modality that isn't trained on tells of the unit."""
+    small = write_dataset(tmp_path / "one")
+    recipe: dict[str, Any] = {"url": small.store.url, "inputs": inputs, "targets": inputs}
+
+    def batch(**data: Any) -> tuple[OpenData, Batch]:
+        data = opened(tmp_path, datasets={"a": recipe}, **data)
+        return data, next(iter(Batches(data.mixture, 64)))
+
+    _, whole = batch()
+    path_of(small, small.token_path("dinov2", small.units[1])).unlink()
+    with pytest.raises(RecipeError, match=r"one lacks the shards of dinov2 for 1 of 4 units .*`broken: skip`"):
+        batch()
+    data, masked = batch(broken="skip")
+    assert any(note.startswith("a: the shards of dinov2 are missing for 4 of 16 samples") for note in data.notes)
+    lacks = masked.skipped[:, masked.modalities.index("dinov2")]
+    assert 0 < lacks.sum() < len(lacks)
+    np.testing.assert_array_equal(masked.inputs.ids[~lacks], whole.inputs.ids[~lacks])
+    assert masked.skipped.sum() == lacks.sum()
+
+
+@pytest.mark.parametrize("broken", ["stop", "skip"])
+def test_a_dataset_that_lacks_a_unit_of_which_nothing_tells_is_refused(tmp_path, broken):
+    small = write_dataset(tmp_path / "one")
+    for name, card in small.manifest.modalities.items():
+        path = small.token_path if card.keeps_tokens else small.label_path
+        path_of(small, path(name, small.units[2])).unlink()
+    with pytest.raises(RecipeError, match="1 of 2 shards of its corpus are complete; either its run hasn't ended, or"):
+        opened(tmp_path, datasets={"a": {"url": small.store.url}}, broken=broken)
