@@ -1,7 +1,8 @@
 """Merged shards: the rows of several units as one object, unit by unit, so that those of one can be read by a range.
 
 Tokens: each unit's rows are a row group. Labels: each unit's members are a stretch of the tar, whose size its head
-tells. What each unit's own shard said of itself (revision, ledgers, a digest of its rows) is there, too.
+tells. What each unit's own shard said of itself (revision, ledgers, a digest of its rows) is there, too, and a digest
+of what it held, since who reads a unit alone can't tell the whole shard's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ..corpus.units import Unit
 from ..storage.store import Store
 from .layout import TOKENS, extension_of, merged_stem, stem_of
 from .merges import Places
-from .shard_meta import BrokenShardError, Part, ShardMeta, merged_pairs, parts_of, rows_digest
+from .shard_meta import BrokenShardError, Part, ShardMeta, content_digest, merged_pairs, parts_of, rows_digest
 from .shards import (
     RowKeys,
     label_members,
@@ -22,6 +23,7 @@ from .shards import (
     read_pairs,
     read_token_table,
     read_tokens,
+    token_content,
     verify_checksum,
     write_members,
     write_tables,
@@ -77,16 +79,19 @@ def _merged(store: Store, folder: str, extension: str, units: Sequence[tuple[Uni
                 meta, table = read_token_table(read[1], unit=unit.name)
                 tables.append(table.replace_schema_metadata(None))
                 rows, size = RowKeys(table["key"].to_pylist(), table["view"].to_pylist()), 0
+                content = token_content(table["tokens"])
             else:
                 shard = read_labels(read[1], unit.name)
                 members.append(label_members(shard.rows, shard.labels, extension))
                 meta, rows, size = shard.meta, shard.rows, len(members[-1])
+                content = members[-1:]
             if meta != ShardMeta(unit.name, modality, generation, meta.ledger, meta.rejected):
                 raise BrokenShardError("it isn't what its name says")
         except BrokenShardError as error:
             raise BrokenShardError(f"{store.url}/{places.path(folder, stem)}: {error}") from None
         digest = rows_digest(rows.keys, rows.views)
-        parts.append(Part(unit.name, stem, meta.ledger, meta.rejected, len(rows), digest, size))
+        told = content_digest(unit.name, digest, *content)
+        parts.append(Part(unit.name, stem, meta.ledger, meta.rejected, len(rows), digest, size, told))
     pairs = merged_pairs(parts, modality, generation)
     return write_tables(tables, pairs) if tables else write_members(members, pairs)
 

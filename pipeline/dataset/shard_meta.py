@@ -54,7 +54,7 @@ class ShardMeta:
 class Part:
     """What a merged shard says of one of its units. stem: with its revision; ledger, rejected: as of ShardMeta; rows:
     how many; digest: theirs, as of `rows_digest`; size: bytes of its members in a tar, 0 in Parquet, where parts that
-    have rows are row groups."""
+    have rows are row groups; content: as of `content_digest`, by which a part is checked that is read alone."""
 
     unit: str
     stem: str
@@ -63,6 +63,12 @@ class Part:
     rows: int
     digest: str
     size: int = 0
+    content: str = ""
+
+    def check(self, digest: str) -> None:
+        """Raises BrokenShardError where the content has another digest than when it was merged."""
+        if self.content and digest != self.content:
+            raise BrokenShardError(f"what it holds of {self.unit} isn't what was written")
 
 
 def merged_pairs(parts: Sequence[Part], modality: str, generation: str) -> dict[str, str]:
@@ -100,6 +106,15 @@ def place_of(pairs: Mapping[str, str], unit: str) -> int | None:
     if place is None:
         raise BrokenShardError(f"it holds {len(parts)} units, and {unit} isn't among them")
     return place
+
+
+def content_digest(unit: str, rows: str, *content: bytes) -> str:
+    """SHA-256 over what a part of a merged shard holds, and whose it is. rows: as of `rows_digest`."""
+    digest = hashlib.sha256(f"{unit};{rows};".encode())
+    for piece in content:
+        digest.update(len(piece).to_bytes(8, "big"))
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def rows_digest(keys: Sequence[str], views: Sequence[int]) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from ...tokenizers.contract.token_spec import TokenSpec
 from ..storage.errors import StorageError
 from .layout import TOKENS
-from .shard_meta import BLANK, CHECKSUM, BrokenShardError, Part, ShardMeta, meta_of, parts_of, place_of
+from .shard_meta import BLANK, CHECKSUM, BrokenShardError, Part, ShardMeta, content_digest, meta_of, parts_of, place_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -166,6 +166,8 @@ def _read_rows(
         raise BrokenShardError(f"it isn't a readable Parquet file: {error}") from None
     if table.column_names != columns:
         raise BrokenShardError(f"its columns are {table.column_names}, not key, view and tokens")
+    if part and "tokens" in columns:
+        part.check(content_digest(unit, part.digest, *token_content(table["tokens"])))
     return pairs, part, table
 
 
@@ -205,6 +207,17 @@ def read_pairs(source: io.RawIOBase | io.BufferedIOBase, extension: str) -> dict
 
 def _parquet_pairs(file: pq.ParquetFile) -> dict[str, str]:
     return {k.decode(): v.decode() for k, v in (file.metadata.metadata or {}).items() if k != b"ARROW:schema"}
+
+
+def token_content(tokens: pa.ChunkedArray) -> list[bytes]:
+    """What tells a column of tokens from any other, however Parquet has it: type, lengths (-1 where there are none),
+    ids."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    lengths = pc.fill_null(pc.list_value_length(tokens).cast(pa.int32()), -1)
+    ids = pc.list_flatten(tokens)
+    return [str(ids.type).encode(), lengths.to_numpy().tobytes(), ids.to_numpy().tobytes()]
 
 
 def token_arrays(table: pa.Table) -> list[np.ndarray | None]:
@@ -264,7 +277,9 @@ def read_labels(source: bytes | io.RawIOBase, unit: str = "") -> LabelShard:
         if part is not None:
             before = sum(other.size for other in parts_of(pairs)[:place])
             file.seek(_head_size(file.read(tarfile.BLOCKSIZE)) + before)
-            file = io.BytesIO(file.read(part.size))
+            members = file.read(part.size)
+            part.check(content_digest(unit, part.digest, members))
+            file = io.BytesIO(members)
         rows = list(_members(file)) if part is None or part.size else []
     except (tarfile.TarError, ValueError, EOFError) as error:
         if isinstance(error, BrokenShardError):

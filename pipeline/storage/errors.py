@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 _CREDENTIAL_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _HARMLESS_OPTIONS = {"endpoint_url", "region_name", "region", "signature_version", "addressing_style", "protocol"}
+_CREDENTIAL = re.compile(r"(?i)key|secret|token|password|credential")
 _USER_PASSWORD = re.compile(r"(?<=://)[^/@\s'\"]+@")
 _SIGNED_QUERY = re.compile(r"(?i)(?<=[?&])((?:x-amz-|x-goog-)[\w-]+|sig|signature|token|key|password)=[^&\s'\"]+")
 
@@ -45,6 +46,15 @@ def _secret_values(options: Mapping[str, Any]) -> Iterator[str]:
             yield from _secret_values(value)
         elif isinstance(value, str) and name not in _HARMLESS_OPTIONS:
             yield value
+
+
+def options_without_credentials(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, to any depth, less those whose names say that they are credentials."""
+    return {
+        name: options_without_credentials(value) if isinstance(value, Mapping) else value
+        for name, value in options.items()
+        if not _CREDENTIAL.search(name)
+    }
 
 
 def without_credentials(url: str) -> str:

@@ -24,12 +24,19 @@ _TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUS
 
 class Entry(NamedTuple):
     """One object of a listing. name: relative to the listed prefix; size: bytes; modified: seconds since the epoch.
-    is_file: not a link to nothing, a pipe or a device."""
+    is_file: not a link to nothing, a pipe or a device. tag: an object store's own mark of its content, where it has
+    one."""
 
     name: str
     size: int
     modified: float
     is_file: bool = True
+    tag: str = ""
+
+    @property
+    def version(self) -> str:
+        """What tells it from others that may have the name at other times."""
+        return self.tag or str(self.modified)
 
 
 class LocalFiles:

@@ -50,7 +50,7 @@ class ObjectFiles:
             page = self.fs.call_s3("list_objects_v2", **request)
             for found in page.get("Contents", ()):
                 if not found["Key"].endswith("/"):
-                    yield Entry(found["Key"][len(start) :], found["Size"], found["LastModified"].timestamp())
+                    yield Entry(found["Key"][len(start) :], found["Size"], _seconds(found), tag=_tag(found))
             if not page.get("IsTruncated"):
                 return
             request["ContinuationToken"] = page["NextContinuationToken"]
@@ -65,7 +65,7 @@ class ObjectFiles:
         sizes = {entry.name: entry.size for entry in in_order(self._stat, untold, _REQUESTS)}
         for name, found in listed.items():
             size = sizes[name] if found["size"] is None else found["size"]
-            yield Entry(name[start:], size, _seconds(found))
+            yield Entry(name[start:], size, _seconds(found), tag=_tag(found))
 
     def children(self, prefix: str) -> list[str]:
         try:
@@ -96,7 +96,7 @@ class ObjectFiles:
         found = self.fs.info(name)
         if found["size"] is None:
             raise StorageError("the server doesn't tell its size", redact(name), "Download it, or ask another server")
-        return Entry(name, found["size"], _seconds(found))
+        return Entry(name, found["size"], _seconds(found), tag=_tag(found))
 
     def exists(self, path: str) -> bool:
         try:
@@ -172,6 +172,11 @@ def _seconds(found: Mapping[str, Any]) -> float:
         if value is not None:
             return value.timestamp() if hasattr(value, "timestamp") else float(value)
     return 0.0
+
+
+def _tag(found: Mapping[str, Any]) -> str:
+    """The mark of an object's content in an fsspec listing's entry, or S3's own; "" where it tells none."""
+    return next((str(found[name]) for name in ("ETag", "etag", "md5Hash", "content_md5") if found.get(name)), "")
 
 
 def _client_errors() -> tuple[type[BaseException], ...]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import difflib
 import io
+import json
 import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import StorageError, redact, without_secrets
+from .errors import StorageError, options_without_credentials, redact, without_secrets
 from .local import Entry, LocalFiles, without_dots
 from .objects import ObjectFiles
 
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 _ATTEMPTS = 4
 _FIRST_WAIT = 0.25
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _ONE_NAME = {"s3a": "s3", "gcs": "gs"}
 """Of protocols that fsspec knows by two names."""
 
@@ -48,6 +50,13 @@ class Store:
     def url(self) -> str:
         """The root for people and for manifests: without credentials, without a slash at its end."""
         return redact(self._address)
+
+    @property
+    def identity(self) -> str:
+        """What tells the store from others, of this machine or any: its URL, and what of its options and of the
+        environment says where that is. Without credentials, which may change."""
+        where = [options_without_credentials(self._options), *map(os.environ.get, _ENDPOINTS)]
+        return f"{self.url} {json.dumps(where, sort_keys=True, default=repr)}"
 
     @property
     def is_local(self) -> bool:

@@ -24,7 +24,8 @@ from .order import Era, turns
 from .recipe import DatasetSettings, DataSettings, TrainingRecipe
 from .ride_along import PIXELS, is_embeddings, read_held
 from .schemes import left_out, named_schemes
-from .shards import ShardCache, ShardStore
+from .shard_cache import ShardCache
+from .shards import ShardStore
 
 Eras: TypeAlias = "Sequence[tuple[int, int]]"
 
@@ -32,7 +33,8 @@ Eras: TypeAlias = "Sequence[tuple[int, int]]"
 @dataclass(frozen=True)
 class OpenDataset:
     """A dataset as it was opened. number: of its manifest. units: those that come up, which have all of the modalities;
-    grown: those that came later than the eras tell. eras: from which epoch on it is as of which manifest."""
+    grown: those that came later than the eras tell. eras: from which epoch on it is as of which manifest.
+    lacking: by modality, the units whose shards are missing."""
 
     mixed: MixedDataset
     manifest: Manifest
@@ -40,6 +42,7 @@ class OpenDataset:
     units: Sequence[Unit]
     grown: Sequence[Unit]
     eras: Eras
+    lacking: Mapping[str, Sequence[Unit]]
 
     @property
     def samples(self) -> int:
@@ -66,7 +69,10 @@ def open_data(recipe: TrainingRecipe, known: Mapping[str, Eras] | None = None) -
     with recipe.named():
         data = recipe.data
         cache = data.cache and ShardCache(data.cache.folder, int(data.cache.gigabytes * 1e9))
-        datasets = [_open(name, settings, cache, (known or {}).get(name)) for name, settings in data.datasets.items()]
+        skip = data.broken == "skip"
+        datasets = [
+            _open(name, settings, cache, skip, (known or {}).get(name)) for name, settings in data.datasets.items()
+        ]
         _refuse_small_weights(data)
         modalities = list(dict.fromkeys(name for one in datasets for name in one.mixed.modalities))
         schemes = _schemes(data, modalities)
@@ -79,7 +85,7 @@ def open_data(recipe: TrainingRecipe, known: Mapping[str, Eras] | None = None) -
                 data.seed,
                 data.window,
                 data.max_tokens,
-                Skipping() if data.broken == "skip" else read_held,
+                Skipping() if skip else read_held,
             )
         return OpenData(data, datasets, mixture, list(_notes(data, datasets, mixture)))
 
@@ -94,7 +100,9 @@ def _at(key: str) -> Iterator[None]:
         raise RecipeError(f"{key}: {' '.join(str(error).split())}") from None
 
 
-def _open(name: str, settings: DatasetSettings, cache: ShardCache | None, known: Eras | None) -> OpenDataset:
+def _open(
+    name: str, settings: DatasetSettings, cache: ShardCache | None, skip: bool, known: Eras | None
+) -> OpenDataset:
     key = f"data.datasets.{name}"
     with _at(f"{key}.url"):
         store = ShardStore(settings.url, settings.storage_options, cache)
@@ -115,8 +123,7 @@ def _open(name: str, settings: DatasetSettings, cache: ShardCache | None, known:
             f"{key}.views: {settings.views} are asked for, and {store.url} has {reader.views} of a sample"
         )
     with _at(f"{key}.url"):
-        units = reader.units(stored)
-        _refuse_unfinished(store.url, manifest, reader, stored, units)
+        units, lacking = _units_of(store.url, manifest, reader, stored, skip)
         eras = known or [(0, numbers[-1])]
         lists = [_taken_since(store, units, None if number == numbers[-1] else number) for _, number in eras]
     taken = list(dict.fromkeys(unit for one in lists for unit in one))
@@ -135,7 +142,7 @@ def _open(name: str, settings: DatasetSettings, cache: ShardCache | None, known:
         corpus_options=settings.corpus_options,
     )
     grown = sorted(set(units) - set(taken))
-    return OpenDataset(mixed, manifest, numbers[-1], taken, grown, eras)
+    return OpenDataset(mixed, manifest, numbers[-1], taken, grown, eras, lacking)
 
 
 def _taken_since(store: ShardStore, units: Sequence[Unit], number: int | None) -> Sequence[Unit]:
@@ -175,25 +182,35 @@ def _has_tokens(card: ModalityCard) -> bool:
     return card.keeps_tokens and card.tokens is not None and card.tokens.spec is not None
 
 
-def _refuse_unfinished(
-    url: str, manifest: Manifest, reader: DatasetReader, modalities: Sequence[str], units: Sequence[Unit]
-) -> None:
-    """Raises DatasetError where shards are missing that a finished dataset has: its order would be another later."""
+def _units_of(
+    url: str, manifest: Manifest, reader: DatasetReader, modalities: Sequence[str], skip: bool
+) -> tuple[list[Unit], dict[str, list[Unit]]]:
+    """The units of a finished dataset, and by modality those whose shards are missing: with `skip` their samples stay
+    where they stand in the order, as long as any other modality of the dataset tells of them.
+
+    Raises DatasetError where units are missing that a finished dataset has, since its order would be another later, and
+    without `skip` for each shard that is missing.
+    """
     everything = frozenset().union(*(reader.finished[name] for name in modalities))
-    for name in modalities:
-        if missing := sorted(everything - reader.finished[name]):
-            raise DatasetError(
-                f"{url} lacks the shards of {name} for {len(missing):,} of {len(everything):,} units (the first is "
-                f"{missing[0].name}): run its recipe again to make them, or leave {name} out"
-            )
+    if len(complete_shards(everything)) < manifest.corpus.shards:
+        everything = frozenset().union(*reader.finished.values())
     complete = complete_shards(everything)
     if len(complete) < manifest.corpus.shards:
         raise DatasetError(
-            f"{url} is still being written: {len(complete):,} of {manifest.corpus.shards:,} shards of its corpus are "
-            f"complete. Run its recipe to the end first"
+            f"{url}: {len(complete):,} of {manifest.corpus.shards:,} shards of its corpus are complete; either its run "
+            f"hasn't ended, or shards of all its modalities are missing. Run its recipe to the end, which makes them"
         )
-    if not sum(unit.count for unit in units):
+    lacking = {name: sorted(everything - reader.finished[name]) for name in modalities}
+    for name, missing in lacking.items():
+        if missing and not skip:
+            raise DatasetError(
+                f"{url} lacks the shards of {name} for {len(missing):,} of {len(everything):,} units (the first is "
+                f"{missing[0].name}): run its recipe again to make them, leave {name} out, or have them masked with "
+                f"`broken: skip`"
+            )
+    if not sum(unit.count for unit in everything):
         raise DatasetError(f"{url} has no samples")
+    return sorted(everything), {name: missing for name, missing in lacking.items() if missing}
 
 
 def _refuse_small_weights(data: DataSettings) -> None:
@@ -238,6 +255,12 @@ def _notes(data: DataSettings, datasets: Sequence[OpenDataset], mixture: Mixture
     for one in datasets:
         if from_rgb and left_out("rgb2all", one.mixed.inputs or ()):
             yield f"{one.mixed.name}: has no rgb; where all inputs are to be rgb, they are drawn from what it has"
+        for modality, missing in one.lacking.items():
+            samples = sum(unit.count for unit in missing)
+            yield (
+                f"{one.mixed.name}: the shards of {modality} are missing for {samples:,} of {one.samples:,} samples "
+                f"(the first is of the unit {missing[0].name}), and it is masked there"
+            )
         for pending in one.manifest.pending:
             if pending in one.mixed.modalities:
                 yield f"{one.mixed.name}: {pending} is being made anew; what readers get now is used"

@@ -2,125 +2,41 @@
 
 from __future__ import annotations
 
-import fcntl
+import builtins
 import hashlib
 import os
-import secrets
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, BinaryIO
+from functools import cached_property
+from typing import Any
+
+import numpy as np
 
 from ...pipeline.dataset.layout import LABELS, TOKENS, is_merged
 from ...pipeline.dataset.shards import verify_checksum
-from ...pipeline.storage.store import RangeFile, Store
+from ...pipeline.storage.store import Entry, RangeFile, Store
+from .shard_cache import ShardCache
 
 _THREADS = 8
 _MOST_COMING = 4096
 """Shards that are read ahead at most."""
 
 
-class ShardCache:
-    """Files in a folder, of `limit` bytes at most: those that were used last. For any number of processes at once.
-
-    A file appears whole, by a rename, and begins with its size, so that one which a crash cut short isn't taken for
-    whole. The time of its last use is that of modification, which all file systems keep. The file `used` holds how many
-    bytes lie there, and is locked by who adds some.
-    """
-
-    def __init__(self, folder: Path, limit: int) -> None:
-        self.folder, self.limit = folder.expanduser().absolute(), limit
-
-    def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes | None:
-        """The bytes that were put under the name, or [start, stop) of them; None where they aren't there any more."""
-        path = self.folder / _digest(name)
-        with suppress(FileNotFoundError), open(path, "rb") as file:
-            if (size := _whole(file)) is not None:
-                os.utime(path)
-                file.seek(_HEAD + start)
-                return file.read((size if stop is None else min(stop, size)) - start)
-        return None
-
-    def size(self, name: str) -> int | None:
-        """Of those bytes."""
-        with suppress(FileNotFoundError), open(self.folder / _digest(name), "rb") as file:
-            return _whole(file)
-        return None
-
-    @contextmanager
-    def alone(self, name: str) -> Iterator[None]:
-        """Around getting what isn't there: what others, threads or processes, want at the same time comes once."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / f"{_LOCK}{_digest(name)[:2]}", "ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-    def holds(self, size: int) -> bool:
-        """Whether so many bytes can be kept."""
-        return _HEAD + size <= self.limit
-
-    def put(self, name: str, data: bytes) -> None:
-        """Keeps them and, beyond the limit, deletes what was longest without use."""
-        if not self.holds(len(data)):
-            return
-        size = _HEAD + len(data)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f".{secrets.token_hex(8)}"
-        temporary.write_bytes(len(data).to_bytes(_HEAD, "big") + data)
-        with open(self.folder / _USED, "a+b") as used:
-            fcntl.flock(used, fcntl.LOCK_EX)
-            used.seek(0)
-            total = int(used.read() or 0) + size
-            if total > self.limit:
-                total = self._make_room(self.limit - size, temporary.name) + size
-            temporary.rename(self.folder / _digest(name))
-            used.truncate(0)
-            used.write(str(total).encode())
-
-    def _make_room(self, limit: int, but: str) -> int:
-        """Deletes down to a little below the limit, so that not each file that comes has all of them looked at; the
-        bytes that are left."""
-        files = sorted(
-            (status.st_mtime_ns, status.st_size, path)
-            for path in self.folder.iterdir()
-            if path.name not in (_USED, but) and not path.name.startswith(_LOCK) and (status := path.stat())
-        )
-        total = sum(size for _, size, _ in files)
-        for _, size, path in files:
-            if total <= limit * _LEFT:
-                break
-            path.unlink()
-            total -= size
-        return total
-
-
-_USED, _LOCK = "used", "lock-"
-_HEAD = 8
-_LEFT = 0.9
-
-
-def _whole(file: BinaryIO) -> int | None:
-    """How many bytes a file of the cache holds; None where it was cut short."""
-    size = int.from_bytes(file.read(_HEAD), "big")
-    return size if os.fstat(file.fileno()).st_size == size + _HEAD else None
-
-
-def _digest(name: str) -> str:
-    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:40]
-
-
 class ShardStore(Store):
     """A dataset's store for reading: shards are checked against their checksums when they come from it, and kept in the
     cache, merged ones as a whole, though they are read unit by unit. `fetch` has threads read what will be asked for.
 
-    Reading raises what `Store` does, and BrokenShardError.
+    In the cache a shard's name tells the store, the path, and the size and ETag (or time) of the object, as listings
+    show them: no request is needed for it, and another dataset at the same place isn't taken for it.
+
+    Reading raises what `Store` does, and BrokenShardError; nothing of the cache's.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None, cache: ShardCache | None = None) -> None:
         super().__init__(url, options)
         self._cache = None if self.is_local else cache
+        self._listed = _Listed()
         self._coming: dict[str, Future[bytes]] = {}
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
         self._lock = threading.Lock()
@@ -132,6 +48,12 @@ class ShardStore(Store):
         self.__dict__.update(state)
         self._lock = threading.Lock()
 
+    def list(self, prefix: str = "", recursive: bool = True, others: bool = False) -> builtins.list[Entry]:
+        found = super().list(prefix, recursive, others)
+        if not self.is_local:
+            self._listed.note(prefix, found)
+        return found
+
     def read(self, path: str) -> bytes:
         with self._lock:
             coming = self._coming.pop(path, None)
@@ -139,15 +61,17 @@ class ShardStore(Store):
 
     def open(self, path: str, size: int | None = None) -> RangeFile:
         """Of a merged shard, which is kept where the cache has room for it; else it is read by ranges."""
-        if not (self._cache and is_merged(path)):
+        if self.is_local or not is_merged(path):
             return super().open(path, size)
+        if self._cache is None:
+            return super().open(path, self._version(path)[0])
         with self._lock:
             coming = self._coming.pop(path, None)
         if coming and self._is_own():
             coming.result()
-        size = self._cache.size(self._name(path))
-        size = self.size(path) if size is None else size
-        return _KeptFile(self, path, size) if self._cache.holds(size) else super().open(path, size)
+        else:
+            self._keep(path)
+        return _KeptFile(self, path, self._version(path)[0], self._cache, self._name(path))
 
     def fetch(self, paths: Collection[str]) -> None:
         """Begins to read these; whoever reads one of them takes it, once."""
@@ -170,7 +94,15 @@ class ShardStore(Store):
     def _read(self, path: str) -> bytes:
         if path.rpartition(".")[2] not in (TOKENS, LABELS):
             return super().read(path)
-        return self.kept(path) if self._cache else self._checked(path)
+        if self._cache is None:
+            return self._checked(path)
+        name = self._name(path)
+        if (data := self._cache.get(name)) is None:
+            with self._cache.alone(name):
+                if (data := self._cache.get(name)) is None:
+                    data = self._checked(path)
+                    self._cache.put(name, data)
+        return data
 
     def _checked(self, path: str) -> bytes:
         data = super().read(path)
@@ -180,35 +112,72 @@ class ShardStore(Store):
     def _keep(self, path: str) -> bytes:
         """Has a merged shard in the cache, if that has room for it; of its bytes none."""
         assert self._cache
-        there = self._cache.size(self._name(path)) is not None
-        return self.kept(path, 0, 0) if there or self._cache.holds(self.size(path)) else b""
-
-    def kept(self, path: str, start: int = 0, stop: int | None = None) -> bytes:
-        """Bytes [start, stop) of a shard, which comes as a whole unless the cache has it."""
-        assert self._cache
         name = self._name(path)
-        if (data := self._cache.get(name, start, stop)) is not None:
-            return data
-        with self._cache.alone(name):
-            if (data := self._cache.get(name, start, stop)) is None:
-                whole = self._checked(path)
-                self._cache.put(name, whole)
-                data = whole[start:stop]
-            return data
+        if self._cache.size(name) is None and self._cache.holds(self._version(path)[0]):
+            with self._cache.alone(name):
+                if self._cache.size(name) is None:
+                    self._cache.put(name, self._checked(path))
+        return b""
 
     def _name(self, path: str) -> str:
-        return f"{self.url}/{path}"
+        size, version = self._version(path)
+        return f"{self._identity}/{path} {size} {version}"
+
+    @cached_property
+    def _identity(self) -> str:
+        return self.identity
+
+    def _version(self, path: str) -> tuple[int, int]:
+        """A shard's size, and what tells it from another at the path."""
+        return self._listed.version(path) or self._listed.late(path, self.stat(path))
 
 
 class _KeptFile(RangeFile):
-    """A shard as a file whose bytes are the cache's."""
+    """A shard as a file whose bytes are the cache's, or the store's where the cache has lost them."""
 
-    def __init__(self, store: ShardStore, path: str, size: int) -> None:
+    def __init__(self, store: ShardStore, path: str, size: int, cache: ShardCache, name: str) -> None:
         super().__init__(store, path, size)
-        self._shards = store
+        self._cache, self._name = cache, name
 
     def read(self, size: int = -1) -> bytes:
         stop = self._size if size is None or size < 0 else min(self._position + size, self._size)
-        data = self._shards.kept(self._path, self._position, stop) if self._position < stop else b""
+        data = self._cache.get(self._name, self._position, stop) if self._position < stop else b""
+        if data is None:
+            return super().read(size)
         self._position += len(data)
         return data
+
+
+class _Listed:
+    """Size and version of shards, as listings showed them: 24 bytes for each, since there may be millions."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._late: dict[str, tuple[int, int]] = {}
+
+    def note(self, prefix: str, entries: Sequence[Entry]) -> None:
+        """What lies below a modality's folder."""
+        shards = [entry for entry in entries if entry.name.endswith((f".{TOKENS}", f".{LABELS}"))]
+        if not shards:
+            return
+        paths = np.array([_number(f"{prefix}/{entry.name}") for entry in shards], np.uint64)
+        order = np.argsort(paths)
+        sizes = np.array([entry.size for entry in shards], np.int64)
+        versions = np.array([_number(entry.version) for entry in shards], np.uint64)
+        self._told[prefix] = paths[order], sizes[order], versions[order]
+
+    def version(self, path: str) -> tuple[int, int] | None:
+        if path in self._late:
+            return self._late[path]
+        paths, sizes, versions = self._told.get(path.partition("/")[0], (np.empty(0, np.uint64),) * 3)
+        number = np.uint64(_number(path))
+        at = int(np.searchsorted(paths, number))
+        return (int(sizes[at]), int(versions[at])) if at < len(paths) and paths[at] == number else None
+
+    def late(self, path: str, entry: Entry) -> tuple[int, int]:
+        """Of a shard that no listing showed."""
+        return self._late.setdefault(path, (entry.size, _number(entry.version)))
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")

@@ -17,6 +17,7 @@ from tokenloom.pipeline.dataset.shards import (
     RowKeys,
     ShardMeta,
     read_labels,
+    read_token_column,
     read_token_table,
     read_tokens,
     write_labels,
@@ -182,3 +183,33 @@ def test_a_unit_is_found_where_it_is_now(tmp_path):
     store.delete(own)
     with pytest.raises(FileNotFoundError):
         places.read(TOKENS, units[0].name, store.read)
+
+
+@pytest.mark.parametrize("folder", [TOKENS, LABELS])
+def test_a_flipped_bit_gives_no_other_rows_of_a_unit_that_is_read_alone(folder, tmp_path):
+    """Wherever it is: in the rows, in what says where they lie, or whose they are."""
+    store, rng = Store(tmp_path), random.Random(0)
+    units = [written(store, folder, number, 2) for number in range(8)]  # whose names differ in a bit
+    provide_merged(store, folder, "npy", [(unit, 0) for unit in units])
+    (path,) = (entry.name for entry in store.list() if "merged" in entry.name)
+    data, told = store.read(path), 0
+
+    def read(data: bytes, unit: Unit) -> list:
+        source = CountingFile(data)
+        if folder == LABELS:
+            return [read_labels(source, unit.name).labels]
+        _, rows, tokens = read_token_column(source, unit.name)
+        return [rows, tokens.to_pylist()]
+
+    expected = {unit: read(data, unit) for unit in units}
+    middle = next(at for at in range(len(data)) if data[at:].startswith(b"tokenloom.parts"))
+    places = [*rng.sample(range(len(data)), 30), *rng.sample(range(middle, middle + 600), 40)]
+    for at in places:
+        broken = bytearray(data)
+        broken[at] ^= 1 << rng.randrange(8)
+        for unit in rng.sample(units, 2):
+            try:
+                assert read(bytes(broken), unit) == expected[unit]
+            except BrokenShardError:
+                told += 1
+    assert told > 20

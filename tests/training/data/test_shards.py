@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import errno
+import os
 import re
 import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,15 @@ from tokenloom.pipeline.compact import compact
 from tokenloom.pipeline.dataset.layout import is_merged
 from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.dataset.shards import BrokenShardError
+from tokenloom.pipeline.plan.recipe_file import RecipeError
 from tokenloom.pipeline.storage.errors import StorageError
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.training.data.batch import Batch
 from tokenloom.training.data.batches import Batches
 from tokenloom.training.data.opening import OpenData, open_data
 from tokenloom.training.data.read_ahead import reading_ahead
-from tokenloom.training.data.shards import ShardCache, ShardStore
+from tokenloom.training.data.shard_cache import ShardCache
+from tokenloom.training.data.shards import ShardStore
 from training_recipes import NAMES, content, opened, two_datasets, written
 
 
@@ -62,50 +64,6 @@ def counting_gets() -> Iterator[Counter[str]]:
 # --- the cache --------------------------------------------------------------------------------------------------------
 
 
-def test_the_cache_keeps_what_was_used_last(tmp_path):
-    cache = ShardCache(tmp_path / "cache", 1000)
-    for index in range(4):
-        cache.put(f"shard {index}", bytes([index]) * 200)
-    assert cache.get("shard 0") == bytes(200)
-    cache.put("shard 4", bytes([4]) * 200)
-    assert cache.get("shard 1") is None
-    assert [cache.get(f"shard {index}") for index in (0, 4)] == [bytes(200), bytes([4]) * 200]
-    assert size_of(tmp_path / "cache") <= 1000
-    cache.put("too large", bytes(2000))
-    assert cache.get("too large") is None
-
-
-def test_a_file_that_was_cut_short_is_none(tmp_path):
-    cache = ShardCache(tmp_path, 1000)
-    cache.put("shard", b"0123456789")
-    (path,) = (path for path in tmp_path.iterdir() if path.name != "used")
-    path.write_bytes(path.read_bytes()[:-1])
-    assert cache.get("shard") is None
-    cache.put("shard", b"0123456789")
-    assert cache.get("shard") == b"0123456789"
-
-
-def use(folder: Path, seed: int) -> int:
-    """How many of the reads found something, after putting and getting in a random order."""
-    cache, rng, found = ShardCache(folder, 5000), np.random.default_rng(seed), 0
-    for index in rng.integers(0, 30, 150).tolist():
-        data = cache.get(f"shard {index}")
-        assert data in (None, bytes([index]) * 400)
-        found += data is not None
-        if data is None:
-            cache.put(f"shard {index}", bytes([index]) * 400)
-    return found
-
-
-@pytest.mark.slow
-def test_processes_share_the_cache(tmp_path):
-    with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
-        assert all(found > 10 for found in pool.map(use, [tmp_path] * 2, range(2)))
-    assert size_of(tmp_path) <= 5000
-    assert int((tmp_path / "used").read_text()) >= size_of(tmp_path)
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
-
-
 def test_a_shard_is_checked_when_it_comes_and_kept(tmp_path):
     small = write_dataset(f"memory://{uuid.uuid4()}")
     store = ShardStore(small.store.url, cache=ShardCache(tmp_path / "cache", 10**6))
@@ -126,6 +84,108 @@ def test_a_local_dataset_is_not_copied(tmp_path):
         small.token_path("dinov2", small.units[0])
     )
     assert not (tmp_path / "cache").exists()
+
+
+def same_batches(data: OpenData, expected: list[Batch]) -> bool:
+    made = reading_ahead(Batches(data.mixture, 4))
+    return all(np.array_equal(next(made).inputs.ids, batch.inputs.ids) for batch in expected)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_what_is_spoilt_in_the_cache_comes_from_the_store_again(tmp_path, merged, caplog):
+    small = write_dataset(f"memory://{uuid.uuid4()}")
+    stream = iter(Batches(remote(small, tmp_path).mixture, 4))
+    expected = [next(stream) for _ in range(8)]
+    if merged:
+        with without_ray():
+            compact(small.store.url)
+    cache = {"folder": str(tmp_path / "cache")}
+    assert same_batches(remote(small, tmp_path, cache=cache), expected)
+    kept = sorted((tmp_path / "cache").glob("*.shard"))
+    rng = np.random.default_rng(0)
+    for path in kept:
+        data = bytearray(path.read_bytes())
+        data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(bytes(data))
+    for most in (3 * len(kept) if merged else len(kept), 0):  # of one that is spoilt a unit is read in pieces
+        with counting_gets() as counts:
+            assert same_batches(remote(small, tmp_path, cache=cache), expected)
+        assert sum(counts.values()) <= most
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_batches_are_the_same_without_room_on_the_disk(tmp_path, monkeypatch, merged, caplog):
+    small = write_dataset(f"memory://{uuid.uuid4()}")
+    stream = iter(Batches(remote(small, tmp_path).mixture, 4))
+    expected = [next(stream) for _ in range(4)]
+    if merged:
+        with without_ray():
+            compact(small.store.url)
+
+    def no_room(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_room)
+    cached = remote(small, tmp_path, cache={"folder": str(tmp_path / "cache")}, broken="skip")
+    assert same_batches(cached, expected)
+    (record,) = caplog.records
+    assert "(No space left on device)" in record.getMessage()
+
+
+def test_another_dataset_at_the_place_is_not_taken_for_what_was_kept(tmp_path):
+    """Made anew, with texts of the same length; and nobody asks for sizes that a listing told."""
+    small = write_dataset(f"memory://{uuid.uuid4()}")
+    cache, path = ShardCache(tmp_path / "cache", 10**6), small.token_path("dinov2", small.units[0])
+
+    def read() -> bytes:
+        store = ShardStore(small.store.url, cache=cache)
+        store.list("dinov2")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Store, "stat", None)
+            return store.read(path)
+
+    before = read()
+    rewrite_tokens(small, "dinov2", small.units[0], change=lambda tokens: tokens[::-1])
+    after = small.store.read(path)
+    assert len(after) == len(before)
+    assert after != before
+    with counting_gets() as counts:
+        assert [read() for _ in range(2)] == [after, after]
+    assert counts[path] == 1
+
+
+def test_stores_are_told_apart_by_all_but_credentials(monkeypatch):
+    def identity(url: str, **options: Any) -> str:
+        return Store(url, options).identity
+
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    told = {
+        identity("s3://bucket/set"),
+        identity("s3://bucket/other"),
+        identity("s3://bucket/set", endpoint_url="http://here"),
+        identity("s3://bucket/set", client_kwargs={"endpoint_url": "http://there"}),
+        identity("abfs://bucket/set", account_name="one"),
+        identity("abfs://bucket/set", account_name="two"),
+    }
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://elsewhere")
+    told.add(identity("s3://bucket/set"))
+    assert len(told) == 7
+    secret = identity("s3://bucket/set", key="AKIA1", secret="one", client_kwargs={"aws_session_token": "one"})
+    assert secret == identity("s3://bucket/set", key="AKIA2", secret="two", client_kwargs={"aws_session_token": "two"})
+    assert "AKIA" not in secret
+
+
+@pytest.mark.s3
+def test_listings_of_s3_tell_contents_apart(s3_url):
+    store = Store(s3_url)
+    seen: list[str] = []
+    for data in (b"one", b"two", b"one"):
+        store.replace("a/b.tar", data)
+        (entry,) = store.list("a")
+        assert store.stat("a/b.tar").version == entry.version
+        seen.append(entry.version)
+    assert seen[0] == seen[2] != seen[1]
 
 
 # --- reading ahead ----------------------------------------------------------------------------------------------------
@@ -251,3 +311,35 @@ def test_a_shard_that_is_gone_is_masked_and_storage_that_is_down_is_not(tmp_path
     monkeypatch.setattr(ShardStore, "read", down)
     with pytest.raises(StorageError):
         take(data)
+
+
+@pytest.mark.parametrize("inputs", [NAMES, ["dinov2", "caption"], ["dinov2"]])
+def test_a_dataset_without_a_shard_opens_where_it_is_masked(tmp_path, inputs):
+    """In the order of the whole one, also where only a modality that isn't trained on tells of the unit."""
+    small = write_dataset(tmp_path / "one")
+    recipe: dict[str, Any] = {"url": small.store.url, "inputs": inputs, "targets": inputs}
+
+    def batch(**data: Any) -> tuple[OpenData, Batch]:
+        data = opened(tmp_path, datasets={"a": recipe}, **data)
+        return data, next(iter(Batches(data.mixture, 64)))
+
+    _, whole = batch()
+    path_of(small, small.token_path("dinov2", small.units[1])).unlink()
+    with pytest.raises(RecipeError, match=r"one lacks the shards of dinov2 for 1 of 4 units .*`broken: skip`"):
+        batch()
+    data, masked = batch(broken="skip")
+    assert any(note.startswith("a: the shards of dinov2 are missing for 4 of 16 samples") for note in data.notes)
+    lacks = masked.skipped[:, masked.modalities.index("dinov2")]
+    assert 0 < lacks.sum() < len(lacks)
+    np.testing.assert_array_equal(masked.inputs.ids[~lacks], whole.inputs.ids[~lacks])
+    assert masked.skipped.sum() == lacks.sum()
+
+
+@pytest.mark.parametrize("broken", ["stop", "skip"])
+def test_a_dataset_that_lacks_a_unit_of_which_nothing_tells_is_refused(tmp_path, broken):
+    small = write_dataset(tmp_path / "one")
+    for name, card in small.manifest.modalities.items():
+        path = small.token_path if card.keeps_tokens else small.label_path
+        path_of(small, path(name, small.units[2])).unlink()
+    with pytest.raises(RecipeError, match="1 of 2 shards of its corpus are complete; either its run hasn't ended, or"):
+        opened(tmp_path, datasets={"a": {"url": small.store.url}}, broken=broken)
