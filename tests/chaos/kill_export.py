@@ -104,7 +104,7 @@ class Torment:
             seconds = self.random.uniform(0, writing if self.target == "driver" else writing / 2)
         until = time.monotonic() + seconds
         run.wait_for(lambda: time.monotonic() >= until)
-        while not run.is_over and "read back" not in run.text:
+        while not run.is_over and f" -> {run.output}" not in run.text:
             victims = [None] if self.target == "driver" else run.find(_WORDS)
             if victims and run.kill(self.random.choice(victims)):
                 self.done += 1
@@ -124,7 +124,7 @@ def export_in_peace(export: Export) -> tuple[dict[str, str], tuple[float, float]
     run = export.start(output)
     run.wait_for(lambda: count_objects(output) > 1)
     first = run.seconds
-    run.wait_for(lambda: "read back" in run.text)
+    run.wait_for(lambda: f" -> {output}" in run.text)
     last = run.seconds
     run.finish()
     return objects(output), (last, last - first)

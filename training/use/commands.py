@@ -21,11 +21,14 @@ def export(
         Path | None,
         typer.Option("--tasks", metavar="FILE", help="YAML: which modalities follow which, of lm.", exists=True),
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Also read what was made before; what isn't as it was is made anew.")
+    ] = False,
 ) -> None:
     """Write a dataset's tokens in a format of other trainers; run it again to resume."""
     from .printing import run_export
 
-    run_export(dataset, output, to, modalities, tasks)
+    run_export(dataset, output, to, modalities, tasks, verify)
 
 
 def decode(

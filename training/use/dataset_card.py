@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ...pipeline.commands.console import counted
 from ...pipeline.commands.model_card import cell
 from ...pipeline.dataset.cards import ModalityCard
 from .pieces import Receipt, Source
@@ -13,6 +14,8 @@ from .pieces import Receipt, Source
 
 def dataset_card(source: Source, features: Mapping[str, Any], receipts: Sequence[Receipt]) -> bytes:
     """README.md with the hub's front matter, which is YAML: JSON is, too."""
+    texts = source.manifest.corpus.reading.get("text") is not None
+    each = "sample" if source.views == 1 else f"view of a sample ({source.views} of each)"
     rows, size = sum(one.rows for one in receipts), sum(one.bytes for one in receipts)
     cards = source.cards
     splits = [{"name": "train", "num_examples": rows, "num_bytes": size}]
@@ -28,10 +31,10 @@ def dataset_card(source: Source, features: Mapping[str, Any], receipts: Sequence
         *(f"{name}: {json.dumps(value)}" for name, value in front.items()),
         "---",
         "",
-        "# Tokens of images",
+        f"# Tokens of {'texts' if texts else 'images'}",
         "",
-        f"{rows:,} rows, one for each view of a sample ({source.views} of each), made by tokenloom. A row has the "
-        f"sample's key, the number of the view, and the token ids of each modality, null where the sample lacks it.",
+        f"{counted(rows, 'row')}, one for each {each}, made by tokenloom. A row has the sample's key, the number of "
+        f"the view, and the token ids of each modality, null where the sample lacks it.",
         "",
         *_table(
             "Modalities",
@@ -43,7 +46,7 @@ def dataset_card(source: Source, features: Mapping[str, Any], receipts: Sequence
             ("modality", "labeler", "its licence", "weights", "their licence", "SHA-256"),
             ([name, *_origin(card)] for name, card in cards.items()),
         ),
-        "The images' own licences are those of the corpus.",
+        f"The {'texts' if texts else 'images'} have licences of their own, which aren't known here.",
         "",
         "```python",
         "import datasets",

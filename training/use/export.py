@@ -4,8 +4,9 @@
     receipts/           one for each piece that is there: it was read back, and these are its checksums
     ...                 the format's own files
 
-Nothing is overwritten, and a piece is a pure function of the dataset. So an export that was killed goes on with the
-pieces that have no receipt: what a kill left of one is either the same bytes, or not there.
+A piece is a pure function of the dataset. So an export that was killed goes on with the pieces that have no receipt:
+what a kill left of one is either the same bytes, or not there. Pieces that have one are looked at in every call, and
+those whose files are gone or of another size are made anew; nothing else is overwritten.
 """
 
 from __future__ import annotations
@@ -22,25 +23,28 @@ from ...pipeline.corpus.units import Unit
 from ...pipeline.dataset.manifest import Manifest, require_manifest, stale, ways_on
 from ...pipeline.dataset.reader import DatasetReader
 from ...pipeline.engine.tasks import run_tasks
-from ...pipeline.storage.read_ahead import in_order
 from ...pipeline.storage.store import Store
 from .pieces import ExportError, Format, Piece, Receipt, Source, cut_pieces
+from .standing import read_receipts, receipt_path, standing
 
 PLAN = "export.json"
-RECEIPTS = "receipts"
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What lies in the output. made: pieces that this call made. left_out: rows, by reason. refused: why modalities
-    aren't exported, by name. notes: on how to read it."""
+    """What lies in the output. made: pieces that this call made. damaged: what was wrong with files that it made anew,
+    by path. verified: whether it read the others, too. left_out, told: rows, by reason. refused: why modalities aren't
+    exported, by name. notes: on how to read it."""
 
     pieces: int
     made: int
+    damaged: dict[str, str]
+    verified: bool
     files: int
     bytes: int
     rows: int
     left_out: dict[str, int]
+    told: dict[str, int]
     modalities: tuple[str, ...]
     refused: dict[str, str]
     notes: list[str]
@@ -72,20 +76,18 @@ class PieceWriter:
         return found
 
 
-def receipt_path(number: int) -> str:
-    return f"{RECEIPTS}/{number:05d}.json"
-
-
 def export(
     dataset: Store,
     target: Store,
     format: Format,
     modalities: Sequence[str] = (),
     progress: Callable[[int, int], None] = lambda done, of: None,
+    verify: bool = False,
 ) -> Exported:
     """Makes what the output lacks of the dataset in that format.
 
-    modalities: by default all that the format takes. progress: told how many pieces are there, and of how many.
+    modalities: by default all that the format takes. verify: reads all files that are there, which is else done where
+    they are made. progress: told how many pieces are there, and of how many.
     Raises ExportError and DatasetError for what can't be exported as it is, EngineError and StorageError where it can't
     go on; what has a receipt by then isn't made again.
     """
@@ -105,26 +107,30 @@ def export(
     if not pieces:
         raise ExportError(f"{dataset.url}: there is nothing to export: no unit of it has a sample")
     _begin(target, _plan(source, format, units, len(pieces)))
-    there = {entry.name for entry in target.list(RECEIPTS)}
-    todo = [piece for piece in pieces if receipt_path(piece.number).rpartition("/")[2] not in there]
+    stands = standing(target, pieces, verify)
+    todo = [piece for piece in pieces if piece.number not in stands.receipts]
+    format.prepare(source, todo)
     progress(len(pieces) - len(todo), len(pieces))
     if todo:
         paths = [store.url for store in (dataset, target) if store.is_local]
         done = run_tasks(PieceWriter(source, target, format).write, todo, paths)
         for number, _ in enumerate(done, len(pieces) - len(todo) + 1):
             progress(number, len(pieces))
-    receipts = _receipts(target, pieces)
+    made = read_receipts(target, [piece.number for piece in todo])
+    receipts = [receipt for _, receipt in sorted({**stands.receipts, **made}.items())]
     for path, data in format.closing(source, receipts).items():
         target.replace(path, data)
     target.remove_stale_temporaries()
-    left_out = sum((Counter(one.left_out) for one in receipts), Counter())
     return Exported(
         pieces=len(pieces),
         made=len(todo),
+        damaged=stands.damaged,
+        verified=verify,
         files=sum(len(one.files) for one in receipts),
         bytes=sum(one.bytes for one in receipts),
         rows=sum(one.rows for one in receipts),
-        left_out=dict(left_out),
+        left_out=dict(sum((Counter(one.left_out) for one in receipts), Counter())),
+        told=dict(sum((Counter(one.told) for one in receipts), Counter())),
         modalities=names,
         refused=refused,
         notes=format.notes(source, len(pieces)),
@@ -196,17 +202,3 @@ def _begin(target: Store, plan: Mapping[str, Any]) -> None:
             f"{target.url}: it holds another export, whose {', '.join(differing)} differ from what is asked for: name "
             f"another folder"
         )
-
-
-def _receipts(target: Store, pieces: Sequence[Piece]) -> list[Receipt]:
-    paths = [receipt_path(piece.number) for piece in pieces]
-    return [
-        _receipt(f"{target.url}/{path}", data) for path, data in zip(paths, in_order(target.read, paths), strict=True)
-    ]
-
-
-def _receipt(source: str, data: bytes) -> Receipt:
-    try:
-        return Receipt(**json.loads(data))
-    except (ValueError, TypeError):
-        raise ExportError(f"{source}: it isn't a receipt any more: delete it and run this again") from None

@@ -22,6 +22,11 @@ _FIRST_MARKER = 2
 _NO_ID = 2**63
 """From here on nothing holds it as an id."""
 
+_CUT = (
+    "a document longer than a sequence goes on in the next rows: its ids are those of its parts, one behind the other, "
+    "each of `lengths`; `starts` says where in its document a part begins, 0 but for one that goes on"
+)
+
 _LEAST_INT32 = 65_500
 """Of a vocabulary: from here on Megatron holds ids as int32 (its DType.optimal_dtype)."""
 
@@ -82,7 +87,8 @@ class LmVocabulary:
 
     def to_bytes(self) -> bytes:
         special = {"pad": PAD, "end_of_document": END_OF_DOCUMENT}
-        return (json.dumps({"special": special, "dtype": str(self.dtype), **asdict(self)}, indent=2) + "\n").encode()
+        told = {"special": special, "dtype": str(self.dtype), **asdict(self), "sequences": _CUT}
+        return (json.dumps(told, indent=2) + "\n").encode()
 
     @classmethod
     def from_bytes(cls, data: bytes, source: str) -> LmVocabulary:

@@ -66,29 +66,56 @@ class Source:
 @dataclass(frozen=True)
 class Made:
     """The files of a piece by their paths, in the order in which they are written. rows: that they hold, as the format
-    counts them. left_out: how many of the dataset's are not among them, by reason."""
+    counts them. left_out: how many of the dataset's are not among them, by reason. told: how many there are of which
+    something has to be told, by what it is."""
 
     files: dict[str, bytes]
     rows: int
     left_out: Mapping[str, int] = field(default_factory=dict)
+    told: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file as it was written. size: bytes."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, data: bytes) -> Written:
+        return cls(len(data), hashlib.sha256(data).hexdigest())
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """That a piece is there, whole and read back. files: SHA-256 by path."""
+    """That a piece was there, whole and read back. files: by path. rows, left_out, told: as of `Made`."""
 
-    files: dict[str, str]
-    bytes: int
+    files: dict[str, Written]
     rows: int
     left_out: dict[str, int]
+    told: dict[str, int]
 
     @classmethod
     def of(cls, made: Made) -> Receipt:
-        files = {path: hashlib.sha256(data).hexdigest() for path, data in made.files.items()}
-        return cls(files, sum(map(len, made.files.values())), made.rows, dict(made.left_out))
+        files = {path: Written.of(data) for path, data in made.files.items()}
+        return cls(files, made.rows, dict(made.left_out), dict(made.told))
+
+    @property
+    def bytes(self) -> int:
+        return sum(one.size for one in self.files.values())
 
     def to_bytes(self) -> bytes:
         return (json.dumps(asdict(self), indent=1) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, source: str) -> Receipt:
+        """Raises ExportError for anything but what `to_bytes` gave."""
+        try:
+            raw: dict[str, Any] = json.loads(data)
+            return cls(**{**raw, "files": {path: Written(**one) for path, one in raw["files"].items()}})
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise ExportError(f"{source}: it isn't a receipt any more: delete it and run this again") from None
 
 
 class Format(ABC):
@@ -107,6 +134,9 @@ class Format(ABC):
 
     def check(self, source: Source) -> None:  # noqa: B027 - not every format has to refuse something
         """Raises ExportError for a dataset that the format can't hold."""
+
+    def prepare(self, source: Source, pieces: Sequence[Piece]) -> None:  # noqa: B027 - as above
+        """Raises ExportError where these pieces can't be made as things are; before any is."""
 
     def settings(self, source: Source) -> dict[str, Any]:
         """What determines the files, beside the dataset."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from rich.table import Table
@@ -26,10 +27,11 @@ from .to_lm import VOCABULARY, DecoderOnly
 from .to_ml4m import Ml4m
 from .to_webdataset import WebDataset
 
+_MOST_DAMAGED = 10
 FORMATS = (WebDataset.name, HuggingFace.name, DecoderOnly.name, Ml4m.name)
 
 
-def run_export(url: str, output: str, to: str, modalities: Sequence[str], tasks: Path | None) -> None:
+def run_export(url: str, output: str, to: str, modalities: Sequence[str], tasks: Path | None, verify: bool) -> None:
     """Raises ExportError for a format that there isn't, and what `export` raises."""
     format = _format(to, tasks)
     console = plain_console()
@@ -38,7 +40,7 @@ def run_export(url: str, output: str, to: str, modalities: Sequence[str], tasks:
         def progress(done: int, of: int) -> None:
             shown.show(lambda: _table(done, of), lambda: f"{done:,} of {counted(of, 'piece')}", last=done == of)
 
-        done = export(Store(url), Store(output), format, modalities, progress)
+        done = export(Store(url), Store(output), format, modalities, progress, verify)
     for line in _told(done, Store(output).url):
         console.print(Text(printable(line)), soft_wrap=True)
 
@@ -65,12 +67,21 @@ def _table(done: int, of: int) -> Table:
 
 def _told(done: Exported, where: str) -> Iterator[str]:
     names = ", ".join(done.modalities)
-    size = readable_size(done.bytes)
-    yield f"{counted(done.rows, 'row')} of {names} in {counted(done.files, 'file')}, {size}, read back -> {where}"
-    if done.made < done.pieces:
-        yield f"made before: {done.pieces - done.made:,} of {counted(done.pieces, 'piece')}"
+    rows, files = counted(done.rows, "row"), counted(done.files, "file")
+    before = done.pieces - done.made
+    read = ", read back" if done.verified or not before else ""
+    yield f"{rows} of {names} in {files}, {readable_size(done.bytes)}{read} -> {where}"
+    if before:
+        looked = "read again" if done.verified else "there by name and size; --verify reads them, too"
+        yield f"made before: {before:,} of {counted(done.pieces, 'piece')}, {looked}"
+    for path, why in islice(sorted(done.damaged.items()), _MOST_DAMAGED):
+        yield f"{path} is made anew: {why}"
+    if (more := len(done.damaged) - _MOST_DAMAGED) > 0:
+        yield f"made anew besides: {counted(more, 'file')}"
     for reason, count in sorted(done.left_out.items()):
         yield f"{counted(count, 'row')} left out: {reason}"
+    for reason, count in sorted(done.told.items()):
+        yield f"{counted(count, 'row')} {reason}"
     for name, why in done.refused.items():
         yield f"{name} is left out: {why}"
     yield from done.notes

@@ -16,7 +16,7 @@ import io
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from ...pipeline.dataset.cards import ModalityCard
 from ...pipeline.dataset.listings import taken_shards
 from ...pipeline.dataset.reader import Column, aligned
 from ...pipeline.dataset.tokenizers import load_tokenizer
+from ...pipeline.storage.store import Store
 from ...tokenizers.contract.tokenizer import Tokenizer
 from .ml4m_labels import CODED, WRITERS, Kept, refusal, upright
 from .ml4m_readme import CROPS, PIXELS, data_path, differences, folder_of, folders, has_pixels, readme
@@ -37,6 +38,7 @@ from .pieces import ExportError, Format, Made, Piece, Receipt, Source
 from .to_webdataset import stem_of, tar_of
 
 _MOST_INT16 = 2**15
+_LACKS = "ml-4m needs every modality of a sample, and it lacks "
 
 
 class Ml4m(Format):
@@ -44,6 +46,8 @@ class Ml4m(Format):
     most_rows = 1024
 
     def refuses(self, name: str, card: ModalityCard) -> str:
+        if sign := next((one for one in "-@" if one in name), None):
+            return f"ml-4m joins names of modalities by - and cuts them at @, and this one has {sign} in it"
         if name in WRITERS:
             return refusal(name, card)
         if not card.keeps_tokens:
@@ -61,6 +65,32 @@ class Ml4m(Format):
                     f"tokenizer of at most {_MOST_INT16} codes and run its recipe with --replace {name}, or export the "
                     f"others by --modality"
                 )
+        names: dict[str, str] = {}
+        for name in source.modalities:
+            other = names.setdefault(folder_of(source, name), name)
+            if other != name:
+                raise ExportError(
+                    f"{source.reader.store.url}: {other} and {name} are both {folder_of(source, name)} to ml-4m: "
+                    f"export one of them, by --modality of all others"
+                )
+
+    def prepare(self, source: Source, pieces: Sequence[Piece]) -> None:
+        """That the first file of the corpus is there that they need."""
+        shards = taken_shards(source.reader.store, source.manifest.corpus)
+        needed = next((unit.shard for piece in pieces for unit in piece.units), None)
+        if needed is None:
+            return
+        shard = shards.get(needed)
+        if shard is None:
+            raise _no_corpus(source, f"{needed} is none of its shards any more")
+        path = f"{shard.path}/{shard.files[0][0]}".lstrip("/") if shard.files else shard.path
+        store = Store(shard.root, _corpus_settings(source).storage_options)
+        try:
+            if store.exists(path):
+                return
+        except OSError as error:
+            raise _no_corpus(source, str(error)) from None
+        raise _no_corpus(source, f"{store.url}/{path} does not exist")
 
     def make(self, source: Source, piece: Piece) -> Made:
         members: dict[str, dict[str, bytes]] = {folder: {} for folder in folders(source)}
@@ -70,7 +100,7 @@ class Ml4m(Format):
         for unit in piece.units:
             for sample in self._samples(source, unit, shards):
                 if isinstance(sample, str):
-                    left_out[f"ml-4m needs every modality of a sample, and it lacks {sample}"] += source.views
+                    left_out[f"{_LACKS}{sample}"] += source.views
                     continue
                 stem, contents = sample
                 again, seen[stem] = seen[stem], seen[stem] + 1
@@ -137,6 +167,9 @@ class Ml4m(Format):
         return views if all(one == keys[0] for one in keys) else -1
 
     def closing(self, source: Source, receipts: Sequence[Receipt]) -> dict[str, bytes]:
+        """Raises ExportError where no sample is left: ml-4m would look for one for ever."""
+        if not any(one.rows for one in receipts):
+            raise _nothing_left(source, {reason.removeprefix(_LACKS) for one in receipts for reason in one.left_out})
         return {"README.md": readme(source, len(receipts)).encode()}
 
     def notes(self, source: Source, pieces: int) -> list[str]:
@@ -155,10 +188,30 @@ def _content(
 
 def _images(source: Source, unit: Unit, shards: Mapping[str, Shard]) -> dict[str, bytes]:
     """The images of a unit as the corpus has them, by key. Raises ExportError where it can't be read."""
-    manifest = source.manifest
-    settings = CorpusSettings.model_validate({"url": manifest.corpus.url, **manifest.corpus.reading})
+    limits = UnitLimits(**source.manifest.units)
     try:
-        found = next(Corpus(settings).read(shards[unit.shard], unit.start, unit.stop, UnitLimits(**manifest.units)))
+        found = next(Corpus(_corpus_settings(source)).read(shards[unit.shard], unit.start, unit.stop, limits))
     except (CorpusError, OSError, KeyError) as error:
-        raise ExportError(f"the corpus is read for the crops of views and for pixels, and can't be: {error}") from None
+        raise _no_corpus(source, str(error)) from None
     return {sample.key: sample.image for sample in found.samples if sample.image}
+
+
+def _corpus_settings(source: Source) -> CorpusSettings:
+    corpus = source.manifest.corpus
+    return CorpusSettings.model_validate({"url": corpus.url, **corpus.reading})
+
+
+def _no_corpus(source: Source, why: str) -> ExportError:
+    return ExportError(
+        f"the corpus is read for the crops of views and for pixels, and can't be: {why}. Where it has moved, have "
+        f"`tokenloom run RECIPE --corpus NEW_PLACE --output {source.reader.store.url}` take that up, and export again"
+    )
+
+
+def _nothing_left(source: Source, lacking: Collection[str]) -> ExportError:
+    names = [f"--modality {name}" for name in source.modalities if name not in lacking]
+    way = f"Export to another folder without it, by {' '.join(names)}" if names else "There is nothing to export"
+    return ExportError(
+        f"{source.reader.store.url}: ml-4m needs every modality of a sample, and every one lacks "
+        f"{' or '.join(sorted(lacking))}: nothing is left of it. {way}"
+    )

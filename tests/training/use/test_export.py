@@ -13,6 +13,7 @@ from small_dataset import SmallDataset, made_anew, path_of, pending, write_datas
 from tokenloom.pipeline.dataset.manifest import publish
 from tokenloom.pipeline.storage import local
 from tokenloom.pipeline.storage.local import LocalFiles
+from tokenloom.training.use import printing
 
 FORMATS = ("webdataset", "hf", "lm")
 
@@ -113,8 +114,82 @@ def test_receipts_have_the_checksums(dataset, tmp_path):
 
     assert command("export", dataset.store.url, tmp_path / "out", "--to", "webdataset").code == 0
     for receipt in (tmp_path / "out/receipts").iterdir():
-        for path, digest in json.loads(receipt.read_text())["files"].items():
-            assert hashlib.sha256((tmp_path / "out" / path).read_bytes()).hexdigest() == digest
+        for path, file in json.loads(receipt.read_text())["files"].items():
+            data = (tmp_path / "out" / path).read_bytes()
+            assert file == {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def damage_size(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def damage_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize(("damage", "why"), [(Path.unlink, "it was gone"), (damage_size, " bytes, not ")])
+def test_what_is_gone_or_of_another_size_is_made_anew_and_told(dataset, tmp_path, to, damage, why):
+    out = tmp_path / "out"
+    words = ("export", dataset.store.url, out, "--to", to)
+    assert ", read back -> " in command(*words).out
+    expected = contents(out)
+    number = max(path.name for path in (out / "receipts").iterdir())
+    path = sorted(json.loads((out / "receipts" / number).read_text())["files"])[0]
+    damage(out / path)
+    again = command(*words)
+    assert again.code == 0, again.err
+    assert f"{path} is made anew: " in again.out
+    assert why in again.out
+    assert contents(out) == expected
+    third = command(*words).out
+    assert "anew" not in third
+    assert "read back" not in third
+    pieces = len(list((out / "receipts").iterdir()))
+    assert f"made before: {pieces} of {pieces} piece" in third
+
+
+def test_many_damaged_files_are_counted(dataset, tmp_path, monkeypatch):
+    words = ("export", dataset.store.url, tmp_path / "out", "--to", "webdataset")
+    assert command(*words).code == 0
+    for path in (tmp_path / "out").glob("*.tar"):
+        path.unlink()
+    monkeypatch.setattr(printing, "_MOST_DAMAGED", 3)
+    ended = command(*words)
+    assert ended.out.count("is made anew: it was gone") == 3
+    assert "made anew besides: 1 file\n" in ended.out
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_verify_finds_a_bit_that_turned(dataset, tmp_path, to):
+    out = tmp_path / "out"
+    words = ("export", dataset.store.url, out, "--to", to)
+    assert command(*words).code == 0
+    expected = contents(out)
+    path = sorted(path for path in expected if path.endswith((".tar", ".parquet")))[-1]
+    damage_bit(out / path)
+    assert "anew" not in command(*words).out
+    ended = command(*words, "--verify")
+    assert f"{path} is made anew: its bytes had another SHA-256" in ended.out
+    assert ", read back -> " in ended.out
+    assert contents(out) == expected
+
+
+def test_a_kill_between_damage_and_repair_leaves_no_receipt_of_what_is_gone(dataset, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    words = ("export", dataset.store.url, out, "--to", "webdataset")
+    assert command(*words).code == 0
+    expected = contents(out)
+    (out / "shard-00002.tar").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(local, "_write_temporary", Dying(0))
+        with pytest.raises(Killed):
+            command(*words)
+    assert not (out / "receipts/00002.json").exists()
+    assert command(*words).code == 0
+    assert contents(out) == expected
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -217,7 +292,7 @@ def test_a_file_in_the_place_of_a_piece(dataset, tmp_path):
 def test_a_receipt_that_is_none(dataset, tmp_path):
     out = tmp_path / "out"
     assert command("export", dataset.store.url, out, "--to", "webdataset").code == 0
-    for text in ("{", "[]", '{"files": {}}'):
+    for text in ("{", "[]", '{"files": {}}', '{"files": {"a": "0f"}}'):
         (out / "receipts/00001.json").write_text(text)
         assert "receipts/00001.json: it isn't a receipt" in refused(dataset.store.url, out, "--to", "webdataset")
 

@@ -9,9 +9,11 @@ import datasets
 import pytest
 import yaml
 from command import command
+from in_process import weave
 from small_dataset import write_dataset
 from tokenloom import open_dataset
 from tokenloom.pipeline.dataset.manifest import publish
+from tokenloom.pipeline.plan.recipe import parse_recipe
 from tokenloom.training.use import to_hf
 
 
@@ -62,6 +64,19 @@ def test_the_card_says_what_made_the_tokens(exported):
     assert of["dinov2", 6][1:] == ["dinov2", "Apache-2.0", "hub/model", "Apache-2.0", ("ab" * 32)[:16]]
     assert of["caption", 6][3:] == ["none", "-", "-"]
     assert of["caption", 7][6] != "-"
+
+
+def test_the_card_of_texts_says_nothing_of_images(exported, tmp_path):
+    assert "# Tokens of images" in (exported[1] / "README.md").read_text()
+    (tmp_path / "one.txt").write_text("a line of text\n")
+    corpus = {"url": str(tmp_path / "one.txt"), "format": "text"}
+    weave(parse_recipe({"corpus": corpus, "output": str(tmp_path / "texts"), "modalities": {"text": {}}}))
+    assert command("export", tmp_path / "texts", tmp_path / "card", "--to", "hf").code == 0
+    card = (tmp_path / "card/README.md").read_text()
+    assert "# Tokens of texts" in card
+    assert "The texts have licences of their own" in card
+    assert "1 row, one for each sample, made by tokenloom." in card
+    assert "image" not in card
 
 
 def test_names_of_weights_keep_the_table_whole(tmp_path):

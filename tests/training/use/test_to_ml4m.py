@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from tokenloom.pipeline.dataset.manifest import publish
 from tokenloom.pipeline.plan.recipe import parse_recipe
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.training.use.ml4m_labels import WRITERS, Kept, upright
+from tokenloom.training.use.pieces import ExportError, Source
+from tokenloom.training.use.to_ml4m import Ml4m
 
 CODES = {"name": "patch_codebook", "params": {"size": 4}}
 
@@ -254,13 +257,66 @@ def test_labels_that_arent_kept(own, tmp_path):
     assert "8 rows of rgb, canny_edge" in ended.out  # none lacks a caption now
 
 
-def test_a_corpus_that_is_gone(own, made, tmp_path):
+def test_a_corpus_that_moved_is_missed_before_any_work_and_found_where_a_run_says(own, made, tmp_path, monkeypatch):
     photos = made[1].parent / "photos"
+    words = ("export", own.store.url, tmp_path / "out", "--to", "ml-4m")
     photos.rename(tmp_path / "moved")
     try:
-        ended = command("export", own.store.url, tmp_path / "out", "--to", "ml-4m")
+        with monkeypatch.context() as patch:
+            patch.setattr(Ml4m, "make", lambda *_: pytest.fail("work was begun"))
+            ended = command(*words)
+        assert ended.code == 2
+        assert "does not exist" in ended.err
+        advice = f"tokenloom run RECIPE --corpus NEW_PLACE --output {own.store.url}"
+        assert f"`{advice}`" in ended.err
+        assert ended.err.count("\n") == 1
+        weave(recipe(tmp_path / "moved", Path(own.store.url)))
+        assert command(*words).code == 0
+        photos.symlink_to(tmp_path / "nowhere")  # what is there needs no corpus
+        (tmp_path / "moved").rename(tmp_path / "moved again")
+        assert command(*words).code == 0
     finally:
-        (tmp_path / "moved").rename(photos)
-    assert ended.code == 2
-    assert "the corpus is read for the crops of views" in ended.err
-    assert ended.err.count("\n") == 1
+        photos.unlink(missing_ok=True)
+        next(tmp_path.glob("moved*")).rename(photos)
+
+
+def test_nothing_is_left_where_every_sample_lacks_a_modality(photos, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for key, photo in list(photos.items())[:2]:
+        (tmp_path / f"photos/{key}.jpg").write_bytes(photo)
+    weave(recipe(tmp_path / "photos", tmp_path / "dataset"))
+    for _ in range(2):
+        ended = command("export", tmp_path / "dataset", tmp_path / "out", "--to", "ml-4m")
+        assert ended.code == 2
+        assert "every one lacks caption: nothing is left of it. Export to another folder without it" in ended.err
+        assert ended.err.count("\n") == 1
+        assert not (tmp_path / "out/README.md").exists()
+    words = " ".join(re.findall(r"--modality \w+", ended.err)).split()
+    assert words[1::2] == ["rgb", "canny_edge", "color_palette", "metadata"]
+    other = command("export", tmp_path / "dataset", tmp_path / "other", "--to", "ml-4m", *words)
+    assert other.code == 0
+    assert "4 rows of rgb, canny_edge" in other.out
+    alone = command("export", tmp_path / "dataset", tmp_path / "alone", "--to", "ml-4m", "--modality", "caption")
+    assert alone.code == 2
+    assert "--modality" not in alone.err
+
+
+@pytest.mark.parametrize("name", ["my-edges", "edges@2"])
+def test_names_that_a_list_of_domains_cant_hold(own, tmp_path, name):
+    manifest = own.manifest
+    cards = {**manifest.modalities, name: manifest.modalities["canny_edge"]}
+    publish(own.store, lambda now: replace(manifest, modalities=cards))
+    ended = command("export", own.store.url, tmp_path / "out", "--to", "ml-4m")
+    assert ended.code == 0, ended.err
+    assert f"{name} is left out: ml-4m joins names of modalities by - and cuts them at @" in ended.out
+    named = command("export", own.store.url, tmp_path / "other", "--to", "ml-4m", "--modality", name)
+    assert named.code == 2
+    assert f"{name} can't be exported to ml-4m: " in named.err
+
+
+def test_two_modalities_that_have_one_name_in_ml4m(own):
+    card = own.manifest.modalities["canny_edge"]
+    reader: Any = SimpleNamespace(cards={"semseg": card, "semseg_coco": card, "rgb": card}, store=own.store)
+    with pytest.raises(ExportError, match="semseg and semseg_coco are both tok_semseg@224 to ml-4m"):
+        Ml4m().check(Source(reader, own.manifest, ("semseg", "semseg_coco", "rgb")))
+    Ml4m().check(Source(reader, own.manifest, ("semseg_coco", "rgb")))
