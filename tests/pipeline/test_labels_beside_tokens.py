@@ -32,6 +32,7 @@ class Case:
     def __init__(self, name: str, corpus: Path, folder: Path) -> None:
         self.name, self.corpus, self.folder, self.output = name, corpus, folder, folder / "out"
         self.store = Store(self.output)
+        folder.mkdir(exist_ok=True)
         self.fails()
 
     def fails(self, *keys: str) -> None:
@@ -98,7 +99,7 @@ def test_a_failure_that_tokens_and_labels_tell_of_is_one(case):
     case.fails("coffee")
     weave(case.recipe("both"))
     assert ([key for key, _ in case.failures()], case.quarantined()) == (["coffee"] * LABELERS[case.name][2], 2)
-    other = Case(case.name, case.corpus, case.folder / "other") if (case.folder / "other").mkdir() is None else case
+    other = Case(case.name, case.corpus, case.folder / "other")
     other.fails("coffee")
     weave(other.recipe("tokens"))
     other.fails("coffee", "rocket")
@@ -122,7 +123,7 @@ def test_what_is_made_of_labels_that_failed_is_mended_with_them(corpus, tmp_path
     assert len(missing(case.output, "grid_mean")) == 6
     case.fails()
     assert case.again("grid").failed == {"grid": 0, "grid_mean": 0}
-    fresh = Case("grid", corpus, tmp_path / "fresh") if (tmp_path / "fresh").mkdir() is None else case
+    fresh = Case("grid", corpus, tmp_path / "fresh")
     weave(fresh.recipe("both", beside=mean))
     for name in ("grid", "grid_mean"):
         assert labels_of(case.output, name) == labels_of(fresh.output, name)
