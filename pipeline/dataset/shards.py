@@ -215,8 +215,8 @@ def token_content(tokens: pa.ChunkedArray) -> list[bytes]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    lengths = pc.fill_null(pc.list_value_length(tokens).cast(pa.int32()), -1)
-    ids = pc.list_flatten(tokens)
+    lengths = pc.call_function("list_value_length", [tokens]).cast(pa.int32()).fill_null(-1)
+    ids = pc.call_function("list_flatten", [tokens])
     return [str(ids.type).encode(), lengths.to_numpy().tobytes(), ids.to_numpy().tobytes()]
 
 

@@ -320,8 +320,8 @@ def test_a_dataset_without_a_shard_opens_where_it_is_masked(tmp_path, inputs):
     recipe: dict[str, Any] = {"url": small.store.url, "inputs": inputs, "targets": inputs}
 
     def batch(**data: Any) -> tuple[OpenData, Batch]:
-        data = opened(tmp_path, datasets={"a": recipe}, **data)
-        return data, next(iter(Batches(data.mixture, 64)))
+        found = opened(tmp_path, datasets={"a": recipe}, **data)
+        return found, next(iter(Batches(found.mixture, 64)))
 
     _, whole = batch()
     path_of(small, small.token_path("dinov2", small.units[1])).unlink()
