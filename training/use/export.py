@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from .pieces import ExportError, Format, Piece, Receipt, Source, cut_pieces
 from .standing import read_receipts, receipt_path, standing
 
 PLAN = "export.json"
+_MOST_TEXT = 256 * 2**20
+"""Bytes of a piece's texts."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def export(
     units = _finished_units(dataset.url, manifest, reader, names)
     source = Source(reader.columns, manifest, names)
     format.check(source)
-    pieces = cut_pieces(units, format.most_rows // reader.views)
+    pieces = cut_pieces(units, format.most_rows // reader.views, _most_units(manifest))
     if not pieces:
         raise ExportError(f"{dataset.url}: there is nothing to export: no unit of it has a sample")
     _begin(target, _plan(source, format, units, len(pieces)))
@@ -167,6 +170,12 @@ def _finished_units(url: str, manifest: Manifest, reader: DatasetReader, names: 
                 f"recipe again, or {alone}"
             )
     return sorted(units)
+
+
+def _most_units(manifest: Manifest) -> int:
+    """Of a piece, which is held in memory: texts may be of any length, and their units bound their bytes alone."""
+    has_texts = manifest.corpus.reading.get("text") is not None
+    return max(1, _MOST_TEXT // manifest.units["bytes"]) if has_texts else sys.maxsize
 
 
 def _plan(source: Source, format: Format, units: Sequence[Unit], pieces: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ...pipeline.commands.console import counted
 from ...pipeline.dataset.cards import ModalityCard
 from .pieces import ExportError
 
@@ -147,7 +148,7 @@ class LmVocabulary:
         elif not ended:
             problem = f"its end marker, {place.end}, is missing"
         elif place.length not in (None, len(own)):
-            problem = f"it has {len(own)} tokens, and not {place.length}"
+            problem = f"it has {counted(len(own), 'token')}, and not {place.length}"
         return Segment(document, name, own, problem)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...labelers.contract.kinds import Embeddings
+from ...pipeline.commands.console import counted
 from ...pipeline.dataset.cards import ModalityCard
 from .ml4m_labels import CODED, WHOLE, WRITERS
 from .pieces import Source
@@ -89,7 +90,8 @@ def _tokens_differ(folder: str, name: str, card: ModalityCard, size: int) -> Ite
     assert card.tokens is not None
     assert card.tokens.spec is not None
     spec, known = card.tokens.spec, KNOWN.get(name)
-    has = f"{spec.length} tokens of {spec.vocabulary} ids"
+    assert spec.length is not None  # as Ml4m.refuses sees to
+    has = f"{counted(spec.length, 'token')} of {spec.vocabulary} ids"
     if known is None or (spec.grid and size not in _KNOWN_SIZES):
         yield f"{folder}: ml-4m's MODALITY_INFO doesn't know it; it has {has}"
         return

@@ -166,12 +166,12 @@ def read_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     return pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read(columns=columns and list(columns), use_threads=False)
 
 
-def cut_pieces(units: Sequence[Unit], most_samples: int) -> list[Piece]:
+def cut_pieces(units: Sequence[Unit], most_samples: int, most_units: int) -> list[Piece]:
     """Units in order, put together while they have no more samples than that; units without samples are in none."""
     groups: list[list[Unit]] = []
     size = 0
     for unit in units:
-        if unit.count and (not groups or size + unit.count > most_samples):
+        if unit.count and (not groups or size + unit.count > most_samples or len(groups[-1]) == most_units):
             groups.append([])
             size = 0
         if unit.count:

@@ -14,7 +14,9 @@ from in_process import weave
 from lm_files import MegatronReader, documents, packed, vocabulary
 from small_dataset import SmallDataset, rewrite_tokens, write_dataset
 from tokenloom import open_dataset
-from tokenloom.pipeline.plan.recipe import load_recipe
+from tokenloom.pipeline.plan.recipe import load_recipe, parse_recipe
+from tokenloom.training.use import export
+from tokenloom.training.use.megatron import count_sequences
 from tokenloom.training.use.to_lm import Document, pack
 
 
@@ -55,6 +57,19 @@ def test_texts_longer_than_a_sequence_go_on_in_the_next(tmp_path):
     assert said.code == 0, said.err
     lines = [line.partition(": ")[2] for line in said.out.splitlines()]
     assert lines == [dataset.decode("text", ids) for ids in rows.values()]
+
+
+def test_a_piece_holds_so_much_text_at_most(tmp_path, monkeypatch):
+    (tmp_path / "texts.txt").write_text("".join(f"line {number}\n" for number in range(6)))
+    units = {"samples": 1, "bytes": 2**20}
+    corpus = {"url": str(tmp_path / "texts.txt"), "format": "text"}
+    recipe = {"corpus": corpus, "output": str(tmp_path / "dataset"), "units": units, "modalities": {"text": {}}}
+    weave(parse_recipe(recipe))
+    monkeypatch.setattr(export, "_MOST_TEXT", 3 * 2**20 + 1)
+    ended = command("export", tmp_path / "dataset", tmp_path / "out", "--to", "lm")
+    assert ended.code == 0, ended.err
+    assert [count_sequences(path.read_bytes()) for path in sorted((tmp_path / "out/megatron").glob("*.idx"))] == [3, 3]
+    assert [len(row["keys"]) for row in packed(tmp_path / "out")] == [3, 3]
 
 
 def test_megatron_takes_documents_of_any_length(small, tmp_path):
