@@ -14,8 +14,9 @@ from test_labels_beside_tokens import Case
 from test_retry import MORE, again, waits_for
 from tokenloom.pipeline.checks.verify import verify
 from tokenloom.pipeline.dataset.dataset import open_dataset
-from tokenloom.pipeline.dataset.manifest import DatasetError
+from tokenloom.pipeline.dataset.manifest import DatasetError, require_manifest
 from tokenloom.pipeline.engine.tally import TooManyFailuresError
+from tokenloom.pipeline.storage.store import Store
 from weaving import digests, labels_of, odd, recipe
 
 pytestmark = pytest.mark.slow
@@ -179,15 +180,17 @@ def test_a_replacement_that_was_begun_is_made_of_what_was_mended(needs, corpus, 
     """Of units that it has already. `known` may lack the label, and doesn't tell that it did."""
     output, name = tmp_path / "out", "doubled" if needs else "known"
     colour = {"mean_colour": {**waits_for(tmp_path, "WaitsFor", "now"), "keep": "labels"}}
+    more = {**MORE, "units": {"samples": 1}}
     made = {"doubled": odd("Doubled"), "known": {**waits_for(tmp_path, "KnowsLater", "never"), "keep": "labels"}}
     anew = {"doubled": odd("Doubled", keep="both"), "known": odd("TellsWhatItKnows")}
-    weave(recipe(corpus, output, {**colour, name: made[name]}, **MORE))
-    new = recipe(corpus, output, {**colour, name: anew[name]}, **MORE)
-    weave(new, [name], limit=4)
+    weave(recipe(corpus, output, {**colour, name: made[name]}, **more))
+    new = recipe(corpus, output, {**colour, name: anew[name]}, **more)
+    weave(new, [name], limit=5)
+    assert require_manifest(Store(output)).pending.keys() == {name}
     (tmp_path / "now").touch()
     assert again(output, "mean_colour").failed["mean_colour"] == 0
     weave(new)
-    weave(recipe(corpus, tmp_path / "fresh", {**colour, name: anew[name]}, **MORE))
+    weave(recipe(corpus, tmp_path / "fresh", {**colour, name: anew[name]}, **more))
     assert labels_of(output, name) == labels_of(tmp_path / "fresh", name)
     assert nulls(output) == nulls(tmp_path / "fresh")
     assert verify(output, deep=True).faults == []
