@@ -184,11 +184,18 @@ _REST = 60.0
 
 @contextmanager
 def _locked(path: Path) -> Iterator[BinaryIO]:
-    """The file, from its beginning and to be added to, which nobody else has meanwhile."""
+    """The file, from its beginning and to be added to, which nobody else has meanwhile.
+
+    It is unlocked, and not only closed: a process that was forked meanwhile has it open, too, and would keep the lock.
+    """
     with open(path, "a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        yield file
+        try:
+            file.seek(0)
+            yield file
+            file.flush()
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _digest(name: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import signal
+import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,26 @@ def test_it_keeps_what_was_used_last(tmp_path):
     assert size_of(tmp_path / "cache") <= 1000
     cache.put("too large", bytes(2000))
     assert cache.get("too large") is None
+
+
+def test_a_process_that_was_forked_meanwhile_keeps_no_lock(tmp_path):
+    """As a DataLoader forks its workers while threads of the process that trains fetch shards."""
+    cache, went_on = ShardCache(tmp_path, 10**6), threading.Event()
+
+    def again() -> None:
+        with cache.alone("shard"):
+            went_on.set()
+
+    with cache.alone("shard"):
+        child = os.fork()
+        if not child:
+            signal.pause()
+    try:
+        threading.Thread(target=again, daemon=True).start()
+        assert went_on.wait(10)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_what_others_have_in_the_folder_stays(tmp_path):
