@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..tokenizers.contract.tokenizer import Tokenizer
+from ..tokenizers.contract.vocabulary import Vocabulary
 from .checks.nulls import NullSearch
 from .cluster.raylet import raylet_watched
 from .cluster.session import EngineError, start_ray
@@ -28,7 +29,7 @@ from .dataset.standing import count_labels
 from .engine.config import Mode, stage_configs
 from .engine.stream import ReaderConfig, UnitResult, stream
 from .engine.tally import Tally, judge
-from .fitting.fit import provide_tokenizer, vocabulary_for
+from .fitting.fit import fitted_by_another, provide_tokenizer, vocabulary_for
 from .fitting.job import FitError
 from .fitting.listener import FitListener
 from .fitting.sample import (
@@ -219,14 +220,26 @@ def _failed(plan: Plan, name: str, results: Sequence[UnitResult]) -> SampleFailu
 def _with_vocabulary(
     plan: Plan, store: Store, works: Sequence[Work], sample: str, listener: RunListener
 ) -> dict[str, ModalityCard]:
-    """The cards, with the text vocabulary where a tokenizer that is to be made wants one."""
+    """The cards, with the text vocabulary where a tokenizer that is to be made wants one; where another driver was first,
+    with his tokenizers."""
     cards, given = dict(plan.graph.cards), given_vocabulary(plan.recipe)
     if given is not None:
         store_vocabulary(store, given)
     if lacking_vocabulary(cards) is None:
         return cards
     listener.say("making the text vocabulary")
-    digest = store_vocabulary(store, vocabulary_for(plan.recipe, store, cards, works, sample))
+    vocabulary: Vocabulary | FileNotFoundError
+    try:
+        vocabulary = vocabulary_for(plan.recipe, store, cards, works, sample)
+    except FileNotFoundError as error:
+        vocabulary = error
+    # Who was first may have cleared the sample away, in part by now: then what he made holds.
+    cards = {name: fitted_by_another(store, name, card) or card for name, card in cards.items()}
+    if lacking_vocabulary(cards) is None:
+        return cards
+    if isinstance(vocabulary, FileNotFoundError):
+        raise vocabulary
+    digest = store_vocabulary(store, vocabulary)
     return {name: with_vocabulary(card, digest) for name, card in cards.items()}
 
 

@@ -93,7 +93,7 @@ def provide_tokenizer(
                     f"`fit: {{units: ...}}`, or give {modality} `keep: labels`, both with {replace_options([modality])}"
                 )
     # Another driver that was first may have cleared the sample away, from under us even: then its tokenizer holds.
-    if (theirs := _fitted_by_another(store, modality, card)) is not None:
+    if (theirs := fitted_by_another(store, modality, card)) is not None:
         return theirs
     if problem:
         raise problem
@@ -139,7 +139,7 @@ def _fitted(
     return type(tokenizer).from_files(card.label_kind, run_fit(job, listener))
 
 
-def _fitted_by_another(store: Store, modality: str, card: ModalityCard) -> ModalityCard | None:
+def fitted_by_another(store: Store, modality: str, card: ModalityCard) -> ModalityCard | None:
     """The card with the tokenizer that the manifest pins by now, if that was asked to be the same."""
     manifest = read_manifest(store)
     held = manifest.cards_of(modality) if manifest else []

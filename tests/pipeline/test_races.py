@@ -82,7 +82,7 @@ def saw_what_it_reports(made: Recipe, one: Driver) -> None:
         assert plan.manifest == require_manifest(Store(made.output))
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", sorted({*SEEDS, 11, 26}))  # by these one clears the sample away that the other reads
 def test_one_recipe_twice(seed, corpus, output):
     made = recipe(corpus, output, {**DOUBLED, "grid": CODES, "caption": {}}, **MORE)
     alone = recipe(corpus, f"memory://{uuid.uuid4()}", {**DOUBLED, "grid": CODES, "caption": {}}, **MORE)
