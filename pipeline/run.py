@@ -220,7 +220,7 @@ def _failed(plan: Plan, name: str, results: Sequence[UnitResult]) -> SampleFailu
 def _with_vocabulary(
     plan: Plan, store: Store, works: Sequence[Work], sample: str, listener: RunListener
 ) -> dict[str, ModalityCard]:
-    """The cards, with the text vocabulary where a tokenizer that is to be made wants one; with the tokenizers of another
+    """The cards, with the text vocabulary where a tokenizer that is to be made wants one, or with the tokenizers of a
     driver who was first."""
     cards, given = dict(plan.graph.cards), given_vocabulary(plan.recipe)
     if given is not None:
