@@ -13,11 +13,8 @@ Prints what happens, and as its last line one JSON object. Linux only.
 from __future__ import annotations
 
 import argparse
-import json
 import random
-import shutil
 import sys
-import tempfile
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -26,7 +23,7 @@ from pathlib import Path
 
 from places import BUCKET, s3_server, write_corpus
 from processes import adopt_orphans
-from runs import PHASES, Calm, ChaosError, Recipe, Run, check_identical, count_objects, run_in_peace
+from runs import PHASES, Calm, Recipe, Run, check_identical, count_objects, run_in_peace, told
 
 TARGETS = ("driver", "worker", "raylet")
 _WORDS = {"worker": ("MapWorker", "StageWorker"), "raylet": ("raylet/raylet ",)}
@@ -125,21 +122,8 @@ class Torment:
 def main() -> int:
     options = _options()
     adopt_orphans()
-    began = time.monotonic()
     result = {"seed": options.seed, "kills": {}, "phases": {}, "restarts": 0, "finished": 0}
-    folder = Path(tempfile.mkdtemp(prefix="tl-chaos-"))  # short: sockets lie in it, whose paths are bounded
-    failure = ""
-    with ExitStack() as stack:
-        try:
-            _torment_all(options, folder, stack, result)
-        except ChaosError as error:
-            failure = str(error)
-            print(failure, flush=True)
-    if not failure:
-        shutil.rmtree(folder)
-    result |= {"identical": not failure, "seconds": round(time.monotonic() - began), "ratio": 0.0 if failure else 1.0}
-    print(json.dumps(result), flush=True)
-    return 1 if failure else 0
+    return told(result, lambda folder, stack: _torment_all(options, folder, stack, result))
 
 
 def _torment_all(options: argparse.Namespace, folder: Path, stack: ExitStack, result: dict) -> None:

@@ -15,11 +15,8 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import random
-import shutil
 import sys
-import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,7 +29,7 @@ from in_process import weave
 from PIL import Image
 from places import BUCKET, s3_server
 from processes import adopt_orphans
-from runs import ChaosError, Run, check_same, count_objects, objects, start
+from runs import Run, check_same, count_objects, objects, start, told
 from tokenloom.pipeline.plan.recipe import parse_recipe
 
 FORMATS = ("webdataset", "hf", "lm", "ml-4m")
@@ -156,21 +153,8 @@ def write_dataset(folder: Path) -> str:
 def main() -> int:
     options = _options()
     adopt_orphans()
-    began = time.monotonic()
     result = {"seed": options.seed, "kills": {}, "restarts": 0, "finished": 0}
-    folder = Path(tempfile.mkdtemp(prefix="tl-chaos-"))  # short: sockets lie in it, whose paths are bounded
-    failure = ""
-    with ExitStack() as stack:
-        try:
-            _torment_all(options, folder, stack, result)
-        except ChaosError as error:
-            failure = str(error)
-            print(failure, flush=True)
-    if not failure:
-        shutil.rmtree(folder)
-    result |= {"identical": not failure, "seconds": round(time.monotonic() - began), "ratio": 0.0 if failure else 1.0}
-    print(json.dumps(result), flush=True)
-    return 1 if failure else 0
+    return told(result, lambda folder, stack: _torment_all(options, folder, stack, result))
 
 
 def _torment_all(options: argparse.Namespace, folder: Path, stack: ExitStack, result: dict) -> None:

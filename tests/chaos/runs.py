@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count, pairwise
 from pathlib import Path
@@ -230,3 +234,21 @@ def check_same(output: str, expected: Mapping[str, str]) -> None:
             if paths
         ]
         raise ChaosError(f"{output} is not what the uninterrupted run made: {'; '.join(shown)}")
+
+
+def told(result: dict[str, Any], torment: Callable[[Path, ExitStack], None]) -> int:
+    """The exit code of a script that torments runs in a folder of its own, which stays where they fail. Prints, last,
+    the result as JSON, with whether all was identical. torment: adds to the result, and raises ChaosError."""
+    began, failure = time.monotonic(), ""
+    folder = Path(tempfile.mkdtemp(prefix="tl-chaos-"))  # short: sockets lie in it, whose paths are bounded
+    with ExitStack() as stack:
+        try:
+            torment(folder, stack)
+        except ChaosError as error:
+            failure = str(error)
+            print(failure, flush=True)
+    if not failure:
+        shutil.rmtree(folder)
+    result |= {"identical": not failure, "seconds": round(time.monotonic() - began), "ratio": 0.0 if failure else 1.0}
+    print(json.dumps(result), flush=True)
+    return 1 if failure else 0
