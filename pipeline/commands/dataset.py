@@ -76,8 +76,8 @@ def _bar(console: Console) -> Progress:
 
 
 def _print_report(console: Console, report: Report) -> None:
-    read = f"{report.shards:,} shards of {report.modalities} modalities read, {report.samples:,} samples in "
-    read += f"{report.units:,} units, {readable_size(report.bytes)}"
+    read = f"{counted(report.shards, 'shard')} of {counted(report.modalities, 'modality', 'modalities')} read, "
+    read += f"{counted(report.samples, 'sample')} in {counted(report.units, 'unit')}, {readable_size(report.bytes)}"
     if report.ok:
         console.print(f"{read}: all as written, nothing missing, nothing foreign", soft_wrap=True)
         return
@@ -152,9 +152,9 @@ def _status_view(status: Status) -> Group:
 def _status_notes(status: Status) -> Iterable[str]:
     shards = f"{status.complete_shards:,} of {counted(status.shards, 'corpus shard')} complete"
     if status.exact:
-        yield f"{status.total:,} samples, {shards}"
+        yield f"{counted(status.total, 'sample')}, {shards}"
     elif status.total is not None:
-        yield f"about {status.total:,} samples to make, going by the {shards}"
+        yield f"about {counted(status.total, 'sample')} to make, going by the {shards}"
     else:
         yield f"{shards}; how many samples there are is known once one is"
     pending = [modality.name for modality in status.modalities if modality.pending]

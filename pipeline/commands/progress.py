@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ..fitting.listener import FitListener
 from ..run import RunListener
+from .console import counted
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -128,7 +129,7 @@ class RunProgress(FitProgress, RunListener):
     def _line(self, tally: Tally) -> str:
         rate, left = self._rate(tally.samples, self._before.samples if self._before else 0), self._eta(tally)
         known = [rate, f"{left} left"] if left != _UNKNOWN else [rate] if rate != _UNKNOWN else []
-        return ", ".join([f"{tally.samples} samples", *known, f"{sum(tally.failed.values())} quarantined"])
+        return ", ".join([counted(tally.samples, "sample"), *known, f"{sum(tally.failed.values())} quarantined"])
 
     def _rate(self, count: int, before: int) -> str:
         spent = time.monotonic() - self._began

@@ -89,7 +89,11 @@ def retry_quarantined(url: str, modalities: Sequence[str]) -> None:
         stop_ray()
     failed = sum(tally.failed.values())
     tried = sum(tally.rows.values())
-    text = f"{tried - failed} of {tried} labels made, {failed} failed again" if tally.units else "nothing to try again"
+    text = (
+        f"{tried - failed:,} of {counted(tried, 'label')} made, {failed:,} failed again"
+        if tally.units
+        else "nothing to try again"
+    )
     console.print(text)
     _print_again(console, tally)
     if tally.rejected:
@@ -330,13 +334,13 @@ def _print_summary(console: Console, plan: Plan, tally: Tally) -> None:
         console.print(f"{done}: {plan.recipe.output} is complete", soft_wrap=True)
         return
     failed = sum(tally.failed.values())
-    quarantined = f"; {failed} labels quarantined" if failed else ""
+    quarantined = f"; {counted(failed, 'label')} quarantined" if failed else ""
     rejected = f"; {_refused(tally)}" if tally.rejected else ""
     if failed or tally.rejected or tally.notes > len(tally.left_out):
         text = f"`tokenloom quarantine {plan.request.url}` tells why samples failed, and all that isn't taken"
         console.print(text, soft_wrap=True)
     console.print(
-        f"{tally.samples:,} samples in {tally.units} units, {len(tally.rows)} modalities{quarantined}{rejected} -> "
-        f"{plan.recipe.output}",
+        f"{counted(tally.samples, 'sample')} in {counted(tally.units, 'unit')}, "
+        f"{counted(len(tally.rows), 'modality', 'modalities')}{quarantined}{rejected} -> {plan.recipe.output}",
         soft_wrap=True,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -81,19 +82,22 @@ def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageCo
     )
     for config in stages:
         stage = config.stage
-        dataset = dataset.map_batches(
-            StageWorker,
-            fn_constructor_args=(config,),
-            batch_format="pyarrow",
-            batch_size=1,  # a unit, as its block has it: Ray wants it said where GPUs are asked for
-            num_cpus=stage.num_cpus,
-            num_gpus=stage.num_gpus or None,
-            memory=stage.memory,
-            ray_remote_args_fn=_placing(stage.nodes),
-            compute=ActorPoolStrategy(
-                min_size=stage.min_workers, max_size=stage.max_workers, max_tasks_in_flight_per_actor=_AHEAD
-            ),
-        )
+        with warnings.catch_warnings():
+            # Nothing else gives each worker a place of its own. Ray drops it with 2.64, which pyproject.toml excludes.
+            warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
+            dataset = dataset.map_batches(
+                StageWorker,
+                fn_constructor_args=(config,),
+                batch_format="pyarrow",
+                batch_size=1,  # a unit, as its block has it: Ray wants it said where GPUs are asked for
+                num_cpus=stage.num_cpus,
+                num_gpus=stage.num_gpus or None,
+                memory=stage.memory,
+                ray_remote_args_fn=_placing(stage.nodes),
+                compute=ActorPoolStrategy(
+                    min_size=stage.min_workers, max_size=stage.max_workers, max_tasks_in_flight_per_actor=_AHEAD
+                ),
+            )
     try:
         for row in dataset.iter_rows():
             yield result_of(json.loads(row["head"]))

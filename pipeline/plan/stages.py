@@ -92,14 +92,16 @@ def that_fit(groups: Sequence[Stage], size: ClusterSize) -> list[Stage]:
     ids = iter([size.nodes[node].id for node in packing.nodes])
     placed = [(stage, tuple(islice(ids, stage.min_workers))) for stage in groups]
     return [
-        replace(stage, nodes=nodes if _is_there(stage, size) else (), max_workers=_most_workers(stage, size))
+        replace(stage, nodes=nodes if _has_choice(stage, size) else (), max_workers=_most_workers(stage, size))
         for stage, nodes in placed
     ]
 
 
-def _is_there(stage: Stage, size: ClusterSize) -> bool:
-    """Whether the cluster has some of what the stage asks for, and no autoscaler has to bring it first."""
-    return all(there or not asked for asked, there in ((stage.num_cpus, size.cpus), (stage.num_gpus, size.gpus)))
+def _has_choice(stage: Stage, size: ClusterSize) -> bool:
+    """Whether there are several nodes, and some of what the stage asks for, which no autoscaler has to bring first."""
+    return len(size.nodes) > 1 and all(
+        there or not asked for asked, there in ((stage.num_cpus, size.cpus), (stage.num_gpus, size.gpus))
+    )
 
 
 def workers_at_once(groups: Sequence[Stage], seconds: Sequence[float], size: ClusterSize) -> list[int]:

@@ -16,6 +16,7 @@ from tokenloom.pipeline.checks.quarantine import list_failures
 from tokenloom.pipeline.checks.status import read_status
 from tokenloom.pipeline.checks.verify import verify
 from tokenloom.pipeline.cluster.session import DEVICE
+from tokenloom.pipeline.commands.console import counted
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.manifest import DatasetError
 from tokenloom.pipeline.engine.tally import Tally
@@ -294,7 +295,7 @@ def test_what_can_be_tried_beside_what_is_stale_is_named(corpus, tmp_path):
     (tmp_path / "now").touch()
     told = said("quarantine", tmp_path / "out", "--retry", code=2)
     assert "try the others alone: --modality grid" in told
-    assert "1 of 1 labels made" in said("quarantine", tmp_path / "out", "--retry", "--modality", "grid")
+    assert "1 of 1 label made" in said("quarantine", tmp_path / "out", "--retry", "--modality", "grid")
 
 
 def test_a_photograph_that_was_mended_is_taken_up_before_it_is_tried(corpus_folder, tmp_path):
@@ -321,7 +322,7 @@ def test_what_the_corpus_reader_refused_is_told_of_and_not_tried(failing, corpus
     weave(recipe(corpus_folder, tmp_path / "out", {"mean_colour": settings}, max_failures=0.6, **MORE))
     (tmp_path / "now").touch()
     told = said("quarantine", tmp_path / "out", "--retry")
-    assert ("1 of 1 labels made, 0 failed again" in told) == failing
+    assert ("1 of 1 label made, 0 failed again" in told) == failing
     assert "what the corpus reader refused isn't tried again (2 samples refused by the corpus reader)" in told
     assert "--take-changes" in told
     assert ("nothing to try again" in told) != failing
@@ -343,13 +344,14 @@ def test_labels_that_failed_are_one_number_everywhere(labeler, name, views, keep
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(made.model_dump(mode="json", exclude_unset=True)))
     told = said("run", path)
-    assert (f"; {count} labels quarantined" in told) == bool(count)
+    labels = counted(count, "label")
+    assert (f"; {labels} quarantined" in told) == bool(count)
     assert [one.quarantined for one in read_status(Store(tmp_path / "out")).modalities] == [count]
     if count:
         assert f"{count} of {6 * views} labels failed" in said("run", path, "--set", "max_failures=0", code=1)
         retried = said("quarantine", tmp_path / "out", "--retry")
-        assert f"0 of {count} labels made, {count} failed again" in retried
+        assert f"0 of {labels} made, {count} failed again" in retried
     (tmp_path / "now").touch()
     retried = said("quarantine", tmp_path / "out", "--retry")
-    assert (f"{count} of {count} labels made, 0 failed again" if count else "nothing to try again") in retried
+    assert (f"{count} of {labels} made, 0 failed again" if count else "nothing to try again") in retried
     assert [one.quarantined for one in read_status(Store(tmp_path / "out")).modalities] == [0]

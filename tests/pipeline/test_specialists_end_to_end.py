@@ -55,7 +55,7 @@ def runs_and_is_verified_and_shown(recipe, more, tokenloom, corpus_folder, tmp_p
     assert all(modality in planned for modality in modalities)
     printed = tokenloom("run", *run)
     assert "none (random numbers)" in printed
-    assert "labels quarantined" not in printed
+    assert "quarantined" not in printed
     assert "nothing missing" in tokenloom("verify", output, "--deep")
     tokenloom("preview", output, "--output", tmp_path / "preview")
     shown = "".join(path.read_text() for path in (tmp_path / "preview").rglob("*.js"))

@@ -198,7 +198,7 @@ def test_the_command_line(place, woven, tmp_path, tokenloom, request):
     words = ("text", "--corpus", f"{where}/c4/*.json.gz", "--output", f"{where}/tokens", "--set", "units.samples=16")
     with without_ray():
         said = tokenloom("run", *words)
-    assert f"{2 * len(TEXTS)} samples in 6 units, 1 modalities; 4 samples refused by the corpus reader" in said
+    assert f"{2 * len(TEXTS)} samples in 6 units, 1 modality; 4 samples refused by the corpus reader" in said
     assert "100%" in tokenloom("status", f"{where}/tokens")
     assert "all as written" in tokenloom("verify", f"{where}/tokens")
     assert "the field 'text' is null" in tokenloom("quarantine", f"{where}/tokens")

@@ -40,7 +40,7 @@ def place(tmp_path_factory, corpus, tokenloom) -> Path:
     with without_ray():
         printed = tokenloom("run", folder / "mine.yaml")
     assert "fitting the tokenizer of rgb" in printed
-    assert "6 samples in 2 units, 1 modalities" in printed
+    assert "6 samples in 2 units, 1 modality" in printed
     return folder
 
 
@@ -69,7 +69,7 @@ def test_a_run_killed_while_it_trains_ends_in_the_same_bytes(place, tokenloom, c
     assert not list((output / "rgb").glob("tokens-*")), "the run was over before it could be killed"
     printed = tokenloom("run", place / "mine.yaml", "--output", output)
     assert "going on from step" in printed
-    assert "6 samples in 2 units, 1 modalities" in printed
+    assert "6 samples in 2 units, 1 modality" in printed
     assert files(output) == files(place / "whole")
 
 

@@ -29,7 +29,7 @@ def test_a_path_is_printed_as_it_is(corpus, tmp_path, monkeypatch, capsys, outpu
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["tokenloom", "run", "./mine.yaml"])
     for said in (
-        f"6 samples in 1 units, 1 modalities -> {tmp_path / output}\n",
+        f"6 samples in 1 unit, 1 modality -> {tmp_path / output}\n",
         f"nothing to do: {tmp_path / output} is",
     ):
         with without_ray(), pytest.raises(SystemExit) as end:

@@ -115,8 +115,14 @@ def test_workers_are_told_the_nodes_on_which_all_find_room(demands, nodes, place
 
 
 def test_workers_that_wait_for_the_autoscaler_are_told_no_node():
-    found = that_fit([Stage("", (), 1, 0.5, 0, 1, 1), Stage("", (), 1, 0, 0, 1, 1)], ClusterSize((Node(2, id="a"),)))
+    size = ClusterSize((Node(2, id="a"), Node(0.5, id="b")))
+    found = that_fit([Stage("", (), 1, 0.5, 0, 1, 1), Stage("", (), 1, 0, 0, 1, 1)], size)
     assert [stage.nodes for stage in found] == [(), ("a",)]
+
+
+def test_workers_on_the_only_node_are_told_none():
+    (stage,) = that_fit([Stage("", (), 1, 0.5, 0, 2, 2)], ClusterSize((Node(2, 1, id="a"),)))
+    assert stage.nodes == ()
 
 
 @pytest.mark.parametrize(("share", "gpus", "most"), [(0.5, [1, 2], 6), (2, [3, 3], 2), (1, [4], 4), (0.3, [1, 0], 3)])
