@@ -114,9 +114,10 @@ def status(url: str, watch: bool, as_json: bool) -> None:
             if as_json:
                 print(json.dumps({"finished": now.finished, **asdict(now)}, indent=None if watch else 2), flush=True)
             elif live:
-                live.update(_status_view(now), refresh=True)
+                live.update(Group(_status_table(now), "", *map(Text, _status_notes(now))), refresh=True)
             else:
-                console.print(_status_view(now))
+                console.print(_status_table(now))
+                console.print("", *_status_notes(now), sep="\n", soft_wrap=True)
             if now.finished or not watch:
                 return
             time.sleep(_REFRESH)
@@ -132,7 +133,7 @@ def _until_stopped() -> Iterator[None]:
             raise
 
 
-def _status_view(status: Status) -> Group:
+def _status_table(status: Status) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("modality", "units", "samples", "done", "quarantined", "rate", "left"):
         table.add_column(heading, justify="left" if heading == "modality" else "right")
@@ -146,7 +147,7 @@ def _status_view(status: Status) -> Group:
             "-" if modality.rate is None else f"{modality.rate:,.1f}/s",
             "done" if modality.finished else "-" if modality.eta is None else duration(math.ceil(modality.eta)),
         )
-    return Group(table, Text(), *map(Text, _status_notes(status)))
+    return table
 
 
 def _status_notes(status: Status) -> Iterable[str]:
