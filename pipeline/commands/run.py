@@ -252,8 +252,9 @@ def _print_estimate(
 
 def _print_times(console: Console, plan: Plan, groups: Sequence[Stage], size: ClusterSize, estimate: Estimate) -> None:
     """The stages work at the same time: it takes as long as the one that takes longest."""
-    seconds = [estimate.worker_seconds((step.name for step in stage.steps), plan.bytes) for stage in groups]
-    units = estimate.units(plan)
+    left = estimate.left(plan)
+    seconds = [estimate.worker_seconds((step.name for step in stage.steps), sum(left)) for stage in groups]
+    units = estimate.units(plan, left)
     counts = [min(count, units) for count in workers_at_once(groups, seconds, size)]
     longest = max(own / count for own, count in zip(seconds, counts, strict=True))
     slowest = sorted(estimate.seconds.items(), key=lambda item: -item[1])[:3]

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from ..corpus.corpus import Corpus, Rejection, Sample, UnitLimits
+from ..corpus.units import Unit
 from ..dataset.failed_labels import failed_views
+from ..dataset.finished import is_complete
 from ..dataset.ledger import Failure
 from ..plan.plan import Plan
 from ..plan.sampling import Tried, try_samples
+from ..plan.worklist import Work
 from .trial import Labels, label_in_process
 
 _ROUNDING = 1e-6
@@ -54,17 +57,37 @@ class Estimate:
     def per_sample(self) -> float:
         return (sum(self.seconds.values()) + self.overhead) / max(1, self.samples)
 
-    def worker_seconds(self, steps: Iterable[str], left: int) -> float:
+    def worker_seconds(self, steps: Iterable[str], left: float) -> float:
         """What `left` bytes of encoded images will cost all workers together of a stage of these steps. Each stage that
         has something to do decodes for itself."""
         own = sum(self.seconds.get(name, 0.0) for name in steps)
         return (own + self.overhead) * left / max(1, self.bytes) if own else 0.0
 
-    def units(self, plan: Plan) -> int:
-        """How many units what is left comes to, about, of which none is cut among workers."""
-        limits, shards = plan.recipe.units, {work.shard.id: work.shard.size for work in plan.works}
+    def units(self, plan: Plan, left: Iterable[float]) -> int:
+        """How many units so many bytes of each shard come to, about, of which none is cut among workers."""
+        limits = plan.recipe.units
         per_byte = max(1 / limits.bytes, self.samples / max(1, self.bytes) / limits.samples)
-        return sum(max(1, math.ceil(size * per_byte - _ROUNDING)) for size in shards.values())
+        return sum(max(1, math.ceil(size * per_byte - _ROUNDING)) for size in left)
+
+    def left(self, plan: Plan) -> list[float]:
+        """How many bytes are left of each shard of which something is, about: its own, less those of units that lack
+        nothing. Samples are taken to be of one size in a shard, and in one that isn't complete of the size of those
+        that were tried."""
+        works = defaultdict[str, list[Work]](list)
+        for work in plan.works:
+            works[work.shard.id].append(work)
+        units = {shard: set[Unit]() for shard in works}
+        for unit in frozenset().union(*(found.units for found in plan.finished.values())):
+            if unit.shard in units:
+                units[unit.shard].add(unit)
+        return [self._left(own, units[shard]) for shard, own in works.items()]
+
+    def _left(self, works: Sequence[Work], units: Collection[Unit]) -> float:
+        """Of one shard, of which these units are there in part."""
+        size, known = works[0].shard.size, sum(unit.count for unit in units)
+        whole = known if is_complete(units) else max(known + 1, size * self.samples / max(1, self.bytes))
+        lacking = sum(unit.count for unit in units if any(work.has(unit) for work in works))
+        return size * (whole - known + lacking) / max(1, whole)
 
 
 def corpus_fields(plan: Plan, count: int = 8) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, pairwise
 
 from ..cluster.size import ClusterSize
 from .packing import Demand, NoRoom, Packing, pack
@@ -79,8 +79,8 @@ def that_fit(groups: Sequence[Stage], size: ClusterSize) -> list[Stage]:
     GPUs are given whole, or as one GPU's n-th part: other shares leave a rest that Ray counts and no worker can use; of
     three workers of 0.6 on two GPUs the third waits for ever (ray#39987). Raises RecipeError.
     """
-    groups = [replace(stage, num_gpus=_dividing(stage.num_gpus)) for stage in groups]
-    while isinstance(packing := pack(_least_workers(groups), size), NoRoom):
+    asked = list(groups)
+    while isinstance(packing := pack(_least_workers(groups := _laddered(asked)), size), NoRoom):
         cut = next(
             (one for names in packing.lacking for name in sorted(names) if (one := _largest(groups, name))), None
         )
@@ -88,7 +88,7 @@ def that_fit(groups: Sequence[Stage], size: ClusterSize) -> list[Stage]:
             owners = [stage for stage in groups for _ in range(stage.min_workers)]
             raise RecipeError(_refusal(groups, owners[packing.worker], size))
         name, index = cut
-        groups[index] = replace(groups[index], **{name: _next_smaller(name, getattr(groups[index], name))})
+        asked[index] = replace(asked[index], **{name: _next_smaller(name, getattr(groups[index], name))})
     ids = iter([size.nodes[node].id for node in packing.nodes])
     placed = [(stage, tuple(islice(ids, stage.min_workers))) for stage in groups]
     return [
@@ -141,17 +141,26 @@ def _refusal(groups: Sequence[Stage], hindered: Stage, size: ClusterSize) -> str
     )
 
 
-def _dividing(share: float) -> float:
-    """The least share that is no less, and a whole number of GPUs or one GPU's n-th part."""
-    if share >= 1:
-        return math.ceil(share)
-    return 1 / math.floor(1 / share + _ROUNDING) if share > 0 else 0.0
+def _laddered(groups: Sequence[Stage]) -> list[Stage]:
+    """The stages with the least shares of GPUs that are no less, whole or an n-th part, and that divide each other.
+
+    Ray puts a share on the fullest GPU that has room for it, as they come. Shares that divide each other fit in any
+    order; of others the last may find a rest on every GPU, and room on none: thirds and halves on two GPUs.
+    """
+    parts = {math.floor(1 / stage.num_gpus + _ROUNDING) for stage in groups if 0 < stage.num_gpus < 1}
+    divide = all(more % fewer == 0 for fewer, more in pairwise(sorted(parts)))
+
+    def share(of: float) -> float:
+        if not 0 < of < 1:
+            return math.ceil(of - _ROUNDING)
+        part = math.floor(1 / of + _ROUNDING)
+        return 1 / (part if divide else 2 ** (part.bit_length() - 1))
+
+    return [replace(stage, num_gpus=float(share(stage.num_gpus))) for stage in groups]
 
 
 def _next_smaller(name: str, amount: float) -> float:
-    if name != "num_gpus":
-        return amount / 2
-    return amount - 1 if amount > 1 else 1 / (round(1 / amount) + 1)
+    return amount - 1 if name == "num_gpus" and amount > 1 else amount / 2
 
 
 def _most_workers(stage: Stage, size: ClusterSize) -> int:

@@ -30,6 +30,10 @@ class Work:
     revisions: tuple[tuple[str, int, int], ...] = ()
     keys: dict[str, tuple[str, ...]] | None = None
 
+    def has(self, unit: Unit) -> bool:
+        """Whether a unit of its shard, as that was cut before, is part of it."""
+        return self.start <= unit.start and (self.stop is None or unit.start < self.stop)
+
 
 Kept: TypeAlias = tuple[AbstractSet[Unit], Mapping[Unit, int]]
 """The units of which labels are kept, and the revisions of units that were tried again."""

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import yaml
-from in_process import without_ray
+from in_process import weave, without_ray
 from rich.console import Console
 from tokenloom.pipeline import run as running
 from tokenloom.pipeline.cli import main
@@ -20,6 +20,7 @@ from tokenloom.pipeline.engine.estimate import Estimate
 from tokenloom.pipeline.engine.stream import UnitResult
 from tokenloom.pipeline.engine.tally import Tally
 from tokenloom.pipeline.plan.plan import Plan
+from tokenloom.pipeline.plan.recipe import Recipe
 
 
 @pytest.mark.parametrize("output", ["of [v1] :star:", "[bold]x[/bold]", "[/]", f"long {'and so on ' * 20}end"])
@@ -133,6 +134,27 @@ def test_a_run_that_only_hands_over_says_so(corpus, tmp_path, monkeypatch, capsy
     assert "beside" not in told
     assert f"readers get mean_colour as made anew: {tmp_path / 'out'} is complete" in told
     assert f"nothing to do: {tmp_path / 'out'} is complete" in said("run", *anew)
+
+
+@pytest.mark.parametrize(("limit", "told"), [(4, "4 s of one worker, 2 s with 2 workers"), (5, "2 s of one worker, ")])
+@pytest.mark.parametrize("more", [{}, {"canny_edge": {"keep": "labels"}}])
+def test_of_a_shard_that_was_begun_only_the_rest_takes_time(limit, told, more, corpus, tmp_path, monkeypatch, capsys):
+    """12 s for all six samples; another modality may have been made of all of them before."""
+    content = {"corpus": str(corpus), "output": str(tmp_path / "out"), "units": {"samples": 1}, "modalities": more}
+    own = {"mean_colour": {"labeler": "odd_labelers:MeanColour", "keep": "labels"}}
+    if more:
+        weave(Recipe.model_validate(content))
+    content["modalities"] = {**more, **own}
+    weave(Recipe.model_validate(content), limit=limit)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+
+    def tried(plan: Plan, count: int) -> Estimate:
+        return Estimate(6, {}, 6, 1, plan.bytes, {"mean_colour": 12.0}, 0.0, [], {}, [], [], [])
+
+    monkeypatch.setattr(commands, "calibrate", tried)
+    monkeypatch.setattr(commands, "cluster_size", lambda: ClusterSize((Node(8),)))
+    commands.plan(str(tmp_path / "mine.yaml"), [], [], None, [], False, 6)
+    assert f"for what is left about {told}" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

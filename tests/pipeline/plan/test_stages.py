@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from typing import Any
 
 import pytest
@@ -85,6 +86,31 @@ def test_what_fits_as_asked_is_not_cut(wishes, nodes):
     """In whatever order it is that it fits."""
     left = gpu_shares([(wish, 1) for wish in wishes], nodes)
     assert (left == wishes) == packs(wishes, nodes)
+
+
+def start_as_ray_does(workers: list[tuple[float, str]], nodes: list[int]) -> bool:
+    """Whether workers of (share, node) all start, in this order: each on the fullest GPUs of its node with room."""
+    left = {str(node): [1.0] * gpus for node, gpus in enumerate(nodes)}
+    for share, node in workers:
+        part = min(share, 1.0)
+        fullest = sorted((rest, gpu) for gpu, rest in enumerate(left[node]) if rest >= part - 1e-6)
+        if len(fullest) < max(1, share):
+            return False
+        for _, gpu in fullest[: max(1, int(share))]:
+            left[node][gpu] -= part
+    return True
+
+
+@given(WISHES, NODES, st.randoms(use_true_random=False))
+@example([(1 / 3, 1), (0.5, 1), (0.5, 1), (1 / 3, 1), (1 / 3, 1)], [2, 0], random.Random(0))
+@example([(0.25, 1), (0.25, 1), (0.5, 1), (0.25, 1), (0.25, 1), (0.25, 1), (0.5, 1)], [2, 1], random.Random(0))
+def test_all_find_room_in_whatever_order_they_start(wishes, nodes, chance):
+    groups = [Stage("", (), 0, share, 0, count, count) for share, count in wishes]
+    size = ClusterSize(tuple(Node(0, gpus, id=str(index)) for index, gpus in enumerate((*nodes, 0))))
+    workers = [(one.num_gpus, node) for one in that_fit(groups, size) for node in one.nodes if one.num_gpus]
+    for _ in range(4):
+        assert start_as_ray_does(workers, nodes)
+        chance.shuffle(workers)
 
 
 @given(st.lists(AMOUNTS, min_size=1, max_size=4), st.lists(AMOUNTS, min_size=1, max_size=3))
