@@ -152,12 +152,12 @@ def _status_table(status: Status) -> Table:
 
 def _status_notes(status: Status) -> Iterable[str]:
     shards = f"{status.complete_shards:,} of {counted(status.shards, 'corpus shard')} complete"
-    if status.exact:
-        yield f"{counted(status.total, 'sample')}, {shards}"
-    elif status.total is not None:
-        yield f"about {counted(status.total, 'sample')} to make, going by the {shards}"
-    else:
+    if status.total is None:
         yield f"{shards}; how many samples there are is known once one is"
+    elif status.exact:
+        yield f"{counted(status.total, 'sample')}, {shards}"
+    else:
+        yield f"about {counted(status.total, 'sample')} to make, going by the {shards}"
     pending = [modality.name for modality in status.modalities if modality.pending]
     if pending:
         yield "(new): takes the place of the one of its name once it is complete; readers get that one until then"
