@@ -6,7 +6,8 @@ import io
 import json
 import tarfile
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -43,6 +44,12 @@ def parquet_bytes(columns: dict[str, Any], rows_per_group: int = 10, **options: 
     return file.getvalue()
 
 
+def put_all(store: Store, files: Mapping[str, bytes]) -> None:
+    """Writes them, several at once: to S3, one takes as long as eight."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(store.replace, files, files.values()))
+
+
 def write_corpus(store: Store, format: str, sizes: list[int]) -> None:
     """One shard of images of these sizes, with keys 00000, 00001, ... and their own number as field and caption."""
     keys = [f"{index:05d}" for index in range(len(sizes))]
@@ -60,8 +67,7 @@ def write_corpus(store: Store, format: str, sizes: list[int]) -> None:
     if format == "tar":
         store.replace("shard.tar", tar_bytes(members))
     else:
-        for name, data in members:
-            store.replace(f"shard/{name}", data)
+        put_all(store, {f"shard/{name}": data for name, data in members})
 
 
 def corpus_of(url: str | list[str], **settings: Any) -> Corpus:

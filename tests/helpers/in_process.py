@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from corpus_files import put_all
 from tokenloom.pipeline import compact as compacting
 from tokenloom.pipeline import retry as retrying
 from tokenloom.pipeline import run as running
@@ -32,6 +34,7 @@ from tokenloom.pipeline.fitting.worker import Board, train_worker
 from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.plan.recipe import Recipe
 from tokenloom.pipeline.plan.worklist import Work
+from tokenloom.pipeline.storage.store import Store
 from tokenloom.training.use import export as exporting
 
 
@@ -109,6 +112,24 @@ def without_ray(gpus: int = 0) -> Iterator[None]:
 def weave(recipe: Recipe, replacing: Sequence[str] = (), take_changes: bool = False, **more: Any) -> Tally:
     with without_ray():
         return running.execute(make_plan(recipe, replacing, take_changes), **more)
+
+
+_GIVEN: dict[tuple[str, int | None], Store] = {}
+
+
+def given(recipe: Recipe, limit: int | None = None) -> None:
+    """Leaves at the recipe's output what `weave` would leave there, for tests that begin with it: it is made once for
+    all of them, in memory, and copied. Their corpora have to be such as nobody changes."""
+    like = recipe.model_copy(update={"output": ""}).model_dump_json(), limit
+    if like not in _GIVEN:
+        made = Store(f"memory://{uuid.uuid4()}")
+        weave(recipe.model_copy(update={"output": made.url}), limit=limit)
+        _GIVEN[like] = made
+    copy_objects(_GIVEN[like], Store(recipe.output))
+
+
+def copy_objects(store: Store, to: Store) -> None:
+    put_all(to, {entry.name: store.read(entry.name) for entry in store.list()})
 
 
 def said(*words: object, code: int = 0) -> str:

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from corpus_files import put_all
 from tokenloom.labelers.contract.kinds import FeatureMap, Image, Record, Text
 from tokenloom.pipeline.corpus.samples import Rejection
 from tokenloom.pipeline.corpus.taken import Listing
@@ -126,8 +127,7 @@ def write_dataset(url, options=None, shards: int = 2, units: int = 2, samples: i
     of the first sample's view 1 failed."""
     made = _made(shards, units, samples)
     store = Store(url, options)
-    for entry in made.store.list():
-        store.replace(entry.name, made.store.read(entry.name))
+    put_all(store, {entry.name: made.store.read(entry.name) for entry in made.store.list()})
     labels = {name: dict(rows) for name, rows in made.labels.items()}
     keys = {unit: list(names) for unit, names in made.keys.items()}
     return SmallDataset(store, made.manifest, list(made.units), keys, labels)

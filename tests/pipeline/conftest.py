@@ -20,7 +20,10 @@ LONGEST = 600
 """Seconds after which a process is taken to hang, on however busy a machine."""
 
 
-@pytest.fixture(params=["local", "memory", pytest.param("s3", marks=pytest.mark.s3)])
+PLACES = ["local", "memory", pytest.param("s3", marks=pytest.mark.s3)]
+
+
+@pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """An empty store of each sort."""
     if request.param == "local":
@@ -28,6 +31,21 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "memory":
         return Store(f"memory://{uuid.uuid4()}")
     return Store(request.getfixturevalue("s3_url"))
+
+
+@pytest.fixture(scope="module", params=PLACES)
+def kept_place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The same for a whole file of tests, to be filled once, by a fixture, and changed by nobody else."""
+    name = f"kept-{uuid.uuid4()}"
+    if request.param == "local":
+        return Store(tmp_path_factory.mktemp("place"))
+    if request.param == "memory":
+        return Store(f"memory://{name}")
+    import s3fs
+
+    request.getfixturevalue("s3_server")
+    s3fs.S3FileSystem(skip_instance_cache=True).mkdir(name)
+    return Store(f"s3://{name}/place")
 
 
 # --- the command line -------------------------------------------------------------------------------------------------

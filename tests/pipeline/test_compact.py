@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from in_process import said, weave, without_ray
+from in_process import copy_objects, given, said, weave, without_ray
 from lock_step import Driver, Killed, LockStep
 from tokenloom.pipeline.checks.garbage import find_garbage, remove_garbage
 from tokenloom.pipeline.checks.quarantine import list_failures
@@ -43,6 +43,18 @@ NOTHING = timedelta(seconds=-2)
 @pytest.fixture(scope="module")
 def corpus(small_corpus: Path) -> Path:
     return small_corpus
+
+
+@pytest.fixture(scope="module")
+def switch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("switch") / "now"
+
+
+@pytest.fixture
+def now(switch: Path) -> Path:
+    """What a labeler waits for; of one name, for recipes that are alike."""
+    switch.unlink(missing_ok=True)
+    return switch
 
 
 def compacted(output: Path | str, samples: int = 4) -> Compacted:
@@ -80,7 +92,7 @@ def test_the_same_rows_in_fewer_shards(gone, corpus, tmp_path):
     """For readers, `status`, `verify` and a later `run`; whether or not the units' own shards are deleted."""
     output = tmp_path / "out"
     made = recipe(corpus, output, MODALITIES, **MORE)
-    weave(made)
+    given(made)
     tokens, labels, told = rows_of(output), rows_of(output, labels=True), counts(output)
     before = open_dataset(output)
     len(before)
@@ -105,7 +117,7 @@ def test_the_same_rows_in_fewer_shards(gone, corpus, tmp_path):
 
 def test_what_was_opened_before_reads_on_when_the_units_shards_are_gone(corpus, tmp_path):
     output = tmp_path / "out"
-    weave(recipe(corpus, output, MODALITIES, **MORE))
+    given(recipe(corpus, output, MODALITIES, **MORE))
     rows, before = rows_of(output), open_dataset(output)
     before["coffee"]  # so that it knows where everything is
     compacted(output)
@@ -115,7 +127,7 @@ def test_what_was_opened_before_reads_on_when_the_units_shards_are_gone(corpus, 
 
 def test_a_modality_that_is_added_joins_and_reads_what_was_merged(corpus, tmp_path):
     output = tmp_path / "out"
-    weave(recipe(corpus, output, MODALITIES, **MORE))
+    given(recipe(corpus, output, MODALITIES, **MORE))
     compacted(output)
     swept(output)
     doubled = recipe(corpus, output, {**MODALITIES, "doubled": odd("Doubled")}, **MORE)
@@ -127,7 +139,7 @@ def test_a_modality_that_is_added_joins_and_reads_what_was_merged(corpus, tmp_pa
 
 def test_a_new_tokenizer_takes_merged_labels(corpus, tmp_path):
     output, fewer = tmp_path / "out", {**GRID, "tokenizer": {"name": "codebook", "params": {"size": 3}}}
-    weave(recipe(corpus, output, {"grid": GRID}, **MORE))
+    given(recipe(corpus, output, {"grid": GRID}, **MORE))
     compacted(output)
     swept(output)
     made = recipe(corpus, output, {"grid": fewer}, **MORE)
@@ -141,8 +153,8 @@ def test_a_new_tokenizer_takes_merged_labels(corpus, tmp_path):
 
 
 @pytest.mark.parametrize("keep", ["tokens", "labels", "both"])
-def test_a_unit_that_is_tried_again_takes_its_rows_out_of_the_merged_shard(keep, corpus, tmp_path):
-    output, now = tmp_path / "out", tmp_path / "now"
+def test_a_unit_that_is_tried_again_takes_its_rows_out_of_the_merged_shard(keep, corpus, now, tmp_path):
+    output = tmp_path / "out"
     waits = odd("GridWaitsForFlower", params={"file": str(now)}, keep=keep, tokenizer=GRID["tokenizer"])
     made = recipe(corpus, output, {"grid": waits}, **MORE)
     weave(made)
@@ -169,16 +181,16 @@ def test_a_unit_that_is_tried_again_takes_its_rows_out_of_the_merged_shard(keep,
 
 
 @pytest.mark.slow
-def test_a_part_of_the_corpus_that_changes_takes_its_rows_out(corpus_folder, tmp_path):
+def test_a_part_of_the_corpus_that_changes_takes_its_rows_out(corpus, tmp_path):
     output = tmp_path / "out"
     for folder in ("one", "two"):
         (tmp_path / "corpus").mkdir(exist_ok=True)
-        shutil.copytree(corpus_folder, tmp_path / "corpus" / folder)
+        shutil.copytree(corpus, tmp_path / "corpus" / folder)
     made = recipe(tmp_path / "corpus", output, MODALITIES, **MORE)
     weave(made)
     compacted(output, 12)
     swept(output)
-    shutil.copy(corpus_folder / "coffee.jpg", tmp_path / "corpus/one/rocket.jpg")
+    shutil.copy(corpus / "coffee.jpg", tmp_path / "corpus/one/rocket.jpg")
     weave(made, take_changes=True)
     fresh = tmp_path / "fresh"
     weave(recipe(tmp_path / "corpus", fresh, MODALITIES, **MORE))
@@ -191,7 +203,8 @@ def test_a_part_of_the_corpus_that_changes_takes_its_rows_out(corpus_folder, tmp
     assert weave(made).units == 0
 
 
-def test_a_corpus_that_has_grown_is_merged_on(corpus_folder, tmp_path):
+def test_a_corpus_that_has_grown_is_merged_on(corpus, tmp_path):
+    corpus_folder = shutil.copytree(corpus, tmp_path / "corpus")
     output = tmp_path / "out"
     made = recipe(corpus_folder, output, MODALITIES, **MORE)
     weave(made)
@@ -218,7 +231,7 @@ def test_a_modality_without_any_value_is_still_told_of(corpus, tmp_path):
 
 def test_reading_in_order_takes_one_request_for_each_merged_shard(corpus, tmp_path, monkeypatch):
     output, opened = tmp_path / "out", Counter[str]()
-    weave(recipe(corpus, output, MODALITIES, **MORE))
+    given(recipe(corpus, output, MODALITIES, **MORE))
     compacted(output, 4)
     dataset = open_dataset(output)
     for operation in ("read", "read_range", "stat"):
@@ -237,7 +250,7 @@ def test_reading_in_order_takes_one_request_for_each_merged_shard(corpus, tmp_pa
 
 def test_the_command_says_what_it_did_and_what_is_left_to_do(corpus, tmp_path):
     output = tmp_path / "out"
-    weave(recipe(corpus, output, MODALITIES, **MORE))
+    given(recipe(corpus, output, MODALITIES, **MORE))
     told = said("compact", output, "--samples", 4)
     assert "6 of 6 merged shards" in told
     assert "18 units merged, modality by modality, into 6 shards" in told
@@ -277,8 +290,7 @@ def test_one_that_is_killed_before_any_operation_leaves_nothing_wrong(command, c
     work = compacted if command == "compact" else swept
     while True:
         output = Store(f"memory://{uuid.uuid4()}")
-        for entry in store.list():
-            output.create(entry.name, store.read(entry.name))
+        copy_objects(store, output)
         if command == "gc":
             compacted(output.url)
         one = Driver(lambda url=output.url: work(url), dies_at=step)
@@ -312,12 +324,12 @@ def race(seed: int, *work: Callable[[], Any]) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("other", ["compact", "otherwise", "gc", "retry", "run", "replace"])
-def test_beside_another_driver(other, seed, corpus, tmp_path):
+def test_beside_another_driver(other, seed, corpus, now):
     """Whatever they do to each other, no row is lost or doubled, and what both did is there in the end."""
-    output, now = f"memory://{uuid.uuid4()}", tmp_path / "now"
+    output = f"memory://{uuid.uuid4()}"
     waits = odd("GridWaitsForFlower", params={"file": str(now)}, keep="both", tokenizer=GRID["tokenizer"])
     made = recipe(corpus, output, {"grid": waits}, **FEW)
-    weave(made, limit=5 if other == "run" else None)
+    given(made, limit=5 if other == "run" else None)
     if other == "gc":
         compacted(output, 2)
     fewer = {**waits, "tokenizer": {"name": "codebook", "params": {"size": 3}}}

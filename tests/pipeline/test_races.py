@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from in_process import weave, without_ray
+from in_process import given, weave, without_ray
 from lock_step import Driver, Killed, LockStep
 from tokenloom.pipeline.checks.verify import verify
 from tokenloom.pipeline.dataset.dataset import open_dataset
@@ -41,6 +41,18 @@ def corpus(small_corpus: Path) -> Path:
     return small_corpus
 
 
+@pytest.fixture(scope="module")
+def switch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("switch") / "now"
+
+
+@pytest.fixture
+def now(switch: Path) -> Path:
+    """What a labeler waits for; of one name, for recipes that are alike."""
+    switch.unlink(missing_ok=True)
+    return switch
+
+
 @pytest.fixture
 def output() -> str:
     return f"memory://{uuid.uuid4()}"
@@ -59,11 +71,11 @@ def race(seed: int, *drivers: Driver) -> None:
             raise one.error
 
 
-def failed_once(corpus: Path, output: str, folder: Path) -> tuple[dict[str, Any], Driver]:
+def failed_once(corpus: Path, output: str, now: Path) -> tuple[dict[str, Any], Driver]:
     """Makes a dataset in which a label has failed that would succeed now: its modality, and a driver that retries."""
-    waits = {"mean_colour": odd("WaitsFor", params={"file": str(folder / "now")})}
-    weave(recipe(corpus, output, waits, **MORE))
-    (folder / "now").touch()
+    waits = {"mean_colour": odd("WaitsFor", params={"file": str(now)})}
+    given(recipe(corpus, output, waits, **MORE))
+    now.touch()
     return waits, Driver(lambda: retry(output))
 
 
@@ -85,8 +97,8 @@ def saw_what_it_reports(made: Recipe, one: Driver) -> None:
 @pytest.mark.parametrize("seed", sorted({*SEEDS, 11, 26}))  # by these one clears the sample away that the other reads
 def test_one_recipe_twice(seed, corpus, output):
     made = recipe(corpus, output, {**DOUBLED, "grid": CODES, "caption": {}}, **MORE)
-    alone = recipe(corpus, f"memory://{uuid.uuid4()}", {**DOUBLED, "grid": CODES, "caption": {}}, **MORE)
-    weave(alone)
+    alone = made.model_copy(update={"output": f"memory://{uuid.uuid4()}"})
+    given(alone)
     both = [driver(made), driver(made)]
     race(seed, *both)
     assert [one.error for one in both] == [None, None]
@@ -124,7 +136,7 @@ def test_two_recipes_that_contradict_each_other(seed, corpus, output):
 def test_a_replacement_beside_the_recipe_that_it_replaces(seed, begun, corpus, output):
     old = recipe(corpus, output, {**COLOUR, "grid": CODES}, **MORE)
     new = recipe(corpus, output, {**COLOUR, "grid": FEWER}, **MORE)
-    weave(old, limit=3 if begun == "in part" else None)
+    given(old, limit=3 if begun == "in part" else None)
     both = [driver(old), driver(new, "grid")]
     race(seed, *both)
     is_whole(output, "grid", "mean_colour")
@@ -136,7 +148,7 @@ def test_a_replacement_beside_the_recipe_that_it_replaces(seed, begun, corpus, o
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_two_replacements(seed, corpus, output):
-    weave(recipe(corpus, output, {"grid": CODES}, **MORE))
+    given(recipe(corpus, output, {"grid": CODES}, **MORE))
     sizes = (2, 3)
     recipes = [
         recipe(corpus, output, {"grid": {**CODES, "tokenizer": {"name": "codebook", "params": {"size": n}}}}, **MORE)
@@ -153,7 +165,7 @@ def test_two_replacements(seed, corpus, output):
 
 
 def test_a_driver_that_was_replaced_before_its_end_says_so(corpus, output):
-    weave(recipe(corpus, output, {"grid": CODES}, **MORE))
+    given(recipe(corpus, output, {"grid": CODES}, **MORE))
     mine, theirs = (
         recipe(corpus, output, {"grid": {**CODES, "tokenizer": {"name": "codebook", "params": {"size": n}}}}, **MORE)
         for n in (2, 3)
@@ -169,9 +181,9 @@ def test_a_driver_that_was_replaced_before_its_end_says_so(corpus, output):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_retry_beside_a_replacement(seed, corpus, output, tmp_path):
+def test_a_retry_beside_a_replacement(seed, corpus, output, now):
     """Whichever comes first: what was reported as mended is what readers get, or an error was."""
-    _, again = failed_once(corpus, output, tmp_path)
+    _, again = failed_once(corpus, output, now)
     replacing = driver(recipe(corpus, output, {"mean_colour": odd("Brighter")}, **MORE), "mean_colour")
     race(seed, again, replacing)
     assert replacing.error is None
@@ -181,8 +193,8 @@ def test_a_retry_beside_a_replacement(seed, corpus, output, tmp_path):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_retry_beside_a_run_that_adds_what_hangs_on_it(seed, corpus, output, tmp_path):
-    waits, again = failed_once(corpus, output, tmp_path)
+def test_a_retry_beside_a_run_that_adds_what_hangs_on_it(seed, corpus, output, now):
+    waits, again = failed_once(corpus, output, now)
     adding = driver(recipe(corpus, output, {**waits, "doubled": odd("Doubled")}, **MORE))
     race(seed, again, adding)
     assert [again.error, adding.error] == [None, None]
@@ -192,10 +204,10 @@ def test_a_retry_beside_a_run_that_adds_what_hangs_on_it(seed, corpus, output, t
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_two_retries(seed, corpus, output, tmp_path):
-    waits = {"mean_colour": odd("WaitsFor", params={"file": str(tmp_path / "now")}), "doubled": odd("Doubled")}
-    weave(recipe(corpus, output, waits, **MORE))
-    (tmp_path / "now").touch()
+def test_two_retries(seed, corpus, output, now):
+    waits = {"mean_colour": odd("WaitsFor", params={"file": str(now)}), "doubled": odd("Doubled")}
+    given(recipe(corpus, output, waits, **MORE))
+    now.touch()
     both = [Driver(lambda: retry(output)) for _ in range(2)]
     race(seed, *both)
     assert [one.error for one in both] == [None, None]
@@ -207,7 +219,7 @@ def test_two_retries(seed, corpus, output, tmp_path):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_reader_sees_one_generation_until_another_is_complete(seed, corpus, output):
     old, new = (recipe(corpus, output, {"grid": codes}, **MORE) for codes in (CODES, FEWER))
-    weave(old)
+    given(old)
 
     def read() -> list[tuple[str, int]]:
         dataset = open_dataset(output)
@@ -243,7 +255,7 @@ def test_a_run_killed_before_any_operation_leaves_what_one_that_was_not_killed_l
     def at(output: str) -> tuple[Recipe, Callable[[], None], tuple[str, ...]]:
         old = recipe(corpus, output, {**COLOUR, "grid": CODES}, **MORE)
         new = recipe(corpus, output, {**DOUBLED, "grid": FEWER}, **MORE)
-        return (new, lambda: weave(old) and None, ("grid",)) if replaces else (old, lambda: None, ())
+        return (new, lambda: given(old), ("grid",)) if replaces else (old, lambda: None, ())
 
     def left(output: str) -> dict[str, str]:
         return {name: digest for name, digest in digests(output).items() if not name.startswith(("fit/", "attempts/"))}

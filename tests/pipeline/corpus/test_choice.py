@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from corpus_files import contents, corpus_of, left_out, tar_bytes
+from corpus_files import contents, corpus_of, left_out, put_all, tar_bytes
 from in_process import weave
 from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.storage.store import Store
@@ -14,16 +14,15 @@ from weaving import labels_of, recipe
 CAPTIONS = {"caption": {"keep": "labels"}}
 
 
-@pytest.fixture
-def photographs(place: Store) -> Store:
+@pytest.fixture(scope="module")
+def photographs(kept_place: Store) -> Store:
     """Two folders of images with captions; in one a table, too, whose rows tell of it."""
-    for name in ("a.jpg", "b.jpg", "c.png"):
-        place.create(f"one/{name}", b"1")
-        place.create(f"two [2019]/{name}", b"1")
-        for folder in ("one", "two [2019]"):
-            place.create(f"{folder}/{name[0]}.txt", name.encode())
-    place.create("one/metadata.jsonl", b'{"file_name": "a.jpg", "n": 1}')
-    return place
+    files = {"one/metadata.jsonl": b'{"file_name": "a.jpg", "n": 1}'}
+    for folder in ("one", "two [2019]"):
+        for name in ("a.jpg", "b.jpg", "c.png"):
+            files |= {f"{folder}/{name}": b"1", f"{folder}/{name[0]}.txt": name.encode()}
+    put_all(kept_place, files)
+    return kept_place
 
 
 @pytest.mark.parametrize(

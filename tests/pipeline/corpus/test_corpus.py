@@ -8,7 +8,7 @@ import uuid
 from itertools import pairwise
 
 import pytest
-from corpus_files import contents, corpus_of, parquet_bytes, tar_bytes, write_corpus
+from corpus_files import contents, corpus_of, parquet_bytes, put_all, tar_bytes, write_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -20,18 +20,11 @@ from tokenloom.pipeline.storage.store import Store
 # --- from URLs to shards ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def tars(place) -> Store:
-    for name in (
-        "train/000.tar",
-        "train/001.tar",
-        "train/deep/002.tar",
-        "val/000.tar",
-        "val/notes.txt",
-        ".trash/x.tar",
-    ):
-        place.create(name, tar_bytes([("a.jpg", name.encode())]))
-    return place
+@pytest.fixture(scope="module")
+def tars(kept_place) -> Store:
+    names = ("train/000.tar", "train/001.tar", "train/deep/002.tar", "val/000.tar", "val/notes.txt", ".trash/x.tar")
+    put_all(kept_place, {name: tar_bytes([("a.jpg", name.encode())]) for name in names})
+    return kept_place
 
 
 @pytest.mark.parametrize(
@@ -61,8 +54,7 @@ def test_urls_name_shards(tars, patterns, paths):
 
 
 def test_many_files_named_one_by_one(place):
-    for index in range(12):
-        place.create(f"{index:02d}.tar", tar_bytes([]))
+    put_all(place, {f"{index:02d}.tar": tar_bytes([]) for index in range(12)})
     assert len(corpus_of(f"{place.url}/{{00..11}}.tar").shards()) == 12
     with pytest.raises(CorpusError, match=r"12\.tar: nothing is there, one of 8 missing of 20"):
         corpus_of(f"{place.url}/{{00..19}}.tar").shards()
@@ -83,15 +75,13 @@ def test_ids_stay_when_the_corpus_moves(tars):
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("/tarin/000.tar", r"/tarin/000\.tar: nothing is there\. \S+ exists and holds 3 names, such as train/"),
+        ("/tarin/000.tar", r"/tarin/000\.tar: nothing is there\. \S+ exists and holds 2 names, such as train/"),
         ("/train/0000.tar", r"0000\.tar: nothing is there\. \S+/train exists and holds 3 names, such as .*000\.tar"),
         ("/train/*.parquet", r"\*\.parquet: nothing is there\. \S+/train exists and holds 3 names"),
         ("/nowhere/at/all", r"nothing is there\. \S+ exists and holds"),
     ],
 )
 def test_a_url_for_nothing_shows_what_is_near(tars, pattern, message):
-    tars.delete(".trash/x.tar")
-    tars.create("other/x", b"")
     with pytest.raises(CorpusError, match=message):
         corpus_of(tars.url + pattern).shards()
 
@@ -194,7 +184,7 @@ FORMATS = ("tar", "parquet", "folder")
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_format_gives_the_same_samples(place, format):
-    sizes = [100, 0, 3_000, 7, 512, 1_024, 9_000, 1, 2, 3, 4, 5]
+    sizes = [100, 0, 3_000, 7, 512, 1_024, 9_000, 1]
     write_corpus(place, format, sizes)
     samples, rejected = contents(corpus_of(place.url if format != "folder" else f"{place.url}/shard"))
     assert rejected == []
@@ -292,14 +282,14 @@ def test_rows_of_parquet_are_read_without_the_row_groups_around_them(place, monk
 
 
 def test_a_unit_of_a_folder_reads_its_files_alone(place, monkeypatch):
-    write_corpus(place, "folder", [1_000] * 30)
+    write_corpus(place, "folder", [1_000] * 12)
     corpus = corpus_of(place.url)
     (shard,) = corpus.shards()
     reads = Reads(monkeypatch)
-    (unit,) = corpus.read(shard, 10, 20, UnitLimits(10))
-    assert unit.unit == Unit(shard.id, 10, 20, 10)
-    assert {path[6:11] for path, _, _ in reads.ranges} == {f"{index:05d}" for index in range(10, 20)}
-    assert len(reads.ranges) == 30
+    (unit,) = corpus.read(shard, 4, 8, UnitLimits(4))
+    assert unit.unit == Unit(shard.id, 4, 8, 4)
+    assert {path[6:11] for path, _, _ in reads.ranges} == {f"{index:05d}" for index in range(4, 8)}
+    assert len(reads.ranges) == 12
 
 
 def test_listing_reads_no_object(place, monkeypatch):

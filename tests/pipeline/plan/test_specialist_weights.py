@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 import fsspec
@@ -28,22 +29,39 @@ def graph_of(modalities, **more):
     return step_graph(recipe("photos", "out", modalities, **more))
 
 
-@pytest.mark.parametrize("name", WITH_WEIGHTS)
-def test_tiny_weights_are_reproducible_and_small_and_load_from_s3(name, s3_url, tmp_path):
-    labeler_class = find_labeler(name)
-    local = Path(localise("tiny", labeler_class=labeler_class))
-    assert hash_files(labeler_class.write_tiny(tmp_path)) == hash_files(local)
-    files = [local] if local.is_file() else [path for path in local.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < LARGEST
-    url = f"{s3_url}/{local.name}"
+def fetched_from(url: str, local: Path) -> str:
+    """Puts weights there, and gives the path at which they are fetched to."""
     filesystem, _ = fsspec.url_to_fs(url)
-    for path in files:
+    for path in files_of(local):
         filesystem.put(str(path), f"{url}/{path.relative_to(local).as_posix()}" if local.is_dir() else url)
     fetched = resolve(url)
     assert fetched.sha256 == hash_files(local)
-    labeler = labeler_class(weights=fetched.path)
+    return fetched.path
+
+
+def files_of(weights: Path) -> list[Path]:
+    return [weights] if weights.is_file() else [path for path in weights.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+def test_tiny_weights_are_reproducible_and_small_and_load_from_a_store(name, tmp_path):
+    labeler_class = find_labeler(name)
+    local = Path(localise("tiny", labeler_class=labeler_class))
+    assert hash_files(labeler_class.write_tiny(tmp_path)) == hash_files(local)
+    assert sum(path.stat().st_size for path in files_of(local)) < LARGEST
+    labeler = labeler_class(weights=fetched_from(f"memory://{uuid.uuid4()}/{local.name}", local))
     labeler.load("cpu")
     assert [m.kind for m in labeler.makes] == [m.kind for m in labeler_class(weights=str(local)).makes]
+
+
+@pytest.mark.s3
+def test_weights_load_from_s3(s3_url):
+    """A folder of several files, and one file."""
+    for name in ("dinov2", "imagebind"):
+        labeler_class = find_labeler(name)
+        local = Path(localise("tiny", labeler_class=labeler_class))
+        assert local.is_dir() == (name == "dinov2")
+        labeler_class(weights=fetched_from(f"{s3_url}/{local.name}", local)).load("cpu")
 
 
 def test_noncommercial_weights_need_the_recipes_word_before_they_are_fetched():

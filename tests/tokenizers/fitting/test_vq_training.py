@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 
 import hypothesis.strategies as st
 import numpy as np
@@ -142,12 +143,19 @@ def test_only_the_weights_of_layers_decay():
 # --- going on after a stop --------------------------------------------------------------------------------------------
 
 
+@cache
+def trained_at_once(config: str) -> tuple[Training, list[float]]:
+    """What was trained from first to last, and its losses: for all tests, to be compared with."""
+    straight = training(CONFIGS[config])
+    return straight, advance(straight, 20)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("stop", [0, 1, 10])
-def test_it_goes_on_bit_by_bit_the_same(config, stop):
-    straight = training(config)
-    losses = advance(straight, 20)
+def test_it_goes_on_bit_by_bit_the_same(name, stop):
+    config = CONFIGS[name]
+    straight, losses = trained_at_once(name)
     first = training(config)
     begun = advance(first, stop)
     stored = save(first.state())
