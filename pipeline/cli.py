@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
@@ -364,12 +365,15 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+_command = cache(lambda: typer.main.get_command(app))  # built once, for those who run many commands in one process
+
+
 def main() -> None:
     """Runs the command line. What is expected to go wrong is a message without a traceback: exit code 2 where the user
     asked for what can't be, 1 for the rest."""
     try:
         with _stoppable():
-            app()
+            _command()()
     except Stopped as stopped:
         _fail("stopped; what was committed stays, the same command goes on from there", int(str(stopped.code)))
     except (ValueError, RuntimeError, OSError) as error:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TypeAlias
 
 from pydantic import BaseModel
 
+from ...labelers.plugins.registry import entries
 from ..plan.recipe_file import RecipeError
 from ..plan.yaml_text import YamlTextError, read_yaml
 
@@ -23,7 +23,7 @@ def planner(recipe: str) -> Planner | None:
     except YamlTextError:
         return None
     keys = data if isinstance(data, dict) else {}
-    return next((point.load() for point in entry_points(group="tokenloom.plans") if point.name in keys), None)
+    return next((point.load() for point in entries("tokenloom.plans") if point.name in keys), None)
 
 
 def refuse(recipe: str) -> None:
@@ -37,4 +37,4 @@ def refuse(recipe: str) -> None:
 
 def schemas() -> dict[str, type[BaseModel]]:
     """The models of the other rooms' recipes, by their top keys."""
-    return {point.name: point.load() for point in entry_points(group="tokenloom.schemas")}
+    return {point.name: point.load() for point in entries("tokenloom.schemas")}
