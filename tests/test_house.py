@@ -54,9 +54,19 @@ def room_of(path: Path) -> str:
     return parts[0] if len(parts) > 1 else ""
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(tree(path)))
+
+
 def imports(path: Path) -> Iterator[tuple[int, int, str]]:
     """(line, level, module) of each import, at any depth of the code; `from .. import labelers` gives its names."""
-    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, 0, alias.name
@@ -104,7 +114,7 @@ def arrows() -> dict[Path, set[Path]]:
         if not room_of(path):
             continue
         found[path.relative_to(ROOT)] = reached = set()
-        for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        for node in nodes(path):
             if isinstance(node, ast.ImportFrom) and node.level:
                 names = tuple(alias.name for alias in node.names)
                 reached |= files_imported(path, node.level, node.module or "", names)
@@ -127,7 +137,7 @@ def test_nothing_is_imported_by_name():
 
 
 def calls(path: Path) -> Iterator[ast.Call]:
-    return (node for node in ast.walk(ast.parse(path.read_text(), str(path))) if isinstance(node, ast.Call))
+    return (node for node in nodes(path) if isinstance(node, ast.Call))
 
 
 def test_no_import_runs_up():
@@ -288,20 +298,16 @@ INERT_UNPICKLER = "labelers/people/hmr2_converter.py"
 
 
 def test_nothing_reads_pickles():
-    found = {source_id(path): list(unsafe_reads(ast.parse(path.read_text(), str(path)))) for path in SOURCES}
+    found = {source_id(path): list(unsafe_reads(tree(path))) for path in SOURCES}
     reading = {source: [what for _, what in reads] for source, reads in found.items() if reads}
     assert reading == {INERT_UNPICKLER: ["imports pickle"]}
 
 
 def test_the_one_unpickler_finds_no_class():
-    tree = ast.parse((ROOT / INERT_UNPICKLER).read_text())
-    used = {
-        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle"
-    }
+    found = nodes(ROOT / INERT_UNPICKLER)
+    used = {n.attr for n in found if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "pickle"}
     assert used <= {"Unpickler", "UnpicklingError"}
-    (unpickler,) = [
-        n for n in ast.walk(tree) if isinstance(n, ast.ClassDef) and "pickle.Unpickler" in map(ast.unparse, n.bases)
-    ]
+    (unpickler,) = [n for n in found if isinstance(n, ast.ClassDef) and "pickle.Unpickler" in map(ast.unparse, n.bases)]
     assert "find_class" in [node.name for node in unpickler.body if isinstance(node, ast.FunctionDef)]
 
 

@@ -83,7 +83,7 @@ def pictures():
     whole = {name: getattr(data, name)() for name in ("astronaut", "chelsea", "coffee", "rocket")}
     return {
         "astronaut": np.ascontiguousarray(whole["astronaut"][::2, ::2]),
-        "chelsea": whole["chelsea"],
+        "chelsea": np.ascontiguousarray(whole["chelsea"][::2, ::2]),
         "coffee": np.ascontiguousarray(whole["coffee"][:, 150:350]),
         "rocket": np.ascontiguousarray(whole["rocket"][::3, ::3]),
     }

@@ -13,6 +13,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+from disk import no_power_cuts as no_power_cuts
 from tokenloom.pipeline.cli import main
 from tokenloom.pipeline.storage.store import Store
 

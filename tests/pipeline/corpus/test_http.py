@@ -19,6 +19,8 @@ TAR = tar_bytes([(f"{index}.jpg", bytes([index]) * 3000) for index in range(20)]
 
 
 class Quiet(SimpleHTTPRequestHandler):
+    wbufsize = -1  # an answer in one piece: the second would wait 40 ms for the client's word that it has the first
+
     def log_message(self, *words: object) -> None:
         pass
 
@@ -44,7 +46,7 @@ class Ranges(Quiet):
 @pytest.fixture(params=[Ranges])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(request.param, directory=str(tmp_path))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
