@@ -43,9 +43,13 @@ class Ranges(Quiet):
         return None
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 64  # else whoever asks at the same time as fifteen others is heard a second later
+
+
 @pytest.fixture(params=[Ranges])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(request.param, directory=str(tmp_path))) as server:
+    with Server(("127.0.0.1", 0), partial(request.param, directory=str(tmp_path))) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
