@@ -78,6 +78,7 @@ def test_the_check_that_a_labeler_fails_is_the_last_that_is_told(check, parts, l
     assert failed.startswith(last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "says"),
     [

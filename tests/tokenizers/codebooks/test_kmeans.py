@@ -100,6 +100,7 @@ def lloyd(points: np.ndarray, k: int) -> np.ndarray:
     return centroids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [4000, 20_000])
 def test_long_points_are_clustered_as_well_for_others(count):
     """By the error of points that were not fitted to; beside Lloyd's algorithm on whole points, all of them."""

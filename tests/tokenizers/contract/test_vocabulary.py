@@ -166,6 +166,7 @@ fragments = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(fragments, max_size=400).map("".join), st.integers(1, 12))
 def test_truncation_gives_the_first_tokens_of_the_whole(trained, text, max_length):

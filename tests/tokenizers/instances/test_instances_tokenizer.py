@@ -238,6 +238,7 @@ def test_broken_tokens(masked):
     assert masked.parse(np.array([], np.uint16))[1]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.one_of(st.integers(0, VOCABULARY.size + 3), st.sampled_from([204, 1204, 2300, 3300])), max_size=80))
 def test_parsing_never_raises(masked, ids):

@@ -85,6 +85,7 @@ def put_together(shown: list[int], said: list[int], known: int) -> list[int]:
     return [token for seen in shown for token in (runs[seen] if seen < known else [seen])]
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6), st.lists(st.integers(0, 40), min_size=1, max_size=6), st.integers(1, 60), st.data())
 def test_input_and_target_are_the_text(seed: int, lengths: list[int], budget: int, data: st.DataObject):
     count, longest = len(lengths), max(lengths)

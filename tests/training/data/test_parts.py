@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenloom.tokenizers.contract.special_tokens import COORDINATE_BINS, EOS, FIRST_COORDINATE, FIRST_WORD
@@ -25,6 +26,7 @@ def instances(draw: st.DrawFn, opening: bool, codes: int) -> list[int]:
     return [*([FIRST_WORD] if opening else []), *box, *draw(words), *behind]
 
 
+@pytest.mark.slow
 @given(st.data(), st.booleans(), st.sampled_from([0, 16]), st.integers(0, 99))
 def test_instances_stay_whole_in_any_order(data: st.DataObject, opening: bool, codes: int, seed: int):
     texts = [data.draw(st.lists(instances(opening, codes), max_size=4)) for _ in range(3)]

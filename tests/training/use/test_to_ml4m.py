@@ -118,6 +118,7 @@ def read_all(out: Path) -> list[dict[str, Any]]:
 # --- what it finds ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_folder_has_the_same_samples_and_what_lacks_a_modality_is_told(made):
     dataset, out, said = made
     keys = [row.key for row in dataset.iterate(["rgb"], views=[0])]
