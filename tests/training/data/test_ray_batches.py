@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tokenloom.training.data.loader import TrainingBatches
 from tokenloom.training.data.ray_batches import RayBatches, _Maker
+from tokenloom.training.data.recipe import TrainingRecipe
 from training_recipes import illustrated, noise, written
 
 STEPS = 18
@@ -17,7 +17,7 @@ STEPS = 18
 
 
 @pytest.fixture
-def mine(tmp_path) -> Path:
+def mine(tmp_path) -> TrainingRecipe:
     """A recipe with pixels and embeddings among its inputs."""
     one = {"url": str(illustrated(tmp_path, noise())), "inputs": ["pixels", "corners", "caption"]}
     small = {"masking": "all2all", "input_tokens": 20, "target_tokens": 20, "batch_size": 16}
