@@ -29,10 +29,10 @@ cluster.shutdown()
 # have one environment, so that they share the workers of their tasks.
 _DRIVER = """
 import json, os, sys
-from contextlib import redirect_stdout
 import ray
 from tokenloom.pipeline.cli import main
-codes, before = sys.stdout, {}
+codes, sys.stdout = sys.stdout, open(os.devnull, "w")
+before = {}
 disconnect, ray.shutdown = ray.shutdown, lambda: None
 for line in sys.stdin:
     words, environment = json.loads(line)
@@ -41,11 +41,10 @@ for line in sys.stdin:
     before = environment
     os.environ.update(environment)
     sys.argv = ["tokenloom", *words]
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        try:
-            code = main()
-        except SystemExit as end:
-            code = end.code
+    try:
+        code = main()
+    except SystemExit as end:
+        code = end.code
     print(code or 0, file=codes, flush=True)
 """
 
