@@ -76,6 +76,7 @@ os.environ.update(
     OMP_NUM_THREADS="1",  # several processes work at once, and all shall round alike
     RAY_TMPDIR=RAY,  # else it connects to a cluster that was started on this machine for something else
     RAY_USAGE_STATS_ENABLED="0",
+    RAY_idle_worker_killing_time_threshold_ms="600000",  # else the next test starts what this one's tasks ran in
     RAY_memory_monitor_refresh_ms="0",  # else it ends processes when others take the machine's memory
     RAY_worker_niceness="0",  # else others' work comes first
     TOKENIZERS_PARALLELISM="false",
@@ -109,7 +110,10 @@ MARKS = {
 }
 """What a test that uses a fixture is marked with."""
 
-LONG = (("ray", "s3", "process"), ("slow",))
+SERVERS = "servers"
+"""The group of all tests that use S3 or Ray."""
+
+LONG = (("ray", "s3"), ("process",), ("slow",))
 """Marks of what takes long, the longest first."""
 
 
@@ -117,8 +121,9 @@ LONG = (("ray", "s3", "process"), ("slow",))
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks tests by the fixtures that they use, and groups them for the workers that run at the same time.
 
-    Tests go by their files, since most of a file's tests share what its fixtures made; all that use S3 go to one
-    worker, for one server. What takes longest comes first, and what is quick last: so no worker waits for the other.
+    Tests go by their files, since most of a file's tests share what its fixtures made; all that use S3 or Ray go to one
+    worker, for one server and one Ray. What takes longest comes first, and what is quick last: so no worker waits for
+    the other.
     """
     groups: dict[pytest.Item, str] = {}
     ranks: dict[str, int] = {}
@@ -126,7 +131,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for fixture in getattr(item, "fixturenames", ()):
             if fixture in MARKS:
                 item.add_marker(MARKS[fixture])
-        groups[item] = "s3" if item.get_closest_marker("s3") else item.path.name
+        groups[item] = SERVERS if any(map(item.get_closest_marker, ("s3", "ray"))) else item.path.name
         item.add_marker(pytest.mark.xdist_group(groups[item]))
         rank = next((at for at, marks in enumerate(LONG) if any(map(item.get_closest_marker, marks))), len(LONG))
         ranks[groups[item]] = min(rank, ranks.get(groups[item], rank))
@@ -223,19 +228,20 @@ def s3_url(s3_server: S3Server, request: pytest.FixtureRequest) -> str:
 def ray_session() -> Iterator[None]:
     """Ray in this process, of 2 CPUs and a small object store, for all tests that ask for it."""
     import ray
+    from ray.cluster_utils import Cluster
 
+    # A cluster, which does without an autoscaler's monitor and one of logs: each takes as long to start as a worker.
+    head = {"num_cpus": 2, "object_store_memory": 300 * 2**20, "include_dashboard": False}
     with pytest.MonkeyPatch.context() as patch:
         # For plugins that tests bring; by a runtime_env each worker would be started twice.
         patch.setenv("PYTHONPATH", str(ROOT / "tests/helpers"))
-        ray.init(
-            num_cpus=2,
-            object_store_memory=300 * 2**20,
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
+        cluster = Cluster(
+            initialize_head=True, head_node_args={**head, "no_monitor": True, "include_log_monitor": False}
         )
+        ray.init(cluster.address, logging_level=logging.ERROR, log_to_driver=False)
     yield
     ray.shutdown()
+    cluster.shutdown()
 
 
 # --- a browser --------------------------------------------------------------------------------------------------------

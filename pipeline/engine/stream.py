@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import warnings
@@ -101,8 +102,13 @@ def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageCo
     try:
         for row in dataset.iter_rows():
             yield result_of(json.loads(row["head"]))
+        return
     except RayError as error:
-        raise EngineError(cause(error)) from None
+        reason = cause(error)
+    # Ray's own error holds the workers, and with them the CPUs that the next run waits for. So it isn't the context of
+    # what is raised, which somebody may keep; and it is in a circle.
+    gc.collect()
+    raise EngineError(reason)
 
 
 def _placing(nodes: Sequence[str]) -> Callable[[], dict[str, Any]] | None:

@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,18 +19,26 @@ SECTIONS = ("labelers", "precision", "tokenizers", "out_of_memory", "sam")
 pytestmark = pytest.mark.slow
 
 
-def check(*options: str) -> subprocess.CompletedProcess[str]:
-    """The script, where torch sees no GPU."""
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(
-        [sys.executable, str(CHECK), *options], env=environment, capture_output=True, text=True, timeout=300
-    )
+@pytest.fixture
+def check(monkeypatch, capsys) -> Callable[..., tuple[int, dict[str, Any]]]:
+    """The script in this process, which has all that is heavy loaded already: its exit code and its report."""
+    from check import main
+
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+
+    def run(only: str, sections: str) -> tuple[int, dict[str, Any]]:
+        words = ["--device", "cpu", "--quick", "--only", only, "--sections", sections]
+        monkeypatch.setattr(sys, "argv", [str(CHECK), *words])
+        code = main()
+        return code, json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    return run
 
 
-def test_two_labelers_and_all_that_needs_no_ray():
-    run = check("--device", "cpu", "--quick", "--only", ",".join(LABELERS), "--sections", ",".join(SECTIONS))
-    assert run.returncode == 0, run.stderr
-    report = json.loads(run.stdout.splitlines()[-1])
+def test_two_labelers_and_all_that_needs_no_ray(check):
+    code, report = check(",".join(LABELERS), ",".join(SECTIONS))
+    assert code == 0, report
     assert report["failed"] == {}
     assert report["left_out"] == {"out_of_memory": "only a GPU's memory can be made scarce"}
     assert set(report) == {"device", "versions", *SECTIONS, "left_out", "failed"}
@@ -44,22 +54,16 @@ def test_two_labelers_and_all_that_needs_no_ray():
     assert report["sam"]["small"]["alike"] == 1
 
 
-def test_a_labeler_that_there_is_not_is_a_failure(monkeypatch, capsys):
-    """In this process, which has all that is heavy loaded already."""
-    from check import main
-
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
-    words = ["--device", "cpu", "--quick", "--only", "nothing", "--sections", "labelers"]
-    monkeypatch.setattr(sys, "argv", [str(CHECK), *words])
-    assert main() == 1
-    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+def test_a_labeler_that_there_is_not_is_a_failure(check):
+    code, report = check("nothing", "labelers")
+    assert code == 1
     assert report["labelers"] == {}
     assert report["failed"]["labelers"].startswith("--only nothing: there are dinov2, clip, ")
 
 
 def test_without_a_gpu_it_says_what_can_be_done():
-    run = check()
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    run = subprocess.run([sys.executable, CHECK], env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 2
     assert run.stdout == ""
     assert run.stderr.splitlines() == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from tokenloom.pipeline.dataset.shards import RowKeys, ShardMeta, write_labels
 from tokenloom.pipeline.fitting.listener import FitListener
 from tokenloom.pipeline.fitting.ray_train import FitJob
 from tokenloom.pipeline.fitting.sample import SampleLabels
+from tokenloom.pipeline.fitting.worker import train_worker
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.tokenizers.fitting.figures import Figures
 from tokenloom.tokenizers.fitting.settings import FitSettings
@@ -65,3 +67,9 @@ def fit_job(store: Store, params: dict[str, Any] | None = None, **settings) -> F
         store=store,
         prefix=PREFIX,
     )
+
+
+def train_both(job: FitJob, board: Any, config: Mapping[str, Any]) -> None:
+    """What a process of Ray Train does: the job, and then the one that it is there for."""
+    train_worker({**config, "job": job, "board": board})
+    train_worker(config)

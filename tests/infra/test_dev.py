@@ -25,7 +25,8 @@ PYTHON = """case "$*" in
     *version_info*) [[ $* != *print* ]] || echo 3.11 ;;
     --version) echo Python 3.11.0 ;;
     "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
-    *"pip install"*) echo "$*" >>"$FAKE_LOG"; sleep 0.2; [[ -z ${FAKE_PIP_FAILS:-} ]] || { echo no space; exit 1; } ;;
+    *"pip install"*) echo "$*" >>"$FAKE_LOG"; sleep "${FAKE_PIP_SECONDS:-0}"
+        [[ -z ${FAKE_PIP_FAILS:-} ]] || { echo no space; exit 1; } ;;
     *) echo "unexpected: $*" >&2; exit 1 ;;
 esac
 """
@@ -151,7 +152,7 @@ def test_changed_project_metadata_is_installed_into_the_same_environment(project
 def test_two_at_once_build_once(project):
     alone = Project(project.root.parent / "alone")
     alone.run("run", "true")
-    both = [project.start("run", "true") for _ in range(2)]
+    both = [project.start("run", "true", FAKE_PIP_SECONDS="0.2") for _ in range(2)]
     errors = "".join(process.communicate(timeout=600)[1] for process in both)
     assert [process.returncode for process in both] == [0, 0]
     assert errors.count("setting up") == 1

@@ -58,9 +58,9 @@ def test_every_test_has_a_prefix_of_its_own(s3_url):
 
 
 def test_one_worker_has_all_tests_of_the_server(s3_url, request):
-    """They are in one group (tests/conftest.py); each worker has a Ray of its own, in a folder of its own."""
+    """They are in one group (tests/conftest.py), with those of Ray; each worker has a folder of its own for Ray."""
     if hasattr(request.config, "workerinput"):
-        assert request.node.nodeid.endswith("@s3")
+        assert request.node.nodeid.endswith("@servers")
         assert os.environ["RAY_TMPDIR"].endswith(f"/{os.environ['PYTEST_XDIST_WORKER']}")
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from tokenloom.pipeline.dataset.dataset import open_dataset
 
 pytestmark = pytest.mark.slow
 
+HELPERS = Path(__file__).parents[1] / "helpers"
 RECIPE = """\
 corpus: {corpus}
 output: {output}
@@ -24,8 +28,9 @@ modalities:
     tokenizer: {tokenizer}
 """
 TRAINED = """
-      params: {codes: 16, encoder: vit_xt_enc, decoder: vit_xt_dec, patch_size: 8}
-      fit: {steps: 30, batch_size: 4, checkpoint_every: 10, perceptual: {weights: tiny}}"""
+      name: mortal_tokenizers:MortalVQ
+      params: {{codes: 16, encoder: vit_xt_enc, decoder: vit_xt_dec, patch_size: 8, deaths: {deaths}}}
+      fit: {{steps: 12, batch_size: 4, checkpoint_every: 4, perceptual: {{weights: tiny}}}}"""
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -36,7 +41,9 @@ def files(folder: Path) -> dict[str, bytes]:
 def place(tmp_path_factory, corpus, tokenloom) -> Path:
     """A folder with a recipe, and the dataset that it makes without Ray."""
     folder = tmp_path_factory.mktemp("trained")
-    (folder / "mine.yaml").write_text(RECIPE.format(corpus=corpus, output=folder / "whole", tokenizer=TRAINED))
+    (folder / "deaths").touch()
+    trained = TRAINED.format(deaths=folder / "deaths")
+    (folder / "mine.yaml").write_text(RECIPE.format(corpus=corpus, output=folder / "whole", tokenizer=trained))
     with without_ray():
         printed = tokenloom("run", folder / "mine.yaml")
     assert "fitting the tokenizer of rgb" in printed
@@ -59,16 +66,20 @@ def test_a_run_fits_and_tokenises(place, tokenloom):
     assert all(len(tokens) == 16 for tokens in rows)
 
 
-def test_a_run_killed_while_it_trains_ends_in_the_same_bytes(place, tokenloom, command_line, ray_session):
-    """Both times by Ray Train."""
+def test_a_run_killed_while_it_trains_ends_in_the_same_bytes(place, tokenloom, ray_session):
+    """The whole run, first, and then Ray Train's worker in the one that goes on."""
     output = place / "killed"
-    process = command_line.start("run", place / "mine.yaml", "--output", output)
-    command_line.wait(process, lambda: list((output / "fit" / "_rgb").glob("*/checkpoints/*.json")))
-    process.send_signal(signal.SIGKILL)
-    command_line.end(process, -signal.SIGKILL)
-    assert not list((output / "rgb").glob("tokens-*")), "the run was over before it could be killed"
-    printed = tokenloom("run", place / "mine.yaml", "--output", output)
-    assert "going on from step" in printed
+    again = ("run", place / "mine.yaml", "--output", output)
+    (place / "deaths").write_text("6 5")
+    code = "import sys, in_process; in_process.said(*sys.argv[1:])"
+    environment = {**os.environ, "PYTHONPATH": str(HELPERS)}
+    killed = subprocess.run([sys.executable, "-c", code, *map(str, again)], env=environment, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not list((output / "rgb").glob("tokens-*"))
+    printed = tokenloom(*again)
+    assert "going on from step 4 of 12" in printed
+    assert "going on from step 8 of 12" in printed
+    assert (place / "deaths").read_text() == ""
     assert "6 samples in 2 units, 1 modality" in printed
     assert files(output) == files(place / "whole")
 
