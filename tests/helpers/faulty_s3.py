@@ -13,9 +13,9 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 from random import Random
@@ -66,11 +66,13 @@ class Fault:
 
 @dataclass(frozen=True)
 class Request:
-    """One that came. operation: LIST, or the method. path: bucket and key; of a listing bucket and prefix."""
+    """One that came. operation: LIST, or the method. path: bucket and key; of a listing bucket and prefix. headers: by
+    their names in small letters."""
 
     operation: str
     path: str
     fault: Kind | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, method: str, target: str) -> Request:
@@ -179,7 +181,9 @@ class FaultyS3:
     async def _answer(self, head: list[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         method, target, _ = head[0].decode().split(" ", 2)
         request, fault = self.draw(method, target)
-        self.requests.append(request)
+        lines = (line.decode().partition(":") for line in head[1:])
+        headers = {name.lower(): value.strip() for name, _, value in lines}
+        self.requests.append(replace(request, headers=headers))
         if _header(head, b"expect"):
             head = [line for line in head if not line.lower().startswith(b"expect:")]
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -321,12 +325,12 @@ class _Past:
     def listing(self, request: Request, answer: _Message, then: float) -> _Message:
         """The answer to a listing of everything below a prefix as it would have been then; of one folder without what
         was deleted since."""
-        found = [one for one in _contents(answer.body) if _written(one) <= then]
+        found = {_key(one): one for one in _contents(answer.body)}
         if b"<Delimiter>" not in answer.body and b"<IsTruncated>true" not in answer.body:
-            gone = {path for path, at in self._deleted.items() if at > then and path.startswith(request.path)}
-            there = {_key(one) for one in found}
-            found += [self._seen[path] for path in gone & self._seen.keys() if _key(self._seen[path]) not in there]
-        listed = b"".join(sorted(found, key=_key))
+            gone = (path for path, at in self._deleted.items() if at > then and path.startswith(request.path))
+            found |= {_key(one): one for path in gone if (one := self._seen.get(path)) and _key(one) not in found}
+        found = {key: one for key, one in sorted(found.items()) if _written(one) <= then}
+        listed = b"".join(found.values())
         first, last = answer.body.find(b"<Contents>"), answer.body.rfind(b"</Contents>") + len(b"</Contents>")
         if first < 0:
             first = last = answer.body.rfind(b"</ListBucketResult>")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
@@ -134,17 +135,15 @@ def test_a_unit_takes_one_put_for_what_is_kept_and_three_requests_for_its_mark(p
     more = Counter(PUT=6 * (kept + 1), LIST=6, DELETE=6)
     assert counts[9] == counts[3] + more
     read = Counter(one.operation for one in requests if "/corpus/" in one.path and one.path.endswith(".tar"))
-    assert read == {"HEAD": 6, "GET": 6}, "of each tar its size and its one piece, to plan and to run"
+    assert read == {"HEAD": 3, "GET": 3}, "of each tar its size and its one piece"
 
 
 @pytest.mark.s3
 def test_a_plan_tells_the_requests_and_their_price(weaver, tmp_path):
     content = weaver.recipe("planned", modalities=LABELS).model_dump(mode="json", exclude_defaults=True)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
-    line = (
-        "requests to object storage: {} 12 PUT and LIST, 6 GET and HEAD, $0.00 by the list prices of S3 standard "
-        "($0.005 and $0.0004 a thousand)"
-    )
-    assert line.format("at least") in said("plan", tmp_path / "recipe.yaml", "--calibrate", 0)
-    assert line.format("about") in said("plan", tmp_path / "recipe.yaml", "--calibrate", 1)
+    asked = "PUT and LIST, 6 GET and HEAD, $0.00 by the list prices of S3 standard ($0.005 and $0.0004 a thousand)"
+    line = f"requests to object storage: at least 12 {asked}"
+    assert line in said("plan", tmp_path / "recipe.yaml", "--calibrate", 0)
+    assert re.search(rf"about \d+ {re.escape(asked)}", said("plan", tmp_path / "recipe.yaml", "--calibrate", 1))
     assert "requests" not in said("plan", tmp_path / "recipe.yaml", "--output", tmp_path / "here", "--calibrate", 0)
