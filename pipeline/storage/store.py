@@ -42,8 +42,8 @@ class Store:
         here, so that the store means the same folder in every process.
     options: for the file system (fsspec's storage options), over its environment variables and configuration files.
 
-    A store may be pickled, forked and used by several threads. Errors that pass by themselves are tried again a few
-    times; the rest are FileNotFoundError for a missing object and StorageError for everything else.
+    A store may be pickled, forked and used by several threads. What passes by itself is tried again, ten times within a
+    minute; the rest are FileNotFoundError for a missing object and StorageError for everything else.
     """
 
     def __init__(self, url: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> None:
