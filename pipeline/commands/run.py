@@ -84,10 +84,11 @@ def plan(
 def _print_requests(console: Console, plan: Plan, stages: int, estimate: Estimate | None) -> None:
     if "://" not in plan.recipe.output or not plan.works:
         return
-    units = estimate.units(plan) if estimate else least_units(plan)
+    tried = estimate if estimate and estimate.samples else None
+    units = tried.units(plan, tried.left(plan)) if tried else least_units(plan)
     asked = requests_left(plan, units, stages)
     console.print(
-        f"\nrequests to object storage: {'about' if estimate else 'at least'} {asked.writes:,} PUT and LIST, "
+        f"\nrequests to object storage: {'about' if tried else 'at least'} {asked.writes:,} PUT and LIST, "
         f"{asked.reads:,} GET and HEAD, ${asked.dollars:,.2f} by the list prices of S3 standard (${WRITE} and "
         f"${READ} a thousand)",
         soft_wrap=True,
