@@ -125,7 +125,7 @@ def _store_time(store: Store) -> float:
     path = f"{_CLOCK}/{name}"
     store.create(path, b"")
     try:
-        return next(entry.modified for entry in store.list(_CLOCK) if entry.name == name)
+        return store.stat(path).modified
     finally:
         store.delete(path)
 

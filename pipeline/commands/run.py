@@ -20,6 +20,7 @@ from ..engine.estimate import Estimate, calibrate, corpus_fields
 from ..engine.tally import Tally
 from ..plan.plan import Plan, make_plan
 from ..plan.recipe import load_recipe
+from ..plan.requests import READ, WRITE, least_units, requests_left
 from ..plan.stages import Stage, stages, workers_at_once
 from ..retry import retry
 from ..run import execute
@@ -77,6 +78,21 @@ def plan(
     estimate = calibrate(plan, samples) if samples else None
     if estimate:
         _print_estimate(console, plan, groups, size, estimate)
+    _print_requests(console, plan, len(groups), estimate)
+
+
+def _print_requests(console: Console, plan: Plan, stages: int, estimate: Estimate | None) -> None:
+    if "://" not in plan.recipe.output or not plan.works:
+        return
+    tried = estimate if estimate and estimate.samples else None
+    units = tried.units(plan, tried.left(plan)) if tried else least_units(plan)
+    asked = requests_left(plan, units, stages)
+    console.print(
+        f"\nrequests to object storage: {'about' if tried else 'at least'} {asked.writes:,} PUT and LIST, "
+        f"{asked.reads:,} GET and HEAD, ${asked.dollars:,.2f} by the list prices of S3 standard (${WRITE} and "
+        f"${READ} a thousand)",
+        soft_wrap=True,
+    )
 
 
 def retry_quarantined(url: str, modalities: Sequence[str]) -> None:

@@ -25,14 +25,16 @@ class Attempts:
     def __init__(self, store: Store, unit: Unit, stage: str) -> None:
         self._store = store
         self._folder = attempts_folder(unit, stage)
+        self._marks: list[str] = []
 
     def begin(self) -> int:
         """Leaves a mark; how many there were before."""
-        before = len(self._store.list(self._folder))
-        self._store.create(f"{self._folder}/{uuid.uuid4().hex}", b"")
-        return before
+        before = [entry.name for entry in self._store.list(self._folder)]
+        self._marks = [*before, uuid.uuid4().hex]
+        self._store.create(f"{self._folder}/{self._marks[-1]}", b"")
+        return len(before)
 
     def end(self) -> None:
-        """Removes all marks."""
-        for entry in self._store.list(self._folder):
-            self._store.delete(f"{self._folder}/{entry.name}")
+        """Removes the marks that are known: its own, and those that there were before."""
+        for name in self._marks:
+            self._store.delete(f"{self._folder}/{name}")

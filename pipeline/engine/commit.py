@@ -177,7 +177,7 @@ class UnitWriter:
         rows = RowKeys.of(given.keys, card.labels_per_sample(self.views))
         meta = ShardMeta(self.unit.name, name, generation, ledger, given.rejected)
         data = write_labels(rows, given.values, card.label_kind.extension, meta)
-        return self._create(label_path(name, generation, self.unit, revision), data)
+        return self.store.create(label_path(name, generation, self.unit, revision), data)
 
     def _write_tokens(self, name: str, card: ModalityCard, given: _Rows, revision: int) -> bool:
         """As `_write_labels`."""
@@ -185,7 +185,7 @@ class UnitWriter:
         ledger = self._write_ledger(name, generation, revision, given.failures)
         meta = ShardMeta(self.unit.name, name, generation, ledger, given.rejected)
         data = write_tokens(RowKeys.of(given.keys, self.views), given.values, _spec(card), meta)
-        return self._create(self._token_path(name, card, revision), data)
+        return self.store.create(self._token_path(name, card, revision), data)
 
     def _token_path(self, name: str, card: ModalityCard, revision: int) -> str:
         return token_path(name, card.tokens_generation, self.unit, revision)
@@ -196,10 +196,6 @@ class UnitWriter:
             path = ledger_path(name, generation, stem_of(self.unit, revision), digest_of(data))
             self.store.create(path, data)
         return digest_of(data)
-
-    def _create(self, path: str, data: bytes) -> bool:
-        """Whether the object there is this one, whoever wrote it."""
-        return self.store.create(path, data) or self.store.read(path) == data
 
     def _standing(self, name: str, card: ModalityCard, revision: int, tokens: bool) -> list[Failure]:
         """The failures that the shard tells of which another writer was quicker to write."""

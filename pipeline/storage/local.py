@@ -48,7 +48,11 @@ class LocalFiles:
     def _full(self, path: str) -> str:
         return f"{self.root}/{path}" if path else self.root
 
-    def list(self, prefix: str, recursive: bool) -> Iterator[Entry]:
+    def list_page(self, prefix: str, recursive: bool, token: str) -> tuple[list[Entry], str]:
+        """As `ObjectFiles.list_page`: here all at once."""
+        return list(self._below(prefix, recursive)), ""
+
+    def _below(self, prefix: str, recursive: bool) -> Iterator[Entry]:
         """All below the folder `prefix` but folders, in no particular order; follows links, but never in a circle."""
         top = self._full(prefix)
         folders = [""]
@@ -96,8 +100,7 @@ class LocalFiles:
         try:
             os.link(temporary, final)
         except FileExistsError:
-            # NFS can lose the answer to a link that it made, and refuse the repetition: then there are two names.
-            return temporary.stat().st_nlink == 2
+            return False
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
@@ -130,6 +133,10 @@ class LocalFiles:
 
     def is_transient(self, error: BaseException) -> bool:
         return isinstance(error, OSError) and error.errno in _TRANSIENT
+
+    def renew(self, error: BaseException) -> bool:
+        """As `ObjectFiles.renew`: there are no credentials."""
+        return False
 
     def way_out(self, error: BaseException) -> str:
         """What the user can do about `error`; empty when there is nothing special to say."""

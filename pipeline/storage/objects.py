@@ -1,16 +1,20 @@
-"""Object stores: files on S3, GCS, HTTP or whatever else fsspec reads, with retries."""
+"""Object stores: files on S3, GCS, HTTP or whatever else fsspec reads."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from . import answers
 from .errors import StorageError, redact, without_secrets
 from .local import Entry
 from .read_ahead import in_order
 
 _LARGEST_PUT = 5 * 2**30
 _REQUESTS = 16
+_CONNECTIONS = 32
+"""That S3's client keeps; of itself it has ten, for which more threads would wait."""
 
 
 class ObjectFiles:
@@ -23,7 +27,7 @@ class ObjectFiles:
         protocol = url.split("://", 1)[0]
         try:
             # A listing cache would hide what other processes write.
-            self.fs, self.root = url_to_fs(url, **{"use_listings_cache": False, **options})
+            self.fs, self.root = url_to_fs(url, **{"use_listings_cache": False, **_settings(protocol, options)})
         except ImportError as error:
             package = "pip install 'tokenloom[s3]'" if protocol in ("s3", "s3a") else str(error)
             raise StorageError(f"no file system for {protocol}:// is installed", redact(url), package) from None
@@ -32,28 +36,28 @@ class ObjectFiles:
             what = without_secrets(str(error), options)
             raise StorageError(what, redact(url), f"fsspec knows {known}") from None
         self.is_s3 = "s3" in _protocols(self.fs)
+        if self.is_s3:
+            self.fs.retries = 1  # `Store` tries again
 
     def _full(self, path: str) -> str:
         return f"{self.root.rstrip('/')}/{path}" if path else self.root
 
-    def list(self, prefix: str, recursive: bool) -> Iterator[Entry]:
-        if self.is_s3:
-            return self._list_s3(prefix, recursive)
-        return self._list_any(prefix, recursive)
+    def list_page(self, prefix: str, recursive: bool, token: str) -> tuple[list[Entry], str]:
+        """A part of a listing, and the token for the next one; "" for the first, and after the last."""
+        if not self.is_s3:
+            return list(self._list_any(prefix, recursive)), ""
+        start, page = self._page(prefix, recursive, token)
+        found = [one for one in page.get("Contents", ()) if not one["Key"].endswith("/")]
+        entries = [Entry(one["Key"][len(start) :], one["Size"], _seconds(one), tag=_tag(one)) for one in found]
+        return entries, page["NextContinuationToken"] if page.get("IsTruncated") else ""
 
-    def _list_s3(self, prefix: str, recursive: bool) -> Iterator[Entry]:
-        """Page by page, since a dict of everything that S3 tells takes a kilobyte an object."""
+    def _page(self, prefix: str, recursive: bool, token: str) -> tuple[str, Mapping[str, Any]]:
+        """S3's own, since a dict of everything that it tells of all takes a kilobyte an object, and what keys begin
+        with."""
         bucket, key, _ = self.fs.split_path(self._full(prefix))
         start = f"{key.rstrip('/')}/" if key else ""
         request = {"Bucket": bucket, "Prefix": start, **({} if recursive else {"Delimiter": "/"})}
-        while True:
-            page = self.fs.call_s3("list_objects_v2", **request)
-            for found in page.get("Contents", ()):
-                if not found["Key"].endswith("/"):
-                    yield Entry(found["Key"][len(start) :], found["Size"], _seconds(found), tag=_tag(found))
-            if not page.get("IsTruncated"):
-                return
-            request["ContinuationToken"] = page["NextContinuationToken"]
+        return start, self.fs.call_s3("list_objects_v2", **request, **({"ContinuationToken": token} if token else {}))
 
     def _list_any(self, prefix: str, recursive: bool) -> Iterator[Entry]:
         top = self._full(prefix)
@@ -68,20 +72,37 @@ class ObjectFiles:
             yield Entry(name[start:], size, _seconds(found), tag=_tag(found))
 
     def children(self, prefix: str) -> list[str]:
+        if self.is_s3:
+            return self._children_s3(prefix)
         try:
             found = self.fs.ls(self._full(prefix), detail=True)
         except FileNotFoundError:
             return []
         return [one["name"].rstrip("/").rsplit("/", 1)[-1] + "/" * (one["type"] == "directory") for one in found]
 
+    def _children_s3(self, prefix: str) -> list[str]:
+        found: list[str] = []
+        token: str | None = ""
+        while token is not None:
+            start, page = self._page(prefix, False, token)
+            names = [one["Key"] for one in page.get("Contents", ())] + [
+                one["Prefix"] for one in page.get("CommonPrefixes", ())
+            ]
+            found += [name[len(start) :] for name in names if name != start]
+            token = page.get("NextContinuationToken")
+        return found
+
     def read(self, path: str) -> bytes:
-        return self.fs.cat_file(self._full(path))
+        return self._get_s3(path) if self.is_s3 else self.fs.cat_file(self._full(path))
 
     def read_range(self, path: str, start: int, stop: int) -> bytes:
         try:
-            data = self.fs.cat_file(self._full(path), start=start, end=stop)
+            if self.is_s3:
+                data = self._get_s3(path, Range=f"bytes={start}-{stop - 1}")
+            else:
+                data = self.fs.cat_file(self._full(path), start=start, end=stop)
         except OSError as error:
-            if _http_status(error) == 416:  # nothing of the object lies at or past `start`
+            if answers.http_status(error) == 416:  # nothing of the object lies at or past `start`
                 return b""
             raise
         if len(data) > stop - start:
@@ -89,18 +110,32 @@ class ObjectFiles:
             raise StorageError(what, redact(self._full(path)), "Download it, or ask a server that knows ranges")
         return data
 
+    def _get_s3(self, path: str, **part: str) -> bytes:
+        """By one request: s3fs asks for the size first, and reads what is large in parts, of which it takes none again
+        that was cut off."""
+        bucket, key, _ = self.fs.split_path(self._full(path))
+        return asyncio.run_coroutine_threadsafe(_get(self.fs, Bucket=bucket, Key=key, **part), self.fs.loop).result()
+
     def stat(self, path: str) -> Entry:
         return self._stat(self._full(path))._replace(name=path)
 
     def _stat(self, name: str) -> Entry:
-        found = self.fs.info(name)
+        found = self._info(name)
         if found["size"] is None:
             raise StorageError("the server doesn't tell its size", redact(name), "Download it, or ask another server")
         return Entry(name, found["size"], _seconds(found), tag=_tag(found))
 
+    def _info(self, name: str) -> Mapping[str, Any]:
+        try:
+            return self.fs.info(name)
+        except OSError as error:
+            if self.is_s3 and answers.error_code(error) in ("400", "403"):
+                self._page("", False, "")  # a HEAD's answer doesn't say why, which this raises
+            raise
+
     def exists(self, path: str) -> bool:
         try:
-            found = self.fs.info(self._full(path))
+            found = self._info(self._full(path))
             # A web server's page of a folder, to which it leads by a slash at the end, is no file.
             return found["type"] == "file" and not found.get("url", "").endswith("/")
         except FileNotFoundError as error:
@@ -114,7 +149,7 @@ class ObjectFiles:
         except FileExistsError:
             return False
         except OSError as error:
-            if _http_status(error) == 412:  # s3fs reports the failed If-None-Match as a bare OSError(EINVAL)
+            if answers.http_status(error) == 412:  # s3fs reports the failed If-None-Match as a bare OSError(EINVAL)
                 return False
             raise
         return True
@@ -133,32 +168,42 @@ class ObjectFiles:
         """Nothing: objects appear with one request, complete."""
 
     def is_transient(self, error: BaseException) -> bool:
-        """Whether to try again: anything but an answer of the service that will be the same next time."""
-        if isinstance(error, (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError)):
+        return answers.is_passing(error)
+
+    def renew(self, error: BaseException) -> bool:
+        """Whether another attempt may be made with the credentials that are to be had now."""
+        if not (self.is_s3 and answers.may_be_expired(error)):
             return False
-        status = _http_status(error)
-        if status is not None:
-            return status >= 500 or status in (408, 409, 425, 429)
-        name = type(error).__name__
-        return "Credential" not in name and isinstance(error, (OSError, _client_errors()))
+        self.fs.connect(refresh=True)
+        return True
 
     def way_out(self, error: BaseException) -> str:
         """What the user can do about `error`; empty when there is nothing special to say."""
-        name = type(error).__name__
-        if "Credential" in name:
-            return "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or `storage_options` in the recipe"
-        if isinstance(error, PermissionError):
-            return "Check the credentials, and that they may list, read and write there"
-        if _error_code(error) == "NoSuchBucket":
-            return "The bucket does not exist: create it, or correct its name or the endpoint"
-        if name in ("EndpointConnectionError", "ConnectTimeoutError", "ClientConnectorError"):
-            where = "AWS_ENDPOINT_URL, or `endpoint_url` in `storage_options`" if self.is_s3 else "the URL"
-            return f"Nothing answers there: check {where}"
-        return ""
+        return answers.way_out(error, self.is_s3)
 
     def _one_put(self) -> dict[str, int]:
         """One request however large the object: the parts of an upload would not be refused until its end."""
         return {"chunksize": _LARGEST_PUT} if self.is_s3 else {}
+
+
+def _settings(protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, and settings of S3's client: it doesn't try again by itself, since it and s3fs around it would make
+    25 requests of each of `Store`'s, with no bound in time."""
+    if protocol not in ("s3", "s3a"):
+        return dict(options)
+    config = {"retries": {"total_max_attempts": 1}, "max_pool_connections": _CONNECTIONS}
+    return {**options, "config_kwargs": {**config, **options.get("config_kwargs", {})}}
+
+
+async def _get(fs: Any, **request: str) -> bytes:
+    """The body of an object, whole: the client raises where one is shorter than it was said to be."""
+    answer = await fs._call_s3("get_object", **request)
+    try:
+        if not answer["ResponseMetadata"]["HTTPHeaders"].keys() & {"content-length", "transfer-encoding"}:
+            raise ConnectionError("the answer doesn't say where it ends: it may have been cut off")
+        return await answer["Body"].read()
+    finally:
+        answer["Body"].close()
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:
@@ -177,29 +222,3 @@ def _seconds(found: Mapping[str, Any]) -> float:
 def _tag(found: Mapping[str, Any]) -> str:
     """The mark of an object's content in an fsspec listing's entry, or S3's own; "" where it tells none."""
     return next((str(found[name]) for name in ("ETag", "etag", "md5Hash", "content_md5") if found.get(name)), "")
-
-
-def _client_errors() -> tuple[type[BaseException], ...]:
-    """What S3's client raises beside OSErrors when a connection fails."""
-    try:
-        from botocore.exceptions import BotoCoreError
-    except ImportError:
-        return ()
-    return (BotoCoreError,)
-
-
-def _response(error: BaseException) -> Mapping[str, Any]:
-    """What S3 answered, from an error of its client or one that s3fs translated."""
-    for one in (error, error.__cause__):
-        response = getattr(one, "response", None)
-        if isinstance(response, Mapping):
-            return response
-    return {}
-
-
-def _http_status(error: BaseException) -> int | None:
-    return _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
-
-
-def _error_code(error: BaseException) -> str | None:
-    return _response(error).get("Error", {}).get("Code")

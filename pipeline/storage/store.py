@@ -6,12 +6,15 @@ happened, where, and what to do, and never shows a credential.
 
 from __future__ import annotations
 
+import builtins
 import difflib
 import io
 import json
 import os
+import random
 import time
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,8 +26,10 @@ __all__ = ["Entry", "StorageError", "Store", "absolute_url", "redact"]
 
 T = TypeVar("T")
 
-_ATTEMPTS = 4
-_FIRST_WAIT = 0.25
+_ATTEMPTS = 10
+_SECONDS = 60.0
+"""Within which the last attempt must begin."""
+_FIRST_WAIT, _LONGEST_WAIT = 0.2, 8.0
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _ONE_NAME = {"s3a": "s3", "gcs": "gs"}
 """Of protocols that fsspec knows by two names."""
@@ -37,8 +42,8 @@ class Store:
         here, so that the store means the same folder in every process.
     options: for the file system (fsspec's storage options), over its environment variables and configuration files.
 
-    A store may be pickled, forked and used by several threads. Errors that pass by themselves are tried again a few
-    times; the rest are FileNotFoundError for a missing object and StorageError for everything else.
+    A store may be pickled, forked and used by several threads. What passes by itself is tried again, ten times within a
+    minute; the rest are FileNotFoundError for a missing object and StorageError for everything else.
     """
 
     def __init__(self, url: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> None:
@@ -72,11 +77,17 @@ class Store:
         """The store whose root is a folder of this one."""
         return Store(f"{self._address}/{folder}", self._options)
 
-    def list(self, prefix: str = "", recursive: bool = True, others: bool = False) -> list[Entry]:
+    def list(self, prefix: str = "", recursive: bool = True, others: bool = False) -> builtins.list[Entry]:
         """The objects below the folder `prefix`, by name; [] when there is no such folder. others: also what is no
         file."""
-        found = self._do("list", prefix, lambda files: sorted(files.list(prefix.strip("/"), recursive)))
-        return found if others else [entry for entry in found if entry.is_file]
+        found, token = self._page(prefix, recursive, "")
+        while token:  # each page is tried again by itself, however many there are
+            page, token = self._page(prefix, recursive, token)
+            found += page
+        return [entry for entry in sorted(found) if others or entry.is_file]
+
+    def _page(self, prefix: str, recursive: bool, token: str) -> tuple[builtins.list[Entry], str]:
+        return self._do("list", prefix, lambda files: files.list_page(prefix.strip("/"), recursive, token))
 
     def children(self, prefix: str = "") -> list[str]:
         """The names of what lies directly in the folder `prefix`, sorted; folders end in `/`."""
@@ -101,11 +112,18 @@ class Store:
         return RangeFile(self, path, self.size(path) if size is None else size)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write an object, unless there is one: then False, and nothing is changed.
+        """Write an object, unless there is another: then False, and nothing is changed.
 
-        A first attempt whose success got lost on the network can make the second one find its own object: False, too.
+        True also where the same bytes are there already: where an answer gets lost on the network, the second attempt
+        finds the object of the first. So of several who write the same bytes each may be told True.
         """
-        return self._do("write", path, lambda files: files.create(path, data))
+        return self._do("write", path, lambda files: files.create(path, data)) or self._holds(path, data)
+
+    def _holds(self, path: str, data: bytes) -> bool:
+        try:
+            return self.read(path) == data
+        except FileNotFoundError:  # deleted meanwhile
+            return False
 
     def replace(self, path: str, data: bytes) -> None:
         """Write an object at once, in the place of any other."""
@@ -132,18 +150,24 @@ class Store:
     def _do(self, action: str, path: str, operation: Callable[[LocalFiles | ObjectFiles], T]) -> T:
         url = redact(f"{self._address}/{path}".rstrip("/") if path else self._address)
         _check_path(path, url)
-        for attempt in range(_ATTEMPTS):
+        began, renewed = time.monotonic(), False
+        for attempt in count(1):
             try:
                 return operation(self._files())
             except StorageError:
                 raise
             except Exception as error:
                 files = self._backend[1] if self._backend else None
-                if files and files.is_transient(error) and attempt + 1 < _ATTEMPTS:
-                    time.sleep(_FIRST_WAIT * 2**attempt)
+                if files and not renewed and files.renew(error):
+                    renewed = True
                     continue
+                seconds, wait = time.monotonic() - began, _wait(attempt)
+                if files and files.is_transient(error) and attempt < _ATTEMPTS and seconds + wait < _SECONDS:
+                    time.sleep(wait)
+                    continue
+                tried = f", {attempt} times in {seconds:.0f} s" if attempt > 1 else ""
                 # `from None`: what the file system said may hold credentials, and its traceback helps nobody.
-                raise self._explained(error, action, url, files) from None
+                raise self._explained(error, f"{action} it{tried}", url, files) from None
         raise AssertionError
 
     def _explained(self, error: Exception, action: str, url: str, files: LocalFiles | ObjectFiles | None) -> OSError:
@@ -152,7 +176,12 @@ class Store:
             return FileNotFoundError(f"{url} does not exist")
         user = self._address.partition("://")[2].partition("/")[0].rpartition("@")[0]
         said = without_secrets(str(error), {**self._options, "user:password": user})
-        return StorageError(f"could not {action} it ({type(error).__name__}: {said})", url, way_out)
+        return StorageError(f"could not {action} ({type(error).__name__}: {said})", url, way_out)
+
+
+def _wait(attempt: int) -> float:
+    """Seconds until the next attempt, drawn, so that those who failed together don't come back together."""
+    return random.uniform(0.5, 1) * min(_FIRST_WAIT * 2 ** (attempt - 1), _LONGEST_WAIT)
 
 
 class RangeFile(io.RawIOBase):

@@ -345,7 +345,7 @@ def test_a_failing_storage_is_no_bad_input(format, tmp_path, monkeypatch):
         monkeypatch.setattr(storage.LocalFiles, method, failing(getattr(storage.LocalFiles, method)))
     with pytest.raises(StorageError, match="Input/output error"):
         list(corpus.read(shard, limits=UnitLimits(1)))
-    assert len(calls) == 2 + 4
+    assert len(calls) == 2 + 10
 
 
 def test_rejections_are_the_same_every_time():
