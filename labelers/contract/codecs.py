@@ -35,4 +35,7 @@ def to_npy(array: np.ndarray) -> bytes:
 
 
 def from_npy(data: bytes) -> np.ndarray:
-    return np.load(io.BytesIO(data), allow_pickle=False)
+    try:
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    except SystemError:  # of Python up to 3.11.7 and 3.12.1, where threads parse headers at once (cpython#106905)
+        return np.load(io.BytesIO(data), allow_pickle=False)
