@@ -10,6 +10,7 @@ import json
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from runpy import run_module
 
 JOB = "tokenloom-job.json"
 
@@ -26,10 +27,8 @@ def run_job(folder: Path) -> None:
                 flush=True,
             )
             sys.exit(2)
-    from tokenloom.pipeline.cli import main
-
     sys.argv = ["tokenloom", "run", *job["words"]]
-    main()
+    run_module("tokenloom.pipeline.cli", run_name="__main__")
 
 
 def _differs(name: str, wanted: str) -> str:

@@ -77,7 +77,7 @@ def _how_to(address: str, job: str) -> str:
 def _origins(recipe: Recipe, here: Path) -> Iterator[Origin]:
     """Of every class that the recipe names."""
     for name, settings in recipe.modalities.items():
-        named = [("labeler", LABELER_GROUP, settings.labeler or name, Labeler)]
+        named: list[tuple[str, str, str, type]] = [("labeler", LABELER_GROUP, settings.labeler or name, Labeler)]
         if settings.tokenizer and settings.tokenizer.name:
             named.append(("tokenizer.name", TOKENIZER_GROUP, settings.tokenizer.name, Tokenizer))
         for key, group, reference, base in named:

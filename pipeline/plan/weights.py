@@ -82,7 +82,7 @@ def localise(source: str, options: Mapping[str, Any] | None = None, labeler_clas
     path = Path(source).expanduser()
     if path.exists():
         return str(path.resolve())
-    if path.isabsolute_source() or source.startswith((".", "~")) or source.count("/") != 1:
+    if path.is_absolute() or source.startswith((".", "~")) or source.count("/") != 1:
         raise WeightsError(f"weights {source}: no such file or folder")
     return _from_hub(source)
 
