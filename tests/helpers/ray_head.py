@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,9 @@ import pytest
 CLUSTER = Path(sys.prefix) / "cluster/bin"  # infra/dev makes it
 DASHBOARD, GCS, CLIENT, AGENT = 28365, 28366, 28367, 28368
 """Ports outside those that Ray gives to workers, 10002 to 19999."""
+
+_UNTIL_EOF = '"$@" & cat >/dev/null; kill $!; wait $!'
+"""Ends what it starts when its standard input does: also when pytest is killed."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +68,22 @@ def ray_head() -> Iterator[Head]:
     words += " --object-store-memory 200000000"
     with open(f"{folder}/log", "wb") as log:
         process = subprocess.Popen(
-            [CLUSTER / "python", "-m", "ray.scripts.scripts", *words.split()],
+            ["bash", "-c", _UNTIL_EOF, "bash", CLUSTER / "python", "-m", "ray.scripts.scripts", *words.split()],
             env=environment,
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
         )
     try:
+        began = time.monotonic()
         while not _answers():
-            if process.poll() is not None:
+            if time.monotonic() - began > 120:
                 pytest.fail(f"the head didn't start:\n{Path(folder, 'log').read_text()}", pytrace=False)
             time.sleep(0.5)
         yield Head(f"http://127.0.0.1:{DASHBOARD}", environment)
     finally:
-        process.send_signal(signal.SIGTERM)
+        assert process.stdin is not None
+        process.stdin.close()
         process.wait(timeout=120)
         shutil.rmtree(folder, ignore_errors=True)
 
