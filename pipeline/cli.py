@@ -14,6 +14,20 @@ from typing import Annotated
 
 import typer
 
+from .options import (
+    AsJson,
+    CorpusUrls,
+    DatasetUrl,
+    Limit,
+    OutputUrl,
+    Overrides,
+    RecipeName,
+    Replacing,
+    TakeChanges,
+    Weights,
+)
+from .tokenizer_cli import tokenizer_app
+
 app = typer.Typer(
     name="tokenloom",
     help="Turns a corpus of images into an aligned, tokenised, any-to-any training set.",
@@ -23,34 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-tokenizer_app = typer.Typer(
-    help="Train tokenizers, measure what they lose, and publish them.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
 app.add_typer(tokenizer_app, name="tokenizer")
-
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's file, or the name of a shipped one.")]
-DatasetUrl = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset's folder or URL.")]
-ModalityName = Annotated[str, typer.Argument(metavar="MODALITY", help="The modality's name.")]
-Overrides = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one value, as views.size=448.")
-]
-CorpusUrls = Annotated[
-    list[str],
-    typer.Option("--corpus", metavar="URL", help="The corpus, in place of the recipe's; given again, more of it."),
-]
-OutputUrl = Annotated[str | None, typer.Option("--output", metavar="URL", help="The output, in place of the recipe's.")]
-Replacing = Annotated[
-    list[str], typer.Option("--replace", metavar="MODALITY", help="Make this modality, and what is made from it, anew.")
-]
-TakeChanges = Annotated[
-    bool,
-    typer.Option("--take-changes", help="Make anew what has changed in the corpus, and drop what is gone."),
-]
-Weights = Annotated[list[str], typer.Option("--weights", metavar="NAME=PATH", help="Weights of one labeler.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
@@ -61,7 +48,7 @@ def run(
     output: OutputUrl = None,
     replacing: Replacing = [],  # noqa: B006
     take_changes: TakeChanges = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Stop after the unit that holds the Nth sample.")] = None,
+    limit: Limit = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
 ) -> None:
     """Make the dataset that a recipe describes; run it again to resume."""
@@ -70,6 +57,33 @@ def run(
 
     elsewhere.refuse(recipe)
     commands.run(recipe, overrides, corpus, output, replacing, take_changes, limit, dry_run)
+
+
+@app.command()
+def submit(
+    recipe: RecipeName,
+    address: Annotated[
+        str,
+        typer.Option(
+            "--address",
+            metavar="URL",
+            envvar="RAY_API_SERVER_ADDRESS",
+            help="The cluster's dashboard, http://HEAD:8265.",
+        ),
+    ],
+    overrides: Overrides = [],  # noqa: B006
+    corpus: CorpusUrls = [],  # noqa: B006
+    output: OutputUrl = None,
+    replacing: Replacing = [],  # noqa: B006
+    take_changes: TakeChanges = False,
+    limit: Limit = None,
+) -> None:
+    """Have a Ray cluster make the dataset that a recipe describes, and follow it; submit it again to resume."""
+    from .commands import elsewhere
+    from .commands.submit import submit
+
+    elsewhere.refuse(recipe)
+    raise typer.Exit(submit(recipe, address, overrides, corpus, output, replacing, take_changes, limit))
 
 
 @app.command()
@@ -279,55 +293,6 @@ def demo(
     from .commands.demo import demo
 
     demo(output)
-
-
-@tokenizer_app.command("fit")
-def tokenizer_fit(
-    recipe: RecipeName,
-    modality: ModalityName,
-    target: Annotated[str, typer.Option("--to", metavar="URL", help="Where the tokenizer goes, with its checkpoints.")],
-    overrides: Annotated[
-        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one value of the recipe.")
-    ] = [],  # noqa: B006 - typer copies it
-) -> None:
-    """Train a tokenizer on the labels that the recipe's dataset keeps; run it again to resume.
-
-    The recipe says which one, by `tokenizer: {fit: {...}}` of the modality; without, the kind's own is trained.
-    """
-    from .commands import elsewhere
-    from .commands import tokenizer as commands
-
-    elsewhere.refuse(recipe)
-    commands.fit(recipe, modality, target, overrides)
-
-
-@tokenizer_app.command("eval")
-def tokenizer_eval(
-    dataset: DatasetUrl,
-    modality: ModalityName,
-    tokenizer: Annotated[
-        str | None, typer.Option("--tokenizer", metavar="URL", help="Folder, URL or hub id of another than its own.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Labels to compare, at most.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure what tokens lose: labels that the dataset keeps, against their reconstructions."""
-    from .commands import tokenizer as commands
-
-    commands.evaluate(dataset, modality, tokenizer, limit, as_json)
-
-
-@tokenizer_app.command("push")
-def tokenizer_push(
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="DATASET/MODALITY, or where `tokenizer fit` put one.")
-    ],
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="A folder, a URL, or a hub id: ORG/NAME.")],
-) -> None:
-    """Publish a trained tokenizer in the format of 4M's own, with a model card. On the hub it stays private."""
-    from .commands import publish
-
-    publish.push(source, target)
 
 
 # The commands of rooms above this one: functions that import what they need when they run, too.

@@ -107,6 +107,7 @@ MARKS = {
     "command_line": "process",
     "cluster": "process",
     "project": "process",
+    "head": "ray",
 }
 """What a test that uses a fixture is marked with."""
 

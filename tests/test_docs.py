@@ -329,6 +329,8 @@ def lacking(command: str) -> list[str]:
     if words[0] == "python":
         said = help_of_scripts()[words[1]]
         return [option for option in options(words) if option not in said] if said.startswith("usage:") else [said]
+    if words[0] == "tokenloom":
+        return [option for option in options(words) if option not in help_of_tokenloom()[words[1]]]
     if words[0] == "infra/dev":
         return [word for word in [*words[1:2], *options(words)] if word not in help_of_dev()]
     if words[0] == "pytest":

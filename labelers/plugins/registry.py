@@ -49,8 +49,7 @@ def find(group: str, reference: str, base: type[T]) -> type[T]:
     reference: a registered name, or `module:Class`, where the module may lie in the working directory.
     Raises RegistryError for an unknown name, a failed import, or a class of another type.
     """
-    target = reference if ":" in reference else _registered(group, reference, base)
-    module_name, _, class_name = target.partition(":")
+    module_name, _, class_name = target_of(group, reference, base).partition(":")
     found = getattr(_import(module_name, reference), class_name, None)
     if found is None:
         raise RegistryError(f"{reference}: the module {module_name} has no class {class_name!r}")
@@ -60,6 +59,11 @@ def find(group: str, reference: str, base: type[T]) -> type[T]:
     return found
 
 
+def target_of(group: str, reference: str, base: type) -> str:
+    """The `module:Class` that a reference stands for. Imports nothing. RegistryError for an unknown name."""
+    return reference if ":" in reference else _registered(group, reference, base)
+
+
 def find_labeler(reference: str) -> type[Labeler]:
     """`find` among the labelers; a modality's name finds the labeler that makes it."""
     return find(LABELER_GROUP, reference, Labeler)
@@ -67,7 +71,7 @@ def find_labeler(reference: str) -> type[Labeler]:
 
 def identity_of(group: str, reference: str, base: type) -> str:
     """The one name by which datasets know the class: the first that is registered for it, else `reference` itself."""
-    target = reference if ":" in reference else _registered(group, reference, base)
+    target = target_of(group, reference, base)
     return min((e.name for e in entries(group) if e.value == target), default=reference)
 
 

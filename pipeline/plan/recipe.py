@@ -189,7 +189,7 @@ def load_recipe(
 
     Raises RecipeError with the line of every mistake.
     """
-    path = _find(str(name))
+    path = recipe_file(str(name))
     data, places = read_recipe(path, Recipe)
     if corpus:
         before = data.get("corpus")
@@ -213,7 +213,8 @@ def shipped_recipes() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
-def _find(name: str) -> Path:
+def recipe_file(name: str) -> Path:
+    """The file of the recipe: `name` itself, or the shipped one of that name. RecipeError where there is neither."""
     if name in shipped_recipes():
         return SHIPPED / f"{name}.yaml"
     path = Path(name)

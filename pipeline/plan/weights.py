@@ -51,7 +51,7 @@ class WeightsSource:
     def of(cls, recipe: Recipe, named: str) -> WeightsSource:
         """Of weights that the recipe names: a path is the same for every process, wherever that works. The output's
         options are for its own bucket or host; other places are reached by what the environment tells of them."""
-        return cls(_absolute(named), recipe.storage_options if _place(named) == _place(recipe.output) else {})
+        return cls(absolute_source(named), recipe.storage_options if _place(named) == _place(recipe.output) else {})
 
     def resolve(self, labeler_class: type[Labeler] | None = None) -> LocalWeights:
         """As the function of that name."""
@@ -89,10 +89,10 @@ def localise(source: str, options: Mapping[str, Any] | None = None, labeler_clas
 
 def told(source: str) -> str:
     """The source as a dataset tells it: a path that is the same from every folder, and no credentials."""
-    return without_credentials(_absolute(source))
+    return without_credentials(absolute_source(source))
 
 
-def _absolute(source: str) -> str:
+def absolute_source(source: str) -> str:
     """The source, made absolute where it is a path here: it may be a hub id."""
     path = Path(source).expanduser()
     is_path = source != TINY and not source.startswith(PACKAGE) and "://" not in source and path.exists()

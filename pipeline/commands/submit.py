@@ -1,0 +1,128 @@
+"""What the command `submit` does and prints."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from ...labelers.contract.labeler import Labeler
+from ...labelers.plugins.origin import Origin, origin_of
+from ...labelers.plugins.registry import LABELER_GROUP, TOKENIZER_GROUP
+from ...tokenizers.contract.tokenizer import Tokenizer
+from ..cluster.jobs import Package, connect, dashboard_url, follow, send
+from ..plan.recipe import Recipe, at_key, load_recipe, recipe_file
+from ..plan.weights import absolute_source
+from ..storage.store import absolute_url, redact
+from .console import counted
+
+_OWN = "tokenloom"
+
+
+def submit(
+    name: str,
+    address: str,
+    overrides: Sequence[str],
+    corpus: Sequence[str],
+    output: str | None,
+    replacing: Sequence[str],
+    take_changes: bool,
+    limit: int | None,
+) -> int:
+    """Sends the recipe and its plugins, and follows the job; its exit code, or that of the signal that ended this."""
+    recipe = load_recipe(name, overrides, corpus, output)
+    file = recipe_file(name)
+    here = Path.cwd()
+    origins = list(_origins(recipe, here))
+    local = dict(_local(recipe))
+    words = [file.name, *(word for override in overrides for word in ("--set", override))]
+    words += [word for url in corpus for word in ("--corpus", url)] if "corpus" not in local else []
+    words += ["--output", output] if output and "output" not in local else []
+    for key, paths in local.items():
+        words += _override(key, paths)
+    words += [word for modality in replacing for word in ("--replace", modality)]
+    words += ["--take-changes"] if take_changes else []
+    words += ["--limit", str(limit)] if limit is not None else []
+    files = {str(path.relative_to(here)): path for origin in origins for path in origin.files}
+    needs = {origin.distribution: origin.version for origin in origins if origin.distribution}
+    package = Package({**files, file.name: file}, {_OWN: version(_OWN), **needs}, words)
+    package.check_size()
+    for line in _told(origins, local, here):
+        print(line)
+    client = connect(address)
+    job = send(client, package, file.stem)
+    print(f"job {job}", flush=True)
+    try:
+        return follow(client, job, _write)
+    except SystemExit as stopped:  # Ctrl-C or SIGTERM
+        print(f"\n{_how_to(address, job)}", file=sys.stderr)
+        return int(str(stopped.code))
+    except RuntimeError:
+        print(_how_to(address, job), file=sys.stderr)
+        raise
+
+
+def _write(text: str) -> None:
+    print(text, end="", flush=True)
+
+
+def _how_to(address: str, job: str) -> str:
+    at = f"--address {shlex.quote(dashboard_url(address))} {job}"
+    return f"detached: the job goes on. To come back, or to stop it:\n  ray job logs --follow {at}\n  ray job stop {at}"
+
+
+def _origins(recipe: Recipe, here: Path) -> Iterator[Origin]:
+    """Of every class that the recipe names."""
+    for name, settings in recipe.modalities.items():
+        named: list[tuple[str, str, str, type]] = [("labeler", LABELER_GROUP, settings.labeler or name, Labeler)]
+        if settings.tokenizer and settings.tokenizer.name:
+            named.append(("tokenizer.name", TOKENIZER_GROUP, settings.tokenizer.name, Tokenizer))
+        for key, group, reference, base in named:
+            with recipe.named(), at_key(f"modalities.{name}.{key}"):
+                yield origin_of(group, reference, base, here)
+
+
+def _local(recipe: Recipe) -> Iterator[tuple[str, list[str]]]:
+    """The keys that name paths, and these made absolute: a job has another working directory."""
+    urls = [recipe.corpus.url] if isinstance(recipe.corpus.url, str) else recipe.corpus.url
+    if not all(map(_is_elsewhere, urls)):
+        yield "corpus", [url if _is_elsewhere(url) else absolute_url(url) for url in urls]
+    if not _is_elsewhere(recipe.output):
+        yield "output", [recipe.output]
+    named = {"vocabulary": recipe.vocabulary}
+    for name, settings in recipe.modalities.items():
+        named[f"modalities.{name}.weights"] = settings.weights
+        if tokenizer := settings.tokenizer:
+            named[f"modalities.{name}.tokenizer.weights"] = tokenizer.weights
+            perceptual = tokenizer.fit.perceptual if tokenizer.fit else None
+            named[f"modalities.{name}.tokenizer.fit.perceptual.weights"] = perceptual.weights if perceptual else None
+    for key, source in named.items():
+        if source and (absolute := absolute_source(source)).startswith("/"):
+            yield key, [absolute]
+
+
+def _is_elsewhere(url: str) -> bool:
+    return "://" in url and not url.startswith(("file://", "local://"))
+
+
+def _override(key: str, paths: Sequence[str]) -> list[str]:
+    if key == "corpus":
+        return [word for path in paths for word in ("--corpus", path)]
+    return ["--output", *paths] if key == "output" else ["--set", f"{key}={json.dumps(paths[0])}"]
+
+
+def _told(origins: Sequence[Origin], local: dict[str, list[str]], here: Path) -> Iterator[str]:
+    """Whence the plugins come, and what the cluster has to see."""
+    for origin in dict.fromkeys(origins):
+        if origin.files:
+            size = sum(path.stat().st_size for path in origin.files)
+            names = ", ".join(str(path.relative_to(here)) for path in origin.files[:3])
+            more = f" and {counted(len(origin.files) - 3, 'file')} more" if len(origin.files) > 3 else ""
+            yield f"{origin.reference}: sent along from {here}: {names}{more}, {size:,} bytes"
+        elif origin.distribution != _OWN:
+            yield f"{origin.reference}: of {origin.distribution} {origin.version}, which the cluster has to have"
+    for key, paths in local.items():
+        yield f"{key}: {', '.join(map(redact, paths))}: a path, which every machine of the cluster has to see"

@@ -1,0 +1,29 @@
+"""Arguments and options that several commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's file, or the name of a shipped one.")]
+DatasetUrl = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset's folder or URL.")]
+ModalityName = Annotated[str, typer.Argument(metavar="MODALITY", help="The modality's name.")]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one value, as views.size=448.")
+]
+CorpusUrls = Annotated[
+    list[str],
+    typer.Option("--corpus", metavar="URL", help="The corpus, in place of the recipe's; given again, more of it."),
+]
+OutputUrl = Annotated[str | None, typer.Option("--output", metavar="URL", help="The output, in place of the recipe's.")]
+Replacing = Annotated[
+    list[str], typer.Option("--replace", metavar="MODALITY", help="Make this modality, and what is made from it, anew.")
+]
+TakeChanges = Annotated[
+    bool,
+    typer.Option("--take-changes", help="Make anew what has changed in the corpus, and drop what is gone."),
+]
+Weights = Annotated[list[str], typer.Option("--weights", metavar="NAME=PATH", help="Weights of one labeler.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Stop after the unit that holds the Nth sample.")]

@@ -1,0 +1,123 @@
+"""`tokenloom submit` to a real head with its dashboard: what is sent, heard, refused, stopped and gone on with."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import IO
+
+import pytest
+import yaml
+from in_process import weave
+from ray_head import CLUSTER, Head
+from tokenloom.pipeline.plan.recipe import load_recipe
+
+PLUGIN = """
+import time
+from pathlib import Path
+import numpy as np
+from beside import SIZE
+from tokenloom import Labeler, Modality, Vector
+
+class Means(Labeler):
+    makes = (Modality("means", Vector(dim=SIZE)),)
+    begun = False
+
+    def label(self, batch):
+        while self.begun and Path(HELD).exists():
+            time.sleep(0.1)
+        self.begun = True
+        return {"means": [np.asarray(image.mean((0, 1)), np.float32) for image in batch.images]}
+"""
+
+
+@pytest.fixture
+def place(small_corpus: Path, tmp_path: Path) -> Path:
+    """A folder with a recipe, a plugin, and what that imports; and something large, which isn't to be sent."""
+    content = {
+        "corpus": str(small_corpus),
+        "output": "out",
+        "units": {"samples": 1},
+        "modalities": {"means": {"labeler": "plugin_means:Means", "keep": "labels"}},
+        "resources": {"workers": 1},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "plugin_means.py").write_text(PLUGIN.replace("HELD", repr(str(tmp_path / "held"))))
+    (tmp_path / "beside.py").write_text("SIZE = 3\n")
+    with (tmp_path / "large.bin").open("wb") as large:
+        large.truncate(200 * 2**20)
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def read_until(stream: IO[str], pattern: str) -> str:
+    said = ""
+    for line in stream:
+        said += line
+        if found := re.search(pattern, line):
+            return found[1]
+    pytest.fail(f"never said: {pattern}\n{said}", pytrace=False)
+
+
+def test_a_job_that_is_stopped_is_gone_on_with_to_the_same_bytes(head: Head, place: Path, monkeypatch):
+    (place / "held").touch()  # for as long as that is there, one unit is all that is made
+    following = head.start("submit", "mine.yaml", "--address", head.address, cwd=place)
+    assert following.stdout is not None
+    job = read_until(following.stdout, r"^job (\S+)$")
+    while not list((place / "out/means").rglob("*.tar")):
+        assert following.poll() is None
+        time.sleep(0.1)
+    following.send_signal(signal.SIGINT)
+    said, _ = following.communicate(timeout=60)
+    assert following.returncode == 130
+    stop = re.search(r"^  ray (job stop .*)$", said, re.MULTILINE)
+    assert stop, said
+    assert re.search(rf"ray job logs --follow --address {head.address} {job}$", said, re.MULTILINE)
+    subprocess.run(
+        [CLUSTER / "python", "-m", "ray.scripts.scripts", *stop[1].split()], env=head.environment, check=True
+    )
+    (place / "held").unlink()
+    left = len(list((place / "out/means").rglob("*.tar")))
+    assert 0 < left < 6
+    code, said = head.command("submit", "mine.yaml", "--address", head.address, cwd=place)
+    assert code == 0, said
+    assert "plugin_means:Means: sent along from" in said
+    assert f"{6 - left} samples in {6 - left} units" in said
+
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(str(place))
+    weave(load_recipe("mine.yaml", output="here"))
+    assert contents(place / "out") == contents(place / "here")
+
+
+def test_the_exit_code_is_the_jobs_and_another_version_is_refused_there(head: Head, place: Path):
+    """A distribution of another version than the cluster's is told by what a job does first."""
+    changed = "import tokenloom.pipeline.commands.submit as submit; submit.version = lambda name: '0.0.1'; "
+    changed += "from tokenloom.pipeline.cli import main; main()"
+    ended = subprocess.run(
+        [CLUSTER / "python", "-c", changed, "submit", "mine.yaml", "--address", head.address],
+        cwd=place,
+        env=head.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert "the cluster has tokenloom 0.1.0, and 0.0.1 where the job was submitted: install tokenloom==0.0.1" in (
+        ended.stdout
+    )
+    assert not (place / "out").exists()
+
+
+def test_another_token_is_refused(head: Head, place: Path):
+    code, said = head.command("submit", "mine.yaml", "--address", head.address, cwd=place, RAY_AUTH_TOKEN="0" * 32)
+    assert code == 2
+    assert "the cluster refuses this one's token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" in said
+    code, said = head.command("submit", "mine.yaml", "--address", head.address, cwd=place, RAY_AUTH_MODE="disabled")
+    assert code == 2
+    assert "the cluster asks for a token" in said

@@ -1,0 +1,98 @@
+"""A Ray head with its dashboard, in the environment that has the extra `cluster`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+CLUSTER = Path(sys.prefix) / "cluster/bin"  # infra/dev makes it
+DASHBOARD, GCS, CLIENT, AGENT = 28365, 28366, 28367, 28368
+"""Ports outside those that Ray gives to workers, 10002 to 19999."""
+
+_UNTIL_EOF = '"$@" & cat >/dev/null; kill $!; wait $!'
+"""Ends what it starts when its standard input does: also when pytest is killed."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head that runs. environment: of commands that may use it."""
+
+    address: str
+    environment: dict[str, str]
+
+    def start(self, *words: object, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+        """The command `tokenloom` in a process, with its output in one stream."""
+        return subprocess.Popen(
+            [CLUSTER / "python", "-m", "tokenloom.pipeline.cli", *map(str, words)],
+            cwd=cwd,
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def command(self, *words: object, cwd: Path, **environment: str) -> tuple[int, str]:
+        process = self.start(*words, cwd=cwd, **environment)
+        said, _ = process.communicate(timeout=300)
+        return process.returncode, said
+
+
+@contextmanager
+def ray_head() -> Iterator[Head]:
+    """Asks for a token, as one on a real cluster should."""
+    folder = tempfile.mkdtemp(prefix="loom-head-")  # short: sockets lie in it, whose paths are bounded
+    environment = {
+        **os.environ,
+        "PATH": f"{CLUSTER}{os.pathsep}{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(16),
+        "RAY_TMPDIR": folder,
+        "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # there is no other node to drain to
+    }
+    words = f"start --head --block --port {GCS} --dashboard-host 127.0.0.1 --dashboard-port {DASHBOARD} --num-cpus 2"
+    words += f" --ray-client-server-port {CLIENT} --dashboard-agent-listen-port {AGENT} --temp-dir {folder}/ray"
+    words += " --object-store-memory 200000000"
+    with open(f"{folder}/log", "wb") as log:
+        process = subprocess.Popen(
+            ["bash", "-c", _UNTIL_EOF, "bash", CLUSTER / "python", "-m", "ray.scripts.scripts", *words.split()],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        began = time.monotonic()
+        while not _answers():
+            if time.monotonic() - began > 120:
+                pytest.fail(f"the head didn't start:\n{Path(folder, 'log').read_text()}", pytrace=False)
+            time.sleep(0.5)
+        yield Head(f"http://127.0.0.1:{DASHBOARD}", environment)
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(timeout=120)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answers() -> bool:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{DASHBOARD}/api/version", timeout=5)
+    except urllib.error.HTTPError:
+        return True  # it asks for the token
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,110 @@
+"""`tokenloom submit` without a cluster: what is sent, and what a user gets wrong."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+from command import command
+from tokenloom.labelers.contract.labeler import Labeler
+from tokenloom.labelers.plugins.origin import origin_of
+from tokenloom.labelers.plugins.registry import LABELER_GROUP, RegistryError
+from tokenloom.pipeline.cluster.in_job import JOB
+from tokenloom.pipeline.cluster.jobs import MOST, JobError, Package
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    content = {"corpus": "photos", "output": "out", "modalities": {"mine": {"labeler": "mine_labelers.a:Mine"}}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "mine_labelers").mkdir()
+    (tmp_path / "mine_labelers/a.py").write_text("import beside_mine, numpy, random, photos\nfrom . import b\n")
+    (tmp_path / "mine_labelers/table.bin").write_bytes(b"1")
+    (tmp_path / "beside_mine.py").write_text("def f():\n    from further_mine.c import d\n")
+    (tmp_path / "further_mine").mkdir()
+    (tmp_path / "further_mine/c.py").write_text("raise SystemExit('nothing is run')\n")
+    for name in ("random.py", "other.py"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/0.jpg").write_bytes(b"1")
+    return tmp_path
+
+
+def test_a_plugin_goes_with_what_it_imports_and_nothing_else(recipe):
+    origin = origin_of(LABELER_GROUP, "mine_labelers.a:Mine", Labeler, recipe)
+    sent = {str(path.relative_to(recipe)) for path in origin.files}
+    assert sent == {"mine_labelers/a.py", "mine_labelers/table.bin", "beside_mine.py", "further_mine/c.py"}
+
+
+def test_what_is_installed_is_named_with_its_version(tmp_path):
+    origin = origin_of(LABELER_GROUP, "depth", Labeler, tmp_path)
+    assert (origin.distribution, origin.files) == ("tokenloom", ())
+    assert origin_of(LABELER_GROUP, "yaml:Mine", Labeler, tmp_path).distribution == "PyYAML"
+    with pytest.raises(RegistryError, match="neither installed nor in"):
+        origin_of(LABELER_GROUP, "nowhere_at_all:Mine", Labeler, tmp_path)
+
+
+def test_what_is_too_large_is_refused_with_its_sizes(recipe):
+    with (recipe / "mine_labelers/weights.bin").open("wb") as large:
+        large.truncate(MOST)
+    ended = command("submit", "mine.yaml", "--address", "127.0.0.1:1")
+    assert ended.code == 2
+    assert ended.err.startswith("tokenloom: the recipe and its plugins are 100.0 MiB, and Ray's Jobs API takes 100: ")
+    assert "mine_labelers/weights.bin 100.0 MiB" in ended.err
+
+
+def test_what_is_written_for_a_job_names_files_as_they_lay(recipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("job")
+    Package({"mine_labelers/a.py": recipe / "mine_labelers/a.py"}, {"tokenloom": "1"}, ["mine.yaml"]).write(folder)
+    assert {path.name for path in folder.rglob("*") if path.is_file()} == {"a.py", "in_job.py", JOB}
+
+
+def test_paths_are_told_and_a_dead_address_is_one_line(recipe):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+    ended = command("submit", "mine.yaml", "--address", address)
+    assert f"corpus: {recipe}/photos: a path, which every machine of the cluster has to see" in ended.out
+    assert f"output: {recipe}/out: a path" in ended.out
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1
+    assert f"--address {address}: nothing answers there (Connection refused)" in ended.err
+
+
+def test_another_server_is_not_a_dashboard(recipe):
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        ended = command("submit", "mine.yaml", "--address", f"127.0.0.1:{server.server_port}")
+    assert ended.code == 2
+    assert "what answers there isn't Ray's dashboard" in ended.err.splitlines()[-1]  # the server logs there, too
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "", "http://"])
+def test_an_address_that_is_no_dashboards_is_refused(recipe, address):
+    ended = command("submit", "mine.yaml", "--address", address)
+    assert (ended.code, ended.err) == (
+        2,
+        f"tokenloom: --address {address}: name the cluster's dashboard, as http://HEAD:8265\n",
+    )
+
+
+def test_a_labeler_that_is_nowhere_is_named_with_its_key(recipe):
+    ended = command("submit", "mine.yaml", "--address", "127.0.0.1:1", "--set", "modalities.mine.labeler=gone_mine:M")
+    assert ended.code == 2
+    assert "modalities.mine.labeler: gone_mine:M: there is no module 'gone_mine'" in ended.err
+
+
+def test_a_size_below_the_limit_is_taken(recipe):
+    Package({"a": recipe / "mine.yaml"}, {}, []).check_size()
+    with pytest.raises(JobError):
+        Package({str(n): _large(recipe) for n in range(3)}, {}, []).check_size()
+
+
+def _large(folder: Path) -> Path:
+    with (folder / "large.bin").open("wb") as large:
+        large.truncate(MOST // 2)
+    return folder / "large.bin"
