@@ -172,6 +172,22 @@ def history(
 
 
 @app.command()
+def diff(
+    first: Annotated[str, typer.Argument(metavar="FIRST", help="A dataset's folder or URL.")],
+    second: Annotated[str, typer.Argument(metavar="SECOND", help="The one to compare with it.")],
+    modalities: Annotated[
+        list[str], typer.Option("--modality", metavar="MODALITY", help="Only this one; may be given again.")
+    ] = [],  # noqa: B006
+    samples: Annotated[int, typer.Option(min=1, help="Samples to compare, evenly spread over the first.")] = 1000,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two datasets: what is made alike, which tokens are the same, how far labels lie apart."""
+    from .commands.diff import diff
+
+    diff(first, second, modalities, samples, as_json)
+
+
+@app.command()
 def gc(
     dataset: DatasetUrl,
     keep: Annotated[

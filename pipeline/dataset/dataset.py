@@ -145,7 +145,11 @@ class Dataset:
         return self.get(key)
 
     def __contains__(self, key: str) -> bool:
-        return self._places().find(key) is not None
+        return self.find(key) is not None
+
+    def find(self, key: str) -> tuple[Unit, int] | None:
+        """The unit of a sample and its place there; of a key that occurs twice, the first. Reads all keys, once."""
+        return self._places().find(key)
 
     def __iter__(self) -> Iterator[Row]:
         return self.iterate()
@@ -167,7 +171,7 @@ class Dataset:
         names, as_labels = self._wanted(modalities, labels)
         if not 0 <= view < self.views:
             raise DatasetError(f"{self.store.url}: there is no view {view}; a sample has {self.views}, from 0")
-        place = self._places().find(key)
+        place = self.find(key)
         if place is None:
             raise UnknownKeyError(f"{self.store.url}: no finished sample has the key {key!r}")
         unit, index = place
