@@ -13,6 +13,7 @@ import pytest
 import yaml
 from in_process import weave
 from ray_head import CLUSTER, Head
+from tokenloom.pipeline.commands.console import counted
 from tokenloom.pipeline.plan.recipe import load_recipe
 
 PLUGIN = """
@@ -88,7 +89,7 @@ def test_a_job_that_is_stopped_is_gone_on_with_to_the_same_bytes(head: Head, pla
     code, said = head.command("submit", "mine.yaml", "--address", head.address, cwd=place)
     assert code == 0, said
     assert "plugin_means:Means: sent along from" in said
-    assert f"{6 - left} samples in {6 - left} units" in said
+    assert f"{counted(6 - left, 'sample')} in {counted(6 - left, 'unit')}, " in said
 
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(str(place))

@@ -139,7 +139,8 @@ def test_the_command(one, other, tmp_path):
 
 
 def test_a_modality_that_one_lacks_is_refused(one, other, tmp_path):
-    publish(other.store, lambda now: replace(other.manifest, modalities={"dinov2": other.manifest.modalities["dinov2"]}))
+    cards = {"dinov2": other.manifest.modalities["dinov2"]}
+    publish(other.store, lambda now: replace(other.manifest, modalities=cards))
     words = ("diff", tmp_path / "one", tmp_path / "other", "--modality")
     assert f"{tmp_path / 'other'}" in said(*words, "caption", code=2)
     assert "dinov2" in said(*words, "dinov2")
