@@ -31,7 +31,7 @@ from .shards import ShardStore
 Eras: TypeAlias = "Sequence[tuple[int, int]]"
 
 _MOST_TOKENS, _MOST_ROWS = 2**26, 2**24
-"""Of a batch, and samples of a window with their repeats: both lie in memory, of each 100 bytes or less."""
+"""Of a batch, and samples of a window with their repeats: both lie in memory, 30 bytes or so of each."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,12 @@ def _as_range(value: Any) -> Any:
     return [value, value] if isinstance(value, int) else value
 
 
+def _not_tiny(value: float) -> float:
+    if 0 < value < 1e-9:
+        raise ValueError("input should be 0, or at least 1e-9")
+    return value
+
+
 def _no_url(value: Any) -> Any:
     if isinstance(value, str) and (not value or "://" in value):
         raise ValueError(f"{value!r} is no folder of this machine; give one, as /tmp/shards")
@@ -52,7 +58,7 @@ Budget = Annotated[
 _DATASET_KEYS = ("corpus", "output", "modalities")
 """Of the recipes that datasets are made of."""
 
-Alpha = Annotated[float, Field(ge=0, le=1e9)]
+Alpha = Annotated[float, Field(ge=0, le=1e9), AfterValidator(_not_tiny)]
 
 
 class DatasetSettings(Strict):

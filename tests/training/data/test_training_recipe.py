@@ -112,6 +112,13 @@ def test_inputs_and_targets_are_kept_apart(folder):
             {"masking": {"schemes": [{"inputs": {"caption": -1}, "targets": {"caption": 1}}]}},
             r"data.masking.schemes.0.inputs.caption: input should be greater than or equal to 0",
         ),
+        *[
+            (
+                {"masking": {"schemes": [{"inputs": {"caption": alpha}, "targets": {"caption": 1}}]}},
+                rf"data.masking.schemes.0.inputs.caption: input should be {said}",
+            )
+            for alpha, said in ((1e308, "less than or equal to 1000000000"), (1e-320, "0, or at least 1e-9"))
+        ],
         ({"input_tokens": 0}, r"train.yaml:9: data.input_tokens: input should be at least 1"),
         ({"input_tokens": True}, r"data.input_tokens: write a number, or the least and the most, as \[64, 128\]"),
         ({"input_tokens": [1, 2, 3]}, r"data.input_tokens: write a number, or the least and the most"),
