@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from .batch import Batch
 from .batches import Batches
@@ -14,7 +14,7 @@ _AHEAD = 8192
 """Positions that are looked ahead, if the shortest window has as many, and otherwise the batches that are made next."""
 
 
-def reading_ahead(batches: Batches) -> Iterator[Batch]:
+def reading_ahead(batches: Batches) -> Generator[Batch, None, None]:
     """The batches; the shards of those that follow are asked for beforehand, where a store can have them fetched: those
     alone that this rank will read."""
     try:

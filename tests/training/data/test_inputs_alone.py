@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from tokenloom.labelers.contract import images
 from tokenloom.pipeline.dataset.cards import WeightsCard
-from tokenloom.pipeline.dataset.manifest import read_manifest
+from tokenloom.pipeline.dataset.manifest import DatasetError, read_manifest
 from tokenloom.pipeline.plan.recipe_file import RecipeError
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.training.data.batches import Batches
@@ -280,6 +280,14 @@ def test_what_is_skipped_is_counted_in_workers_too(folder, damage, lacking):
 
 
 # --- decoding ---------------------------------------------------------------------------------------------------------
+
+
+def test_samples_that_the_unit_was_not_made_of_are_no_pixels_of_it(made):
+    data = opened(made)
+    pixels, unit = data.mixture.pixels[0], data.datasets[0].units[0]
+    assert pixels
+    with pytest.raises(DatasetError, match=f"the corpus has other samples than those that {unit.name} was made of"):
+        pixels.read(unit, "the digest of other rows", 1)
 
 
 def test_a_big_jpeg_is_decoded_at_reduced_scale(folder, monkeypatch):

@@ -213,16 +213,14 @@ def test_threads_read_what_comes_next_once(tmp_path, monkeypatch):
     assert len(read) == (4 + 6) * len(NAMES)
 
 
-@pytest.mark.parametrize(("rank", "ranks"), [(0, 1), (1, 2), (31, 64)])
-@pytest.mark.parametrize("window", [1, 2, 3, 5, 16])
+@pytest.mark.parametrize(("rank", "ranks"), [(0, 1), (31, 64)])
 @pytest.mark.parametrize("made_at_once", [4, 1024])
-def test_reading_ahead_goes_on_epoch_after_epoch(tmp_path, monkeypatch, rank, ranks, window, made_at_once):
-    """Whatever the window: threads read all, what this rank doesn't take isn't read, and nothing is left over."""
+def test_reading_ahead_goes_on_epoch_after_epoch(tmp_path, monkeypatch, rank, ranks, made_at_once):
+    """Whatever the window: threads read all, also after a state was loaded, and nothing is left over at the end."""
     two_datasets(tmp_path)
     monkeypatch.setattr("tokenloom.training.data.batches._BLOCK", made_at_once)
     monkeypatch.setattr("tokenloom.training.data.batches._SPAN", made_at_once)
-    data, direct = opened(tmp_path, window=window), list[str]()
-    whole = ShardStore._read
+    whole, direct = ShardStore._read, list[str]()
 
     def noting(self: ShardStore, path: str) -> bytes:
         if path.endswith(".parquet") and not threading.current_thread().name.startswith("shards"):
@@ -230,17 +228,18 @@ def test_reading_ahead_goes_on_epoch_after_epoch(tmp_path, monkeypatch, rank, ra
         return whole(self, path)
 
     monkeypatch.setattr(ShardStore, "_read", noting)
-    batches = Batches(data.mixture, 4, rank, ranks)
-    made = reading_ahead(batches)
-    for turn in range(40):
-        next(made)
-        if turn == 20:
-            batches.position += 36 * ranks
-        coming = [len(one.reader.store._coming) for one in data.mixture.datasets]
-        assert max(coming) <= 2 * len(NAMES) * 4 or made_at_once > 4
+    for window in (1, 2, 3, 5, 16):
+        data = opened(tmp_path, window=window)
+        batches = Batches(data.mixture, 4, rank, ranks)
+        made = reading_ahead(batches)
+        for turn in range(40):
+            next(made)
+            if turn == 20:
+                batches.position += 36 * ranks
+        made.close()
+        stores = [one.reader.store for one in data.mixture.datasets]
+        assert not any(one._coming for one in stores if isinstance(one, ShardStore))
     assert not direct
-    made.close()
-    assert not any(one.reader.store._coming for one in data.mixture.datasets)
 
 
 def test_units_that_another_rank_reads_are_not_asked_for(tmp_path, monkeypatch):
