@@ -214,7 +214,7 @@ def test_threads_read_what_comes_next_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("rank", "ranks"), [(0, 1), (31, 64)])
-@pytest.mark.parametrize("made_at_once", [4, 1024])
+@pytest.mark.parametrize("made_at_once", [4, 64])
 def test_reading_ahead_goes_on_epoch_after_epoch(tmp_path, monkeypatch, rank, ranks, made_at_once):
     """Whatever the window: threads read all, also after a state was loaded, and nothing is left over at the end."""
     two_datasets(tmp_path)
