@@ -77,7 +77,8 @@ def _merged(found: Sequence[Mistake]) -> Iterator[Mistake]:
 
 
 def _mistake(problem: Any, model: type[BaseModel]) -> Mistake:
-    path = [str(part) for part in problem["loc"] if part not in ("str", "list[str]", "[key]")]
+    path = [str(part) for part in problem["loc"]]
+    path = [part for part in path if part not in ("str", "list[str]", "[key]") and not part.startswith("literal[")]
     key, kind = ".".join(path), problem["type"]
     if kind == "extra_forbidden":
         return Mistake(key, f"unknown key; {_instead(path, model)}")
@@ -89,7 +90,24 @@ def _mistake(problem: Any, model: type[BaseModel]) -> Mistake:
         return Mistake(key, f"it is missing; {way}")
     if kind == "value_error":
         return Mistake(key, str(problem["ctx"]["error"]))
+    if kind in ("model_type", "dict_type", "list_type") or (kind == "too_short" and not problem["input"]):
+        return Mistake(key, _to_write(kind, problem["input"], path, model))
     return Mistake(key, f"{problem['msg'][0].lower()}{problem['msg'][1:]}")
+
+
+def _to_write(kind: str, given: Any, path: Sequence[str], model: type[BaseModel]) -> str:
+    """What to write where there is nothing, or a value in place of keys or of a list."""
+    nested = _model_at(path, model)
+    fields = nested.model_fields if nested else {}
+    first = next((name for name, info in fields.items() if info.is_required()), next(iter(fields), "KEY"))
+    value = given if isinstance(given, str) and given and "@" not in given else "..."  # no credentials of a URL
+    if kind == "model_type":
+        what = f"write keys, as `{path[-1]}: {{{first}: {value}}}`; there are {', '.join(fields)}"
+    elif kind == "dict_type" or isinstance(given, Mapping):
+        what = f"write at least one by its name, as `NAME: {f'{{{first}: ...}}' if fields else '...'}`"
+    else:
+        what = f"write a list, as [{value}]"
+    return f"it is empty; {what}" if given in (None, "", [], {}) else what
 
 
 def _instead(path: Sequence[str], model: type[BaseModel]) -> str:

@@ -216,9 +216,20 @@ def _target(store: Store, output: str | Path | None) -> Path:
 
 
 def refuse_others(target: Path, mark: str) -> Path:
-    """The target, unless something lies there that hasn't the file `mark`: DatasetError."""
+    """The target of a page. Raises DatasetError where something lies there that hasn't the file `mark`, and where none
+    can be written."""
     if target.exists() and not (target / mark).is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise DatasetError(f"{target}: there is something else, which a preview would replace; give --output")
+        raise DatasetError(
+            f"{target}: there is something else, which the page would replace; name another folder by --output"
+        )
+    above = next(folder for folder in target.parents if folder.exists())
+    try:
+        Path(tempfile.mkdtemp(dir=above)).rmdir()
+    except OSError as error:
+        raise DatasetError(
+            f"{target}: no page can be written there, since {above} takes no folder ({error.strerror}); name another "
+            f"folder by --output"
+        ) from None
     return target
 
 

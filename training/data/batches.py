@@ -12,9 +12,9 @@ from ...pipeline.dataset.manifest import DatasetError
 from .batch import Batch
 from .mixture import Mixture
 
-_BLOCK, _SPAN = 1024, 8192
-"""Samples of several batches that are made at once, since a call of numpy's costs more than what it does for a few; and
-positions from the first to the last of them, since units of each window between are held meanwhile."""
+_BLOCK, _TOKENS, _SPAN = 1024, 2**22, 8192
+"""Samples of several batches that are made at once, since a call of numpy's costs more than what it does for a few;
+their tokens; and positions from the first to the last of them, since units of each window between are held then."""
 
 
 @dataclass
@@ -32,18 +32,32 @@ class Batches:
     position: int = 0
 
     def __iter__(self) -> Iterator[Batch]:
-        everyone = self.world_size * self.batch_size
-        several = not self.mixture.rides_along
-        steps = max(1, min(_BLOCK // self.batch_size, _SPAN // everyone)) if several else 1
         while True:
-            begins = self.position + np.arange(steps) * everyone
-            own = self.rank * self.batch_size + np.arange(self.batch_size)
-            block = self.mixture.batch((begins[:, None] + own).ravel())
-            for step, begin in enumerate(begins.tolist()):
-                if begin != self.position:
+            begin = self.position
+            block = self.mixture.batch(self.block(begin))
+            for step in range(self.span // self._everyone):
+                if begin + step * self._everyone != self.position:
                     break  # a state was loaded meanwhile
-                self.position += everyone
+                self.position += self._everyone
                 yield block.rows(slice(step * self.batch_size, (step + 1) * self.batch_size))
+
+    def block(self, begin: int) -> np.ndarray:
+        """int64 (n,): this rank's positions of the batches that are made at once from the position `begin` on."""
+        begins = np.arange(begin, begin + self.span, self._everyone)
+        return (begins[:, None] + self.rank * self.batch_size + np.arange(self.batch_size)).ravel()
+
+    @property
+    def span(self) -> int:
+        """Positions of all ranks over which batches are made at once."""
+        if self.mixture.rides_along:
+            return self._everyone
+        tokens = self.mixture.input_tokens[1] + self.mixture.target_tokens[1]
+        samples = min(_BLOCK, _TOKENS // tokens)
+        return self._everyone * max(1, min(samples // self.batch_size, _SPAN // self._everyone))
+
+    @property
+    def _everyone(self) -> int:
+        return self.world_size * self.batch_size
 
     def state_dict(self) -> dict[str, Any]:
         return {"position": self.position, "mixture": self.mixture.digest}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from ...pipeline.corpus.units import Unit
@@ -117,19 +116,16 @@ def refuse_other_vocabularies(datasets: Sequence[MixedDataset]) -> None:
                 )
 
 
-def pixels_of(one: MixedDataset, units: Sequence[Unit]) -> CorpusPixels | None:
-    """Raises UnmixableError where the corpus hasn't what the dataset was made of, as far as its first sample tells."""
+def pixels_of(one: MixedDataset) -> CorpusPixels | None:
+    """Raises UnmixableError for a dataset that wants pixels and was made of none."""
     if PIXELS not in one.modalities:
         return None
     try:
-        pixels = CorpusPixels(one.reader.store, one.corpus_options)
-        for unit in islice((unit for unit in units if unit.count), 1):
-            pixels.check(unit)
+        return CorpusPixels(one.reader.store, one.corpus_options)
     except DatasetError as error:
         raise UnmixableError(f"datasets.{one.name}.inputs", str(error)) from None
     except StorageError as error:
         raise UnmixableError(f"datasets.{one.name}.corpus_options", str(error)) from None
-    return pixels
 
 
 def _refuse_embeddings(one: MixedDataset, name: str, card: ModalityCard, first: ModalityCard | None) -> None:

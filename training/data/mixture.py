@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -13,15 +12,17 @@ import numpy as np
 
 from ...pipeline.corpus.units import Unit
 from ...pipeline.dataset.cards import ModalityCard
+from ...pipeline.dataset.reader import ColumnReader
 from ...tokenizers.contract.special_tokens import EOS, FIRST_SENTINEL
 from ...tokenizers.contract.token_spec import TokenSpec
 from .batch import Batch
 from .draws import below, keys_of, stream
+from .holding import Holding
 from .masking import Column, Form, Scheme, Texts, mask
 from .mixed import MixedDataset, UnmixableError, common_card, pixels_of, refuse_other_vocabularies
 from .order import Order, Places, Source
 from .parts import instance_starts, pair_chunks, shuffled
-from .ride_along import PIXELS, TEXT, HeldUnit, ReadHeld, read_held, stacked
+from .ride_along import PIXELS, TEXT, CorpusPixels, HeldUnit, ReadHeld, read_held, stacked
 from .unit_tokens import Rows
 
 TEXT_TOKENS = 256
@@ -68,15 +69,18 @@ class Mixture:
     read: ReadHeld = read_held
     modalities: tuple[str, ...] = field(init=False)
     units: list[Sequence[Unit]] = field(init=False)
+    columns: list[ColumnReader] = field(init=False)
+    pixels: list[CorpusPixels | None] = field(init=False)
+    holding: Holding[HeldUnit] = field(init=False)
 
     def __post_init__(self) -> None:
         self.units = [one.reader.units(one.stored) if one.units is None else one.units for one in self.datasets]
-        self._held: list[OrderedDict[int, HeldUnit]] = [OrderedDict() for _ in self.datasets]
-        self._columns = [one.reader.columns for one in self.datasets]
+        self.holding = Holding[HeldUnit](len(self.datasets), self.window)
+        self.columns = [one.reader.columns for one in self.datasets]
         self.modalities = tuple(dict.fromkeys(name for one in self.datasets for name in one.modalities))
         refuse_other_vocabularies(self.datasets)
         self._cards = {name: common_card(self.datasets, name) for name in self.modalities if name != PIXELS}
-        self._pixels = [pixels_of(one, units) for one, units in zip(self.datasets, self.units, strict=True)]
+        self.pixels = [pixels_of(one) for one in self.datasets]
         self._refuse_what_cannot_be()
         sources = [
             Source(one.name, [unit.count for unit in units], one.weight, one.repeats, one.shown_views, one.eras)
@@ -124,7 +128,12 @@ class Mixture:
         )
 
     def _shares(self, positions: np.ndarray) -> Iterator[_Share]:
-        """Unit by unit, in the order in which they are come to: a window is done with before the next is begun."""
+        for source, unit, where, rows in self._needed(positions):
+            yield _Share(source, self.holding.get(source, unit, self._read), where, rows)
+
+    def _needed(self, positions: np.ndarray) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+        """Dataset, unit, and of `_Share` where and rows: unit by unit, in the order in which they are come to, so that
+        a window is done with before the next is begun."""
         for source, places in self._order.places(positions):
             order = np.argsort(places.unit, kind="stable")
             units, first, counts = np.unique(places.unit[order], return_index=True, return_counts=True)
@@ -132,7 +141,11 @@ class Mixture:
             where = np.searchsorted(positions, places.position[order])
             for place in np.argsort(where[first]).tolist():
                 own = slice(first[place], first[place] + counts[place])
-                yield _Share(source, self._hold(source, int(units[place])), where[own], rows[own])
+                yield source, int(units[place]), where[own], rows[own]
+
+    def needed(self, positions: np.ndarray) -> Iterator[tuple[int, int]]:
+        """Dataset and unit, in the order in which `batch` asks for those of these positions."""
+        return ((source, unit) for source, unit, _, _ in self._needed(positions))
 
     def places(self, positions: np.ndarray) -> Iterator[tuple[int, Places]]:
         """As of `Order.places`; a source is the place among the datasets."""
@@ -160,7 +173,7 @@ class Mixture:
         """Raises UnmixableError where views of two datasets differ in size, or are no whole patches, where `max_tokens`
         names what is no text, and for a dataset that gives no tokens."""
         first: tuple[str, int] | None = None
-        for one, pixels in zip(self.datasets, self._pixels, strict=True):
+        for one, pixels in zip(self.datasets, self.pixels, strict=True):
             if not one.tokenised:
                 raise UnmixableError(f"datasets.{one.name}", f"none of {', '.join(one.modalities)} has tokens")
             if pixels is None:
@@ -203,18 +216,21 @@ class Mixture:
 
     def most(self, name: str) -> int:
         """Tokens of the modality that a sample shows at most, a text's [EOS] among them; of pixels the patches."""
+        longest = self.longest(name)
+        is_text = name != PIXELS and self._cards[name].kind["kind"] == TEXT
+        return min(longest, self.max_tokens.get(name, TEXT_TOKENS)) if is_text else longest
+
+    def longest(self, name: str) -> int:
+        """As `most`, whatever `max_tokens` says."""
         if name == PIXELS:
             return (self.size // PATCH) ** 2
-        kind, spec = self._cards[name].kind, self.spec(name)
-        if spec is None:
-            return int(kind["max_length"])
-        most = spec.max_length + (spec.type == "text")
-        return min(most, self.max_tokens.get(name, TEXT_TOKENS)) if kind["kind"] == TEXT else most
+        spec = self.spec(name)
+        return int(self._cards[name].kind["max_length"]) if spec is None else spec.max_length + (spec.type == "text")
 
     @property
     def size(self) -> int:
         """Of the pixels on a side, where there are any."""
-        return next(pixels.settings.size for pixels in self._pixels if pixels is not None)
+        return next(pixels.settings.size for pixels in self.pixels if pixels is not None)
 
     def _pixel_column(self, shares: Sequence[_Share], arrays: dict[str, np.ndarray]) -> Column:
         pictures = [picture for share in shares for picture in share.held.pictures(share.rows)]
@@ -232,17 +248,9 @@ class Mixture:
 
         return Column(name, "embeddings", _present(found), most, texts=texts)
 
-    def _hold(self, source: int, unit: int) -> HeldUnit:
-        """A unit of which samples are asked for. As many are kept of each dataset as are read side by side; those of
-        earlier windows aren't asked for again in the epoch."""
-        held, one = self._held[source], self.datasets[source]
-        if unit not in held:
-            if len(held) >= self.window:
-                held.popitem(last=False)
-            which = self.units[source][unit]
-            held[unit] = self.read(self._columns[source], which, one.stored, self._pixels[source])
-        held.move_to_end(unit)
-        return held[unit]
+    def _read(self, source: int, unit: int) -> HeldUnit:
+        one = self.datasets[source]
+        return self.read(self.columns[source], self.units[source][unit], one.stored, self.pixels[source])
 
 
 def _window(rows: Rows, keys: np.ndarray, most: int, chosen: np.ndarray) -> Texts:

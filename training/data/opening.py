@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from heapq import nlargest
 from typing import TypeAlias
 
 from ...pipeline.corpus.units import Unit
@@ -28,6 +29,9 @@ from .shard_cache import ShardCache
 from .shards import ShardStore
 
 Eras: TypeAlias = "Sequence[tuple[int, int]]"
+
+_MOST_TOKENS, _MOST_ROWS = 2**26, 2**24
+"""Of a batch, and samples of a window with their repeats: both lie in memory, 30 bytes or so of each."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,14 @@ def open_data(recipe: TrainingRecipe, known: Mapping[str, Eras] | None = None) -
     """
     with recipe.named():
         data = recipe.data
+        _refuse_large_batches(data)
         cache = data.cache and ShardCache(data.cache.folder, int(data.cache.gigabytes * 1e9))
         skip = data.broken == "skip"
         datasets = [
             _open(name, settings, cache, skip, (known or {}).get(name)) for name, settings in data.datasets.items()
         ]
+        for one in datasets:
+            _refuse_large_windows(data, one)
         _refuse_small_weights(data)
         modalities = list(dict.fromkeys(name for one in datasets for name in one.mixed.modalities))
         schemes = _schemes(data, modalities)
@@ -87,7 +94,8 @@ def open_data(recipe: TrainingRecipe, known: Mapping[str, Eras] | None = None) -
                 data.max_tokens,
                 Skipping() if skip else read_held,
             )
-        return OpenData(data, datasets, mixture, list(_notes(data, datasets, mixture)))
+        gone = list(_pixels_gone(datasets, mixture, skip))
+        return OpenData(data, datasets, mixture, [*_notes(data, datasets, mixture), *gone])
 
 
 @contextmanager
@@ -213,6 +221,30 @@ def _units_of(
     return sorted(everything), {name: missing for name, missing in lacking.items() if missing}
 
 
+def _refuse_large_batches(data: DataSettings) -> None:
+    sizes = {"input_tokens": data.input_tokens[1], "target_tokens": data.target_tokens[1]}
+    if (tokens := data.batch_size * sum(sizes.values())) > _MOST_TOKENS:
+        sizes["batch_size"] = data.batch_size
+        name = max(sizes, key=lambda one: sizes[one])
+        raise RecipeError(
+            f"data.{name}: {data.batch_size:,} samples of {sizes['input_tokens']:,} input and "
+            f"{sizes['target_tokens']:,} target tokens make a batch of {tokens:,}, which lies in memory: "
+            f"{_MOST_TOKENS:,} at most"
+        )
+
+
+def _refuse_large_windows(data: DataSettings, one: OpenDataset) -> None:
+    repeats = one.mixed.repeats
+    samples = sum(nlargest(data.window, (unit.count for unit in one.units)))
+    if samples * repeats > _MOST_ROWS:
+        key = "data.window" if samples > _MOST_ROWS else f"data.datasets.{one.mixed.name}.repeats"
+        raise RecipeError(
+            f"{key}: of {one.mixed.name} {min(data.window, len(one.units)):,} units are read side by side, of up to "
+            f"{samples:,} samples, with repeats {samples * repeats:,}, whose order lies in memory: {_MOST_ROWS:,} at "
+            f"most. Give a smaller `window`, or more `weight` in place of `repeats`"
+        )
+
+
 def _refuse_small_weights(data: DataSettings) -> None:
     try:
         turns([one.weight for one in data.datasets.values()])
@@ -248,6 +280,25 @@ def _schemes(data: DataSettings, modalities: Sequence[str]) -> list[Scheme]:
     return [Scheme(one.weight, one.inputs, one.targets, one.keep) for one in data.masking.schemes or ()]
 
 
+def _pixels_gone(datasets: Sequence[OpenDataset], mixture: Mixture, skip: bool) -> Iterator[str]:
+    """Of each corpus that hasn't what the dataset was made of, as far as its first sample tells; without `skip` it is
+    refused: RecipeError."""
+    for one, pixels in zip(datasets, mixture.pixels, strict=True):
+        first = next((unit for unit in one.units if unit.count), None)
+        if pixels is None or first is None:
+            continue
+        key = f"data.datasets.{one.mixed.name}"
+        try:
+            pixels.check(first)
+        except StorageError as error:
+            raise RecipeError(f"{key}.corpus_options: {' '.join(str(error).split())}") from None
+        except DatasetError as error:
+            said = " ".join(str(error).split())
+            if not skip:
+                raise RecipeError(f"{key}.inputs: {said}") from None
+            yield f"{one.mixed.name}: {said}; until then they are masked"
+
+
 def _notes(data: DataSettings, datasets: Sequence[OpenDataset], mixture: Mixture) -> Iterator[str]:
     if data.masking.name and (lacking := left_out(data.masking.name, mixture.modalities)):
         yield f"{data.masking.name}: without the schemes around {', '.join(lacking)}, which no dataset gives"
@@ -276,7 +327,11 @@ def _notes(data: DataSettings, datasets: Sequence[OpenDataset], mixture: Mixture
             room = {name: mixture.most(name) for name in names or () if side == "input" or mixture.spec(name)}
             if sum(room.values()) < most:
                 parts = ", ".join(f"{name} {own:,}" for name, own in room.items())
+                longer = {
+                    name: min(mixture.longest(name), own + most - sum(room.values())) for name, own in room.items()
+                }
+                more = ", ".join(f"{name}: {longest}" for name, longest in longer.items() if longest > room[name])
                 yield (
                     f"{one.mixed.name}: {side}_tokens is {most:,}, and a sample has {sum(room.values()):,} at most "
-                    f"({parts}): the rest stays empty"
+                    f"({parts}): the rest stays empty{f'; `max_tokens: {{{more}}}` shows more of a text' * bool(more)}"
                 )

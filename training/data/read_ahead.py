@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator
 
-import numpy as np
-
-from ...pipeline.corpus.units import Unit
 from .batch import Batch
 from .batches import Batches
-from .mixed import MixedDataset
 from .mixture import Mixture
 from .ride_along import is_embeddings
 from .shards import ShardStore
 
 _AHEAD = 8192
-"""Positions that are looked ahead, if the shortest window has as many, and two steps no more."""
+"""Positions that are looked ahead, if the shortest window has as many, and otherwise the batches that are made next."""
 
 
-def reading_ahead(batches: Batches) -> Iterator[Batch]:
-    """The batches; the shards of those that follow are asked for beforehand, where a store can have them fetched."""
-    stride = batches.batch_size * batches.world_size
-    mixture = batches.mixture
-    asked = [_Asked(one, units, mixture.window) for one, units in zip(mixture.datasets, mixture.units, strict=True)]
-    distance = max(2 * stride, min(_AHEAD, _shortest_window(mixture)))
-    looked, made = batches.position, iter(batches)
+def reading_ahead(batches: Batches) -> Generator[Batch, None, None]:
+    """The batches; the shards of those that follow are asked for beforehand, where a store can have them fetched: those
+    alone that this rank will read."""
+    try:
+        while True:
+            yield from _until_a_state_is_loaded(batches)
+    finally:
+        for one in batches.mixture.datasets:
+            if isinstance(one.reader.store, ShardStore):
+                one.reader.store.forget()
+
+
+def _until_a_state_is_loaded(batches: Batches) -> Iterator[Batch]:
+    mixture, made = batches.mixture, iter(batches)
+    distance = max(2 * batches.span, min(_AHEAD, _shortest_window(mixture)))
+    foreseen, asked = mixture.holding.foreseen(), batches.position
+
+    def fetch(source: int, unit: int) -> None:
+        _fetch(mixture, source, unit)
+
     while True:
-        until = batches.position + distance
-        for source, places in mixture.places(np.arange(looked, until)):
-            asked[source].fetch(np.unique(places.unit).tolist())
-        looked = until
-        yield next(made)
+        while asked < batches.position + distance:
+            for source, unit in mixture.needed(batches.block(asked)):
+                foreseen.get(source, unit, fetch)
+            asked += batches.span
+        batch = next(made)
+        position = batches.position
+        yield batch
+        if batches.position != position:
+            return
 
 
 def _shortest_window(mixture: Mixture) -> int:
@@ -45,27 +57,10 @@ def _shortest_window(mixture: Mixture) -> int:
     return max(1, round(min(lengths)))
 
 
-class _Asked:
-    """The units of a dataset that were asked for, the latest of them: none is asked for again while it is read."""
-
-    def __init__(self, dataset: MixedDataset, units: Sequence[Unit], window: int) -> None:
-        self._store, self._columns = dataset.reader.store, dataset.reader.columns
-        self._units, self._dataset = units, dataset
-        self._most, self._asked = 2 * window, OrderedDict[int, None]()
-
-    def fetch(self, places: Sequence[int]) -> None:
-        if not isinstance(self._store, ShardStore):
-            return
-        self._most = max(self._most, 2 * len(places))
-        for place in places:
-            if place not in self._asked:
-                self._asked[place] = None
-                unit = self._units[place]
-                self._store.fetch([self._path(unit, name) for name in self._dataset.stored])
-            self._asked.move_to_end(place)
-        while len(self._asked) > self._most:
-            self._asked.popitem(last=False)
-
-    def _path(self, unit: Unit, name: str) -> str:
-        embeddings = is_embeddings(self._dataset.reader.cards[name])
-        return self._columns.label_path(unit, name) if embeddings else self._columns.token_path(unit, name)
+def _fetch(mixture: Mixture, source: int, unit: int) -> None:
+    one, columns = mixture.datasets[source], mixture.columns[source]
+    if isinstance(one.reader.store, ShardStore):
+        which = mixture.units[source][unit]
+        embedded = [name for name in one.stored if is_embeddings(one.reader.cards[name])]
+        labels = [columns.label_path(which, name) for name in embedded]
+        one.reader.store.fetch([*(columns.token_path(which, name) for name in one.tokenised), *labels])

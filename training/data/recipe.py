@@ -14,13 +14,30 @@ from ...pipeline.storage.store import absolute_url, url_problem
 from .masking import Keep
 from .schemes import NAMES
 
+_END = 2**31
+"""Of whatever is counted."""
+
 
 def _as_range(value: Any) -> Any:
-    if not isinstance(value, int) or isinstance(value, bool):
-        return value
-    if value < 1:
+    if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, list | tuple) and len(value) == 2)):
+        raise ValueError("write a number, or the least and the most, as [64, 128]")
+    if isinstance(value, int) and value < 1:
         raise ValueError("input should be at least 1")
-    return [value, value]
+    if isinstance(value, int) and value >= _END:
+        raise ValueError(f"input should be less than {_END}")
+    return [value, value] if isinstance(value, int) else value
+
+
+def _not_tiny(value: float) -> float:
+    if 0 < value < 1e-9:
+        raise ValueError("input should be 0, or at least 1e-9")
+    return value
+
+
+def _no_url(value: Any) -> Any:
+    if isinstance(value, str) and (not value or "://" in value):
+        raise ValueError(f"{value!r} is no folder of this machine; give one, as /tmp/shards")
+    return value
 
 
 def _rising(value: tuple[int, int]) -> tuple[int, int]:
@@ -29,21 +46,26 @@ def _rising(value: tuple[int, int]) -> tuple[int, int]:
     return value
 
 
+Count = Annotated[int, Field(ge=1, lt=_END)]
+
 Budget = Annotated[
-    tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]],
+    tuple[Count, Count],
     BeforeValidator(_as_range),
     AfterValidator(_rising),
 ]
 """A number of tokens, or [least, most] of which each number is equally likely."""
 
-Alpha = Annotated[float, Field(ge=0)]
+_DATASET_KEYS = ("corpus", "output", "modalities")
+"""Of the recipes that datasets are made of."""
+
+Alpha = Annotated[float, Field(ge=0, le=1e9), AfterValidator(_not_tiny)]
 
 
 class DatasetSettings(Strict):
     """One dataset of the mixture: images with their modalities, or a text corpus, whose modality is `text`."""
 
     url: str = Field(description="folder or fsspec URL of the dataset")
-    weight: float = Field(default=1.0, gt=0, description="its share among all, in any unit of measure")
+    weight: float = Field(default=1.0, gt=0, le=1e9, description="its share among all, in any unit of measure")
     inputs: list[str] | None = Field(
         default=None,
         min_length=1,
@@ -56,7 +78,7 @@ class DatasetSettings(Strict):
     views: int | None = Field(
         default=None, ge=1, description="how many of a sample's views come up, the centre crop first; by default all"
     )
-    repeats: int = Field(default=1, ge=1, description="how often a sample comes in an epoch, one view after another")
+    repeats: Count = Field(default=1, description="how often a sample comes in an epoch, one view after another")
     storage_options: dict[str, Any] = Field(default_factory=dict, description="fsspec options", repr=False)
     corpus_options: dict[str, Any] = Field(
         default_factory=dict, description="fsspec options of the corpus, from which pixels are read", repr=False
@@ -73,7 +95,7 @@ class DatasetSettings(Strict):
 class SchemeSettings(Strict):
     """One way to mask (see `masking.Scheme`): by modality the alphas, and what share of a text stays in the input."""
 
-    weight: float = Field(default=1.0, gt=0, description="how often it is drawn, in proportion")
+    weight: float = Field(default=1.0, gt=0, le=1e9, description="how often it is drawn, in proportion")
     inputs: dict[str, Alpha] = Field(min_length=1)
     targets: dict[str, Alpha] = Field(min_length=1)
     keep: dict[str, Keep] = Field(default_factory=dict)
@@ -95,7 +117,7 @@ class MaskingSettings(Strict):
 class CacheSettings(Strict):
     """A folder of this machine that keeps shards of remote datasets, the latest used, for all processes on it."""
 
-    folder: Path
+    folder: Annotated[Path, BeforeValidator(_no_url)]
     gigabytes: float = Field(default=50.0, gt=0, description="as much may lie there, in 10^9 bytes")
 
 
@@ -106,12 +128,12 @@ class DataSettings(Strict):
     masking: MaskingSettings = MaskingSettings(name="4m21")
     input_tokens: Budget = Field(default=(256, 256), description="of a sample: a number, or [least, most]")
     target_tokens: Budget = Field(default=(256, 256), description="likewise")
-    max_tokens: dict[str, Annotated[int, Field(ge=1)]] = Field(
+    max_tokens: dict[str, Count] = Field(
         default_factory=dict, description="of texts, by modality, with their [EOS]: of a longer one a window is seen"
     )
-    batch_size: int = Field(default=64, ge=1, description="samples of a step, over all ranks")
+    batch_size: Count = Field(default=64, description="samples of a step, over all ranks")
     seed: int = Field(default=0, ge=0, lt=2**63)
-    window: int = Field(default=16, ge=1, description="units of a dataset that are read side by side")
+    window: Count = Field(default=16, description="units of a dataset that are read side by side")
     broken: Literal["stop", "skip"] = Field(
         default="stop", description="a shard that can't be read: stop, or mask what it holds, and say so"
     )
@@ -138,6 +160,11 @@ def load_training_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Tra
         what = "a folder" if Path(path).is_dir() else "no such file"
         raise RecipeError(f"{path}: {what}; a training recipe is a YAML file with the key `data`")
     data, places = read_recipe(Path(path), TrainingRecipe)
+    if "data" not in data and (keys := [key for key in data if key in _DATASET_KEYS]):
+        raise RecipeError(
+            f"{path}: a recipe of which a dataset is made, with the key {keys[0]!r}: `tokenloom run {path}` makes it; "
+            f"a training recipe has the key `data`, where it is one of the `datasets`"
+        )
     for override in overrides:
         places[override_key(data, override)] = f"--set {override}"
     return checked_recipe(TrainingRecipe, data, Places(str(path), places))

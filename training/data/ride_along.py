@@ -130,7 +130,10 @@ class CorpusPixels:
         try:
             if unit.shard not in self._shards:
                 raise CorpusError(f"no listing of it has the shard {unit.shard}")
-            return next(self._corpus.read(self._shards[unit.shard], unit.start, unit.stop, limits)).samples
+            found = next(self._corpus.read(self._shards[unit.shard], unit.start, unit.stop, limits), None)
+            if found is None:
+                raise CorpusError(f"{unit.shard} has no sample there")
+            return found.samples
         except (CorpusError, FileNotFoundError) as error:
             raise DatasetError(
                 f"{self.url}: the {PIXELS} of {unit.name} are read from its corpus, and {error}; put it back, or leave "

@@ -37,16 +37,16 @@ class ShardStore(Store):
         super().__init__(url, options)
         self._cache = None if self.is_local else cache
         self._listed = _Listed()
-        self._coming: dict[str, Future[bytes]] = {}
+        self._coming: dict[str, list[Future[bytes]]] = {}  # of each as often as it is to be read
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_coming": {}, "_pool": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def list(self, prefix: str = "", recursive: bool = True, others: bool = False) -> builtins.list[Entry]:
         found = super().list(prefix, recursive, others)
@@ -55,9 +55,8 @@ class ShardStore(Store):
         return found
 
     def read(self, path: str) -> bytes:
-        with self._lock:
-            coming = self._coming.pop(path, None)
-        return coming.result() if coming and self._is_own() else self._read(path)
+        coming = self._taken(path)
+        return coming.result() if coming else self._read(path)
 
     def open(self, path: str, size: int | None = None) -> RangeFile:
         """Of a merged shard, which is kept where the cache has room for it; else it is read by ranges."""
@@ -65,27 +64,44 @@ class ShardStore(Store):
             return super().open(path, size)
         if self._cache is None:
             return super().open(path, self._version(path)[0])
-        with self._lock:
-            coming = self._coming.pop(path, None)
-        if coming and self._is_own():
+        if coming := self._taken(path):
             coming.result()
         else:
             self._keep(path)
         return _KeptFile(self, path, self._version(path)[0], self._cache, self._name(path))
 
     def fetch(self, paths: Collection[str]) -> None:
-        """Begins to read these; whoever reads one of them takes it, once."""
+        """Begins to read these. Each stays until it was read as often as it was asked for here; a merged one, which
+        stays in the cache, once."""
         if not self._is_own():
             self._coming, self._pool = {}, (os.getpid(), ThreadPoolExecutor(_THREADS, thread_name_prefix="shards"))
         assert self._pool is not None
         with self._lock:
             for path in paths:
-                if path in self._coming or len(self._coming) >= _MOST_COMING:
-                    continue
-                if not is_merged(path):
-                    self._coming[path] = self._pool[1].submit(self._read, path)
-                elif self._cache:
-                    self._coming[path] = self._pool[1].submit(self._keep, path)
+                if is_merged(path):
+                    if self._cache and path not in self._coming:
+                        self._coming[path] = [self._pool[1].submit(self._keep, path)]
+                elif path in self._coming:
+                    self._coming[path].append(self._coming[path][0])
+                elif len(self._coming) < _MOST_COMING:
+                    self._coming[path] = [self._pool[1].submit(self._read, path)]
+
+    def _taken(self, path: str) -> Future[bytes] | None:
+        """What of `fetch` is now read once."""
+        with self._lock:
+            coming = self._coming.get(path) if self._is_own() else None
+            if not coming:
+                return None
+            if len(coming) == 1:
+                del self._coming[path]
+            return coming.pop()
+
+    def forget(self) -> None:
+        """What was fetched and nobody has read."""
+        with self._lock:
+            coming, self._coming = (self._coming if self._is_own() else {}), {}
+        for one, *_ in coming.values():
+            one.cancel()
 
     def _is_own(self) -> bool:
         """Whether the threads are this process's: a forked child has none of its parent's."""

@@ -30,7 +30,7 @@ class _State(BaseModel):
     """position: of the next sample. manifests: by dataset, from which epoch on it is as of which one. workers: of whom
     it is one's, in a DataLoader's worker."""
 
-    position: Count
+    position: Annotated[Count, Field(lt=2**62)]  # which leaves room to go on
     order: str
     masking: str
     manifests: dict[str, list[tuple[Count, Count]]]

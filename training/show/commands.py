@@ -24,7 +24,7 @@ def batches(
     steps: Steps = STEPS,
     limit: Annotated[int, typer.Option(min=1, help="Samples to show on the page, evenly spread.")] = 24,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="DIR", help="The page's folder; RECIPE-batches by default.")
+        str | None, typer.Option("--output", metavar="DIR", help="The page's folder; RECIPE-batches by default.")
     ] = None,
 ) -> None:
     """Show what a model will see: batches of a training recipe, in figures and as a page."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...pipeline.corpus.units import spread
+from ...pipeline.dataset.manifest import DatasetError
 from ...pipeline.preview.cells import Pictures, readable
 from ...pipeline.preview.preview import new_folder, refuse_others, write_data
 from ..data.batch import Batch
@@ -18,9 +19,12 @@ PAGE = Path(__file__).parent / "page"
 MARK = "data/batches.js"
 
 
-def page_folder(folder: Path) -> Path:
-    """Where a page may be written. Raises DatasetError where something else than an earlier one lies there."""
-    return refuse_others(folder.expanduser().resolve(), MARK)
+def page_folder(folder: str | Path) -> Path:
+    """Where a page may be written. Raises DatasetError where something else than an earlier one lies there, and where
+    none can be written."""
+    if "://" in str(folder):
+        raise DatasetError(f"{folder}: a page is written to a local folder; copy it where it is wanted")
+    return refuse_others(Path(folder).expanduser().resolve(), MARK)
 
 
 def write_page(

@@ -102,7 +102,8 @@ def export(
     names = tuple(name for name in manifest.modalities if name in chosen and name not in refused)
     if refused and (modalities or not names):
         name = next(iter(refused))
-        raise ExportError(f"{dataset.url}: {name} can't be exported to {format.name}: {refused[name]}; or leave it out")
+        way = "; or leave it out" if names else ""
+        raise ExportError(f"{dataset.url}: {name} can't be exported to {format.name}: {refused[name]}{way}")
     units = _finished_units(dataset.url, manifest, reader, names)
     source = Source(reader.columns, manifest, names)
     format.check(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -22,12 +23,12 @@ class Task(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     order: Annotated[list[str], Field(min_length=1)] | Literal["any"]
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    weight: Annotated[float, Field(gt=0, le=1e9)] = 1.0
 
 
 class LmTasks(BaseModel):
     """seed: of what is drawn, which is a function of it, the key and the view alone. length: of the sequences into
-    which documents are packed, in Parquet; none is cut. files: which to write."""
+    which documents are packed, in Parquet; a longer one goes on in the next. files: which to write."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,8 +41,7 @@ class LmTasks(BaseModel):
         """The modalities of a row's document, in order. modalities: all that there are."""
         place = f"{self.seed}/{view}/{key}"
         sums = list(accumulate(task.weight for task in self.tasks))
-        drawn = _draw(f"task/{place}") * sums[-1]
-        task = next(task for task, below in zip(self.tasks, sums, strict=True) if drawn < below)
+        task = self.tasks[bisect(sums, _draw(f"task/{place}") * sums[-1], hi=len(sums) - 1)]
         return sorted(modalities, key=lambda name: _draw(f"{name}/{place}")) if task.order == "any" else task.order
 
 

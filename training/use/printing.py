@@ -16,6 +16,7 @@ from ...pipeline.commands.console import counted, plain_console
 from ...pipeline.commands.dataset import printable, readable_size
 from ...pipeline.commands.progress import Shown
 from ...pipeline.dataset.dataset import Dataset
+from ...pipeline.dataset.manifest import DatasetError
 from ...pipeline.storage.store import Store
 from .export import Exported, export
 from .lm_decode import Decoded, decode
@@ -28,6 +29,8 @@ from .to_ml4m import Ml4m
 from .to_webdataset import WebDataset
 
 _MOST_DAMAGED = 10
+_MOST_DIGITS = 4000
+"""Of a number that Python reads."""
 FORMATS = (WebDataset.name, HuggingFace.name, DecoderOnly.name, Ml4m.name)
 
 
@@ -93,13 +96,21 @@ def run_decode(exported: str, ids: str, dataset: str | None, folder: Path | None
     if not store.exists(VOCABULARY):
         raise ExportError(f"{store.url}: there is no {VOCABULARY}: give the folder that `export --to lm` finished")
     vocabulary = LmVocabulary.from_bytes(store.read(VOCABULARY), f"{store.url}/{VOCABULARY}")
-    source = Dataset(Store(dataset or vocabulary.dataset))
+    source = _dataset(dataset, vocabulary.dataset)
     console = plain_console()
     for number, one in enumerate(decode(vocabulary, _read_ids(ids), source)):
         segment = one.segment
         said = one.problem or _label(source, number, one, folder)
         place = f"document {segment.document}, {segment.modality or 'no modality'}"
         console.print(Text(printable(f"{place}, {counted(len(segment.ids), 'token')}: {said}")), soft_wrap=True)
+
+
+def _dataset(given: str | None, exported: str) -> Dataset:
+    try:
+        return Dataset(Store(given or exported))
+    except DatasetError as error:
+        way = "" if given else "; the export is of it: where it is now is told by --dataset URL"
+        raise ExportError(f"{error}{way}") from None
 
 
 def _label(dataset: Dataset, number: int, one: Decoded, folder: Path | None) -> str:
@@ -128,7 +139,7 @@ def _read_ids(source: str) -> list[int]:
             f"{source}: it can't be read ({error.strerror}): give a file of ids, or - for stdin"
         ) from None
     words = text.replace("[", " ").replace("]", " ").replace(",", " ").split()
-    wrong = next((word for word in words if not word.isdecimal()), None)
+    wrong = next((word for word in words if not word.isdecimal() or len(word) > _MOST_DIGITS), None)
     if wrong is not None or not words:
         what = f"{wrong[:20]!r} is no id" if wrong is not None else "there is no id in it"
         raise ExportError(f"{source}: {what}: write numbers from 0 on, as a list in JSON or with blanks between")

@@ -3,7 +3,8 @@
 vocabulary.json            the ids of markers and the offsets of modalities; `tokenloom decode` reads it
 sequences/00000.parquet    tokens (a fixed number, filled up with padding), and of the parts of documents in them the
                            lengths, where in their documents they begin (0 but for what goes on), keys and views
-megatron/00000.bin, .idx   the documents one by one, as Megatron indexes them, which packs them itself
+megatron/00000.bin, .idx   the documents one by one, as Megatron indexes them, which packs them itself; none where a
+                           piece has no document
 
 A document that fits into a sequence is one part. A longer one begins in a new sequence and goes on in the next ones: it
 is cut within modalities of any length alone, that is texts, and none of its tokens is left out.
@@ -103,7 +104,7 @@ class DecoderOnly(Format):
             packed = pack(documents, self.tasks.length)
             files[f"sequences/{piece.number:05d}.parquet"] = _parquet(packed, self.tasks.length, vocabulary.dtype)
             cut = sum(len(one.ids) > self.tasks.length for one in documents)
-        if "megatron" in self.tasks.files:
+        if "megatron" in self.tasks.files and documents:  # nobody can map an empty file
             stem = f"megatron/{piece.number:05d}"
             ids = [one.ids for one in documents]
             files[f"{stem}.bin"] = np.concatenate([np.empty(0, vocabulary.dtype), *ids]).tobytes()
@@ -122,7 +123,7 @@ class DecoderOnly(Format):
 
     def count(self, files: Mapping[str, bytes]) -> int:
         """The documents, of which both sorts of files hold the same; -1 where they don't."""
-        counts = set()
+        counts = set[int]() if files else {0}
         for path, data in files.items():
             if path.endswith(".parquet"):
                 starts = read_parquet(data, COLUMNS)["starts"].combine_chunks()

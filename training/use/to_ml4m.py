@@ -53,7 +53,8 @@ class Ml4m(Format):
         if not card.keeps_tokens:
             return super().refuses(name, card)
         if card.tokens and card.tokens.spec and card.tokens.spec.length is None:
-            return "ml-4m takes such tokens as labels that it tokenises itself, and knows none of that name"
+            what = "ml-4m takes such tokens as labels that it tokenises itself, and knows none of that name"
+            return f"{what}; webdataset, hf and lm take it"
         return ""
 
     def check(self, source: Source) -> None:

@@ -16,7 +16,8 @@ import pytest
 import torch
 from PIL import Image
 from tokenloom.labelers.contract import images
-from tokenloom.pipeline.dataset.manifest import read_manifest
+from tokenloom.pipeline.dataset.cards import WeightsCard
+from tokenloom.pipeline.dataset.manifest import DatasetError, read_manifest
 from tokenloom.pipeline.plan.recipe_file import RecipeError
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.training.data.batches import Batches
@@ -212,11 +213,50 @@ def test_what_can_not_be_had_is_refused(folder, capsys, damage, dataset, said):
     assert said in line
 
 
+@pytest.mark.parametrize(
+    "change", [{"labeler": "Edges"}, {"weights": WeightsCard("other", "0" * 64, "")}, {"kind": {}}]
+)
+def test_embeddings_of_two_models_are_not_mixed(made, folder, capsys, change):
+    """Whatever tells them apart: labeler, weights, or their shape."""
+    manifest = read_manifest(Store(folder / "out"))
+    assert manifest
+    corners = manifest.modalities["corners"]
+    told = {"kind": {**corners.kind, "dim": 8}} if "kind" in change else change
+    change_the_manifest(folder, modalities={**manifest.modalities, "corners": replace(corners, **told)})
+    both = {name: {"url": str(one / "out"), "inputs": INPUTS} for name, one in (("a", made), ("b", folder))}
+    wanted(folder, datasets=both, broken="skip")  # the shards are those of the other card
+    line = refusal(folder / "train.yaml", capsys)
+    assert "data.datasets.b.inputs: corners are of another model than in the other datasets; leave them out" in line
+
+
 def test_lengths_are_for_texts_of_the_mixture(made, capsys):
     with pytest.raises(RecipeError, match=r"data\.max_tokens\.corners: 4: it takes texts, here caption"):
         opened(made, max_tokens={"corners": 4})
     with pytest.raises(RecipeError, match=r"data\.max_tokens\.caption: input should be greater than or equal to 1"):
         opened(made, max_tokens={"caption": 0})
+
+
+def empty_the_first_picture(folder: Path) -> None:
+    (folder / "corpus/0.png").write_bytes(b"")
+
+
+def lose_a_later_picture(folder: Path) -> None:
+    (folder / "corpus/7.png").unlink()
+
+
+@pytest.mark.parametrize(
+    "damage", [lose_the_corpus, lose_the_first_picture, empty_the_first_picture, lose_a_later_picture]
+)
+def test_pixels_that_are_gone_are_skipped_whichever_they_are(folder, damage, caplog):
+    damage(folder)
+    data = opened(folder, broken="skip")
+    batch = data.mixture.batch(np.arange(64))
+    lacks = batch.skipped[:, batch.modalities.index("pixels")]
+    assert lacks.any()
+    assert batch.skipped.sum() == lacks.sum()
+    assert "masked in" in caplog.text
+    told = [note for note in data.notes if "put it back, or leave pixels out; until then they are masked" in note]
+    assert len(told) == (damage != lose_a_later_picture)
 
 
 # --- what can't be read -----------------------------------------------------------------------------------------------
@@ -242,12 +282,20 @@ def test_what_is_skipped_is_counted_in_workers_too(folder, damage, lacking):
 # --- decoding ---------------------------------------------------------------------------------------------------------
 
 
+def test_samples_that_the_unit_was_not_made_of_are_no_pixels_of_it(made):
+    data = opened(made)
+    pixels, unit = data.mixture.pixels[0], data.datasets[0].units[0]
+    assert pixels
+    with pytest.raises(DatasetError, match=f"the corpus has other samples than those that {unit.name} was made of"):
+        pixels.read(unit, "the digest of other rows", 1)
+
+
 def test_a_big_jpeg_is_decoded_at_reduced_scale(folder, monkeypatch):
     """By the DCT, to an eighth: its 2,048 x 1,536 pixels are never there."""
     file = io.BytesIO()
     Image.new("RGB", (2048, 1536), (200, 30, 90)).save(file, "JPEG")
     data = opened(folder)
-    pixels = data.mixture._pixels[0]
+    pixels = data.mixture.pixels[0]
     assert pixels
     unit = data.datasets[0].units[0]
     sample = replace(next(iter(pixels._read(unit, pixels._limits))), image=file.getvalue())

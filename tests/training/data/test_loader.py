@@ -240,6 +240,8 @@ def test_a_state_of_another_recipe_is_refused(folder, changes, said):
         {"position": "40"},
         {"position": 8.0},
         {"position": True},
+        {"position": 2**62},
+        {"position": 10**30},
         {"order": None},
         {"manifests": {"a": [[0]]}},
         {"manifests": {"a": [[0, -1]]}},

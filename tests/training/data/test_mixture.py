@@ -170,7 +170,7 @@ def test_ranks_with_small_batches_make_several_at_once(datasets):
 def test_each_unit_is_read_once_an_epoch(datasets, size: int):
     """Also where a batch ends one window and begins the next. 20 positions are 15 of the first dataset's 16 samples."""
     made, read = mixture(datasets), Counter[str]()
-    columns = made._columns[0]
+    columns = made.columns[0]
     original = columns.token_column
 
     def counting(unit: Unit, modality: str):

@@ -213,6 +213,57 @@ def test_threads_read_what_comes_next_once(tmp_path, monkeypatch):
     assert len(read) == (4 + 6) * len(NAMES)
 
 
+@pytest.mark.parametrize(("rank", "ranks"), [(0, 1), (31, 64)])
+@pytest.mark.parametrize("made_at_once", [4, 64])
+def test_reading_ahead_goes_on_epoch_after_epoch(tmp_path, monkeypatch, rank, ranks, made_at_once):
+    """Whatever the window: threads read all, also after a state was loaded, and nothing is left over at the end."""
+    two_datasets(tmp_path)
+    monkeypatch.setattr("tokenloom.training.data.batches._BLOCK", made_at_once)
+    monkeypatch.setattr("tokenloom.training.data.batches._SPAN", made_at_once)
+    whole, direct = ShardStore._read, list[str]()
+
+    def noting(self: ShardStore, path: str) -> bytes:
+        if path.endswith(".parquet") and not threading.current_thread().name.startswith("shards"):
+            direct.append(path)
+        return whole(self, path)
+
+    monkeypatch.setattr(ShardStore, "_read", noting)
+    for window in (1, 2, 3, 5, 16):
+        data = opened(tmp_path, window=window)
+        batches = Batches(data.mixture, 4, rank, ranks)
+        made = reading_ahead(batches)
+        for turn in range(40):
+            next(made)
+            if turn == 20:
+                batches.position += 36 * ranks
+        made.close()
+        stores = [one.reader.store for one in data.mixture.datasets]
+        assert not any(one._coming for one in stores if isinstance(one, ShardStore))
+    assert not direct
+
+
+def test_units_that_another_rank_reads_are_not_asked_for(tmp_path, monkeypatch):
+    two_datasets(tmp_path)
+    data, asked, read = opened(tmp_path), Counter[str](), Counter[str]()
+    fetch, take = ShardStore.fetch, ShardStore.read
+
+    def fetching(self: ShardStore, paths: list[str]) -> None:
+        asked.update(f"{self.url}/{path}" for path in paths)
+        fetch(self, paths)
+
+    def taking(self: ShardStore, path: str) -> bytes:
+        read[f"{self.url}/{path}"] += 1
+        return take(self, path)
+
+    monkeypatch.setattr(ShardStore, "fetch", fetching)
+    monkeypatch.setattr(ShardStore, "read", taking)
+    made = reading_ahead(Batches(data.mixture, 1, 31, 10_000))
+    for _ in range(30):
+        next(made)
+    assert (asked - read).total() <= len(NAMES)  # of the next batch
+    assert not read - asked
+
+
 # --- merged shards ----------------------------------------------------------------------------------------------------
 
 
@@ -307,7 +358,7 @@ def test_a_shard_that_is_gone_is_masked_and_storage_that_is_down_is_not(tmp_path
     def down(self: ShardStore, path: str) -> bytes:
         raise StorageError("could not read it", self.url)
 
-    [held.clear() for held in data.mixture._held]
+    [held.clear() for held in data.mixture.holding._held]
     monkeypatch.setattr(ShardStore, "read", down)
     with pytest.raises(StorageError):
         take(data)

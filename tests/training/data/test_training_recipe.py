@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from galleries import without_corpus
@@ -88,7 +89,18 @@ def test_inputs_and_targets_are_kept_apart(folder):
         ),
         ({"datasets.a.url": "s4://bucket/x"}, r"data.datasets.a.url: s4://bucket/x: no file system is called s4://"),
         ({"datasets.a.url": "/nowhere"}, r"train.yaml:4: data.datasets.a.url: /nowhere: no dataset here"),
-        ({"datasets": {}}, r"data.datasets: dictionary should have at least 1 item"),
+        ({"datasets": {}}, r"data.datasets: it is empty; write at least one by its name, as `NAME: {url: ...}`"),
+        ({"datasets": ["a", "b"]}, r"data.datasets: write at least one by its name, as `NAME: {url: ...}`"),
+        (
+            {"datasets.a": "out/"},
+            r"train.yaml:3: data.datasets.a: write keys, as `a: {url: out/}`; there are url, weight",
+        ),
+        ({"datasets.a": "s3://me:it@host/x"}, r"data.datasets.a: write keys, as `a: {url: ...}`"),
+        ({"datasets.a.inputs": []}, r"data.datasets.a.inputs: it is empty; write a list, as \[...\]"),
+        ({"datasets.a.inputs": "rgb"}, r"data.datasets.a.inputs: write a list, as \[rgb\]"),
+        ({"cache": "/tmp/x"}, r"data.cache: write keys, as `cache: {folder: /tmp/x}`; there are folder, gigabytes"),
+        ({"cache": {"folder": ""}}, r"data.cache.folder: '' is no folder of this machine; give one"),
+        ({"cache": {"folder": "s3://a/b"}}, r"data.cache.folder: 's3://a/b' is no folder of this machine"),
         ({"masking": "4m22"}, r"data.masking.name: input should be '4m21', 'all2all' or 'rgb2all'"),
         ({"masking": "rgb2all"}, r"data.masking: rgb2all needs rgb, which no dataset gives"),
         ({"masking": {}}, r"data.masking: give the `name` of one"),
@@ -100,8 +112,34 @@ def test_inputs_and_targets_are_kept_apart(folder):
             {"masking": {"schemes": [{"inputs": {"caption": -1}, "targets": {"caption": 1}}]}},
             r"data.masking.schemes.0.inputs.caption: input should be greater than or equal to 0",
         ),
+        *[
+            (
+                {"masking": {"schemes": [{"inputs": {"caption": alpha}, "targets": {"caption": 1}}]}},
+                rf"data.masking.schemes.0.inputs.caption: input should be {said}",
+            )
+            for alpha, said in ((1e308, "less than or equal to 1000000000"), (1e-320, "0, or at least 1e-9"))
+        ],
         ({"input_tokens": 0}, r"train.yaml:9: data.input_tokens: input should be at least 1"),
+        ({"input_tokens": True}, r"data.input_tokens: write a number, or the least and the most, as \[64, 128\]"),
+        ({"input_tokens": [1, 2, 3]}, r"data.input_tokens: write a number, or the least and the most"),
         ({"target_tokens": [9, 3]}, r"data.target_tokens: from 9 to 3 is no range"),
+        *[
+            ({key: 10**21}, rf"train.yaml:\d+: data.{key}: input should be less than 2147483648")
+            for key in ("datasets.a.repeats", "window", "input_tokens", "target_tokens", "batch_size")
+        ],
+        ({"input_tokens": [1, 10**21]}, r"data.input_tokens.1: input should be less than 2147483648"),
+        ({"max_tokens": {"caption": 10**21}}, r"data.max_tokens.caption: input should be less than 2147483648"),
+        (
+            {"datasets.a.repeats": 10**9},
+            r"train.yaml:6: data.datasets.a.repeats: of a 2 units are read side by side, of up to 8 samples, with "
+            r"repeats 8,000,000,000, whose order lies in memory: 16,777,216 at most",
+        ),
+        (
+            {"input_tokens": [1, 10**9]},
+            r"train.yaml:9: data.input_tokens: 16 samples of 1,000,000,000 input and 20 target tokens make a batch of",
+        ),
+        ({"target_tokens": 10**9}, r"data.target_tokens: 16 samples of 20 input and 1,000,000,000 target tokens"),
+        ({"batch_size": 10**9}, r"train.yaml:11: data.batch_size: 1,000,000,000 samples of 20 input and 20 target"),
         ({"batch_size": "many"}, r"data.batch_size: input should be a valid integer"),
     ],
 )
@@ -208,6 +246,16 @@ def test_plan_says_what_the_datasets_give(folder, capsys):
     assert run_command("plan", str(folder / "train.yaml"), "--corpus", "x") == 2
 
 
+def test_a_budget_that_max_tokens_keeps_from_being_filled_says_so(folder):
+    """As many as are lacking, of a text that may have as many; where none may, nothing."""
+    alone = {"url": str(folder / "one")}
+    (note,) = opened(folder, input_tokens=600, target_tokens=8, datasets={"a": alone}).notes
+    assert note.startswith("a: input_tokens is 600, and a sample has 273 at most (caption 256, ")
+    assert note.endswith(": the rest stays empty; `max_tokens: {caption: 257}` shows more of a text")
+    (note,) = opened(folder, input_tokens=600, target_tokens=8, datasets={"a": {**alone, "inputs": ["dinov2"]}}).notes
+    assert note.endswith(": the rest stays empty")
+
+
 def test_batches_prints_what_they_hold(folder, capsys):
     written(folder / "train.yaml", content(folder))
     assert run_command("batches", str(folder / "train.yaml"), "--batches", "2", "--steps", "10") == 0
@@ -221,6 +269,29 @@ def test_batches_prints_what_they_hold(folder, capsys):
 def test_a_training_recipe_is_a_file(tmp_path):
     with pytest.raises(RecipeError, match="no such file; a training recipe is a YAML file with the key `data`"):
         load_training_recipe(tmp_path / "none.yaml")
+
+
+def test_a_recipe_of_a_dataset_is_told_from_one(tmp_path, capsys):
+    (tmp_path / "images.yaml").write_text("corpus: photos\noutput: out\nmodalities: {rgb: {}}")
+    line = refusal(tmp_path / "images.yaml", capsys, "batches")
+    assert "images.yaml: a recipe of which a dataset is made, with the key 'corpus': `tokenloom run " in line
+
+
+def test_what_is_empty_is_told(tmp_path, capsys):
+    (tmp_path / "train.yaml").write_text("data:")
+    line = refusal(tmp_path / "train.yaml", capsys)
+    assert (
+        "train.yaml:1: data: it is empty; write keys, as `data: {datasets: ...}`; there are datasets, masking" in line
+    )
+
+
+def test_a_window_of_all_units_takes_what_they_take(folder):
+    """However large a number it is; and of many tokens fewer batches are made at once."""
+    few, many = (opened(folder, window=window).mixture for window in (100, 2**31 - 1))
+    positions = np.arange(200)
+    np.testing.assert_array_equal(few.batch(positions).inputs.ids, many.batch(positions).inputs.ids)
+    large = Batches(opened(folder, input_tokens=2**20, batch_size=1).mixture, 1)
+    assert large.span == 3
 
 
 @pytest.mark.parametrize("words", [("run",), ("tokenizer", "fit", "--to", "somewhere")])

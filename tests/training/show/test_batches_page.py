@@ -75,6 +75,26 @@ def test_a_folder_of_something_else_is_refused_before_batches_are_made(tmp_path,
     assert "there is something else" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("file/page", "no page can be written there, since {}/file takes no folder (Not a directory)"),
+        ("file", "there is something else, which the page would replace; name another folder by --output"),
+        ("/proc/page", "no page can be written there, since /proc takes no folder (No such file or directory)"),
+        ("s3://bucket/page", "a page is written to a local folder; copy it where it is wanted"),
+    ],
+)
+def test_a_page_that_can_not_be_written_is_refused_before_batches_are_made(tmp_path, monkeypatch, capsys, where, said):
+    monkeypatch.setattr("tokenloom.training.data.opening.open_data", lambda recipe: pytest.fail("it was opened"))
+    (tmp_path / "file").write_text("")
+    written(tmp_path / "train.yaml", content(tmp_path))
+    output = where if where.startswith(("/", "s3:")) else str(tmp_path / where)
+    assert run_command("batches", str(tmp_path / "train.yaml"), "--output", output) == 2
+    line = capsys.readouterr().err
+    assert said.format(tmp_path) in line
+    assert line.count("\n") == 1
+
+
 def test_pixels_and_embeddings_are_shown(tmp_path):
     """The patches of the picture that are seen, and which vectors of how many."""
     one = {"url": str(illustrated(tmp_path, noise())), "inputs": ["pixels", "corners"]}

@@ -17,7 +17,7 @@ from tokenloom import open_dataset
 from tokenloom.pipeline.plan.recipe import load_recipe, parse_recipe
 from tokenloom.training.use import export
 from tokenloom.training.use.megatron import count_sequences
-from tokenloom.training.use.to_lm import Document, pack
+from tokenloom.training.use.to_lm import DecoderOnly, Document, pack
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,17 @@ def test_texts_longer_than_a_sequence_go_on_in_the_next(tmp_path):
     assert lines == [dataset.decode("text", ids) for ids in rows.values()]
 
 
+def test_the_only_modality_can_not_be_left_out(tmp_path):
+    (tmp_path / "texts.jsonl").write_text('{"text": "one"}\n')
+    weave(load_recipe("text", [], [str(tmp_path / "texts.jsonl")], str(tmp_path / "dataset")))
+    ended = command("export", tmp_path / "dataset", tmp_path / "out", "--to", "ml-4m")
+    assert ended.code == 2
+    assert ended.err.endswith(
+        "text can't be exported to ml-4m: ml-4m takes such tokens as labels that it tokenises "
+        "itself, and knows none of that name; webdataset, hf and lm take it\n"
+    )
+
+
 def test_a_piece_holds_so_much_text_at_most(tmp_path, monkeypatch):
     (tmp_path / "texts.txt").write_text("".join(f"line {number}\n" for number in range(6)))
     units = {"samples": 1, "bytes": 2**20}
@@ -88,6 +99,22 @@ def test_no_document_is_left(tmp_path):
     ended = command("export", own.store.url, tmp_path / "out", "--to", "lm", "--tasks", tmp_path / "tasks.yaml")
     assert ended.code == 2
     assert "no sample has any of its task's modalities" in ended.err
+
+
+@pytest.mark.parametrize("files", ["[megatron]", "[parquet, megatron]"])
+def test_a_piece_without_a_document_has_nothing_that_can_not_be_mapped(tmp_path, monkeypatch, files):
+    own = write_dataset(tmp_path / "dataset")
+    rewrite_tokens(own, "caption", own.units[1], change=lambda tokens: [None] * len(tokens))
+    monkeypatch.setattr(DecoderOnly, "most_rows", 8)
+    (tmp_path / "tasks.yaml").write_text(f"files: {files}\ntasks: [{{order: [caption]}}]")
+    words = ("export", own.store.url, tmp_path / "out", "--to", "lm", "--tasks", tmp_path / "tasks.yaml", "--verify")
+    for _ in range(2):
+        ended = command(*words)
+        assert ended.code == 0, ended.err
+        assert "14 rows left out" in ended.out
+    found = sorted(path.name for path in (tmp_path / "out/megatron").iterdir())
+    assert found == [f"{number:05d}.{end}" for number in (0, 2, 3) for end in ("bin", "idx")]
+    assert all(len(MegatronReader(tmp_path / f"out/megatron/{number:05d}")) for number in (0, 2, 3))
 
 
 def test_tokens_of_a_fixed_length_are_never_cut(small, tmp_path):

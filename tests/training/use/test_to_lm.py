@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -253,6 +255,9 @@ def test_a_document_is_parsed_to_what_it_was_made_of(order, a, b):
         ("length: 8\ntasks:\n- {order: any}", ":3: tasks.0.order: a document may have"),
         ("tasks: [{order: any, weight: 0}]", ":1: tasks.0.weight: input should be greater than 0"),
         ("tasks: [{order: any, weight: .nan}]", "tasks.0.weight"),
+        ("tasks: [{order: any, weight: .inf}, {order: any}]", "tasks.0.weight: input should be"),
+        ("tasks: [{order: any, weight: 1e308}, {order: any, weight: 1e9}]", "tasks.0.weight: input should be"),
+        ("tasks: [{order: caption}]", "tasks.0.order: write a list, as [caption] or input should be 'any'"),
         ("tasks: []", "tasks: "),
         ("seeds: 3", "did you mean 'seed'?"),
         ("- caption", "tasks are a mapping"),
@@ -294,6 +299,7 @@ def test_what_is_no_sequence_or_no_export(small, exported, tmp_path):
         "[1, -2]": "'-2' is no id",
         "": "there is no id in it",
         f"2 {2**63} 3": f"{2**63} is no id: the vocabulary has",
+        "7" * 5000: "'77777777777777777777' is no id",
     }
     for text, said in wrong.items():
         (tmp_path / "ids").write_text(text)
@@ -311,9 +317,25 @@ def test_what_is_no_sequence_or_no_export(small, exported, tmp_path):
     assert "it isn't the vocabulary of an export" in command("decode", tmp_path, tmp_path / "ids").err
 
 
-def test_a_dataset_with_other_tokenizers(small, exported, tmp_path):
-    from dataclasses import replace
+def test_a_dataset_that_was_moved(small, exported, tmp_path):
+    words = vocabulary(exported)
+    shutil.copytree(exported, tmp_path / "out")
+    (tmp_path / "out/vocabulary.json").write_bytes(replace(words, dataset=str(tmp_path / "gone")).to_bytes())
+    (tmp_path / "ids").write_text(f"{words.places['caption'].begin}")
+    ended = command("decode", tmp_path / "out", tmp_path / "ids")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "gone: no dataset here" in ended.err
+    assert "where it is now is told by --dataset URL" in ended.err
+    assert command("decode", tmp_path / "out", tmp_path / "ids", "--dataset", small.store.url).code == 0
 
+
+@pytest.mark.parametrize("weights", [[5e-324, 5e-324], [1e9, 1e-300]])
+def test_a_task_is_drawn_whatever_the_weights(weights):
+    tasks = LmTasks(tasks=[Task(order=[str(place)], weight=weight) for place, weight in enumerate(weights)])
+    assert {tasks.order(["0", "1"], str(key), 0)[0] for key in range(100)} <= {"0", "1"}
+
+
+def test_a_dataset_with_other_tokenizers(small, exported, tmp_path):
     from tokenloom.pipeline.dataset.manifest import publish
 
     other = write_dataset(tmp_path / "other")
