@@ -14,7 +14,7 @@ from ..checks.garbage import KEEP, Garbage, find_garbage, remove_garbage
 from ..checks.history import compare, read_history
 from ..dataset.manifest import DatasetError
 from ..storage.store import Store
-from .console import plain_console
+from .console import counted, plain_console
 from .dataset import printable, readable_size
 from .progress import duration
 
@@ -64,7 +64,7 @@ def _print_garbage(console: Console, found: list[Garbage], dry_run: bool) -> Non
     for what, number in Counter(one.what for one in found).most_common():
         alike = [one for one in found if one.what == what]
         size = readable_size(sum(one.size for one in alike))
-        console.print(f"{what}: {number:,} objects, {size}")
+        console.print(f"{what}: {counted(number, 'object')}, {size}", soft_wrap=True)
         if dry_run:
             for one in alike[:_SHOWN]:
                 console.print(Text(f"  {printable(one.path)}"), soft_wrap=True)
