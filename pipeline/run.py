@@ -9,7 +9,7 @@ from typing import Any
 
 from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.contract.vocabulary import Vocabulary
-from .checks.nulls import NullSearch
+from .checks.status import LedgerCounts
 from .cluster.raylet import raylet_watched
 from .cluster.session import EngineError, start_ray
 from .cluster.shared_paths import check_shared
@@ -25,7 +25,6 @@ from .dataset.finished import empty_shards, superseded, take_stock
 from .dataset.layout import ATTEMPTS, MANIFESTS
 from .dataset.listings import store_listing
 from .dataset.manifest import DatasetError, Manifest, publish, replace_options
-from .dataset.standing import count_labels
 from .engine.config import Mode, stage_configs
 from .engine.stream import ReaderConfig, UnitResult, stream
 from .engine.tally import Tally, judge
@@ -105,12 +104,13 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
     plan = _published(plan, store)
     stocks = take_stock(store, plan.graph.cards, plan.request.corpus.retired)
     finished = {name: stocks[name].finished(card) for name, card in plan.graph.cards.items()}
-    counts = count_labels(store, plan.graph.cards, finished, recipe.views.count)
-    judge(counts, recipe.max_failures, plan.request.url)
+    ledgers = LedgerCounts(store)
+    tally.whole = ledgers.read(plan.graph.cards, finished, recipe.views.count)
+    judge(tally.whole.labels, recipe.max_failures, plan.request.url)
     manifest = _handed_over(plan, store)
     tally.superseded = superseded(store, manifest, stocks)
     tally.empty = empty_shards(frozenset().union(*(found.units for found in finished.values())))
-    tally.null = NullSearch(store).find(plan.graph.cards, finished, recipe.views.count)
+    tally.null = ledgers.nulls.find(plan.graph.cards, finished, recipe.views.count)
     return tally
 
 
@@ -136,9 +136,9 @@ def _label(plan: Plan, store: Store, limit: int | None, tally: Tally, listener: 
             break
         if plan.works == before:
             left = plan.works[0]
+            first = f"{left.todo[0]} of {left.shard.path or left.shard.url}"
             raise EngineError(
-                f"{store.url}: shards that were written aren't there ({left.todo[0]} of {left.shard.id}, the first): "
-                f"does something delete them?"
+                f"{store.url}: shards that were written aren't there ({first}, the first): does something delete them?"
             )
     return plan
 

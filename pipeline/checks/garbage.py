@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
 
-from ..corpus.units import Unit
+from ..corpus.units import shard_of
 from ..dataset.finished import Finished, Stock, folders_of, take_stock, unnamed_tokenizers
 from ..dataset.layout import (
     ATTEMPTS,
@@ -187,7 +187,7 @@ def _of_modality(
             stem = _stem(file)
             if stem not in merged[folder].named and is_nobodys(store, folder, stock.folder(folder), stem, retired):
                 yield path, entry, "merged shards whose units were merged anew, or of a compaction that died"
-        elif _shard_of(unit_name) in retired:
+        elif shard_of(unit_name) in retired:
             yield path, entry, "of a part of the corpus that changed, or is gone"
         elif revision < oldest_read.get((folder, unit_name), 0):
             yield path, entry, "a unit that was tried again"
@@ -198,11 +198,6 @@ def _of_modality(
 def _retired(living: Sequence[Manifest]) -> frozenset[str]:
     """The shards of the corpus that count in none of the manifests."""
     return frozenset.intersection(*(frozenset(one.corpus.retired) for one in living))
-
-
-def _shard_of(unit_name: str) -> str:
-    unit = Unit.parse(unit_name)
-    return unit.shard if unit else ""
 
 
 def _ledgers(
@@ -238,7 +233,7 @@ def _ledgers(
             continue
         if (modality, generation) not in known:
             yield path, entry, "of a generation that was replaced"
-        elif _shard_of(parts[0]) in retired:
+        elif shard_of(parts[0]) in retired:
             yield path, entry, "of a part of the corpus that changed, or is gone"
         elif path not in standing and parts[0] in present.get((modality, generation), ()):
             yield path, entry, "of a unit that was tried again"

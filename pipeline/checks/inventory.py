@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ..corpus.units import Unit
+from ..corpus.units import Unit, shard_of
 from ..dataset.cards import ModalityCard
 from ..dataset.finished import Finished, Stock, folders_of, take_stock
 from ..dataset.layout import (
@@ -163,9 +163,11 @@ def _foreign_names(stock: Stock) -> Iterator[Fault]:
 
 
 def _foreign_ledgers(store: Store, manifests: Sequence[Manifest], inventory: Inventory) -> Iterator[Fault]:
-    """Ledgers of what no manifest names, or of units that no modality has; which ones count, the shards tell."""
+    """Ledgers of what no manifest names, or of units that no modality has, unless their part of the corpus is retired;
+    which ones count, the shards tell."""
     folders = [folder for stock in inventory.stocks.values() for folder in stock.folders.values()]
     units = {unit for folder in folders for _, unit in folder.shards()}
+    retired = frozenset(manifests[-1].corpus.retired)
     cards = [(name, card) for one in manifests for name in inventory.stocks for card in one.cards_of(name)]
     known = {(name, card.labels_generation) for name, card in cards}
     known |= {(name, card.tokens_generation) for name, card in cards if card.tokens and card.fitted}
@@ -179,7 +181,7 @@ def _foreign_ledgers(store: Store, manifests: Sequence[Manifest], inventory: Inv
             yield foreign(f"{QUARANTINE}/{entry.name}")
         elif (modality, generation) not in known:
             yield Fault("foreign", f"{QUARANTINE}/{entry.name}", "no manifest names its generation", GC)
-        elif parts[0] not in unit_names:
+        elif parts[0] not in unit_names and shard_of(parts[0]) not in retired:
             what, way_out = "no modality has its unit", f"{GO_ON}; if it is still here then, delete it"
             yield Fault("foreign", f"{QUARANTINE}/{entry.name}", what, way_out)
 

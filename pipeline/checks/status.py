@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ from ..dataset.layout import CORPUS
 from ..dataset.ledger import BrokenLedgerError, read_ledger
 from ..dataset.listings import BrokenListingError, taken_shards
 from ..dataset.manifest import Manifest, read_manifests, require_manifest, stale
-from ..dataset.standing import StandingLedgers, read_ledgers
+from ..dataset.standing import LabelCount, StandingLedgers, read_ledgers
 from ..storage.store import Store
 from .lost import WAY_OUT, modalities_there, told, unnamed
 from .nulls import NullSearch
@@ -85,17 +85,32 @@ class Status:
 @dataclass(frozen=True)
 class Counted:
     """What ledgers hold. failed: labels by modality, and of the corpus what its reader refused; broken: why parts of
-    the corpus can't be read; notes: on what isn't taken of it."""
+    the corpus can't be read; notes: on what isn't taken of it; labels: what the finished units came to with these."""
 
-    failed: dict[str, int]
-    broken: list[str]
-    notes: list[str]
+    failed: dict[str, int] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    labels: dict[str, LabelCount] = field(default_factory=dict)
+
+    @property
+    def refused(self) -> int:
+        """Samples that the corpus reader refused."""
+        return self.failed.get(CORPUS, 0) - len(self.broken)
+
+    @property
+    def quarantined(self) -> int:
+        """Labels that failed."""
+        return sum(count for name, count in self.failed.items() if name != CORPUS)
+
+    @property
+    def first_notes(self) -> list[str]:
+        return self.notes[:_FEW]
 
     @classmethod
     def of(cls, modality: str, ledgers: Sequence[bytes], views: int) -> Counted:
         """Broken lines are for `verify` to find."""
         if modality != CORPUS:
-            return cls({modality: count_failed(ledgers, views)}, [], [])
+            return cls({modality: count_failed(ledgers, views)})
         ledger = b"".join(ledgers)
         count = ledger.count(b"\n")
         if _NO_KEY in ledger:
@@ -104,7 +119,7 @@ class Counted:
                 notes = [one.reason for one in told if one.is_note]
                 broken = [one.reason for one in told if one.is_of_shard]
                 return cls({modality: count - len(notes)}, broken, notes)
-        return cls({modality: count}, [], [])
+        return cls({modality: count})
 
 
 class LedgerCounts:
@@ -117,8 +132,8 @@ class LedgerCounts:
 
     def read(self, cards: Mapping[str, ModalityCard], finished: Mapping[str, Finished], views: int) -> Counted:
         """Those of these modalities, and those of the corpus reader."""
-        failed: dict[str, int] = defaultdict(int)
-        found = Counted(failed, [], [])
+        failed, refused = Counter[str](), Counter[str]()
+        found = Counted(failed)
         standing = self._standing.list(cards, finished, views)
         new = [ledgers for ledgers in standing if ledgers.paths not in self._read]
         data = read_ledgers(self._store, new)
@@ -130,6 +145,12 @@ class LedgerCounts:
             failed[ledgers.modality] += counted.failed[ledgers.modality]
             found.broken.extend(counted.broken)
             found.notes.extend(counted.notes)
+            if ledgers.modality == CORPUS:
+                labels = counted.failed[CORPUS] * views
+                refused.update({name: labels for name in cards if ledgers.unit in finished[name].units})
+        for name in cards:
+            rows = finished[name].samples * views + refused[name]
+            found.labels[name] = LabelCount(rows, failed[name] + refused[name], refused[name])
         return found
 
 
@@ -164,11 +185,11 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
         complete_shards=complete,
         total=total,
         exact=exact,
-        refused=counted.failed.get(CORPUS, 0) - len(counted.broken),
+        refused=counted.refused,
         broken=counted.broken,
         superseded=0 if lost else superseded(store, manifest, stocks),
         empty=_paths(store, manifest, empty_shards(units)),
-        left_out=manifest.corpus.left_out + counted.notes[:_FEW],
+        left_out=manifest.corpus.left_out + counted.first_notes,
         notes=max(0, len(counted.notes) - _FEW),
         null=ledgers.nulls.find(manifest.modalities, progress, views),
         lost=lost,

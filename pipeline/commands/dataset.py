@@ -12,7 +12,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from itertools import groupby, islice
 
-from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.padding import Padding
@@ -94,13 +93,18 @@ def _print_report(console: Console, report: Report) -> None:
 def _print_faults(console: Console, faults: Sequence[Fault]) -> None:
     shown = faults[:_MOST_FAULTS]
     for what, alike in groupby(shown, key=lambda fault: (fault.what, fault.way_out)):
-        for fault in alike:
-            console.print(Text(f"  {printable(fault.object)}"), soft_wrap=True)  # whole, to be copied
-        console.print(Padding(Text(printable(what[0])), (0, 0, 0, 4)))
-        console.print(Padding(Text(f"-> {printable(what[1])}", style="green"), (0, 0, 0, 4)))
+        _print_whole(console, (fault.object for fault in alike))
+        console.print(Padding(Text(printable(what[0])), (0, 0, 0, 4), expand=False))
+        console.print(Padding(Text(f"-> {printable(what[1])}", style="green"), (0, 0, 0, 4), expand=False))
     if len(faults) > len(shown):
         console.print(f"  and {len(faults) - len(shown):,} more; --json lists all")
     console.print()
+
+
+def _print_whole(console: Console, names: Iterable[str]) -> None:
+    """Each on a line of its own, however narrow the terminal is: so that it can be copied."""
+    for name in names:
+        console.print(Text(f"  {printable(name)}"), soft_wrap=True)
 
 
 def status(url: str, watch: bool, as_json: bool) -> None:
@@ -222,13 +226,9 @@ def quarantine(url: str, modalities: Sequence[str], as_json: bool) -> None:
     if not shown:
         console.print("nothing is in quarantine")
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading in ("key", "modalities", "reason"):
-        table.add_column(heading, overflow="fold")
-    for case in shown:
-        reason = f"{case.reason} ({case.error})"
-        table.add_row(Text(printable(case.key) or "-"), Text(_modalities(case)), Text(printable(reason)))
-    console.print(table)
+    for why, alike in groupby(shown, key=lambda case: f"{_modalities(case)}: {case.reason} ({case.error})"):
+        _print_whole(console, (case.key or "-" for case in alike))
+        console.print(Padding(Text(printable(why)), (0, 0, 0, 4), expand=False))
     more = sum(1 for _ in found)
     keyed = [bool(case.key) for case in shown if case.refused]
     refused = how_many(keyed.count(True), keyed.count(False))

@@ -14,7 +14,7 @@ from ..checks.garbage import KEEP, Garbage, find_garbage, remove_garbage
 from ..checks.history import compare, read_history
 from ..dataset.manifest import DatasetError
 from ..storage.store import Store
-from .console import plain_console
+from .console import counted, plain_console
 from .dataset import printable, readable_size
 from .progress import duration
 
@@ -43,7 +43,13 @@ def gc(url: str, keep: str | None, dry_run: bool) -> None:
     found = find_garbage(store, age) if dry_run else remove_garbage(store, age)
     if not dry_run:
         store.remove_stale_temporaries()
-    _print_garbage(console, found, dry_run)
+    if found:
+        _print_garbage(console, found, dry_run)
+    elif age:
+        so_long = duration(age.total_seconds())
+        console.print(f"nothing has been superseded for as long as {so_long}: --keep TIME changes that")
+    else:
+        console.print("nothing has been superseded")
 
 
 def parse_age(text: str) -> timedelta:
@@ -55,13 +61,10 @@ def parse_age(text: str) -> timedelta:
 
 
 def _print_garbage(console: Console, found: list[Garbage], dry_run: bool) -> None:
-    if not found:
-        console.print("nothing has been superseded for so long")
-        return
     for what, number in Counter(one.what for one in found).most_common():
         alike = [one for one in found if one.what == what]
         size = readable_size(sum(one.size for one in alike))
-        console.print(f"{what}: {number:,} objects, {size}")
+        console.print(f"{what}: {counted(number, 'object')}, {size}", soft_wrap=True)
         if dry_run:
             for one in alike[:_SHOWN]:
                 console.print(Text(f"  {printable(one.path)}"), soft_wrap=True)

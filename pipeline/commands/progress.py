@@ -129,7 +129,8 @@ class RunProgress(FitProgress, RunListener):
     def _line(self, tally: Tally) -> str:
         rate, left = self._rate(tally.samples, self._before.samples if self._before else 0), self._eta(tally)
         known = [rate, f"{left} left"] if left != _UNKNOWN else [rate] if rate != _UNKNOWN else []
-        return ", ".join([counted(tally.samples, "sample"), *known, f"{sum(tally.failed.values())} quarantined"])
+        done = f"so far {counted(tally.samples, 'sample')}"  # the last such line is seldom of the end
+        return ", ".join([done, *known, f"{sum(tally.failed.values())} quarantined"])
 
     def _rate(self, count: int, before: int) -> str:
         spent = time.monotonic() - self._began

@@ -157,7 +157,7 @@ def print_plan(console: Console, plan: Plan, replacing: Sequence[str]) -> None:
         return
     shards = len({work.shard.id for work in plan.works})
     console.print(
-        f"\nleft: {', '.join(plan.todo)} in {shards:,} of {len(plan.shards):,} shards; at most "
+        f"\nleft: {', '.join(plan.todo)} in {shards:,} of {counted(plan.request.corpus.shards, 'shard')}; at most "
         f"{plan.bytes / 2**20:,.1f} MiB to read",
     )
     if plan.again:
@@ -332,7 +332,7 @@ def _print_again(console: Console, tally: Tally) -> None:
 def _print_empty(console: Console, plan: Plan, empty: Sequence[str]) -> None:
     """empty: ids of the corpus shards that hold no sample."""
     if empty:
-        paths = {shard.id: shard.path for shard in plan.shards}
+        paths = {shard.id: shard.path for shard in (*plan.growth.shards, *plan.growth.left)}
         console.print(empty_shards(sorted(paths.get(name, name) for name in empty)), soft_wrap=True)
 
 
@@ -342,22 +342,20 @@ def _print_summary(console: Console, plan: Plan, tally: Tally) -> None:
         url = plan.request.url
         text = f"{readable_size(superseded)} superseded: `tokenloom gc {url}` deletes what nobody reads any more"
         console.print(text, soft_wrap=True)
-    for line in (*broken_parts(tally.broken), *map(printable, tally.left_out), *map(null_everywhere, tally.null)):
+    whole = tally.whole
+    for line in (*broken_parts(whole.broken), *map(printable, whole.first_notes), *map(null_everywhere, tally.null)):
         console.print(line, soft_wrap=True)
     _print_empty(console, plan, tally.empty)
     _print_again(console, tally)
-    if not tally.units:
-        done = f"readers get {', '.join(plan.replacing)} as made anew" if plan.replacing else "nothing to do"
-        console.print(f"{done}: {plan.recipe.output} is complete", soft_wrap=True)
-        return
-    failed = sum(tally.failed.values())
-    quarantined = f"; {counted(failed, 'label')} quarantined" if failed else ""
-    rejected = f"; {_refused(tally)}" if tally.rejected else ""
-    if failed or tally.rejected or tally.notes > len(tally.left_out):
+    wrong = [f"{counted(whole.quarantined, 'label')} quarantined"] if whole.quarantined else []
+    wrong += filter(None, [how_many(whole.refused, len(whole.broken))])
+    if wrong or len(whole.notes) > len(whole.first_notes):
         text = f"`tokenloom quarantine {plan.request.url}` tells why samples failed, and all that isn't taken"
         console.print(text, soft_wrap=True)
-    console.print(
-        f"{counted(tally.samples, 'sample')} in {counted(tally.units, 'unit')}, "
-        f"{counted(len(tally.rows), 'modality', 'modalities')}{quarantined}{rejected} -> {plan.recipe.output}",
-        soft_wrap=True,
-    )
+    done = f"readers get {', '.join(plan.replacing)} as made anew" if plan.replacing else "nothing to do"
+    if tally.units:
+        units, names = counted(tally.units, "unit"), counted(len(tally.rows), "modality", "modalities")
+        done = f"{counted(tally.samples, 'sample')} in {units}, {names}"
+    output = plan.recipe.output
+    end = f" -> {output}" if wrong or tally.units else f": {output} is complete"
+    console.print("; ".join([done, *wrong]) + end, soft_wrap=True)

@@ -8,11 +8,13 @@ memory at a time.
 from __future__ import annotations
 
 import codecs
+import gzip
 import io
 import json
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..storage.errors import StorageError
 from .formats import Format, compression_of
@@ -30,9 +32,6 @@ from .samples import (
     rejection,
 )
 from .texts import text_sample
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _READ_SIZE = 4 * 2**20
 _BLOCK = 64 * 2**10
@@ -125,9 +124,7 @@ class _Text:
         if compression is None:
             file.seek(stretch.start)
             return cls(file, file)
-        import pyarrow as pa
-
-        lines = io.BufferedReader(_Blocks(pa.CompressedInputStream(pa.PythonFile(file), compression)), _BLOCK)
+        lines = io.BufferedReader(_Blocks(_decompressed(file, compression)), _BLOCK)
         left = stretch.start
         while left and (block := lines.read(min(left, _BLOCK))):
             left -= len(block)
@@ -139,19 +136,37 @@ class _Text:
         return 0 if self.lines is self.file else self.file.tell()
 
 
-class _Blocks(io.RawIOBase):
-    """A decompressed stream by blocks of one size."""
+def _decompressed(file: io.BufferedReader[Any], compression: str) -> Callable[[int], bytes]:
+    """Reads on in a decompressed file: at most so many bytes, none at its end."""
+    if compression != "gzip":
+        import pyarrow as pa
 
-    def __init__(self, stream: pa.NativeFile) -> None:
+        return pa.CompressedInputStream(pa.PythonFile(file), compression).read
+    # Unlike pyarrow's, it knows the zeros that tapes and archives leave at the end, and gives all before a damage.
+    unpacked = gzip.GzipFile(fileobj=file, mode="rb")
+
+    def read(size: int) -> bytes:
+        try:
+            return unpacked.read1(size)
+        except (EOFError, zlib.error) as error:
+            raise OSError(str(error)) from None
+
+    return read
+
+
+class _Blocks(io.RawIOBase):
+    """A decompressed file by blocks of one size. read: as `_decompressed` gives it."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
         super().__init__()
-        self._stream, self._block = stream, b""
+        self._read, self._block = read, b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         if not self._block:
-            self._block = self._stream.read(_BLOCK)
+            self._block = self._read(_BLOCK)
         part, self._block = self._block[: len(buffer)], self._block[len(buffer) :]
         buffer[: len(part)] = part
         return len(part)

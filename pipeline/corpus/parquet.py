@@ -72,11 +72,8 @@ def find_columns(schema: pa.Schema, url: str, selection: Selection) -> Columns:
     key, wanted = selection.key, selection.fields
     has = f"{url} has the columns {', '.join(f'{column.name} ({column.type})' for column in schema) or 'none'}"
     chosen, path = _image_column(schema, has, selection) if selection.text is None else (None, None)
-    if selection.text is not None and not any(c.name == selection.text and _is_string(c.type) for c in schema):
-        raise CorpusError(
-            f"there is no column {selection.text!r} of texts: {has}. Write `text: COLUMN` under `corpus`, as --set "
-            f"corpus.text=COLUMN does"
-        )
+    if selection.text is not None:
+        _check_text_column(schema, has, selection.text)
     keys = [column.name for column in schema if _is_key(column.type)]
     if key is not None and key not in keys:
         raise CorpusError(
@@ -102,6 +99,19 @@ def find_columns(schema: pa.Schema, url: str, selection: Selection) -> Columns:
             f"`fields:` under `corpus`"
         )
     return Columns(chosen, path, key, fields, status)
+
+
+def _check_text_column(schema: pa.Schema, has: str, name: str) -> None:
+    """Raises CorpusError where the column isn't there, or isn't one of texts. has: what there is, in words."""
+    of_name = [column.type for column in schema if column.name == name]
+    if any(map(_is_string, of_name)):
+        return
+    other = "Write `text: COLUMN` under `corpus`, as --set corpus.text=COLUMN does"
+    if not of_name:
+        raise CorpusError(f"there is no column {name!r} of texts: {has}. {other}")
+    way_out = f"Cast it to strings, as pyarrow's cast(pyarrow.string()) does. Or {other[0].lower()}{other[1:]}"
+    holds, way_out = ("bytes", way_out) if _is_binary(of_name[0]) else (str(of_name[0]), other)
+    raise CorpusError(f"the column {name!r} holds {holds}, not texts: {has}. {way_out}")
 
 
 def _image_column(schema: pa.Schema, has: str, selection: Selection) -> tuple[str, str]:

@@ -70,6 +70,12 @@ class UnitNames(dict[str, "Unit | None"]):
         return self.setdefault(name, Unit.parse(name))  # one for all, also where two threads meet
 
 
+def shard_of(name: str) -> str:
+    """The corpus shard of the unit of that name; "" for a name that isn't a unit's."""
+    unit = Unit.parse(name)
+    return unit.shard if unit else ""
+
+
 def shard_id(path: str, size: int) -> str:
     """The id of a corpus shard: a readable stem, and 12 hex digits that tell apart (path, size), even where
     a hundred thousand folders share one name.

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 
@@ -107,14 +108,17 @@ class Folder:
                 self.left_bytes += entry.size
                 continue
             self.bytes += entry.size
-            self.times.append(entry.modified)
-            self.counts.append(0)
             for stem in self.merges.shards[merged]:
                 name, revision = split_stem(stem)
                 unit = names[name]
                 if unit and not any(unit in units.get(revision, ()) for units in (self.units, self.retired)):
                     (self.retired if unit.shard in retired else self.units)[revision].add(unit)
                     self.only_merged.add((revision, unit))
+
+    def last(self) -> float:
+        """When the latest of its shards was written; 0 where there is none that counts."""
+        merged = (entry.modified for stem, entry in self.merged.items() if stem in self.merges.shards)
+        return max(chain(self.times, merged), default=0.0)
 
     def latest(self) -> tuple[frozenset[Unit], dict[Unit, int]]:
         """Its units, and the highest revisions of those that were tried again."""
@@ -150,7 +154,7 @@ class Stock:
         units = frozenset().union(*complete.values())
         revisions = {unit: number for number in sorted(complete) if number for unit in complete[number]}
         times, counts = np.array(folders[0].times), np.array(folders[0].counts)
-        return Finished(units, max(folders[0].times, default=0.0), recent_rate(times, counts), revisions)
+        return Finished(units, folders[0].last(), recent_rate(times, counts), revisions)
 
     def up_to_date(self, card: ModalityCard, finished: Finished) -> frozenset[Unit]:
         """The finished units, less those of which there are labels or tokens of a later revision: a second try that was

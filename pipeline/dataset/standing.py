@@ -8,16 +8,15 @@ modality, each its own.
 from __future__ import annotations
 
 import io
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from ..corpus.left_out import LEFT_OUT
 from ..corpus.units import Unit, UnitNames
 from ..storage.read_ahead import in_order
 from ..storage.store import Store
 from .cards import ModalityCard
-from .failed_labels import count_failed, each_once, failed_views, readable
+from .failed_labels import each_once
 from .finished import Finished
 from .layout import CORPUS, LABELS, QUARANTINE, TOKENS, split_ledger_name
 from .ledger import BrokenLedgerError, Failure, read_ledger
@@ -124,25 +123,6 @@ class LabelCount(NamedTuple):
     rows: int
     failed: int
     refused: int
-
-
-def count_labels(
-    store: Store, cards: Mapping[str, ModalityCard], finished: Mapping[str, Finished], views: int
-) -> dict[str, LabelCount]:
-    """What the finished units came to, of samples by their names, of failures by the ledgers that stand."""
-    failed, refused = Counter[str](), Counter[str]()
-    standing = StandingLedgers(store).list(cards, finished, views)
-    for ledgers, data in zip(standing, read_ledgers(store, standing), strict=True):
-        if ledgers.modality == CORPUS:
-            lines = (line for ledger in data for line in readable(ledger) if line.error != LEFT_OUT)
-            labels = sum(len(failed_views(line, views)) for line in lines)
-            refused.update({name: labels for name in cards if ledgers.unit in finished[name].units})
-        else:
-            failed[ledgers.modality] += count_failed(data, views)
-    return {
-        name: LabelCount(finished[name].samples * views + refused[name], failed[name] + refused[name], refused[name])
-        for name in cards
-    }
 
 
 def read_ledgers(store: Store, standing: Iterable[Ledgers]) -> Iterator[list[bytes]]:

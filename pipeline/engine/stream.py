@@ -37,8 +37,8 @@ _RAYS_ADVICE = "\nFailed to apply UDF transform"
 class UnitResult:
     """A unit that is done: per modality labels, failed ones among them, and the seconds that its stage took; the bytes
     of its images or texts, the samples that the corpus reader refused, how many times an image was decoded, why parts
-    of the corpus shard can't be read, lines on what of it isn't taken, and all that was refused. again: as of
-    UnitPayload. failures: of labels for the fitting sample."""
+    of the corpus shard can't be read, and all that was refused. again: as of UnitPayload. failures: of labels for the
+    fitting sample."""
 
     unit: Unit
     done: dict[str, tuple[int, int, float]]
@@ -46,7 +46,6 @@ class UnitResult:
     rejected: int
     decodes: int
     broken: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
     refused: tuple[Rejection, ...] = ()
     again: int = 0
     failures: tuple[Failure, ...] = ()
@@ -175,10 +174,9 @@ def result_of(head: Mapping[str, Any]) -> UnitResult:
     told = [Rejection(**one) for one in head["rejected"]]
     refused = tuple(one for one in told if not one.is_note)
     broken = tuple(one.reason for one in refused if one.is_of_shard)
-    left_out = tuple(one.reason for one in told if one.is_note)
     again, failures = head["read again"], tuple(Failure(**one) for one in head["failures"])
     counts = (head["bytes"], len(refused), head["decodes"])
-    return UnitResult(unit, done, *counts, broken, left_out, refused, again, failures)
+    return UnitResult(unit, done, *counts, broken, refused, again, failures)
 
 
 def cause(error: BaseException) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..checks.status import Counted
 from ..dataset.cards import ModalityCard
 from ..dataset.standing import LabelCount
 from .stream import UnitResult
 
-_FEW = 3
 _SOON = 100
 """Labels that must have come back before the share of failures is judged, while a run goes on."""
 
@@ -27,8 +27,7 @@ class Tally:
     labels, one for each view of each sample, and how many of them there aren't. rejected: samples that the corpus
     reader refused, and parts of the corpus that can't be read; broken: why these can't. superseded: bytes in the
     output, of these modalities, that the manifest names no more. empty: ids of the corpus shards that hold no sample.
-    null: modalities without any value. notes: on what lies in its shards and isn't taken, and left_out: the first of
-    them."""
+    null: modalities without any value. whole: what the dataset's ledgers tell at the end, whichever run wrote them."""
 
     output: str
     cards: dict[str, ModalityCard]
@@ -44,8 +43,7 @@ class Tally:
     empty: list[str] = field(default_factory=list)
     null: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
-    notes: int = 0
-    left_out: list[str] = field(default_factory=list)
+    whole: Counted = field(default_factory=Counted)
 
     def add(self, result: UnitResult) -> None:
         self.units += 1
@@ -55,8 +53,6 @@ class Tally:
         self.rejected += result.rejected
         self.decodes += result.decodes
         self.broken += result.broken
-        self.notes += len(result.left_out)
-        self.left_out = [*self.left_out, *result.left_out][:_FEW]
         for name, (rows, failed, _) in result.done.items():
             self.rows[name] = self.rows.get(name, 0) + rows
             self.failed[name] = self.failed.get(name, 0) + failed

@@ -23,7 +23,7 @@ from ..storage.errors import without_credentials
 from ..storage.store import Store
 from .licences import licence_refusal
 from .recipe import Recipe, RecipeError, TokenizerSettings, at_key, validated
-from .weights import PACKAGE, WeightsSource, told
+from .weights import PACKAGE, WeightsError, WeightsSource, localise, told
 
 CAPTIONS = "caption"
 """The modality of the corpus' captions, on which a vocabulary is trained where a recipe makes no texts."""
@@ -89,7 +89,7 @@ def given_vocabulary(recipe: Recipe) -> Vocabulary | None:
     source = WeightsSource.of(recipe, recipe.vocabulary)
     with at_key("vocabulary"):
         data = _vocabulary_of_dataset(source)
-        path = source.resolve().path if data is None else ""
+        path = _vocabulary_file(source) if data is None else ""
     try:
         return Vocabulary.from_bytes(Path(path).read_bytes() if data is None else data)
     except (ValueError, OSError) as error:
@@ -112,6 +112,19 @@ def _vocabulary_of_dataset(source: WeightsSource) -> bytes | None:
     if hashlib.sha256(data).hexdigest() != digest:
         raise ValueError(f"{store.url}/{vocabulary_path(digest)} is damaged; `tokenloom verify {store.url}` tells more")
     return data
+
+
+def _vocabulary_file(source: WeightsSource) -> str:
+    """The path here of a tokenizer.json that is no dataset's. ValueError where there is none."""
+    named, is_url = without_credentials(source.source), "://" in source.source
+    if not is_url and not source.source.startswith(PACKAGE) and not Path(source.source).exists():
+        raise ValueError(f"{named}: no such file or folder; name a tokenizer.json, or a dataset")
+    if Path(source.source).is_dir() or (is_url and not named.endswith(".json")):
+        raise ValueError(f"{named}: neither a tokenizer.json nor a dataset")
+    try:
+        return localise(source.source, source.options)
+    except WeightsError as error:
+        raise ValueError(str(error).removeprefix("weights ")) from None
 
 
 def vocabulary_card(recipe: Recipe, texts: Mapping[str, str]) -> VocabularyCard:

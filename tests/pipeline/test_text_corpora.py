@@ -140,6 +140,27 @@ def test_a_dataset_without_a_vocabulary_can_lend_none(corpus, tmp_path):
         make_plan(text_recipe(corpus, tmp_path / "b", vocabulary=str(tmp_path / "a")))
 
 
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("texts", "texts: neither a tokenizer.json nor a dataset"),
+        ("file:///tmp/texts-of-mine", "file:///tmp/texts-of-mine: neither a tokenizer.json nor a dataset"),
+        ("nowhere", "nowhere: no such file or folder; name a tokenizer.json, or a dataset"),
+        ("runs/of-mine", "runs/of-mine: no such file or folder; name a tokenizer.json, or a dataset"),
+        ("memory://nowhere/tokenizer.json", "memory://nowhere/tokenizer.json: nothing there"),
+        ("texts/a.jsonl", "texts/a.jsonl: "),
+    ],
+)
+def test_what_is_no_vocabulary_is_called_by_that_name(named, said, corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.jsonl").write_text('{"text": "a text"}\n')
+    with pytest.raises(RecipeError, match="vocabulary: ") as refused:
+        make_plan(text_recipe(tmp_path / "texts", tmp_path / "out", vocabulary=named))
+    assert said in str(refused.value)
+    assert "weights" not in str(refused.value)
+
+
 def test_a_damaged_vocabulary_is_lent_to_nobody(woven, tmp_path):
     shutil.copytree(woven / "out", tmp_path / "a")
     (file,) = (tmp_path / "a" / "vocabularies").rglob("vocabulary.json")

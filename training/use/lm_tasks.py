@@ -33,7 +33,7 @@ class LmTasks(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = 0
-    length: Annotated[int, Field(ge=8)] = 4096
+    length: Annotated[int, Field(ge=8, le=2**24)] = 4096
     files: Annotated[list[Literal["parquet", "megatron"]], Field(min_length=1)] = ["parquet", "megatron"]
     tasks: Annotated[list[Task], Field(min_length=1)] = [Task(order="any")]
 

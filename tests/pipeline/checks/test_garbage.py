@@ -307,7 +307,10 @@ def run(*arguments: str):
 
 
 def test_the_command_says_what_goes_and_deletes_it(small):
-    assert run(small.store.url).stdout == "nothing has been superseded for so long\n"
+    nothing = "nothing has been superseded"
+    assert run(small.store.url).stdout == f"{nothing} for as long as 1 d: --keep TIME changes that\n"
+    assert run(small.store.url, "--keep", "90m").stdout.startswith(f"{nothing} for as long as 1 h 30 min: --keep")
+    assert run(small.store.url, "--keep", "0s").stdout == f"{nothing}\n"
     publish(small.store, lambda now: made_anew(small, "dinov2", version=2).manifest)
     before = digests(small.store.url)
     shown = run(small.store.url, "--keep", "0s", "--dry-run").stdout.splitlines()

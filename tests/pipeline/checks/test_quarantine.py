@@ -113,20 +113,20 @@ def run(*arguments: str):
     return CliRunner().invoke(app, list(arguments), catch_exceptions=False, env={"COLUMNS": "100"})
 
 
-def test_the_command_prints_a_table(small):
+def test_the_command_prints_keys_whole_and_under_them_what_failed(small):
+    long = "photos/" + "of-a-long-name" * 10
     reason = "the model says [bold]no[/bold]\r\n" + "and goes on and on " * 20
-    add(small, "dinov2", small.units[3], ("photos/x", reason))
+    add(small, "dinov2", small.units[3], (long, reason), ("photos/y", reason))
     output = run("quarantine", small.store.url).stdout
     lines = [line.rstrip() for line in output.splitlines()]
-    assert lines[0].split() == ["key", "modalities", "reason"]
-    assert lines[2].split("  ")[0] == r"broken\x1b[31m.jpg"
-    assert "all: refused" in lines[2]
-    assert "color_palette (view 1)" in lines[3]
-    assert "the palette is empty (ValueError)" in lines[3]
-    assert r"the model says [bold]no[/bold]\r\nand goes on" in output
+    assert lines[0] == r"  broken\x1b[31m.jpg"
+    assert lines[1].startswith("    all: refused: ")
+    assert lines[3] == "    color_palette (view 1): the palette is empty (ValueError)"
+    assert lines[4:6] == [f"  {long}", "  photos/y"]
+    assert lines[6].startswith(r"    dinov2: the model says [bold]no[/bold]\r\nand goes on")
     assert output.count("goes") == 20
-    assert max(map(len, lines)) <= 100
-    assert lines[-1] == "3 cases, 1 sample refused by the corpus reader"
+    assert max(map(len, lines[6:])) <= 100
+    assert lines[-1] == "4 cases, 1 sample refused by the corpus reader"
 
 
 def test_the_command_prints_json(small):

@@ -83,15 +83,15 @@ class Clock:
 def test_the_start_of_workers_is_no_work(monkeypatch):
     """A minute until the first of 20 units is there, then one every four seconds."""
     lines = Clock(monkeypatch).run(20, [60 + 4 * n for n in range(20)])
-    assert lines[0] == "10 samples, 0 quarantined"
-    assert lines[1] == "40 samples, 2.5/s, 1 min 4 s left, 0 quarantined"
-    assert lines[-1] == "190 samples, 2.5/s, 4 s left, 0 quarantined"
+    assert lines[0] == "so far 10 samples, 0 quarantined"
+    assert lines[1] == "so far 40 samples, 2.5/s, 1 min 4 s left, 0 quarantined"
+    assert lines[-1] == "so far 190 samples, 2.5/s, 4 s left, 0 quarantined"
 
 
 def test_nothing_is_said_of_what_is_left_while_that_is_a_guess(monkeypatch):
     """Eight workers end their first units at once."""
     lines = Clock(monkeypatch).run(80, [50 + 0.1 * n for n in range(8)] + [62 + 0.1 * n for n in range(8)])
-    assert lines == ["10 samples, 0 quarantined", "90 samples, 6.7/s, 1 min 46 s left, 0 quarantined"]
+    assert lines == ["so far 10 samples, 0 quarantined", "so far 90 samples, 6.7/s, 1 min 46 s left, 0 quarantined"]
 
 
 def test_a_round_whose_end_is_not_known_says_nothing_of_it(monkeypatch):

@@ -164,6 +164,35 @@ def test_members_put_one_behind_the_other_are_read_to_the_end():
     assert not refused
 
 
+@pytest.mark.parametrize("count", [1, 511, 100_000])
+def test_zeros_behind_a_member_as_tapes_leave_them_are_nothing(count):
+    padding = b"\0" * count
+    rows = [{"text": f"{n} " + "x" * 1000} for n in range(300)]
+    first, second = (gzip.compress(as_lines(part)) for part in (rows[:200], rows[200:]))
+    corpus = corpus_with(first + padding + second + padding, "docs.jsonl.gz")
+    samples, refused = contents(corpus)
+    assert [sample.fields["text"] for sample in samples.values()] == [row["text"] for row in rows]
+    assert not refused
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda data: data + b"no member", "Not a gzipped file"),
+        (lambda data: data[:-8] + b"12345678", "CRC check failed"),
+        (lambda data: data[:-8], "ended before the end-of-stream marker"),
+        (lambda data: data + data[:9], "ended before the end-of-stream marker"),
+    ],
+)
+def test_all_before_a_damage_of_gzip_is_read(damage, said):
+    rows = [{"text": f"{n} " + "x" * 1000} for n in range(300)]
+    samples, (refused,) = contents(corpus_with(damage(gzip.compress(as_lines(rows))), "docs.jsonl.gz"))
+    assert [sample.fields["text"] for sample in samples.values()] == [row["text"] for row in rows]
+    assert (refused.error, refused.is_of_shard) == ("BrokenShard", True)
+    assert f"docs.jsonl.gz is broken behind byte {len(as_lines(rows)):,} of its text" in refused.reason
+    assert said in refused.reason
+
+
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=20))
 def test_any_text_comes_back_as_it_was(texts):
     corpus = corpus_with(as_lines([{"text": text} for text in texts]), format="jsonl")
@@ -196,7 +225,9 @@ def test_the_format_is_told_by_the_names_and_what_holds_no_text_is_named(place):
         ({"a.jsonl": as_lines([{"body": "x"}])}, {}, "no field 'text', but body. Name that of the text"),
         ({"a.json": b"[\n {},\n {}\n]\n"}, {}, "of its first 4 lines 1 are JSON objects: the line is no JSON"),
         ({"a.parquet": parquet_bytes({"body": ["x"]})}, {}, "no column 'text' of texts"),
-        ({"a.parquet": parquet_bytes({"text": [1]})}, {}, "no column 'text' of texts"),
+        ({"a.parquet": parquet_bytes({"text": [1]})}, {}, "the column 'text' holds int64, not texts"),
+        ({"a.parquet": parquet_bytes({"text": [b"x"]})}, {}, "the column 'text' holds bytes, not texts"),
+        ({"a.parquet": parquet_bytes({"text": [b"x"]})}, {}, "Cast it to strings, as pyarrow's cast"),
         ({"a.jsonl": b"{}", "b.txt": b"x"}, {}, "Write `format: jsonl` or `format: text`"),
         ({"a.md": b"x"}, {}, "holds no texts, going by the names of its 1 files, such as a.md: JSON lines"),
         ({"a.txt": b"x"}, {"format": "jsonl"}, "holds no jsonl"),

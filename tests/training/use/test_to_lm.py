@@ -250,6 +250,7 @@ def test_a_document_is_parsed_to_what_it_was_made_of(order, a, b):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("length: 99999999999999", ":1: length: input should be less than or equal to 16777216"),
         ("tasks: [{order: [caption, depth]}]", "tasks.0.order: there are no tokens of 'depth'"),
         ("tasks: [{order: [caption, caption]}]", "a modality is there twice"),
         ("length: 8\ntasks:\n- {order: any}", ":3: tasks.0.order: a document may have"),
