@@ -7,6 +7,7 @@ shard holds, and what hangs on it is left for whoever finds that it lacks.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from ..dataset.cards import ModalityCard
 from ..dataset.failed_labels import failed_labels
 from ..dataset.layout import CORPUS, label_path, ledger_path, sample_path, stem_of, token_path
 from ..dataset.ledger import Failure, digest_of, write_ledger
+from ..dataset.manifest import DatasetError
 from ..dataset.reader import Column, ColumnReader
 from ..dataset.shards import RowKeys, ShardMeta, write_labels, write_tokens
 from ..storage.store import Store
@@ -83,14 +85,25 @@ class UnitWriter:
         failures: list[Failure] = []
         if card.keeps_labels and name not in self.kept:
             labels = _Rows(self.keys, result.labels, result.failures, rejected)
+            labels = self._with_earlier(name, card, labels, revision, tokens=False)
             if not self._write_labels(name, card, labels, revision):
                 return self._written(self._standing(name, card, revision, tokens=False))
-            failures += result.failures
+            failures += labels.failures
         if card.keeps_tokens:
             tokens = _Rows(self.keys, result.tokens, result.failures + result.untokenised, rejected)
+            tokens = self._with_earlier(name, card, tokens, revision, tokens=True)
             wrote = self._write_tokens(name, card, tokens, revision)
             failures += tokens.failures if wrote else self._standing(name, card, revision, tokens=True)
         return self._written(failures)
+
+    def _with_earlier(self, name: str, card: ModalityCard, given: _Rows, revision: int, tokens: bool) -> _Rows:
+        """The rows, with the values of the revision before where they have none: a later try loses nothing."""
+        for number in reversed(range(revision)):
+            reader = ColumnReader(self.store, {name: card}, self.views, {name: {self.unit: number}})
+            with suppress(FileNotFoundError, DatasetError):  # what can't be read has nothing that could be lost
+                old = (reader.tokens if tokens else reader.labels)(self.unit, name)
+                return self._mended(reader, old, given.values, given.failures, self.keys)
+        return given
 
     def _written(self, failures: Sequence[Failure]) -> Written:
         return Written(len(self.keys) * self.views, len(failed_labels(failures, self.views)))
