@@ -28,6 +28,7 @@ from ..checks.verify import verify as verify_dataset
 from ..checks.verify_unit import Fault
 from ..corpus.left_out import LEFT_OUT, few
 from ..corpus.refusals import how_many
+from ..dataset.ledger import MADE_WITHOUT
 from ..dataset.manifest import ways_on
 from ..storage.store import Store
 from .console import counted, plain_console
@@ -165,6 +166,12 @@ def _status_notes(status: Status) -> Iterable[str]:
     for modality in status.modalities:
         for reason in modality.stale:
             yield f"{modality.name} is stale: {reason}; --replace {modality.name} makes it anew"
+        if modality.behind:
+            were = "sample was" if modality.behind == 1 else "samples were"
+            yield (
+                f"{modality.name}: {modality.behind:,} {were} made without what is there by now; a run of the recipe "
+                f"makes that again, or `tokenloom quarantine {status.url} --retry`"
+            )
     if status.lost:
         yield printable(status.lost)
     if status.superseded:
@@ -226,7 +233,7 @@ def quarantine(url: str, modalities: Sequence[str], as_json: bool) -> None:
     for heading in ("key", "modalities", "reason"):
         table.add_column(heading, overflow="fold")
     for case in shown:
-        reason = f"{case.reason} ({case.error})"
+        reason = case.reason if case.error == MADE_WITHOUT else f"{case.reason} ({case.error})"
         table.add_row(Text(printable(case.key) or "-"), Text(_modalities(case)), Text(printable(reason)))
     console.print(table)
     more = sum(1 for _ in found)

@@ -46,4 +46,5 @@ def _lacking(
     if not units:
         return frozenset()
     some = replace(finished, units=frozenset(units))
-    return frozenset(one.unit for one in StandingLedgers(store).list({name: card}, {name: some}, views)) & units
+    standing = StandingLedgers(store).list({name: card}, {name: some}, views)
+    return frozenset(one.unit for one in standing if one.modality == name)
