@@ -89,15 +89,15 @@ def test_it_is_told_until_it_is_made_again(way, colours):
 
 def test_labels_that_were_superseded_are_no_exception(small_corpus, tmp_path):
     colours = Colours(small_corpus, tmp_path)
-    (first, second) = ({"known": {**waits_for(tmp_path, "KnowsLater", name), "keep": "labels"}} for name in "ab")
+    (first, second) = ({**waits_for(tmp_path, "KnowsLater", name), "keep": "labels"} for name in "ab")
     for name in "ab":
         (tmp_path / name).touch()
-    weave(colours.recipe(**first))
-    weave(colours.recipe(**second), ["known"])
+    weave(colours.recipe(known=first))
+    weave(colours.recipe(known=second), ["known"])
     colours.is_there()
     again(colours.output)
-    weave(colours.recipe(**first), ["known"])
-    colours.check_as_undisturbed(colours.recipe(**first))
+    weave(colours.recipe(known=first), ["known"])
+    colours.check_as_undisturbed(colours.recipe(known=first))
 
 
 def test_what_hangs_on_it_in_turn(small_corpus, tmp_path):
