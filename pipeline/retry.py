@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,11 +22,12 @@ from .dataset.retries import begin_retry, unfinished_retries
 from .dataset.standing import StandingLedgers, failures_of
 from .engine.config import Mode
 from .engine.tally import Tally
+from .plan.again import kept_labels, samples_again, work_again
 from .plan.mistakes import Places
 from .plan.plan import Plan, make_request
 from .plan.recipe import Recipe, parse_recipe
 from .plan.steps import StepGraph, step_graph
-from .plan.worklist import Kept, Work, kept_of
+from .plan.worklist import Work
 from .run import RunListener, label_units
 from .storage.store import Store
 
@@ -91,11 +92,6 @@ class _Trial:
     stocks: Mapping[str, Stock]
     finished: dict[str, Finished]
 
-    @property
-    def kept(self) -> dict[str, Kept]:
-        labelled = [name for name, card in self.graph.cards.items() if card.keeps_labels]
-        return {name: (self.finished[name].units, self.finished[name].revisions) for name in labelled}
-
     @classmethod
     def of(cls, store: Store, manifest: Manifest, modalities: Sequence[str], options: Mapping[str, Any]) -> _Trial:
         recipe = recipe_of(manifest, store.url, options)
@@ -120,8 +116,7 @@ class _Trial:
         tried = set(pending) - reasons.keys() if pending else set(cards)
         failures = self.failures(lambda name: name in self.chosen and name in tried)
         failures += [one for one in begun if one.modality in cards and one.modality not in reasons]
-        failed = _by_unit(failures, {unit for found in self.finished.values() for unit in found.units})
-        failed = {unit: _with_dependants(keys, self.graph) for unit, keys in sorted(failed.items())}
+        failed = samples_again(failures, self.finished, self.graph)
         half_done = {name: self.stocks[name].half_done(card, self.finished[name]) for name, card in cards.items()}
         there = {n: self.finished[n].units - (half_done[n] if pending else frozenset()) for n in cards if n in tried}
         works = [self._work(unit, keys, there) for unit, keys in failed.items()]
@@ -132,25 +127,13 @@ class _Trial:
         for name in {name for work in works for name in self.graph.made_for(work.todo, work.kept)}:
             _same_labeler(name, cards[name], self.now.cards[name])
         request = make_request(self.recipe, self.graph, self.manifest.corpus)
-        growth = Growth(Taken(), None, list(self.shards.values()))
-        return Plan(self.recipe, request, self.graph, self.manifest, growth, self.finished, self.kept, works), failures
+        growth, kept = Growth(Taken(), None, list(self.shards.values())), kept_labels(self.graph, self.finished)
+        return Plan(self.recipe, request, self.graph, self.manifest, growth, self.finished, kept, works), failures
 
     def _work(self, unit: Unit, keys: Mapping[str, set[str]], there: Mapping[str, Collection[Unit]]) -> Work:
-        """What of `keys` there is to try. there: units by modality: one that lacks the unit is made by a run, of what
-        is mended now."""
         if unit.shard not in self.shards:
             raise DatasetError(f"no listing of the corpus has the shard {unit.shard}: its samples can't be tried again")
-        todo = [name for name in self.graph.cards if name in keys and unit in there.get(name, ())]
-        revisions = ((name, unit.start, self.finished[name].revisions.get(unit, 0)) for name in self.graph.cards)
-        return Work(
-            self.shards[unit.shard],
-            unit.start,
-            unit.stop,
-            tuple(todo),
-            kept=kept_of(unit, {name: found for name, found in self.kept.items() if name not in todo})[0],
-            revisions=tuple(one for one in revisions if one[2]),
-            keys={name: tuple(sorted(keys[name])) for name in todo},
-        )
+        return work_again(unit, self.shards[unit.shard], keys, there, self.graph, self.finished)
 
 
 def recipe_of(manifest: Manifest, url: str, storage_options: Mapping[str, Any]) -> Recipe:
@@ -232,25 +215,3 @@ def _as_made(graph: StepGraph, manifest: Manifest) -> StepGraph:
         for step in graph.steps
     )
     return StepGraph(tuple(steps), cards)
-
-
-def _by_unit(failures: Iterable[Failure], units: Iterable[Unit]) -> dict[Unit, dict[str, set[str]]]:
-    """By unit and modality, the keys of the samples that failed; those of units that are no more are left out."""
-    named = {unit.name: unit for unit in units}
-    failed: dict[Unit, dict[str, set[str]]] = {}
-    for one in failures:
-        if one.unit in named:
-            failed.setdefault(named[one.unit], {}).setdefault(one.modality, set()).add(one.key)
-    return failed
-
-
-def _with_dependants(failed: Mapping[str, set[str]], graph: StepGraph) -> dict[str, set[str]]:
-    """The modalities of one unit that have failures, or that are made from such, with the keys: a label that was made
-    without another is made again with it."""
-    keys = {name: set(found) for name, found in failed.items()}
-    for step in graph.steps:
-        for name in step.modalities:
-            above = set().union(*(keys.get(need, set()) for need in step.needs))
-            if above:
-                keys[name] = keys.get(name, set()) | above
-    return keys

@@ -127,7 +127,9 @@ def _label(plan: Plan, store: Store, limit: int | None, tally: Tally, listener: 
     Where another run was quicker with a unit's labels, its tokens may be lacking still: so it looks again.
     """
     while plan.works:
-        for result in label_units(plan, plan.works, Mode.COMMIT, limit):
+        whole = [work for work in plan.works if work.keys is None]
+        mode = Mode.COMMIT if whole else Mode.REPAIR  # single samples last, of what then is there
+        for result in label_units(plan, whole or plan.works, mode, limit):
             tally.add(result)
             listener.labelled(tally)
             tally.check(plan.recipe.max_failures, plan.recipe.views.count)
@@ -208,7 +210,7 @@ def _nothing_to_fit_to(plan: Plan, works: Sequence[Work], results: Sequence[Unit
 def _failed(plan: Plan, name: str, results: Sequence[UnitResult]) -> SampleFailures:
     """What failed of a modality's labels in the fitting sample."""
     in_order = sorted(results, key=lambda result: result.unit)
-    failures = [one for result in in_order for one in result.failures if one.modality == name]
+    failures = [one for result in in_order for one in result.failures if one.modality == name and not one.is_note]
     labels = sum(result.unit.count for result in results)
     labels *= plan.graph.cards[name].labels_per_sample(plan.recipe.views.count)
     aside = plan.aside.units

@@ -16,6 +16,7 @@ from ..dataset.finished import Finished, Stock, empty_shards, is_complete, super
 from ..dataset.layout import CORPUS
 from ..dataset.ledger import BrokenLedgerError, read_ledger
 from ..dataset.listings import BrokenListingError, taken_shards
+from ..dataset.made_without import made_without
 from ..dataset.manifest import Manifest, read_manifests, require_manifest, stale
 from ..dataset.standing import LabelCount, StandingLedgers, read_ledgers
 from ..storage.store import Store
@@ -35,7 +36,8 @@ class ModalityStatus:
     """One modality, None where something is unknown. samples: of its finished units. quarantined: labels that failed,
     one for each view of each sample. share: of the estimated total, in [0, 1]. rate: samples per second of late; eta:
     seconds left at that rate. last_written: unix seconds. stale: why it isn't made from what the dataset holds now.
-    pending: whether it is being made anew, to take the place of the one of that name which readers get until then."""
+    pending: whether it is being made anew, to take the place of the one of that name which readers get until then.
+    behind: samples that were made without what is there by now."""
 
     name: str
     units: int
@@ -48,6 +50,7 @@ class ModalityStatus:
     last_written: float
     stale: list[str] = field(default_factory=list)
     pending: bool = False
+    behind: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class LedgerCounts:
     """What ledgers hold, each read once: nothing is ever overwritten."""
 
     def __init__(self, store: Store) -> None:
-        self._store, self._standing = store, StandingLedgers(store)
+        self._store, self.standing = store, StandingLedgers(store)
         self._read: dict[tuple[str, ...], Counted] = {}
         self.nulls = NullSearch(store)
 
@@ -134,7 +137,7 @@ class LedgerCounts:
         """Those of these modalities, and those of the corpus reader."""
         failed, refused = Counter[str](), Counter[str]()
         found = Counted(failed)
-        standing = self._standing.list(cards, finished, views)
+        standing = self.standing.list(cards, finished, views)
         new = [ledgers for ledgers in standing if ledgers.paths not in self._read]
         data = read_ledgers(self._store, new)
         self._read.update(
@@ -174,7 +177,9 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
         _modality(name, found, counted.failed.get(name, 0), total, exact and found.units == units, now)
         for name, found in progress.items()
     ]
-    modalities = [replace(one, stale=reasons.get(one.name, [])) for one in modalities]
+    lines = made_without(store, manifest.modalities, progress, views, ledgers.standing)
+    behind = Counter(name for name, *_ in {(one.modality, one.unit, one.key) for one in lines})
+    modalities = [replace(one, stale=reasons.get(one.name, []), behind=behind[one.name]) for one in modalities]
     for name, card in manifest.pending.items():
         found = stocks[name].finished(card)
         count = ledgers.read({name: card}, {name: found}, views).failed.get(name, 0)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +20,7 @@ import numpy as np
 
 from ..corpus.taken import Shard
 from ..corpus.units import Unit
-from ..dataset.finished import folders_of
+from ..dataset.finished import folders_of, list_finished
 from ..dataset.layout import (
     CORPUS,
     MANIFESTS,
@@ -35,6 +35,7 @@ from ..dataset.layout import (
     vocabulary_path,
 )
 from ..dataset.listings import BrokenListingError, read_listing, taken_shards
+from ..dataset.made_without import made_without
 from ..dataset.manifest import DatasetError, Manifest, manifest_numbers, stale, ways_on, written
 from ..dataset.shards import BrokenShardError, verify_checksum
 from ..storage.read_ahead import in_order
@@ -111,7 +112,7 @@ def verify(
     _check_completeness(inventory, units, report)
     if shards is not None:
         report.faults += _other_shards(set(units), shards)
-    report.faults += _staleness(manifest)
+    report.faults += [*_staleness(manifest), *_made_without(store, manifest)]
     checked = in_order(partial(_damage, store), superseded_shards(inventory, manifests))
     report.faults += few((fault for fault in checked if fault), "superseded shards")
     hashes: list[np.ndarray] = []
@@ -234,6 +235,16 @@ def _staleness(manifest: Manifest) -> Iterator[Fault]:
     for name in manifest.pending:
         what = "it is being made anew: the one that readers get until then stays whole"
         yield Fault("unfinished", f"{name} (new)", what, ways_on(manifest.pending))
+
+
+def _made_without(store: Store, manifest: Manifest) -> Iterator[Fault]:
+    """What lacks nothing that the dataset has, but was made when it lacked it."""
+    finished = list_finished(store, manifest.modalities, manifest.corpus.retired)
+    lines = made_without(store, manifest.modalities, finished, manifest.views["count"])
+    samples = {(line.modality, line.without, line.unit, line.key) for line in lines}
+    for (name, without), count in sorted(Counter(sample[:2] for sample in samples).items()):
+        what = f"{count:,} of its samples were made without {without}, which is there by now"
+        yield Fault("stale", name, what, "run the recipe again, or `tokenloom quarantine DATASET --retry`")
 
 
 def _fitting_units(inventory: Inventory, report: Report) -> dict[str, list[Unit]]:

@@ -247,7 +247,7 @@ def _ledger_faults(store: Store, unit: Unit, read: _Read) -> Iterator[Fault]:
         if present is None:
             what = f"it lists {failure.key!r}, which its unit doesn't hold"
             yield Fault("contradiction", path, what, _anew(path, read.path))
-        elif any(there for view, there in present.items() if failure.view in (None, view)):
+        elif not failure.is_note and any(there for view, there in present.items() if failure.view in (None, view)):
             what = f"it says that {failure.key!r} failed, and {read.path} has a value for it"
             yield Fault("contradiction", path, what, _anew(path, read.path))
 

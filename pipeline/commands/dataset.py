@@ -27,6 +27,7 @@ from ..checks.verify import verify as verify_dataset
 from ..checks.verify_unit import Fault
 from ..corpus.left_out import LEFT_OUT, few
 from ..corpus.refusals import how_many
+from ..dataset.ledger import MADE_WITHOUT
 from ..dataset.manifest import ways_on
 from ..storage.store import Store
 from .console import counted, plain_console
@@ -169,6 +170,12 @@ def _status_notes(status: Status) -> Iterable[str]:
     for modality in status.modalities:
         for reason in modality.stale:
             yield f"{modality.name} is stale: {reason}; --replace {modality.name} makes it anew"
+        if modality.behind:
+            were = "sample was" if modality.behind == 1 else "samples were"
+            yield (
+                f"{modality.name}: {modality.behind:,} {were} made without what is there by now; a run of the recipe "
+                f"makes that again, or `tokenloom quarantine {status.url} --retry`"
+            )
     if status.lost:
         yield printable(status.lost)
     if status.superseded:
@@ -226,7 +233,7 @@ def quarantine(url: str, modalities: Sequence[str], as_json: bool) -> None:
     if not shown:
         console.print("nothing is in quarantine")
         return
-    for why, alike in groupby(shown, key=lambda case: f"{_modalities(case)}: {case.reason} ({case.error})"):
+    for why, alike in groupby(shown, key=_why):
         _print_whole(console, (case.key or "-" for case in alike))
         console.print(Padding(Text(printable(why)), (0, 0, 0, 4), expand=False))
     more = sum(1 for _ in found)
@@ -235,6 +242,11 @@ def quarantine(url: str, modalities: Sequence[str], as_json: bool) -> None:
     console.print(", ".join(filter(None, (counted(len(shown), "case"), refused))))
     if more:
         console.print(f"and {more:,} more cases; --json lists all")
+
+
+def _why(case: Case) -> str:
+    kind = "" if case.error == MADE_WITHOUT else f" ({case.error})"
+    return f"{_modalities(case)}: {case.reason}{kind}"
 
 
 def _modalities(case: Case) -> str:

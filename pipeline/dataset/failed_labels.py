@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
-from .ledger import BrokenLedgerError, Failure, read_ledger
+from .ledger import MADE_WITHOUT, BrokenLedgerError, Failure, read_ledger
 
 _ALL_VIEWS = b'"view": null}\n'
 """The end of a ledger's line about all labels of a sample."""
+_NOTE = f'"error": "{MADE_WITHOUT}"'.encode()
+"""In a line about all labels of a sample, which are there."""
 
 
 def failed_views(failure: Failure, views: int) -> range:
@@ -22,14 +24,15 @@ def failed_views(failure: Failure, views: int) -> range:
 
 def failed_labels(failures: Iterable[Failure], views: int) -> set[tuple[str, int]]:
     """The labels of one modality that there aren't, by key and view."""
-    return {(failure.key, view) for failure in failures for view in failed_views(failure, views)}
+    failed = (failure for failure in failures if not failure.is_note)
+    return {(failure.key, view) for failure in failed for view in failed_views(failure, views)}
 
 
 def each_once(failures: Iterable[Failure], views: int) -> Iterator[Failure]:
-    """Of one modality's lines, those that tell of a label of which none before them did."""
-    told: set[tuple[str, int]] = set()
+    """Of one modality's lines, those that tell of a label of which none before them did, and what else is told."""
+    told: set[tuple[str, int | str]] = set()
     for failure in failures:
-        labels = failed_labels([failure], views)
+        labels = {(failure.key, failure.reason)} if failure.is_note else failed_labels([failure], views)
         if not labels <= told:
             told |= labels
             yield failure
@@ -38,7 +41,8 @@ def each_once(failures: Iterable[Failure], views: int) -> Iterator[Failure]:
 def count_failed(ledgers: Sequence[bytes], views: int) -> int:
     """How many labels of one unit and modality the ledgers tell of. Where there is but one, its lines aren't read."""
     if len(ledgers) == 1:
-        return ledgers[0].count(b"\n") + (views - 1) * ledgers[0].count(_ALL_VIEWS)
+        (ledger,) = ledgers
+        return ledger.count(b"\n") + (views - 1) * ledger.count(_ALL_VIEWS) - views * ledger.count(_NOTE)
     return len(failed_labels((line for ledger in ledgers for line in readable(ledger)), views))
 
 

@@ -156,28 +156,18 @@ class Stock:
         times, counts = np.array(folders[0].times), np.array(folders[0].counts)
         return Finished(units, folders[0].last(), recent_rate(times, counts), revisions)
 
-    def up_to_date(self, card: ModalityCard, finished: Finished) -> frozenset[Unit]:
-        """The finished units, less those of which there are labels or tokens of a later revision: a second try that was
-        stopped half way, or one whose tokens another generation has, or which kept less."""
-        later = {unit for unit, number in self._tries(card).items() if number > finished.revisions.get(unit, 0)}
-        return finished.units - later if later else finished.units
-
     def half_done(self, card: ModalityCard, finished: Finished) -> frozenset[Unit]:
-        """The units of which there are labels, and not all that hangs on them."""
-        return (self.kept_labels(card)[0] | finished.units) - self.up_to_date(card, finished)
-
-    def usable_labels(self, card: ModalityCard) -> tuple[frozenset[Unit], dict[Unit, int]]:
-        """The units whose labels may be taken, and revisions as of `Finished`. Where there are tokens of a later one,
-        from a second try that kept these alone, the labels don't count, and the revision is that of the tokens."""
+        """The units of which there are labels, and not all that hangs on them: of a first try, or of a second one."""
         units, latest = self.kept_labels(card)
-        later = {unit: number for unit, number in self._tries(card).items() if number > latest.get(unit, 0)}
-        return units - later.keys(), {**latest, **later}
+        hanging = latest if card.keeps_tokens and card.keeps_labels else {}
+        again = (unit for unit, number in hanging.items() if number > finished.revisions.get(unit, 0))
+        return (units - finished.units).union(again)
 
     def kept_labels(self, card: ModalityCard) -> tuple[frozenset[Unit], dict[Unit, int]]:
         """The units whose labels are there, whether or not their tokens are, and revisions as of `Finished`."""
         return self.folder(label_folder(self.modality, card.labels_generation)).latest()
 
-    def _tries(self, card: ModalityCard) -> dict[Unit, int]:
+    def tries(self, card: ModalityCard) -> dict[Unit, int]:
         """The latest revisions of units that were tried again: of labels of the card's generation, or of tokens that
         were made from them, by whichever tokenizer."""
         assert self.made_from is not None

@@ -1,4 +1,5 @@
-"""Ledgers: the quarantine's files, a line for each failed label."""
+"""Ledgers: the quarantine's files, a line for each failed label, and for each that was made without another that it
+wants, since that failed."""
 
 from __future__ import annotations
 
@@ -6,6 +7,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
+
+MADE_WITHOUT = "MadeWithout"
+"""The finding of a line that tells of no failure: of a label that was made without another."""
 
 
 class BrokenLedgerError(ValueError):
@@ -16,7 +21,8 @@ class BrokenLedgerError(ValueError):
 class Failure:
     """One line of the quarantine: which sample failed to get which modality, and why.
 
-    view: of the sample; None for all of it.
+    view: of the sample; None for all of it. without: the modality whose label was lacking, as it had failed: once it is
+    there, this one is made again. "" where there is none to wait for.
     """
 
     key: str
@@ -25,12 +31,24 @@ class Failure:
     error: str
     unit: str
     view: int | None = None
+    without: str = ""
+
+    @property
+    def is_note(self) -> bool:
+        """Whether it tells of no failure."""
+        return self.error == MADE_WITHOUT
 
 
 def write_ledger(failures: Iterable[Failure]) -> bytes:
     """A ledger's bytes; none where nothing failed."""
-    lines = (json.dumps(asdict(failure), ensure_ascii=False) for failure in failures)
+    lines = (json.dumps(_told(failure), ensure_ascii=False) for failure in failures)
     return b"".join(line.encode("utf-8", "backslashreplace") + b"\n" for line in lines)
+
+
+def _told(failure: Failure) -> dict[str, Any]:
+    told = {name: value for name, value in asdict(failure).items() if name != "without" or value}
+    view = told.pop("view")
+    return {**told, "view": view}
 
 
 def digest_of(ledger: bytes) -> str:

@@ -6,7 +6,8 @@ shard holds, and what hangs on it is left for whoever finds that it lacks.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from ..dataset.cards import ModalityCard
 from ..dataset.failed_labels import failed_labels
 from ..dataset.layout import CORPUS, label_path, ledger_path, sample_path, stem_of, token_path
 from ..dataset.ledger import Failure, digest_of, write_ledger
+from ..dataset.manifest import DatasetError
 from ..dataset.reader import Column, ColumnReader
 from ..dataset.shards import RowKeys, ShardMeta, write_labels, write_tokens
 from ..storage.store import Store
@@ -41,7 +43,7 @@ class _Rows:
 
     @property
     def changed(self) -> bool:
-        return bool(self.anew) or self.failures != self.before
+        return bool(self.anew) or {*self.failures} != {*self.before}
 
 
 class Written(NamedTuple):
@@ -82,15 +84,26 @@ class UnitWriter:
         revision = (self.revisions or {}).get(name, 0)
         failures: list[Failure] = []
         if card.keeps_labels and name not in self.kept:
-            labels = _Rows(self.keys, result.labels, result.failures, rejected)
+            labels = _Rows(self.keys, result.labels, result.failures + result.notes, rejected)
+            labels = self._with_earlier(name, card, labels, revision, tokens=False)
             if not self._write_labels(name, card, labels, revision):
                 return self._written(self._standing(name, card, revision, tokens=False))
-            failures += result.failures
+            failures += labels.failures
         if card.keeps_tokens:
-            tokens = _Rows(self.keys, result.tokens, result.failures + result.untokenised, rejected)
+            tokens = _Rows(self.keys, result.tokens, result.failures + result.untokenised + result.notes, rejected)
+            tokens = self._with_earlier(name, card, tokens, revision, tokens=True)
             wrote = self._write_tokens(name, card, tokens, revision)
             failures += tokens.failures if wrote else self._standing(name, card, revision, tokens=True)
         return self._written(failures)
+
+    def _with_earlier(self, name: str, card: ModalityCard, given: _Rows, revision: int, tokens: bool) -> _Rows:
+        """The rows, with the values of the revision before where they have none: a later try loses nothing."""
+        for number in reversed(range(revision)):
+            reader = ColumnReader(self.store, {name: card}, self.views, {name: {self.unit: number}})
+            with suppress(FileNotFoundError, DatasetError):  # what can't be read has nothing that could be lost
+                old = (reader.tokens if tokens else reader.labels)(self.unit, name)
+                return self._mended(reader, old, given.values, given.failures, self.keys)
+        return given
 
     def _written(self, failures: Sequence[Failure]) -> Written:
         return Written(len(self.keys) * self.views, len(failed_labels(failures, self.views)))
@@ -132,10 +145,11 @@ class UnitWriter:
         labels = tokens = None
         if card.keeps_labels:
             old = reader.labels(self.unit, name)
-            labels = self._mended(reader, old, result.labels, result.failures, again)
+            labels = self._mended(reader, old, result.labels, result.failures + result.notes, again)
         if card.keeps_tokens:
             old = reader.tokens(self.unit, name)
-            tokens = self._mended(reader, old, result.tokens, result.failures + result.untokenised, again)
+            now = result.failures + result.untokenised + result.notes
+            tokens = self._mended(reader, old, result.tokens, now, again)
         return labels, tokens
 
     def _mended(
@@ -154,6 +168,10 @@ class UnitWriter:
         before = reader.failures(self.unit, old)
         told = [one for one in before if one.key not in again]
         told += [one for one in now if one.key in again]
+        stays = {
+            key for (key, view), label in found.items() if label is None and old.values[places[key, view]] is not None
+        }
+        told += _noted_still([one for one in before if one.is_note and one.key in stays], told)
 
         def lacking(failure: Failure) -> list[Failure]:
             """The failure, of no views but those that have no value."""
@@ -162,7 +180,7 @@ class UnitWriter:
             return [failure] if len(lack) == len(views) else [replace(failure, view=view) for view in lack]
 
         told.sort(key=lambda failure: places[failure.key, 0])
-        left = [line for one in told for line in lacking(one)]
+        left = [line for one in told for line in ([one] if one.is_note else lacking(one))]
         anew = frozenset(
             (key, view)
             for key, view in product(again, range(self.views))
@@ -202,6 +220,16 @@ class UnitWriter:
         reader = ColumnReader(self.store, {name: card}, self.views, {name: {self.unit: revision}})
         column = (reader.tokens if tokens else reader.labels)(self.unit, name)
         return reader.failures(self.unit, column)
+
+
+def _noted_still(notes: Sequence[Failure], now: Sequence[Failure]) -> Iterator[Failure]:
+    """What there is to tell, beside what is told now, of labels that stay as they were made without others: to make
+    them again has failed, and isn't tried again but with all that has."""
+    for note in notes:
+        others = [one for one in now if one.key == note.key]
+        if all(one.without != note.without for one in others if one.is_note):
+            why = next((f"; and not again, with it: {one.reason}" for one in others if not one.is_note), "")
+            yield replace(note, without="", reason=f"{note.reason}{why}") if note.without else note
 
 
 def _equal(one: bytes | np.ndarray | None, other: bytes | np.ndarray | None) -> bool:

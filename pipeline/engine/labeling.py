@@ -13,7 +13,7 @@ from ...labelers.contract.kinds import Kind
 from ...labelers.contract.labeler import Batch
 from ...labelers.contract.views import View
 from ...tokenizers.contract.tokenizer import Tokenizer
-from ..dataset.ledger import Failure
+from ..dataset.ledger import MADE_WITHOUT, Failure
 from ..plan.steps import Step
 from .chunks import Chunk
 from .config import Mode
@@ -29,20 +29,24 @@ DECODING = ""
 class Result:
     """One modality of one unit. tokens: per row (sample and view). labels: encoded, per row or, for labelers that
     don't work on views, per sample. failures: why labels are missing; untokenised: why, beside these, tokens are.
+    notes: what was made without another label, which it wants.
     sample: encoded as a tokenizer gets them, cut by the views; for fitting alone."""
 
     tokens: list[np.ndarray | None] = field(default_factory=list)
     labels: list[bytes | None] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     untokenised: list[Failure] = field(default_factory=list)
+    notes: list[Failure] = field(default_factory=list)
     sample: list[bytes | None] = field(default_factory=list)
 
 
 @dataclass
 class Made:
-    """What a unit's chunks have come to so far, by modality; seconds by step."""
+    """What a unit's chunks have come to so far, by modality; seconds by step. notes: of labels that were made without
+    others, here or before, by modality and key."""
 
     results: dict[str, Result] = field(default_factory=dict)
+    notes: dict[tuple[str, str], list[Failure]] = field(default_factory=dict)
     decodes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -102,6 +106,7 @@ class ChunkLabeling:
             hindrance = self._hindrance(step, index, {need: needs[need][place] for need in step.requires})
             if hindrance is _READY:
                 ready.append(place)
+                self._note(step, chunk.samples[index].key, {need: labels[place] for need, labels in needs.items()})
             else:
                 given[place] = hindrance
         outcomes = {name: [given.get(place) for place in range(len(items))] for name in step.modalities}
@@ -121,8 +126,26 @@ class ChunkLabeling:
             return self.chunk.failed[index]
         for need, label in required.items():
             if isinstance(label, Failed):
-                return Failed(f"needs {need}, which failed: {label.reason}", label.error)
+                return Failed(f"needs {need}, which failed: {label.reason}", label.error, need)
         return None if any(label is None for label in required.values()) else _READY
+
+    def _note(self, step: Step, key: str, needs: Mapping[str, Outcome]) -> None:
+        """Notes what the labels that the step is about to make lack: those that it wants, and that failed, and what
+        the others were made without."""
+        lacking: dict[str, str] = {}
+        for need, label in needs.items():
+            if isinstance(label, Failed):
+                lacking.setdefault(need, f"made without {need}, which failed: {label.reason}")
+            for note in self.made.notes.get((need, key), ()):
+                lacking.setdefault(note.without, note.reason)
+        for name in step.modalities if lacking else ():
+            notes = self.made.notes.setdefault((name, key), [])
+            known = {note.without for note in notes}  # another view may have told of it
+            notes += [
+                Failure(key, name, reason, MADE_WITHOUT, self.payload.unit.name, without=without)
+                for without, reason in lacking.items()
+                if without not in known
+            ]
 
     def _batch(
         self, step: Step, items: Sequence[tuple[int, int]], ready: Sequence[int], needs: Mapping[str, list[Outcome]]
@@ -183,6 +206,7 @@ class ChunkLabeling:
                 result.sample += _encoded(kind, rows) if kind.spatial and rows is not outcomes else encoded
         result.failures += self._failures(name, outcomes)
         result.untokenised += self._untokenised(name, outcomes, tokens)
+        result.notes += [note for one in self.chunk.samples for note in self.made.notes.get((name, one.key), ())]
 
     def _failures(self, name: str, outcomes: Sequence[Outcome]) -> Iterator[Failure]:
         per_sample = self.models.cards[name].labels_per_sample(self._views)
@@ -204,7 +228,7 @@ class ChunkLabeling:
 
     def _failure(self, name: str, index: int, view: int | None, failed: Failed) -> Failure:
         key, unit = self.chunk.samples[index].key, self.payload.unit.name
-        return Failure(key, name, failed.reason, failed.error, unit, view)
+        return Failure(key, name, failed.reason, failed.error, unit, view, failed.without)
 
 
 _READY = object()

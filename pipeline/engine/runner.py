@@ -15,10 +15,11 @@ from ...labelers.contract.labeler import Batch, Labeler, labels_of
 
 @dataclass(frozen=True)
 class Failed:
-    """Why one sample failed: what the quarantine will say."""
+    """Why one sample failed: what the quarantine will say. without: as of Failure."""
 
     reason: str
     error: str
+    without: str = ""
 
     @classmethod
     def of(cls, error: BaseException) -> Failed:

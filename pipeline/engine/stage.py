@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..dataset.layout import ASIDE
 from ..dataset.ledger import Failure
+from ..dataset.reader import ColumnReader
 from ..storage.store import Store
 from .attempts import SUSPICIOUS, Attempts
 from .commit import UnitWriter, Written
@@ -84,7 +85,26 @@ class StageWorker:
 
     def _repair(self, writer: UnitWriter, payload: UnitPayload, name: str, result: Result) -> Written:
         assert payload.keys is not None
+        result.failures, result.notes = (self._waiting(payload, lines) for lines in (result.failures, result.notes))
         return writer.repair(name, self.config.graph.cards[name], result, payload.keys[name])
+
+    def _waiting(self, payload: UnitPayload, lines: Sequence[Failure]) -> list[Failure]:
+        """The lines, of which none waits for a label that the dataset has: one that was made again in passing, and
+        failed. That is no more than a failure."""
+        needs = {line.without for line in lines} - {"", *payload.todo}
+        lacking = {need: self._lacking(payload, need) for need in needs}
+        there = ((line, line.without in needs and line.key not in lacking[line.without]) for line in lines)
+        return [replace(line, without="") if is_there else line for line, is_there in there]
+
+    def _lacking(self, payload: UnitPayload, name: str) -> set[str]:
+        """The samples of which the dataset lacks a modality."""
+        cards, revisions = self.config.graph.cards, {name: {payload.unit: payload.revisions.get(name, 0)}}
+        reader = ColumnReader(self._store, cards, self.config.views.count, revisions)
+        try:
+            column = (reader.tokens if cards[name].keeps_tokens else reader.labels)(payload.unit, name)
+        except FileNotFoundError:
+            return {sample.key for sample in payload.samples}
+        return {line.key for line in reader.failures(payload.unit, column) if not line.is_note}
 
     def _put_aside(self, writer: UnitWriter, payload: UnitPayload, name: str, result: Result) -> Written:
         card = self.config.graph.cards[name]
@@ -128,4 +148,4 @@ class StageWorker:
     def _told(self, payload: UnitPayload, made: Made, carried: Collection[str]) -> list[Failure]:
         """Failures that later stages need to know, or of a sample all that weren't known, for the driver to tell."""
         names = made.results.keys() - payload.labels.keys() if self.config.mode is Mode.SAMPLE else carried
-        return [failure for name in names for failure in made.of(name).failures]
+        return [line for name in names for line in (*made.of(name).failures, *made.of(name).notes)]

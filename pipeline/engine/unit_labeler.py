@@ -46,7 +46,7 @@ class UnitLabeler:
         anew = [name for name in self.config.stage.modalities if name in payload.todo and name not in making]
         if not (steps or anew):
             return made
-        known = self._known_labels(payload, steps, making, anew)
+        known = self._known_labels(payload, steps, making, anew, made)
         crops = any(self.config.graph.cards[name].on == "image" for name in anew)
         wanted = Wanted(any(s.on == "view" for s in steps), any(s.on == "image" for s in steps), crops)
         undecodable = {index: failed for (index, step), failed in poison.items() if step == DECODING}
@@ -58,10 +58,10 @@ class UnitLabeler:
         return made
 
     def _known_labels(
-        self, payload: UnitPayload, steps: Sequence[Step], making: set[str], anew: Sequence[str]
+        self, payload: UnitPayload, steps: Sequence[Step], making: set[str], anew: Sequence[str], made: Made
     ) -> dict[str, list[Outcome]]:
         """Labels that aren't made here and that the steps need, or that are to be tokenised anew: from earlier stages,
-        put aside, or kept in the dataset."""
+        put aside, or kept in the dataset. What they were made without is noted in `made`."""
         here = {name for step in steps for name in step.modalities if name in making}
         known: dict[str, list[Outcome]] = {}
         for name in dict.fromkeys([*anew, *(need for step in steps for need in step.needs)]):
@@ -72,7 +72,10 @@ class UnitLabeler:
                 encoded, failures = payload.labels[name], payload.failures
             else:
                 encoded, failures = self._kept_labels(payload, name)
-            failed = {(f.key, f.view): Failed(f.reason, f.error) for f in failures if f.modality == name}
+            own = [one for one in failures if one.modality == name]
+            for note in (one for one in own if one.is_note):
+                made.notes.setdefault((name, note.key), []).append(note)
+            failed = {(f.key, f.view): Failed(f.reason, f.error, f.without) for f in own if not f.is_note}
             rows = _item_rows(payload.samples, card.labels_per_sample(self.config.views.count))
             known[name] = [
                 failed.get(row) if label is None else card.label_kind.decode(label)

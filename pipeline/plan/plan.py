@@ -18,10 +18,13 @@ from ..dataset.cards import ModalityCard
 from ..dataset.finished import Finished, Stock, take_traced_stock
 from ..dataset.layout import MANIFESTS
 from ..dataset.listings import read_taken
+from ..dataset.made_without import made_without
 from ..dataset.manifest import CorpusCard, DatasetError, Manifest, read_manifest, stale
+from ..dataset.second_tries import up_to_date, usable_labels
 from ..storage.errors import without_credentials
 from ..storage.local import names_by_links
 from ..storage.store import Store
+from .again import samples_again, work_again
 from .recipe import Recipe, at_key
 from .reconcile import Request, cards_for, reconcile
 from .steps import StepGraph, reading_of, step_graph
@@ -213,13 +216,28 @@ def with_work(plan: Plan, store: Store) -> Plan:
 def _with_work(plan: Plan, store: Store, stocks: Mapping[str, Stock]) -> Plan:
     cards = plan.graph.cards
     finished = {name: stocks[name].finished(card) for name, card in cards.items()}
-    done = {name: stocks[name].up_to_date(card, finished[name]) for name, card in cards.items()}
-    kept = {name: stocks[name].usable_labels(card) for name, card in cards.items()}
+    views = plan.recipe.views.count
+    done = {name: up_to_date(store, stocks[name], card, finished[name], views) for name, card in cards.items()}
+    kept = {name: usable_labels(store, stocks[name], card, done[name], views) for name, card in cards.items()}
     tries = {name: _tries(kept[need] for need in plan.graph.made_for([name], ())) for name in cards}
-    aside = LabelsAside.below(store, cards, plan.recipe.views.count, tries).less(kept)
+    aside = LabelsAside.below(store, cards, views, tries).less(kept)
     kept |= {name: (kept[name][0] | units, kept[name][1]) for name, units in aside.units.items()}
-    works = worklist(plan.shards, done, kept, list(cards))
+    works = worklist(plan.shards, done, kept, list(cards)) + _again(plan, store, finished, done)
     return replace(plan, finished=finished, kept=kept, works=works, aside=aside)
+
+
+def _again(
+    plan: Plan, store: Store, finished: Mapping[str, Finished], done: Mapping[str, Collection[Unit]]
+) -> list[Work]:
+    """Single samples, of units that there are, which were made without what is there by now."""
+    lines = made_without(store, plan.graph.cards, finished, plan.recipe.views.count)
+    shards, again = {shard.id: shard for shard in plan.shards}, samples_again(lines, finished, plan.graph)
+    works = [
+        work_again(unit, shards[unit.shard], keys, done, plan.graph, finished)
+        for unit, keys in again.items()
+        if unit.shard in shards
+    ]
+    return [work for work in works if work.todo]
 
 
 def _tries(sources: Iterable[Kept]) -> Mapping[Unit, int]:

@@ -59,7 +59,7 @@ class ContentReader:
             keys=next((column.keys for column in (encoded, tokens) if column), []),
             tokens=tokens and tokens.values,
             labels=encoded and encoded.values,
-            failures={(failure.key, failure.view): failure for failure in failures},
+            failures={(failure.key, failure.view): failure for failure in failures if not failure.is_note},
         )
 
     def rejections(self, unit: Unit) -> list[Failure]:

@@ -358,3 +358,14 @@ class KnowsLater(TellsWhatItKnows):
         if "coffee" in batch.keys and not Path(self.params.file).exists():
             raise RuntimeError("not yet")
         return super().label(batch)
+
+
+class SaysItAgain(Labeler):
+    """What another has told, of what it knows."""
+
+    makes = (Modality("again", Vector(3)),)
+    on = "nothing"
+    requires = ("known",)
+
+    def label(self, batch: Batch):
+        return {"again": list(batch.labels["known"])}

@@ -17,7 +17,7 @@ from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.manifest import DatasetError, require_manifest
 from tokenloom.pipeline.engine.tally import TooManyFailuresError
 from tokenloom.pipeline.storage.store import Store
-from weaving import digests, labels_of, odd, recipe
+from weaving import card_of, digests, labels_of, odd, recipe
 
 pytestmark = pytest.mark.slow
 
@@ -194,3 +194,39 @@ def test_a_replacement_that_was_begun_is_made_of_what_was_mended(needs, corpus, 
     assert labels_of(output, name) == labels_of(tmp_path / "fresh", name)
     assert nulls(output) == nulls(tmp_path / "fresh")
     assert verify(output, deep=True).faults == []
+
+
+@pytest.mark.parametrize("dropped", [True, False])
+@pytest.mark.parametrize("keep", ["tokens", "both"])
+def test_what_readers_have_whole_is_not_made_anew(keep, dropped, corpus, tmp_path):
+    """For a second try of what was being made anew, be that dropped or left as it is."""
+    case = Case("whole", corpus, tmp_path)
+    whole = case.recipe(keep, max_failures=0.0)
+    weave(whole)
+    before = digests(case.output / "whole")
+    case.fails("astronaut")
+    weave(case.recipe("tokens", size=3), ["whole"], limit=1)
+    case.fails()
+    case.again()
+    case.fails("all")
+    assert weave(whole, ["whole"] if dropped else []).units == 0
+    assert before.items() <= digests(case.output / "whole").items()
+    assert set().union(*nulls(case.output).values()) == set()
+
+
+def test_a_unit_that_is_made_again_for_one_value_loses_no_other(corpus, tmp_path):
+    """Here since its second try is lost, and there is one of the same labels by another tokenizer."""
+    case = Case("whole", corpus, tmp_path)
+    case.fails("astronaut")
+    weave(case.recipe("tokens"))
+    weave(case.recipe("tokens", size=3), ["whole"], limit=1)
+    case.fails()
+    assert sum(case.again().failed.values()) == 0
+    (lost,) = (case.output / f"whole/tokens-{card_of(case.output, 'whole').tokens_generation}").glob("*-r1.*")
+    lost.unlink()
+    case.fails("chelsea")
+    assert weave(case.recipe("tokens")).units == 1
+    assert set().union(*nulls(case.output).values()) == set()
+    assert (case.failures(), case.quarantined()) == ([], 0)
+    weave(case.recipe("tokens"), ["whole"])
+    assert verify(case.output, deep=True).faults == []

@@ -299,6 +299,7 @@ def test_the_command_prints_json(tmp_path):
         "last_written": status["modalities"][0]["last_written"],
         "stale": [],
         "pending": False,
+        "behind": 0,
     }
 
 
