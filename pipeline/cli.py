@@ -333,14 +333,21 @@ class Stopped(SystemExit):
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Turns the two signals into Stopped, with the exit code that shells expect."""
+    """Turns the two signals into Stopped, with the exit code that shells expect; so, too, what comes of a Stopped that
+    reaches no Python code: raised in the middle of an import, C may make it another error."""
+    codes: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped(128 + number)
+        codes.append(128 + number)
+        raise Stopped(codes[-1])
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except Exception:
+        if not codes:
+            raise
+        raise Stopped(codes[-1]) from None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

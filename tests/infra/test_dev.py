@@ -24,14 +24,15 @@ PYTHON = """case "$*" in
     *base_prefix*) echo /usr 3.11 ;;
     *version_info*) [[ $* != *print* ]] || echo 3.11 ;;
     --version) echo Python 3.11.0 ;;
-    "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+    *purelib*) echo "${0%/bin/python}/lib/python3.11/site-packages" ;;
+    "-m venv "*) env=${!#}; mkdir -p "$env/bin" "$env/lib/python3.11/site-packages" && cp "$0" "$env/bin/python" ;;
     *"pip install"*) echo "$*" >>"$FAKE_LOG"; sleep "${FAKE_PIP_SECONDS:-0}"
         [[ -z ${FAKE_PIP_FAILS:-} ]] || { echo no space; exit 1; } ;;
     *) echo "unexpected: $*" >&2; exit 1 ;;
 esac
 """
 APT_GET = 'echo "$*" >>"$FAKE_LOG.apt"'
-TOOLS = ("bash", "cat", "cp", "cut", "dirname", "env", "flock", "grep", "id", "ln", "mkdir", "mktemp", "rm")
+TOOLS = ("basename", "bash", "cat", "cp", "cut", "dirname", "env", "flock", "grep", "id", "ln", "mkdir", "mktemp", "rm")
 TOOLS += ("setsid", "sha256sum", "sleep", "tail", "true")
 
 
