@@ -118,3 +118,15 @@ def command_line(tmp_path: Path) -> Iterator[CommandLine]:
         if process.poll() is None:
             process.kill()
             process.communicate()
+
+
+@pytest.fixture(scope="module")
+def switch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("switch") / "now"
+
+
+@pytest.fixture
+def now(switch: Path) -> Path:
+    """What a labeler waits for; of one name, for recipes that are alike."""
+    switch.unlink(missing_ok=True)
+    return switch

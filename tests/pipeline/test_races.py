@@ -41,18 +41,6 @@ def corpus(small_corpus: Path) -> Path:
     return small_corpus
 
 
-@pytest.fixture(scope="module")
-def switch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("switch") / "now"
-
-
-@pytest.fixture
-def now(switch: Path) -> Path:
-    """What a labeler waits for; of one name, for recipes that are alike."""
-    switch.unlink(missing_ok=True)
-    return switch
-
-
 @pytest.fixture
 def output() -> str:
     return f"memory://{uuid.uuid4()}"

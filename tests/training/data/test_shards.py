@@ -213,9 +213,11 @@ def test_threads_read_what_comes_next_once(tmp_path, monkeypatch):
     assert len(read) == (4 + 6) * len(NAMES)
 
 
-@pytest.mark.parametrize(("rank", "ranks"), [(0, 1), (31, 64)])
-@pytest.mark.parametrize("made_at_once", [4, 64])
-def test_reading_ahead_goes_on_epoch_after_epoch(tmp_path, monkeypatch, rank, ranks, made_at_once):
+@pytest.mark.parametrize(
+    ("rank", "ranks", "made_at_once", "windows"),
+    [(0, 1, 4, (1, 2, 5)), (31, 64, 4, (2, 16)), (0, 1, 64, (3, 16)), (31, 64, 64, (5,))],
+)
+def test_reading_ahead_goes_on_epoch_after_epoch(tmp_path, monkeypatch, rank, ranks, made_at_once, windows):
     """Whatever the window: threads read all, also after a state was loaded, and nothing is left over at the end."""
     two_datasets(tmp_path)
     monkeypatch.setattr("tokenloom.training.data.batches._BLOCK", made_at_once)
@@ -228,7 +230,7 @@ def test_reading_ahead_goes_on_epoch_after_epoch(tmp_path, monkeypatch, rank, ra
         return whole(self, path)
 
     monkeypatch.setattr(ShardStore, "_read", noting)
-    for window in (1, 2, 3, 5, 16):
+    for window in windows:
         data = opened(tmp_path, window=window)
         batches = Batches(data.mixture, 4, rank, ranks)
         made = reading_ahead(batches)
