@@ -19,6 +19,7 @@ from .options import (
     CorpusUrls,
     DatasetUrl,
     Limit,
+    Modalities,
     OutputUrl,
     Overrides,
     RecipeName,
@@ -140,9 +141,7 @@ def verify(
 @app.command()
 def quarantine(
     dataset: DatasetUrl,
-    modalities: Annotated[
-        list[str], typer.Option("--modality", metavar="MODALITY", help="Only this one; may be given again.")
-    ] = [],  # noqa: B006
+    modalities: Modalities = [],  # noqa: B006
     again: Annotated[bool, typer.Option("--retry", help="Label just these samples again.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -175,9 +174,7 @@ def history(
 def diff(
     first: Annotated[str, typer.Argument(metavar="FIRST", help="A dataset's folder or URL.")],
     second: Annotated[str, typer.Argument(metavar="SECOND", help="The one to compare with it.")],
-    modalities: Annotated[
-        list[str], typer.Option("--modality", metavar="MODALITY", help="Only this one; may be given again.")
-    ] = [],  # noqa: B006
+    modalities: Modalities = [],  # noqa: B006
     samples: Annotated[int, typer.Option(min=1, help="Samples to compare, evenly spread over the first.")] = 1000,
     as_json: AsJson = False,
 ) -> None:

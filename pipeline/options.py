@@ -17,6 +17,9 @@ CorpusUrls = Annotated[
     typer.Option("--corpus", metavar="URL", help="The corpus, in place of the recipe's; given again, more of it."),
 ]
 OutputUrl = Annotated[str | None, typer.Option("--output", metavar="URL", help="The output, in place of the recipe's.")]
+Modalities = Annotated[
+    list[str], typer.Option("--modality", metavar="MODALITY", help="Only this one; may be given again.")
+]
 Replacing = Annotated[
     list[str], typer.Option("--replace", metavar="MODALITY", help="Make this modality, and what is made from it, anew.")
 ]

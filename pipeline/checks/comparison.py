@@ -24,10 +24,10 @@ class Compared:
     """One modality of both datasets.
 
     changes: what differs in how it is made, in words; a modality that is made alike has none. samples: how many of the
-    first's were looked for in the second; found: and are there. labels: how many were compared that both have; only:
-    how many the first alone has, and the second alone.
-    tokens: whether ids mean the same in both. same: labels whose ids are the same; ids, same_ids: of all labels, and of
-    those that are the same.
+    first's were looked for in the second; found: and are there. labels: how many were compared that both have, of each
+    view where there are tokens; only: how many the first alone has, and the second alone.
+    tokens: whether ids mean the same in both. same: labels whose ids are the same; ids: of all labels; same_ids: those
+    that are the same.
     distances: between the labels, by the names of `MEASURES`, the first's taken for true; decoded: whether they are
     what tokens decode to, since one of the datasets keeps no labels; apart: why there are none.
     """
@@ -100,16 +100,16 @@ class _Side:
         return (self.column(place[0], label), place[1]) if place and place[0] in self.units else None
 
 
-def _pairs(found: Compared, one: _Side, other: _Side, samples: int, labels: tuple[bool, bool]) -> Iterator[Any]:
-    """Pairs of values that both have, with what lies between them counted. labels: whether they are labels, of each."""
-    found.samples = found.found = found.labels = 0
+def _pairs(one: _Side, other: _Side, samples: int, label: bool, found: Compared | None = None) -> Iterator[Any]:
+    """Pairs of values that both have: labels, or tokens. found: where they, and what lies between them, are counted."""
+    found = found or Compared(one.modality, [])
     missing = [0, 0]
-    views = min(one.per_sample(labels[0]), other.per_sample(labels[1]))
+    views = min(one.per_sample(label), other.per_sample(label))
     for unit in _spread_units(one.units, samples):
-        column = one.column(unit, labels[0])
+        column = one.column(unit, label)
         for index, key in enumerate(column.keys):
             found.samples += 1
-            there = other.find(unit, index, key, labels[1])
+            there = other.find(unit, index, key, label)
             if there is None:
                 continue
             found.found += 1
@@ -131,7 +131,7 @@ def _spread_units(units: Iterable[Unit], samples: int) -> list[Unit]:
 
 
 def _compare_tokens(found: Compared, one: _Side, other: _Side, samples: int) -> None:
-    for first, second in _pairs(found, one, other, samples, (False, False)):
+    for first, second in _pairs(one, other, samples, False, found):
         equal = int((first == second).sum()) if len(first) == len(second) else 0
         found.same += equal == len(first) == len(second)
         found.same_ids += equal
@@ -143,14 +143,13 @@ def _compare_labels(found: Compared, one: _Side, other: _Side, samples: int) -> 
         found.apart = "labels of another kind"
         return
     found.decoded = not (one.has(True) and other.has(True))
-    labels = one.has(True) and not found.decoded, other.has(True) and not found.decoded
     if found.decoded and not (one.has(False) and other.has(False)):
         one_has = one.has(False) or other.has(False)
         found.apart = "one keeps tokens alone, the other labels" if one_has else "tokenizers aren't fitted yet"
         return
     errors = ErrorSum(one.card.label_kind)
     try:
-        for first, second in _pairs(found, one, other, samples, labels):
+        for first, second in _pairs(one, other, samples, not found.decoded, None if found.tokens else found):
             if found.decoded:
                 first = one.dataset.decode(found.modality, first)
                 second = other.dataset.decode(found.modality, second)

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..corpus.taken import Shard
 from ..corpus.units import Unit
-from ..dataset.finished import folders_of, list_finished
+from ..dataset.finished import folders_of
 from ..dataset.layout import (
     CORPUS,
     MANIFESTS,
@@ -112,7 +112,7 @@ def verify(
     _check_completeness(inventory, units, report)
     if shards is not None:
         report.faults += _other_shards(set(units), shards)
-    report.faults += [*_staleness(manifest), *_made_without(store, manifest)]
+    report.faults += [*_staleness(manifest), *_made_without(store, inventory)]
     checked = in_order(partial(_damage, store), superseded_shards(inventory, manifests))
     report.faults += few((fault for fault in checked if fault), "superseded shards")
     hashes: list[np.ndarray] = []
@@ -237,10 +237,11 @@ def _staleness(manifest: Manifest) -> Iterator[Fault]:
         yield Fault("unfinished", f"{name} (new)", what, ways_on(manifest.pending))
 
 
-def _made_without(store: Store, manifest: Manifest) -> Iterator[Fault]:
-    """What lacks nothing that the dataset has, but was made when it lacked it."""
-    finished = list_finished(store, manifest.modalities, manifest.corpus.retired)
-    lines = made_without(store, manifest.modalities, finished, manifest.views["count"])
+def _made_without(store: Store, inventory: Inventory) -> Iterator[Fault]:
+    """What was made without what the dataset has by now."""
+    cards = inventory.manifest.modalities
+    finished = {name: inventory.stocks[name].finished(card) for name, card in cards.items()}
+    lines = made_without(store, cards, finished, inventory.manifest.views["count"])
     samples = {(line.modality, line.without, line.unit, line.key) for line in lines}
     for (name, without), count in sorted(Counter(sample[:2] for sample in samples).items()):
         what = f"{count:,} of its samples were made without {without}, which is there by now"

@@ -36,7 +36,10 @@ def diff(first: str, second: str, modalities: Sequence[str], samples: int, as_js
         only = dict(zip(("first", "second"), map(sorted, alone), strict=False))
         print(json.dumps({"modalities": [asdict(found) for found in compared], "only": only}, indent=2))
         return
-    _print(plain_console(), compared)
+    if compared:
+        _print(plain_console(), compared)
+    else:
+        plain_console().print("they have no modality in common")
     for url, names in zip((one.store.url, other.store.url), map(sorted, alone), strict=False):
         if names:
             plain_console().print(f"only in {url}: {', '.join(names)}", soft_wrap=True)

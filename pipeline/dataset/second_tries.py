@@ -19,9 +19,9 @@ from .standing import StandingLedgers
 def up_to_date(store: Store, stock: Stock, card: ModalityCard, finished: Finished, views: int) -> frozenset[Unit]:
     """The finished units, less those of which a second try was stopped half way, and those that lack a value and of
     whose labels, or of another generation's tokens, there is a later revision."""
-    half_done = stock.half_done(card, finished)
-    later = {unit for unit in finished.units if stock.tries(card).get(unit, 0) > finished.revisions.get(unit, 0)}
-    return finished.units - half_done - _lacking(store, stock.modality, card, finished, later - half_done, views)
+    begun = finished.units - stock.half_done(card, finished)
+    later = {unit for unit, number in stock.tries(card).items() if number > finished.revisions.get(unit, 0)}
+    return begun - _lacking(store, stock.modality, card, finished, begun & later, views)
 
 
 def usable_labels(

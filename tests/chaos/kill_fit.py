@@ -16,18 +16,18 @@ import argparse
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 
 from processes import Process, adopt_orphans, clear, descendants
+from runs import ChaosError, told
 from small_fits import PREFIX, put_aside
 from tokenloom.pipeline.storage.store import Store
 
@@ -55,10 +55,6 @@ job = fit_job(store, steps=int(sys.argv[3]), checkpoint_every=20, report_every=5
 for name, data in run_fit(job, Printing()).items():
     store.replace(f"tokenizer/{name}", data)
 """
-
-
-class ChaosError(AssertionError):
-    """A fit that didn't behave."""
 
 
 class Fit:
@@ -230,31 +226,24 @@ def check(url: str, calm: Calm) -> None:
 def main() -> int:
     options = _options()
     adopt_orphans()
-    began, failure = time.monotonic(), ""
-    folder = Path(tempfile.mkdtemp(prefix="tl-fit-"))  # short: sockets lie in it, whose paths are bounded
+    result = {"seed": options.seed, "place": options.url or "local", "kills": {}, "phases": {}, "restarts": 0}
+    return told(result, lambda folder, _: _torment_all(options, folder, result))
+
+
+def _torment_all(options: argparse.Namespace, folder: Path, result: dict[str, Any]) -> None:
     (folder / "ray").mkdir()
     place = f"{options.url.rstrip('/')}/{time.time_ns()}" if options.url else str(folder / "fits")
-    result = {"seed": options.seed, "place": options.url or "local", "kills": {}, "phases": {}, "restarts": 0}
-    try:
-        calm = fit_in_peace(place, folder)
-        print(f"{time.strftime('%T')} undisturbed: {calm.until_training:.1f} + "
-              f"{calm.seconds - calm.until_training:.1f} s", flush=True)  # fmt: skip
-        for target in TARGETS if options.target == "all" else [options.target]:
-            torment = Torment(place, folder, calm, target, options.kills, random.Random(f"{options.seed} {target}"))
-            try:
-                torment.run()
-            finally:
-                result["kills"][target] = torment.done
-                result["phases"] = dict(Counter(result["phases"]) + torment.phases)
-                result["restarts"] += torment.restarts
-    except ChaosError as error:
-        failure = str(error)
-        print(failure, flush=True)
-    if not failure:
-        shutil.rmtree(folder)
-    result |= {"identical": not failure, "seconds": round(time.monotonic() - began), "ratio": 0.0 if failure else 1.0}
-    print(json.dumps(result), flush=True)
-    return 1 if failure else 0
+    calm = fit_in_peace(place, folder)
+    print(f"{time.strftime('%T')} undisturbed: {calm.until_training:.1f} + "
+          f"{calm.seconds - calm.until_training:.1f} s", flush=True)  # fmt: skip
+    for target in TARGETS if options.target == "all" else [options.target]:
+        torment = Torment(place, folder, calm, target, options.kills, random.Random(f"{options.seed} {target}"))
+        try:
+            torment.run()
+        finally:
+            result["kills"][target] = torment.done
+            result["phases"] = dict(Counter(result["phases"]) + torment.phases)
+            result["restarts"] += torment.restarts
 
 
 def _options() -> argparse.Namespace:

@@ -7,16 +7,14 @@ from typing import Annotated
 
 import typer
 
-DatasetUrl = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset's folder or URL.")]
+from ...pipeline.options import DatasetUrl, Modalities
 
 
 def export(
     dataset: DatasetUrl,
     output: Annotated[str, typer.Argument(metavar="OUT", help="An empty folder or URL, or one to go on with.")],
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="webdataset, hf, lm or ml-4m.")],
-    modalities: Annotated[
-        list[str], typer.Option("--modality", metavar="MODALITY", help="Only this one; may be given again.")
-    ] = [],  # noqa: B006 - typer copies it
+    modalities: Modalities = [],  # noqa: B006 - typer copies it
     tasks: Annotated[
         Path | None,
         typer.Option("--tasks", metavar="FILE", help="YAML: which modalities follow which, of lm.", exists=True),

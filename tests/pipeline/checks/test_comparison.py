@@ -73,6 +73,20 @@ def test_tokens_that_differ_are_counted_and_decoded(one, other):
     assert 0 < found.distances["cosine"] < 1
 
 
+def test_labels_are_counted_as_their_tokens_are(one, other):
+    """Of texts, which are one label of a sample and tokens of each of its views."""
+
+    def first_is_another(tokens: list[np.ndarray | None]) -> list[np.ndarray | None]:
+        at = next(index for index, ids in enumerate(tokens) if ids is not None)
+        return [ids[:-1] if index == at and ids is not None else ids for index, ids in enumerate(tokens)]
+
+    rewrite_tokens(other, "caption", other.units[1], change=first_is_another)
+    found = compared(one, other)["caption"]
+    assert (found.samples, found.found, found.labels, found.same, found.only) == (16, 16, 24, 23, (0, 0))
+    assert found.distances == {"exact": 1.0, "word_f1": 1.0}
+    assert not found.decoded
+
+
 def test_what_one_alone_has_is_counted(one, other):
     repair_palette(other, other.units[0])
     found = compared(one, other)["color_palette"]
@@ -136,6 +150,17 @@ def test_the_command(one, other, tmp_path):
     told = json.loads(said("diff", tmp_path / "one", tmp_path / "other", "--json"))
     assert told["only"] == {"first": ["caption"], "second": []}
     assert [one["modality"] for one in told["modalities"]] == ["color_palette", "dinov2", "canny_edge"]
+
+
+def test_datasets_with_nothing_in_common(one, other, tmp_path):
+    for dataset, name in ((one, "caption"), (other, "dinov2")):
+        made = replace(dataset.manifest, modalities={name: dataset.manifest.modalities[name]})
+        publish(dataset.store, lambda now, made=made: made)
+    assert said("diff", tmp_path / "one", tmp_path / "other").splitlines() == [
+        "they have no modality in common",
+        f"only in {tmp_path / 'one'}: caption",
+        f"only in {tmp_path / 'other'}: dinov2",
+    ]
 
 
 def test_a_modality_that_one_lacks_is_refused(one, other, tmp_path):
