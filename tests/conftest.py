@@ -22,11 +22,14 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from budget import pytest_addoption as pytest_addoption
+from budget import pytest_configure as pytest_configure
 
 # How long examples take says more about what else the machine does than about the code.
 hypothesis.settings.register_profile(
     "tokenloom", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("tokenloom"), max_examples=20)
 hypothesis.settings.load_profile("tokenloom")
 
 ROOT = Path(__file__).resolve().parent.parent
