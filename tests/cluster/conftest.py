@@ -1,10 +1,13 @@
-"""One Ray head for all tests of this folder."""
+"""What has a Ray beside the session's: one head with its dashboard for all tests of this folder, and command lines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from command_lines import command_line as command_line
+from command_lines import tokenloom as tokenloom
+from disk import no_power_cuts as no_power_cuts
 from ray_head import Head, ray_head
 
 

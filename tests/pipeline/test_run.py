@@ -6,10 +6,8 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from tokenloom.pipeline.run import execute
 from tokenloom.pipeline.storage.errors import StorageError
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.tokenizers.vq.vq import VQParams, VQTokenizer
+from waiting import wait_for_cpus
 from weaving import digests, missing, odd, recipe, shards_of
 
 LIGHT = {
@@ -162,29 +161,6 @@ def test_a_changed_parameter_stops_the_run_and_replace_is_the_way_on(corpus_fold
     assert verify(str(tmp_path / "out")).faults == []
 
 
-def wait_for_cpus() -> None:
-    """Until all are there for the next run, though somebody may hold the error of this one."""
-    import ray
-
-    deadline = time.monotonic() + 60
-    while ray.available_resources().get("CPU") != 2:
-        assert time.monotonic() < deadline, "workers of a run that failed go on"
-        time.sleep(0.1)
-
-
-def test_a_labeler_that_dies_while_it_is_loaded_is_named(small_corpus, tmp_path):
-    graves = tmp_path / "graves"
-    graves.mkdir()
-    deadly = {"mean_colour": odd("DiesLoading", params={"folder": str(graves)})}
-    with pytest.raises(EngineError) as told:
-        weave_on_ray(recipe(small_corpus, tmp_path / "out", deadly, **ONE))
-    assert "the labeler of mean_colour kills its process while it is loaded: SIGABRT" in str(told.value)
-    assert "Traceback" not in str(told.value)
-    wait_for_cpus()
-    assert len(list(graves.iterdir())) == 5  # three attempts at the unit, then two by the probe
-    assert not (tmp_path / "out/quarantine").exists()
-
-
 def test_quarantined_samples_are_tried_again_alone(corpus_folder, tmp_path):
     modalities = {
         "mean_colour": odd("WaitsFor", params={"file": str(tmp_path / "now")}),
@@ -253,45 +229,7 @@ def test_a_file_where_a_folder_should_be_is_named(small_corpus, tmp_path):
     wait_for_cpus()
 
 
-# --- as processes -----------------------------------------------------------------------------------------------------
-
-
-def session_address() -> str:
-    """Of the Ray that this process is connected to."""
-    import ray
-
-    return ray.get_runtime_context().gcs_address
-
-
-def start(command_line, corpus: Path, output: Path, **environment: str) -> subprocess.Popen[str]:
-    path = output.with_suffix(".json")
-    path.write_text(json.dumps({"corpus": str(corpus), "output": str(output), "modalities": LIGHT, **SMALL}))
-    return command_line.start("run", path, **environment)
-
-
-def test_two_drivers_on_one_output_leave_one_good_dataset(command_line, woven, corpus, tmp_path):
-    """One with a Ray of its own, and this one. (test_races.py has all moments at which they can meet.)"""
-    other = start(command_line, corpus, tmp_path / "out")
-    command_line.wait(other, (tmp_path / "out" / "manifests/00000001.json").exists)
-    weave_on_ray(recipe(corpus, tmp_path / "out", LIGHT, **SMALL))
-    command_line.end(other)
-    assert verify(str(tmp_path / "out")).faults == []
-    assert digests(tmp_path / "out") == woven.digests
-
-
-@pytest.mark.parametrize(("number", "code", "own"), [(signal.SIGTERM, 143, True), (signal.SIGINT, 130, False)])
-def test_a_stopped_run_says_so_and_goes_on_later(command_line, corpus, tmp_path, number, code, own):
-    """On a Ray of its own, and connected to a cluster."""
-    environment = {} if own else {"RAY_ADDRESS": session_address()}
-    driver = start(command_line, corpus, tmp_path / "out", **environment)
-    command_line.wait(driver, (tmp_path / "out" / "manifests/00000001.json").exists)
-    driver.send_signal(number)
-    _, errors = command_line.end(driver, code)
-    assert "goes on from there" in errors
-    assert "Traceback" not in errors
-    weave(recipe(corpus, tmp_path / "out", LIGHT, **SMALL))
-    assert verify(str(tmp_path / "out")).faults == []
-
+# --- a full disk ------------------------------------------------------------------------------------------------------
 
 FILLED = """
 import subprocess, sys
