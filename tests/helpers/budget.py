@@ -82,5 +82,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.cache is not None:
+    if config.pluginmanager.hasplugin("cacheprovider"):
         config.pluginmanager.register(Budget(config, config.cache))
