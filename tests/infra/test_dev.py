@@ -197,7 +197,8 @@ def test_the_fast_tests_do_without_what_is_slow(project):
         project.add_program(name, f'echo "{name} $*"')
     code, out, errors = project.run("test", "--fast", "-k", "some")
     assert code == 0, errors
-    assert out.endswith("-m not (ray or s3 or browser or process or slow) -k some\n")
+    assert "-m not (ray or s3 or browser or process or slow) --hypothesis-profile quick --budget " in out
+    assert out.endswith(" -k some\n")
     assert "ruff format --check" in out
     assert "pyright" not in out
     assert not Path(f"{project.log}.apt").exists()
