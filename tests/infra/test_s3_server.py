@@ -132,7 +132,8 @@ def test_the_server_ends_with_its_pytest(tmp_path):
         f"    open({str(tmp_path / 'port')!r}, 'w').write(os.environ['AWS_ENDPOINT_URL'].rsplit(':', 1)[1])\n"
         "    time.sleep(600)\n"
     )
-    running = subprocess.Popen([sys.executable, "-m", "pytest", "-q", str(test)], cwd=tmp_path)
+    helpers = {**os.environ, "PYTHONPATH": str(ROOT / "tests/helpers")}  # which that conftest.py imports
+    running = subprocess.Popen([sys.executable, "-m", "pytest", "-q", str(test)], cwd=tmp_path, env=helpers)
     try:
         wait_for(lambda: (tmp_path / "port").exists() and (tmp_path / "port").read_text() != "", seconds=300)
     finally:
