@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 from kuberay_rules import refusals
+from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+from ray.scripts.scripts import start
 from tokenloom.pipeline.plan.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,3 +140,20 @@ def test_the_recipe_is_one_and_asks_for_no_more_than_a_node(tmp_path: Path):
     assert wishes
     assert all(0 < wish.num_gpus <= gpus for wish in wishes)
     assert sum((wish.max_workers or 0) * wish.num_gpus for wish in wishes) <= gpus * labelers["maxReplicas"]
+
+
+def test_rays_autoscaler_reads_the_groups_as_they_are_meant():
+    manifest = read(CLUSTER)
+    manifest["metadata"]["namespace"] = "tokenloom"
+    config = _derive_autoscaling_config_from_ray_cr(manifest)
+    offers = {
+        name: (kind["resources"].get("CPU"), kind["resources"].get("GPU"), kind["min_workers"], kind["max_workers"])
+        for name, kind in config["available_node_types"].items()
+    }
+    assert offers == {"headgroup": (0, None, 0, 0), "readers": (8, None, 1, 8), "labelers": (7, 1, 0, 8)}
+    assert config["max_workers"] == 16
+
+
+def test_ray_start_has_the_parameters():
+    options = {option.removeprefix("--") for one in start.params for option in one.opts}
+    assert {name for group in groups() for name in group["rayStartParams"]} <= options
