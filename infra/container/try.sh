@@ -11,7 +11,7 @@ folder=$(mktemp -d)
 storage=${STORAGE:-$folder/storage}
 podman() { command podman --root "$storage" --runroot "$folder/run" "$@"; }
 finish() {
-    [[ -n ${STORAGE:-} ]] || podman system reset --force >/dev/null
+    [[ -n ${STORAGE:-} ]] || podman rmi --all --force >/dev/null
     rm -rf "$folder"
 }
 trap finish EXIT
