@@ -102,7 +102,7 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
             plan = _label(plan, store, limit, tally, listener)
     _clean(plan, store)
     plan = _published(plan, store)
-    stocks = take_stock(store, plan.graph.cards, plan.request.corpus.retired)
+    stocks = take_stock(store, plan.graph.cards, plan.request.corpus.retired, plan.finished)
     finished = {name: stocks[name].finished(card) for name, card in plan.graph.cards.items()}
     ledgers = LedgerCounts(store)
     tally.whole = ledgers.read(plan.graph.cards, finished, recipe.views.count)

@@ -99,7 +99,6 @@ class UnitSet(Set[Unit]):
     """A set of units, immutable. Sets over one table are compared and joined at once; others unit by unit."""
 
     __slots__ = ("flags", "table")
-    __hash__ = Set._hash
 
     def __init__(self, table: UnitTable, flags: np.ndarray) -> None:
         """flags: by the table's numbers; false for those past its end."""
@@ -135,6 +134,9 @@ class UnitSet(Set[Unit]):
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self.flags))
+
+    def __hash__(self) -> int:
+        return self._hash()
 
     def __repr__(self) -> str:
         return f"UnitSet({len(self):,} units)"

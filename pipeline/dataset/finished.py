@@ -156,20 +156,28 @@ def superseded(store: Store, manifest: Manifest, stocks: Mapping[str, Stock]) ->
     return sum(sizes) + sum(stock.superseded(manifest.cards_of(name)) for name, stock in stocks.items())
 
 
-def take_stock(store: Store, modalities: Iterable[str], retired: Collection[str]) -> dict[str, Stock]:
-    """What every modality has, by one listing of each prefix, side by side. retired: ids of shards of the corpus."""
-    table, modalities, retired = UnitTable(), list(modalities), frozenset(retired)
+def take_stock(
+    store: Store, modalities: Iterable[str], retired: Collection[str], before: Mapping[str, Finished] | None = None
+) -> dict[str, Stock]:
+    """What every modality has, by one listing of each prefix, side by side. retired: ids of shards of the corpus.
+    before: what somebody still holds of an earlier look, so that what it knows of units isn't kept twice."""
+    known = (found.units.table for found in (before or {}).values() if isinstance(found.units, UnitSet) and found.units)
+    table, modalities, retired = next(known, UnitTable()), list(modalities), frozenset(retired)
     with ThreadPoolExecutor(_LISTINGS) as pool:
         found = pool.map(lambda name: Stock(name, list_folders(store, name, table, retired)), modalities)
         return dict(zip(modalities, found, strict=True))
 
 
 def take_traced_stock(
-    store: Store, modalities: Iterable[str], retired: Collection[str], manifest: Manifest
+    store: Store,
+    modalities: Iterable[str],
+    retired: Collection[str],
+    manifest: Manifest,
+    before: Mapping[str, Finished] | None = None,
 ) -> dict[str, Stock]:
     """As `take_stock`, with which tokens were made from which labels. Older manifests than this one are read only where
     there are second tries whose tokens it doesn't name."""
-    stocks = take_stock(store, modalities, retired)
+    stocks = take_stock(store, modalities, retired, before)
     folders = (one for stock in stocks.values() for one in stock.folders.items())
     tried = {path for path, folder in folders if extension_of(path) == TOKENS and folder.tries()}
     made_from = {name: _made_from(name, [manifest]) for name in stocks}

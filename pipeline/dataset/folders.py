@@ -82,7 +82,7 @@ class FolderListing:
         self.merged: dict[str, Entry] = {}
         self.lists: list[int] = []
         self.foreign: list[str] = []
-        self._numbers, self._revisions = array("l"), array("l")
+        self._numbers, self._revisions = array("i"), array("i")
         self._sizes, self._times = array("q"), array("d")
 
     def add(self, number: int, revision: int, entry: Entry) -> None:

@@ -65,7 +65,9 @@ class _Number(Labeler):
     makes = ()
 
     def label(self, batch: Batch):
-        return {one.name: [np.float32([image.min()]) for image in np.asarray(batch.images)] for one in self.makes}
+        return {
+            one.name: [np.array([image.min()], np.float32) for image in np.asarray(batch.images)] for one in self.makes
+        }
 
 
 for _number in range(10):
