@@ -301,11 +301,14 @@ def preview(
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", help="Folder of all that the demo makes.")] = Path("demo-output"),
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where photographs and dataset lie instead, e.g. in a bucket.")
+    ] = None,
 ) -> None:
     """Make a dataset of 22 photographs with every labeler whose weights are at hand, and a preview of it."""
     from .commands.demo import demo
 
-    demo(output)
+    demo(output, storage)
 
 
 # The commands of rooms above this one: functions that import what they need when they run, too.

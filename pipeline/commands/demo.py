@@ -15,6 +15,7 @@ from ..engine.tally import Tally
 from ..plan.plan import make_plan
 from ..plan.recipe import load_recipe
 from ..run import execute
+from ..storage.store import Store
 from .console import plain_console
 from .demo_weights import MINILM, dinov2_small
 from .progress import RunProgress, duration
@@ -46,14 +47,16 @@ CAPTIONS = {
 """By the photograph's file in its package."""
 
 
-def demo(output: Path) -> None:
-    """Makes corpus, weights, dataset and preview below `output`, verifies, and prints what there is to see."""
+def demo(output: Path, storage: str | None) -> None:
+    """Makes corpus and dataset below `storage`, a URL, weights and preview below `output`, verifies, and prints what
+    there is to see. storage: `output` where it is None."""
     from ..checks.verify import verify
     from ..preview.preview import write_preview
 
     console = plain_console()
     began = time.monotonic()
-    corpus, dataset, gallery = output / "photos", output / "dataset", output / "preview"
+    place = Store(storage or output)
+    corpus, dataset, gallery = place.below("photos"), place.below("dataset"), output / "preview"
     write_corpus(corpus)
     recipe = load_recipe(
         "demo",
@@ -61,8 +64,8 @@ def demo(output: Path) -> None:
             f"modalities.dinov2.weights={dinov2_small(output / 'weights' / 'dinov2-small')}",
             f"modalities.caption_embedding.weights={MINILM}",
         ],
-        corpus=str(corpus),
-        output=str(dataset),
+        corpus=corpus.url,
+        output=dataset.url,
     )
     plan = make_plan(recipe)
     try:
@@ -70,22 +73,19 @@ def demo(output: Path) -> None:
             tally = execute(plan, listener=progress)
     finally:
         stop_ray()
-    report = verify(str(dataset))
+    report = verify(dataset.url)
     if report.faults:
         raise DatasetError("\n".join(str(fault) for fault in report.faults))
-    index = write_preview(str(dataset), gallery)
-    _print_end(console, tally, dataset, index, time.monotonic() - began)
+    index = write_preview(dataset.url, gallery)
+    _print_end(console, tally, dataset.url, index, time.monotonic() - began)
 
 
-def write_corpus(folder: Path) -> None:
-    """Copies the photographs, each with a caption beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_corpus(folder: Store) -> None:
+    """Copies the photographs, each with a caption beside it; what is there already stays."""
     for source, caption in CAPTIONS.items():
         path = _package_file(source)
-        target = folder / path.name
-        if not target.exists():
-            target.write_bytes(path.read_bytes())
-        target.with_suffix(".txt").write_text(caption + "\n")
+        folder.create(path.name, path.read_bytes())
+        folder.create(f"{path.stem}.txt", f"{caption}\n".encode())
 
 
 def _package_file(name: str) -> Path:
@@ -97,7 +97,7 @@ def _package_file(name: str) -> Path:
     return path
 
 
-def _print_end(console: Console, tally: Tally, dataset: Path, index: Path, seconds: float) -> None:
+def _print_end(console: Console, tally: Tally, dataset: str, index: Path, seconds: float) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("modality", "kind", "tokens", "vocabulary", "labels", "quarantined"):
         table.add_column(heading, justify="left" if heading in ("modality", "kind") else "right")

@@ -34,6 +34,7 @@ from tokenloom.labelers.dinov2 import Dinov2
 from tokenloom.labelers.rgb import Rgb
 from tokenloom.pipeline.commands.demo import write_corpus
 from tokenloom.pipeline.commands.demo_weights import dinov2_small
+from tokenloom.pipeline.storage.store import Store
 from tokenloom.tokenizers.codebooks.codebook import CodebookParams, supported_codes
 from tokenloom.tokenizers.codebooks.kmeans import kmeans, lloyd, nearest, normalise, sample_rows, squared_distances
 
@@ -53,7 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tokenloom-benchmark-") as folder:
         corpus = options.corpus or Path(folder) / "photographs"
         if options.corpus is None:
-            write_corpus(corpus)
+            write_corpus(Store(corpus))
         figures = {name: compare(name, corpus, Path(folder), sample) for name in options.only}
     costs = {way: sum(found[way]["cpu"] for found in figures.values()) for way in ("whole", "ours")}
     worst = max(found["ours"]["error"] / found["whole"]["error"] for found in figures.values())

@@ -55,6 +55,7 @@ from tokenloom.labelers.foreground import Foreground
 from tokenloom.labelers.rgb import Rgb
 from tokenloom.pipeline.commands.demo import write_corpus
 from tokenloom.pipeline.commands.demo_weights import dinov2_small
+from tokenloom.pipeline.storage.store import Store
 from tokenloom.tokenizers.codebooks.codebook import Codebook, CodebookParams, PatchCodebook, PatchParams
 from tokenloom.tokenizers.codebooks.kmeans import kmeans
 from tokenloom.tokenizers.contract.tokenizer import Tokenizer
@@ -186,7 +187,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tokenloom-benchmark-") as folder:
         corpus = options.corpus or Path(folder) / "photographs"
         if options.corpus is None:
-            write_corpus(corpus)
+            write_corpus(Store(corpus))
         known = {name: replace(task, steps=options.steps or task.steps) for name, task in TASKS.items()}
         tasks = {
             name: families(name, known[name]) if options.families else {name: known[name]} for name in options.only

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from tokenloom.pipeline.commands.demo import write_corpus
+from tokenloom.pipeline.storage.store import Store
 
 GCOMPRIS = {
     "categorization": r"images/(fishes|monuments|others|renewable|tools)/",
@@ -69,7 +70,7 @@ def write_photographs(folder: Path) -> None:
     for package, read in readers.items():
         if not (folder / package).is_dir():
             _write_package(folder / package, read)
-    write_corpus(folder / "demo")
+    write_corpus(Store(folder / "demo"))
 
 
 def photographs(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -151,3 +152,31 @@ def wait_for(condition, seconds: float) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"it didn't come true within {seconds} s"
         time.sleep(0.1)
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not shutil.which("radosgw"), reason="Ceph's S3 gateway isn't installed")
+def test_the_development_store_is_started_once_found_again_and_stopped():
+    import s3fs
+
+    short_folder = Path(tempfile.mkdtemp(prefix="loom-s3-"))  # sockets lie in it, whose paths are bounded
+
+    def dev(*arguments: str) -> str:
+        command = [ROOT / "infra/dev", "s3", *arguments]
+        environment = {**os.environ, "TMPDIR": str(short_folder)}
+        return subprocess.check_output(command, env=environment, text=True, timeout=120)
+
+    try:
+        exports = dev()
+        known = dict(line.removeprefix("export ").split("=", 1) for line in exports.splitlines())
+        key, secret = known["AWS_ACCESS_KEY_ID"], known["AWS_SECRET_ACCESS_KEY"]
+        storage = s3fs.S3FileSystem(endpoint_url=known["AWS_ENDPOINT_URL"], key=key, secret=secret)
+        storage.pipe_file("tokenloom/object", b"kept")
+        assert dev() == exports
+        assert storage.cat_file("tokenloom/object") == b"kept"
+    finally:
+        dev("stop")
+    short_folder.rmdir()  # nothing is left in it
+    port = int(known["AWS_ENDPOINT_URL"].rpartition(":")[2])
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
