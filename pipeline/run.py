@@ -21,7 +21,7 @@ from .corpus.units import Unit
 from .dataset.aside import remove_aside
 from .dataset.cards import ModalityCard
 from .dataset.dataset import Dataset, open_dataset
-from .dataset.finished import empty_shards, superseded, take_stock
+from .dataset.finished import empty_shards, superseded, take_stock, units_of
 from .dataset.layout import ATTEMPTS, MANIFESTS
 from .dataset.listings import store_listing
 from .dataset.manifest import DatasetError, Manifest, publish, replace_options
@@ -102,14 +102,14 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
             plan = _label(plan, store, limit, tally, listener)
     _clean(plan, store)
     plan = _published(plan, store)
-    stocks = take_stock(store, plan.graph.cards, plan.request.corpus.retired)
+    stocks = take_stock(store, plan.graph.cards, plan.request.corpus.retired, plan.finished)
     finished = {name: stocks[name].finished(card) for name, card in plan.graph.cards.items()}
     ledgers = LedgerCounts(store)
     tally.whole = ledgers.read(plan.graph.cards, finished, recipe.views.count)
     judge(tally.whole.labels, recipe.max_failures, plan.request.url)
     manifest = _handed_over(plan, store)
     tally.superseded = superseded(store, manifest, stocks)
-    tally.empty = empty_shards(frozenset().union(*(found.units for found in finished.values())))
+    tally.empty = empty_shards(units_of(finished.values()))
     tally.null = ledgers.nulls.find(plan.graph.cards, finished, recipe.views.count)
     return tally
 
@@ -215,7 +215,7 @@ def _failed(plan: Plan, name: str, results: Sequence[UnitResult]) -> SampleFailu
     labels *= plan.graph.cards[name].labels_per_sample(plan.recipe.views.count)
     aside = plan.aside.units
     sources = [plan.kept[need][0] - aside.get(need, frozenset()) for need in plan.graph.made_for([name], ())]
-    kept = {one.unit for one in failures} & {unit.name for units in sources for unit in units}
+    kept = [one for one in failures if any(Unit.parse(one.unit) in units for units in sources)]
     return SampleFailures(labels, failures, plan.request.url if kept else "")
 
 

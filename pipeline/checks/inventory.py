@@ -83,7 +83,9 @@ def superseded_shards(inventory: Inventory, manifests: Sequence[Manifest]) -> It
                 continue
             read = {folder.holder(stem_of(unit, number)) for unit, number in counting.items()}
             own = (
-                stem_of(unit, number) for number, unit in folder.shards() if (number, unit) not in folder.only_merged
+                stem_of(unit, number)
+                for number, unit in folder.shards()
+                if unit not in folder.only_merged.get(number, ())
             )
             for stem in (*folder.merged, *own):
                 if stem not in read:

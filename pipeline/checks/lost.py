@@ -34,7 +34,7 @@ def unnamed(store: Store, stocks: Mapping[str, Stock], manifests: Sequence[Manif
     that there are shards of. manifests: all, read after the stock was taken."""
     named = {path for one in manifests for name in stocks for path in folders_named(one, name)}
     folders = {path: folder for stock in stocks.values() for path, folder in stock.folders.items()}
-    found = [path for path, folder in sorted(folders.items()) if path not in named and any(folder.shards())]
+    found = [path for path, folder in sorted(folders.items()) if path not in named and not folder.is_empty]
     return found + list(_unnamed_listings(store, stocks, manifests))
 
 
@@ -63,7 +63,7 @@ def _unnamed_listings(store: Store, stocks: Mapping[str, Stock], manifests: Sequ
     if not others:
         return
     folders = (folder for stock in stocks.values() for folder in stock.folders.values())
-    there = {unit.shard for folder in folders for _, unit in folder.shards()}
+    there = {shard for folder in folders for shard in folder.shard_ids()}
     there -= {id for digest in named for id in _ids(store, digest, manifests[-1])}
     yield from (listing_path(digest) for digest in others if there.intersection(_ids(store, digest, manifests[-1])))
 

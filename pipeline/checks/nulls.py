@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Mapping
 from enum import Enum
 
+from ..corpus.unit_sets import UnitSet
 from ..corpus.units import Unit, spread
 from ..dataset.cards import ModalityCard
 from ..dataset.finished import Finished
@@ -47,11 +48,11 @@ class NullSearch:
         return [name for name in cards if self._is_null(reader, name, finished[name])]
 
     def _is_null(self, reader: ColumnReader, name: str, finished: Finished) -> bool:
-        units = [unit for unit in finished.units if unit.count]
-        if not units or self._look(reader, name, min(units, key=Unit.order)) is _Seen.VALUE:
+        units = UnitSet.of(finished.units).with_samples().in_order()
+        if not units or self._look(reader, name, units[0]) is _Seen.VALUE:
             return False
         null = False
-        for unit in spread(sorted(units, key=Unit.order), LOOKED_AT):
+        for unit in spread(units, LOOKED_AT):
             found = self._look(reader, name, unit)
             if found is _Seen.VALUE:
                 return False

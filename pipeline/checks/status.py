@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from ..corpus.corpus import Rejection
+from ..corpus.unit_sets import by_shard
 from ..corpus.units import Unit
 from ..dataset.cards import ModalityCard
 from ..dataset.failed_labels import count_failed
-from ..dataset.finished import Finished, Stock, empty_shards, is_complete, superseded, take_stock
+from ..dataset.finished import Finished, Stock, empty_shards, superseded, take_stock, units_of
 from ..dataset.layout import CORPUS
 from ..dataset.ledger import BrokenLedgerError, read_ledger
 from ..dataset.listings import BrokenListingError, taken_shards
@@ -169,7 +170,7 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
     views = manifest.views["count"]
     ledgers = ledgers or LedgerCounts(store)
     counted = ledgers.read(manifest.modalities, progress, views)
-    units = frozenset().union(*(found.units for found in progress.values()))
+    units = units_of(progress.values())
     complete, total = estimate_total(units, manifest.corpus.shards)
     exact = complete == manifest.corpus.shards
     now, reasons = time.time() if now is None else now, stale(manifest)
@@ -218,18 +219,15 @@ def _lost(store: Store, stocks: Mapping[str, Stock], manifest: Manifest) -> str:
     return f"{told(store, paths)} {WAY_OUT}" if paths else ""
 
 
-def estimate_total(units: frozenset[Unit], shards: int) -> tuple[int, int | None]:
+def estimate_total(units: Set[Unit], shards: int) -> tuple[int, int | None]:
     """How many of the corpus' `shards` are complete in `units`, and how many samples there will be (see Status)."""
-    by_shard: dict[str, list[Unit]] = defaultdict(list)
-    for unit in units:
-        by_shard[unit.shard].append(unit)
-    complete = {shard for shard, own in by_shard.items() if is_complete(own)}
-    samples: Mapping[str, int] = {shard: sum(unit.count for unit in own) for shard, own in by_shard.items()}
+    begun = by_shard(units)
+    complete = [one.samples for one in begun if one.complete]
     if not complete:
         return 0, None
-    mean = sum(samples[shard] for shard in complete) / len(complete)
-    begun = sum(count if shard in complete else max(count, mean) for shard, count in samples.items())
-    return len(complete), round(begun + mean * max(0, shards - len(samples)))
+    mean = sum(complete) / len(complete)
+    seen = sum(one.samples if one.complete else max(one.samples, mean) for one in begun)
+    return len(complete), round(seen + mean * max(0, shards - len(begun)))
 
 
 def _modality(

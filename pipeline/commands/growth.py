@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from rich.console import Console
 
 from ..corpus.names import clean_key
+from ..corpus.unit_sets import by_shard
 from ..dataset.finished import list_finished
 from ..plan.plan import Plan
 from ..storage.store import Store
@@ -45,7 +46,7 @@ def _print_losses(console: Console, plan: Plan) -> None:
     losing = {name: card for name, card in held.items() if name not in made or name in plan.replacing}
     store = Store(plan.recipe.output, plan.recipe.storage_options)
     for name, found in list_finished(store, losing if retired else {}, before).items():
-        lost = sum(unit.count for unit in found.units if unit.shard in retired)
+        lost = sum(one.samples for one in by_shard(found.units) if one.shard in retired)
         if lost:
             other = "" if name in made else ", which this recipe doesn't make,"
             until = "it is made anew" if name in made else "a recipe that has it is run"

@@ -15,6 +15,7 @@ from ..cluster.size import ClusterSize, cluster_size
 from ..corpus.refusals import how_many, why_refused
 from ..dataset.cards import TokensCard
 from ..dataset.finished import empty_shards as shards_without_samples
+from ..dataset.finished import units_of
 from ..dataset.manifest import replace_options
 from ..engine.estimate import Estimate, calibrate, corpus_fields
 from ..engine.tally import Tally
@@ -147,7 +148,7 @@ def print_plan(console: Console, plan: Plan, replacing: Sequence[str]) -> None:
     ledgers = LedgerCounts(store).read(plan.graph.cards, plan.finished, plan.recipe.views.count)
     for line in broken_parts(ledgers.broken):
         console.print(line, soft_wrap=True)
-    units = frozenset().union(*(found.units for found in plan.finished.values()))
+    units = units_of(plan.finished.values())
     _print_empty(console, plan, shards_without_samples(units))
     for name in NullSearch(store).find(plan.graph.cards, plan.finished, plan.recipe.views.count):
         text = f"{told_null(name)}; {_fields(corpus_fields(plan))}"

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...labelers.contract.kinds import Kind
 from ...tokenizers.contract.tokenizer import Tokenizer
+from ..corpus.unit_sets import UnitSet
 from ..corpus.units import Unit
 from ..storage.store import Store
 from .cards import ModalityCard, WeightsCard
@@ -258,7 +259,7 @@ class Dataset:
 
     def _places(self) -> KeyIndex:
         if self._index is None:
-            units = sorted(frozenset().union(*self.reader.finished.values()))
+            units = UnitSet.union(self.reader.finished.values()).in_order()
             self._index = KeyIndex(units, self._read_keys)
         return self._index
 

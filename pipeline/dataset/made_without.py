@@ -5,7 +5,7 @@ Ledgers alone tell of it, so that where nothing failed nothing is read.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import replace
 
 from ..corpus.units import Unit
@@ -52,5 +52,5 @@ def _is_made_from(card: ModalityCard, cards: Mapping[str, ModalityCard]) -> bool
     return bool(needs) and needs.items() <= card.requires.items()
 
 
-def _named(finished: Finished, names: Collection[str]) -> frozenset[Unit]:
-    return frozenset(unit for unit in finished.units if unit.name in names)
+def _named(finished: Finished, names: Collection[str]) -> Set[Unit]:
+    return finished.units & {unit for unit in map(Unit.parse, names) if unit}

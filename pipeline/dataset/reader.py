@@ -6,10 +6,13 @@ A training job needs no more than this to read tokens: neither Ray nor torch, no
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import and_
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..corpus.unit_sets import UnitSet
 from ..corpus.units import Unit
 from ..storage.read_ahead import in_order
 from ..storage.recent import RecentObjects
@@ -252,7 +255,7 @@ class DatasetReader:
         return self._listed
 
     @property
-    def finished(self) -> dict[str, frozenset[Unit]]:
+    def finished(self) -> dict[str, Set[Unit]]:
         """The units that each modality has."""
         return {name: found.units for name, found in self.listed.items()}
 
@@ -281,7 +284,7 @@ class DatasetReader:
     def units(self, modalities: Collection[str] | None = None) -> list[Unit]:
         """The units that all of these modalities have (by default, that all have), in order."""
         sets = [self.finished[name] for name in self.chosen(modalities)]
-        return sorted(frozenset.intersection(*sets)) if sets else []
+        return list(UnitSet.of(reduce(and_, sets)).in_order()) if sets else []
 
     def chosen(self, modalities: Collection[str] | None) -> list[str]:
         """These modalities; None: all. Raises DatasetError for one that the dataset hasn't."""

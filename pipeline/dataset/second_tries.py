@@ -16,7 +16,7 @@ from .finished import Finished, Stock
 from .standing import StandingLedgers
 
 
-def up_to_date(store: Store, stock: Stock, card: ModalityCard, finished: Finished, views: int) -> frozenset[Unit]:
+def up_to_date(store: Store, stock: Stock, card: ModalityCard, finished: Finished, views: int) -> Set[Unit]:
     """The finished units, less those of which a second try was stopped half way, and those that lack a value and of
     whose labels, or of another generation's tokens, there is a later revision."""
     begun = finished.units - stock.half_done(card, finished)
@@ -26,7 +26,7 @@ def up_to_date(store: Store, stock: Stock, card: ModalityCard, finished: Finishe
 
 def usable_labels(
     store: Store, stock: Stock, card: ModalityCard, done: Set[Unit], views: int
-) -> tuple[frozenset[Unit], dict[Unit, int]]:
+) -> tuple[Set[Unit], dict[Unit, int]]:
     """The units whose labels may be taken, and revisions as of `Finished`. Where a label is lacking, and there are
     tokens of a later revision, from a second try that kept these alone, the labels don't count, and the revision is
     that of the tokens: they are made again. done: the card's units that are up to date."""
@@ -45,6 +45,6 @@ def _lacking(
     """Those of `units` whose shards tell of something that failed. They alone are looked into."""
     if not units:
         return frozenset()
-    some = replace(finished, units=frozenset(units))
+    some = replace(finished, units=units)
     standing = StandingLedgers(store).list({name: card}, {name: some}, views)
     return frozenset(one.unit for one in standing if one.modality == name)

@@ -17,7 +17,7 @@ from ..storage.read_ahead import in_order
 from ..storage.store import Store
 from .cards import ModalityCard
 from .failed_labels import each_once
-from .finished import Finished
+from .finished import Finished, units_of
 from .layout import CORPUS, LABELS, QUARANTINE, TOKENS, split_ledger_name
 from .ledger import BrokenLedgerError, Failure, read_ledger
 from .manifest import DatasetError
@@ -59,7 +59,7 @@ class StandingLedgers:
         the modalities."""
         revisions = {name: found.revisions for name, found in finished.items()}
         reader = ColumnReader(self._store, cards, views, revisions)
-        everywhere = frozenset().union(*(found.units for found in finished.values()))
+        everywhere = units_of(finished.values())
         readings = {card.corpus_generation for card in cards.values()}
         fitted = {name: card for name, card in cards.items() if card.fitted}
         tokens = {(name, card.tokens_generation) for name, card in fitted.items() if card.keeps_tokens}

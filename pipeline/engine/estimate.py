@@ -12,7 +12,7 @@ from itertools import islice
 from ..corpus.corpus import Corpus, Rejection, Sample, UnitLimits
 from ..corpus.units import Unit
 from ..dataset.failed_labels import failed_views
-from ..dataset.finished import is_complete
+from ..dataset.finished import is_complete, units_of
 from ..dataset.ledger import Failure
 from ..plan.plan import Plan
 from ..plan.sampling import Tried, try_samples
@@ -77,7 +77,7 @@ class Estimate:
         for work in plan.works:
             works[work.shard.id].append(work)
         units = {shard: set[Unit]() for shard in works}
-        for unit in frozenset().union(*(found.units for found in plan.finished.values())):
+        for unit in units_of(plan.finished.values()):
             if unit.shard in units:
                 units[unit.shard].add(unit)
         return [self._left(own, units[shard]) for shard, own in works.items()]

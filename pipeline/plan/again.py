@@ -17,7 +17,7 @@ def samples_again(
 ) -> dict[Unit, dict[str, set[str]]]:
     """By unit, in order, and modality: the keys of the samples that the failures tell of, and of what is made from
     them. Those of units that are no more are left out."""
-    failed = _by_unit(failures, {unit for found in finished.values() for unit in found.units})
+    failed = _by_unit(failures, finished.values())
     return {unit: _with_dependants(keys, graph) for unit, keys in sorted(failed.items())}
 
 
@@ -50,12 +50,12 @@ def kept_labels(graph: StepGraph, finished: Mapping[str, Finished]) -> dict[str,
     return {name: (finished[name].units, finished[name].revisions) for name in labelled}
 
 
-def _by_unit(failures: Iterable[Failure], units: Iterable[Unit]) -> dict[Unit, dict[str, set[str]]]:
-    named = {unit.name: unit for unit in units}
+def _by_unit(failures: Iterable[Failure], finished: Collection[Finished]) -> dict[Unit, dict[str, set[str]]]:
     failed: dict[Unit, dict[str, set[str]]] = {}
     for one in failures:
-        if one.unit in named:
-            failed.setdefault(named[one.unit], {}).setdefault(one.modality, set()).add(one.key)
+        unit = Unit.parse(one.unit)
+        if unit and any(unit in found.units for found in finished):
+            failed.setdefault(unit, {}).setdefault(one.modality, set()).add(one.key)
     return failed
 
 

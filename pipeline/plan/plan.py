@@ -209,7 +209,7 @@ def refuse_partial(plan: Plan) -> None:
 
 def with_work(plan: Plan, store: Store) -> Plan:
     """The plan, with what is left to do of it by now."""
-    stocks = take_traced_stock(store, plan.graph.cards, plan.request.corpus.retired, plan.manifest)
+    stocks = take_traced_stock(store, plan.graph.cards, plan.request.corpus.retired, plan.manifest, plan.finished)
     return _with_work(plan, store, stocks)
 
 

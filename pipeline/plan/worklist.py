@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import compress, pairwise
 from typing import TypeAlias
 
+import numpy as np
+
 from ..corpus.corpus import Shard
+from ..corpus.unit_sets import TO_END, UnitList, UnitSet
 from ..corpus.units import Unit
 from ..dataset.manifest import DatasetError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Work:
     """A stretch of one corpus shard, `stop` None for its end, and the modalities that all its units lack.
 
@@ -47,34 +51,98 @@ def worklist(
     done: finished units; kept: those whose labels are there; by modality; units of other shards count for nothing.
     Raises DatasetError for units that overlap.
     """
-    by_shard: dict[str, dict[Unit, set[str]]] = defaultdict(dict)
-    for name in todo:
-        for unit in done[name]:
-            by_shard[unit.shard].setdefault(unit, set()).add(name)
-    for units, revisions in kept.values():
-        for unit in {*units, *revisions}:
-            by_shard[unit.shard].setdefault(unit, set())
-    return [work for shard in shards for work in _merged(_stretches(by_shard.get(shard.id, {}), kept, shard, todo))]
+    rows = _Rows.of(done, kept, todo)
+    return [work for shard in shards for work in _merged(rows.stretches(shard))]
 
 
-def _stretches(
-    units: Mapping[Unit, set[str]], kept: Mapping[str, Kept], shard: Shard, todo: Sequence[str]
-) -> Iterator[Work]:
-    at: int | None = 0
-    for unit in sorted(units, key=lambda unit: unit.start):
-        if at is None or unit.start < at:
+@dataclass(frozen=True)
+class _Rows:
+    """The units of the output, a row each, by shard and start: so that a million of twenty modalities take no more than
+    some ten bytes a modality. lacking: a column for each of `todo`; labels: for each of `names`, whether they are kept.
+    places: of each shard's rows, by its id. revised: revisions of kept labels that aren't 0, by shard
+    and start."""
+
+    units: UnitList
+    start: np.ndarray
+    stop: np.ndarray
+    todo: tuple[str, ...]
+    lacking: np.ndarray
+    names: tuple[str, ...]
+    labels: np.ndarray
+    places: Mapping[str, tuple[int, int]]
+    revised: Mapping[tuple[str, int], tuple[tuple[str, int, int], ...]]
+
+    @classmethod
+    def of(cls, done: Mapping[str, Iterable[Unit]], kept: Mapping[str, Kept], todo: Sequence[str]) -> _Rows:
+        finished = {name: UnitSet.of(done[name]) for name in todo}
+        labels = {name: UnitSet.of(units) for name, (units, _) in kept.items()}
+        tried = {unit for _, revisions in kept.values() for unit in revisions}
+        every = UnitSet.union([*finished.values(), *labels.values(), tried])
+        table = every.table
+        numbers = table.in_order(every.numbers)
+        columns = table.columns
+
+        def column(units: UnitSet) -> np.ndarray:
+            return (every & units).flags[numbers] if len(units) else np.zeros(len(numbers), bool)
+
+        def beside(sets: Iterable[UnitSet]) -> np.ndarray:
+            return np.stack([np.zeros(len(numbers), bool), *map(column, sets)], axis=1)[:, 1:]
+
+        shard = columns.shard[numbers]
+        first = np.flatnonzero(np.diff(shard, prepend=-1)).tolist()
+        ids = table.shards
+        places = {ids[shard[at]]: (at, end) for at, end in pairwise([*first, len(numbers)])}
+        revised = {(unit.shard, unit.start): kept_of(unit, kept)[1] for unit in tried}
+        lacking, held = ~beside(finished.values()), beside(labels.values())
+        start, stop = columns.start[numbers], columns.stop[numbers]
+        return cls(UnitList(table, numbers), start, stop, tuple(todo), lacking, tuple(labels), held, places, revised)
+
+    def stretches(self, shard: Shard) -> Iterator[Work]:
+        """The pieces of a shard that lack something: gaps, and neighbouring units that are alike."""
+        at, end = self.places.get(shard.id, (0, 0))
+        self._refuse_overlaps(shard, at, end)
+        position: int | None = 0
+        for row, after in pairwise([*self._begins(at, end), end]):
+            start, stop = int(self.start[row]), int(self.stop[after - 1])
+            if position is not None and start > position:
+                yield Work(shard, position, start, self.todo)
+            position = None if stop == TO_END else stop
+            todo = _chosen(self.todo, self.lacking[row].tobytes())
+            if todo:
+                held = _chosen(self.names, self.labels[row].tobytes())
+                yield Work(shard, start, position, todo, held, self._revisions(shard, row, after))
+        if position is not None:
+            yield Work(shard, position, None, self.todo)
+
+    def _refuse_overlaps(self, shard: Shard, at: int, end: int) -> None:
+        start, stop = self.start[at:end], self.stop[at:end]
+        wrong = np.flatnonzero((start[1:] < stop[:-1]) | (stop[:-1] == TO_END))
+        if len(wrong):
             raise DatasetError(
-                f"units of {shard.path} overlap at {unit.name}: they were cut by different rules; run with the "
-                f"`units` settings that the dataset was made with"
+                f"units of {shard.path} overlap at {self.units[at + int(wrong[0]) + 1].name}: they were cut by "
+                f"different rules; run with the `units` settings that the dataset was made with"
             )
-        if unit.start > at:
-            yield Work(shard, at, unit.start, tuple(todo))
-        missing = tuple(name for name in todo if name not in units[unit])
-        if missing:
-            yield Work(shard, unit.start, unit.stop, missing, *kept_of(unit, kept))
-        at = unit.stop
-    if at is not None:
-        yield Work(shard, at, None, tuple(todo))
+
+    def _begins(self, at: int, end: int) -> list[int]:
+        """The rows at which something differs from the row before, or there is a gap."""
+        if at == end:
+            return []
+        alike = (self.lacking[at + 1 : end] == self.lacking[at : end - 1]).all(axis=1)
+        alike &= (self.labels[at + 1 : end] == self.labels[at : end - 1]).all(axis=1)
+        alike &= self.start[at + 1 : end] == self.stop[at : end - 1]
+        return [at, *(at + 1 + np.flatnonzero(~alike)).tolist()]
+
+    def _revisions(self, shard: Shard, row: int, after: int) -> tuple[tuple[str, int, int], ...]:
+        if not self.revised:
+            return ()
+        starts = self.start[row:after].tolist()
+        return tuple(one for start in starts for one in self.revised.get((shard.id, start), ()))
+
+
+@lru_cache(2**12)
+def _chosen(names: tuple[str, ...], flags: bytes) -> tuple[str, ...]:
+    """The names whose flags are 1: one tuple for all rows that are alike, of which there may be many."""
+    return tuple(compress(names, flags))
 
 
 def kept_of(unit: Unit, kept: Mapping[str, Kept]) -> tuple[tuple[str, ...], tuple[tuple[str, int, int], ...]]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..corpus.units import Unit, spread
-from ..dataset.finished import list_finished
+from ..dataset.finished import list_finished, units_of
 from ..dataset.manifest import DatasetError, Manifest, require_manifest
 from ..dataset.tokenizers import load_tokenizer
 from ..storage.store import Store
@@ -65,7 +65,7 @@ def write_preview(
     manifest = require_manifest(store)
     target = _target(store, output)
     finished = list_finished(store, manifest.modalities, manifest.corpus.retired)
-    units = sorted(set().union(*(found.units for found in finished.values())))
+    units = units_of(finished.values()).in_order()
     if not any(unit.count for unit in units):
         raise DatasetError(f"{store.url} holds no samples to look at; `tokenloom status` says how far it is")
     views = manifest.views["count"]

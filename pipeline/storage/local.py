@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 TEMPORARY = ".tmp-"
 """How the names of files begin that are still being written."""
 
 _DAY = 86_400.0
+_MAKE_FOLDER = 100
+"""Times, at most, that a folder is made for a file."""
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 _TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENETRESET}
 
@@ -122,7 +124,12 @@ class LocalFiles:
         _sync_folder(final.parent)
 
     def delete(self, path: str) -> None:
-        Path(self._full(path)).unlink(missing_ok=True)
+        """And the folders that it leaves empty, as object stores have none: a run marks each unit in one of its own."""
+        file = Path(self._full(path))
+        file.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty, or a link
+            for folder in file.parents[: path.count("/")]:
+                folder.rmdir()
 
     def remove_stale_temporaries(self) -> None:
         """Remove the temporary files of dead processes on this host, and those of any host that are a day old."""
@@ -214,10 +221,9 @@ def _host() -> str:
 
 
 def _write_temporary(folder: Path, data: bytes) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{TEMPORARY}{_host()}-{os.getpid()}-{secrets.token_hex(8)}"
     try:
-        with open(temporary, "xb") as file:
+        with _opened(temporary) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -227,9 +233,24 @@ def _write_temporary(folder: Path, data: bytes) -> Path:
     return temporary
 
 
+def _opened(path: Path) -> BinaryIO:
+    """A new file, in a folder that is made for it: again where somebody deletes it meanwhile, who finds it empty."""
+    for attempt in range(_MAKE_FOLDER):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return open(path, "xb")
+        except FileNotFoundError:
+            if attempt == _MAKE_FOLDER - 1:
+                raise
+    raise AssertionError
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a new name outlast a power cut; some network file systems can't, and need not."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:  # the file is deleted again already, by somebody else
+        return
     try:
         with suppress(OSError):
             os.fsync(descriptor)

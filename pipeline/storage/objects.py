@@ -10,6 +10,7 @@ from . import answers
 from .errors import StorageError, redact, without_secrets
 from .local import Entry
 from .read_ahead import in_order
+from .s3_pages import read_quickly
 
 _LARGEST_PUT = 5 * 2**30
 _REQUESTS = 16
@@ -54,6 +55,7 @@ class ObjectFiles:
     def _page(self, prefix: str, recursive: bool, token: str) -> tuple[str, Mapping[str, Any]]:
         """S3's own, since a dict of everything that it tells of all takes a kilobyte an object, and what keys begin
         with."""
+        read_quickly(self.fs.s3)
         bucket, key, _ = self.fs.split_path(self._full(prefix))
         start = f"{key.rstrip('/')}/" if key else ""
         request = {"Bucket": bucket, "Prefix": start, **({} if recursive else {"Delimiter": "/"})}

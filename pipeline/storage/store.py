@@ -13,7 +13,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -80,11 +80,14 @@ class Store:
     def list(self, prefix: str = "", recursive: bool = True, others: bool = False) -> builtins.list[Entry]:
         """The objects below the folder `prefix`, by name; [] when there is no such folder. others: also what is no
         file."""
-        found, token = self._page(prefix, recursive, "")
-        while token:  # each page is tried again by itself, however many there are
-            page, token = self._page(prefix, recursive, token)
-            found += page
-        return [entry for entry in sorted(found) if others or entry.is_file]
+        return sorted(entry for page in self.pages(prefix, recursive, others) for entry in page)
+
+    def pages(self, prefix: str = "", recursive: bool = True, others: bool = False) -> Iterator[builtins.list[Entry]]:
+        """As `list`, as they come, in no particular order: for more than should lie in memory at once."""
+        token = None
+        while token != "":  # each page is tried again by itself, however many there are
+            found, token = self._page(prefix, recursive, token or "")
+            yield [entry for entry in found if others or entry.is_file]
 
     def _page(self, prefix: str, recursive: bool, token: str) -> tuple[builtins.list[Entry], str]:
         return self._do("list", prefix, lambda files: files.list_page(prefix.strip("/"), recursive, token))

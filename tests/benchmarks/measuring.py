@@ -113,3 +113,11 @@ def _reap() -> None:
             pass
     except ChildProcessError:
         pass
+
+
+def own_memory(pid: int) -> float:
+    """Of a process, in MB: what it shares with no other (RssAnon)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    return 0.0

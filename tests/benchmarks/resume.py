@@ -161,7 +161,7 @@ def _create(folder: Path, units: int) -> None:
             tar.truncate(UNITS_PER_SHARD * UNIT_BYTES)
     plan = make_plan(_recipe(folder))
     names = [name for shard in plan.shards for name in _unit_names(shard.id)]
-    cards = {name: _as_if_fitted(card) for name, card in plan.graph.cards.items()}
+    cards = {name: as_if_fitted(card) for name, card in plan.graph.cards.items()}
     for modality, card in cards.items():
         for place in folders_of(modality, card):
             (folder / "dataset" / place).mkdir(parents=True)
@@ -172,7 +172,7 @@ def _create(folder: Path, units: int) -> None:
     publish(Store(folder / "dataset"), lambda now: replace(plan.manifest, modalities=cards))
 
 
-def _as_if_fitted(card: ModalityCard) -> ModalityCard:
+def as_if_fitted(card: ModalityCard) -> ModalityCard:
     from tokenloom.tokenizers.contract.token_spec import TokenSpec
 
     tokens = card.tokens

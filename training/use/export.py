@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...pipeline.checks.status import estimate_total
+from ...pipeline.corpus.unit_sets import UnitSet
 from ...pipeline.corpus.units import Unit
 from ...pipeline.dataset.manifest import Manifest, require_manifest, stale, ways_on
 from ...pipeline.dataset.reader import DatasetReader
@@ -157,7 +158,7 @@ def _finished_units(url: str, manifest: Manifest, reader: DatasetReader, names: 
     for name, reasons in stale(manifest).items():
         if name in names:
             raise ExportError(f"{url}: {name} is stale: {reasons[0]}. Run its recipe with --replace {name}, or {alone}")
-    units = frozenset().union(*reader.finished.values())
+    units = UnitSet.union(reader.finished.values())
     complete, _ = estimate_total(units, manifest.corpus.shards)
     if complete < manifest.corpus.shards:
         raise ExportError(

@@ -20,8 +20,10 @@ from tokenloom.pipeline.checks.garbage import find_garbage
 from tokenloom.pipeline.checks.status import LedgerCounts, Status, estimate_total, read_status
 from tokenloom.pipeline.cli import app, main
 from tokenloom.pipeline.commands import dataset as inspect_commands
-from tokenloom.pipeline.corpus.units import Unit, UnitNames
-from tokenloom.pipeline.dataset.finished import Folder, Stock, folders_of, recent_rate
+from tokenloom.pipeline.corpus.unit_sets import UnitTable
+from tokenloom.pipeline.corpus.units import Unit
+from tokenloom.pipeline.dataset.finished import Stock, folders_of, recent_rate
+from tokenloom.pipeline.dataset.folders import FolderListing
 from tokenloom.pipeline.dataset.layout import ledger_path, manifest_path
 from tokenloom.pipeline.dataset.ledger import digest_of
 from tokenloom.pipeline.dataset.manifest import DatasetError, publish
@@ -74,16 +76,15 @@ def test_a_dataset_under_way(tmp_path):
 @pytest.mark.parametrize(("own", "rate"), [([], None), ([15], None), ([35, 25, 15], 0.4)])
 def test_what_was_merged_tells_nothing_of_the_speed(own, rate):
     """Hours after it was written itself, or while other units are; of which the rate is that of their own times."""
-    folder, now = Folder(), 1e9
+    (path,), now = folders_of("canny_edge", CARDS["canny_edge"]), 1e9
+    listing, table = FolderListing(path), UnitTable()
     units = [Unit("s-0123456789ab", at, at + 1, 4) for at in range(5)]
-    folder.merges = Merges({"merged-a": tuple(unit.name for unit in units[:2])})
-    folder.merged = {"merged-a": Entry("merged-a.tar", 10, now - 500)}
+    merges = Merges({"merged-a": tuple(unit.name for unit in units[:2])})
+    listing.merged["merged-a"] = Entry("merged-a.tar", 10, now - 500)
     for unit, ago in zip(units[2:], own, strict=False):
-        folder.add(unit, 0, Entry(f"{unit.name}.tar", 10, now - ago), frozenset(), again=False)
-    folder.add_merged(UnitNames(), frozenset())
-    card = CARDS["canny_edge"]
-    stock = Stock("canny_edge", dict.fromkeys(folders_of("canny_edge", card), folder))
-    finished = stock.finished(card)
+        listing.add(table.add(unit), 0, Entry(f"{unit.name}.tar", 10, now - ago))
+    stock = Stock("canny_edge", {path: listing.fold(table, frozenset(), frozenset(), merges)})
+    finished = stock.finished(CARDS["canny_edge"])
     assert finished.units == frozenset(units[: 2 + len(own)])
     assert finished.rate == (None if rate is None else pytest.approx(rate))
     assert finished.last == now - (15 if own else 500)

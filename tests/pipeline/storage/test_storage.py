@@ -94,6 +94,20 @@ def test_a_listing_has_every_page(store, monkeypatch):
     assert len(pages) == (0 if count == 1_100 else 4)
 
 
+def test_what_is_deleted_leaves_no_folder(store):
+    """Nor does a writer miss one that somebody else has just found empty."""
+    store.create("top", b"")
+
+    def come_and_go(index: int) -> None:
+        for _ in range(20):
+            assert store.create(f"marks/unit/stage/{index}", b"x")
+            store.delete(f"marks/unit/stage/{index}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(come_and_go, range(8)))
+    assert store.children() == ["top"]
+
+
 def test_open_reads_as_a_file(store):
     store.create("a", b"0123456789")
     with store.open("a") as file:
