@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from .config import Mode
 from .loaded_models import LoadedModels
 from .payload import UnitPayload
 from .runner import Failed, Outcome, Poison
+from .spent import LOAD, MODEL, TOKENISE, Watch
 
 DECODING = ""
 """In the place of a step's name: what comes before all steps."""
@@ -42,13 +42,13 @@ class Result:
 
 @dataclass
 class Made:
-    """What a unit's chunks have come to so far, by modality; seconds by step. notes: of labels that were made without
-    others, here or before, by modality and key."""
+    """What a unit's chunks have come to so far, by modality, and what the time went to. notes: of labels that were made
+    without others, here or before, by modality and key."""
 
     results: dict[str, Result] = field(default_factory=dict)
     notes: dict[tuple[str, str], list[Failure]] = field(default_factory=dict)
     decodes: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
+    watch: Watch = field(default_factory=Watch)
 
     def of(self, name: str) -> Result:
         return self.results.setdefault(name, Result())
@@ -74,12 +74,11 @@ class ChunkLabeling:
             self._keep(name, labels[name])
         for step in self.steps:
             began(step.name)
-            start = perf_counter()
             labels.update({n: found for n, found in self._step(step, labels).items() if n not in self.known})
+            self.made.watch.lap(MODEL, step.name)
             for name in step.modalities:
                 if name in making:
                     self._keep(name, labels[name])
-            self.made.seconds[step.name] = self.made.seconds.get(step.name, 0.0) + perf_counter() - start
 
     def _of_chunk(self, name: str, labels: list[Outcome]) -> list[Outcome]:
         per_sample = self.models.cards[name].labels_per_sample(self._views)
@@ -111,7 +110,10 @@ class ChunkLabeling:
                 given[place] = hindrance
         outcomes = {name: [given.get(place) for place in range(len(items))] for name in step.modalities}
         if ready:
-            found = self.models.runner(step).run(self._batch(step, items, ready, needs))
+            self.made.watch.lap(MODEL, step.name)
+            runner = self.models.runner(step)
+            self.made.watch.lap(LOAD)
+            found = runner.run(self._batch(step, items, ready, needs))
             for name in step.modalities:
                 for place, outcome in zip(ready, found[name], strict=True):
                     outcomes[name][place] = outcome
@@ -197,7 +199,10 @@ class ChunkLabeling:
         rows = self._in_frame(name, outcomes, "view")
         tokens: list[np.ndarray | Failed | None] = []
         if card.keeps_tokens and config.mode is not Mode.SAMPLE:
-            tokens = _tokenise(self.models.tokenizer(name), rows)
+            self.made.watch.lap(TOKENISE)
+            tokenizer = self.models.tokenizer(name)
+            self.made.watch.lap(LOAD)
+            tokens = _tokenise(tokenizer, rows)
             result.tokens += [None if isinstance(ids, Failed) else ids for ids in tokens]
         if config.mode is Mode.SAMPLE or card.keeps_labels or name in config.carries:
             encoded = _encoded(kind, outcomes)
@@ -207,6 +212,7 @@ class ChunkLabeling:
         result.failures += self._failures(name, outcomes)
         result.untokenised += self._untokenised(name, outcomes, tokens)
         result.notes += [note for one in self.chunk.samples for note in self.made.notes.get((name, one.key), ())]
+        self.made.watch.lap(TOKENISE)
 
     def _failures(self, name: str, outcomes: Sequence[Outcome]) -> Iterator[Failure]:
         per_sample = self.models.cards[name].labels_per_sample(self._views)

@@ -1,4 +1,4 @@
-"""Figures of a run for Ray's dashboard and Prometheus, as the progress lines show them."""
+"""Figures of a run for Ray's dashboard and Prometheus, where Ray puts `ray_` before their names."""
 
 from __future__ import annotations
 
@@ -8,22 +8,38 @@ from .payload import UnitPayload
 
 
 class UnitMetrics:
-    """Counts what one actor has done: labels and failures by modality, samples, and seconds at work."""
+    """Counts what one actor has done. A counter ends with its actor's node, so sums are of rates: sum(rate(...))."""
 
     def __init__(self) -> None:
-        self._labels = Counter("tokenloom_labels", "Labels made, failed ones included.", tag_keys=("modality",))
-        self._failed = Counter("tokenloom_failed", "Labels that went to quarantine.", tag_keys=("modality",))
-        self._units = Counter("tokenloom_units", "Units that a stage has finished.", tag_keys=("stage",))
-        self._seconds = Counter("tokenloom_seconds", "Seconds that a stage has worked.", tag_keys=("stage",))
+        def counter(name: str, what: str, *tags: str) -> Counter:
+            return Counter(f"tokenloom_{name}_total", what, tag_keys=tags)
 
-    def add(self, stage: str, payload: UnitPayload, modalities: tuple[str, ...]) -> None:
-        """Adds what the stage came to: its modalities' entries in `payload.done`."""
-        mine = {name: result for name, result in payload.done.items() if name in modalities}
-        for name, (rows, failed, _) in mine.items():
+        self._labels = counter("labels", "Labels made, failed ones included.", "modality")
+        self._failed = counter("failed_labels", "Labels that went to quarantine.", "modality")
+        self._refused = counter("refused_samples", "Samples that the corpus reader refused.")
+        self._units = counter("units", "Units that a stage has finished.", "stage")
+        self._samples = counter("samples", "Samples of these units.", "stage")
+        self._bytes = counter("corpus_bytes", "Bytes of these units' images or texts, as the corpus has them.", "stage")
+        self._seconds = counter("stage_seconds", "Seconds of a stage's workers, by what went on.", "stage", "activity")
+        self._model_seconds = counter("labeler_seconds", "Seconds of labelers, of those of models.", "labeler")
+
+    def add(self, payload: UnitPayload, processed: UnitPayload) -> None:
+        """Adds what became of the unit in this actor: the first stage's counts the reading, too."""
+        for name in processed.done.keys() - payload.done.keys():
+            rows, failed = processed.done[name]
             _add(self._labels, rows, modality=name)
             _add(self._failed, failed, modality=name)
-        _add(self._units, 1, stage=stage)
-        _add(self._seconds, max((seconds for _, _, seconds in mine.values()), default=0.0), stage=stage)
+        first = len(payload.spent) <= 1
+        if first:
+            _add(self._refused, sum(not one.is_note for one in payload.rejected))
+        for spent in processed.spent if first else processed.spent[len(payload.spent) :]:
+            _add(self._units, 1, stage=spent.stage)
+            _add(self._samples, payload.unit.count, stage=spent.stage)
+            _add(self._bytes, payload.bytes, stage=spent.stage)
+            for activity, seconds in spent.seconds.items():
+                _add(self._seconds, seconds, stage=spent.stage, activity=activity)
+            for name, seconds in spent.models.items():
+                _add(self._model_seconds, seconds, labeler=name)
 
 
 def _add(counter: Counter, value: float, **tags: str) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..checks.reasons import Group
 from ..corpus.corpus import Rejection, Sample, UnitSamples
 from ..corpus.units import Unit
 from ..dataset.ledger import Failure
 from .chunks import chunk_bounds
+from .spent import Spent
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +27,8 @@ class UnitPayload:
     tried again. samples: images are None once no later stage looks at pixels. chunks: stretches of samples that are
     labelled together, the same in all stages. labels: encoded labels that later stages need, by modality, one list per
     sample, or per sample and view for labelers on views. failures: of modalities that later stages may need. done:
-    modalities written so far, with (rows, failed, seconds). bytes: of the encoded images, or of the texts, as they lie
+    modalities written so far, with (rows, failed). reasons: why those failed. spent: what the unit took of each stage,
+    and of the reading before them. bytes: of the encoded images, or of the texts, as they lie
     in the corpus. again: bytes of the corpus shard that were read once more to come to the unit. decodes: times that an
     image of the unit was decoded.
     """
@@ -40,7 +43,9 @@ class UnitPayload:
     keys: dict[str, list[str]] | None = None
     labels: dict[str, list[bytes | None]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
-    done: dict[str, tuple[int, int, float]] = field(default_factory=dict)
+    done: dict[str, tuple[int, int]] = field(default_factory=dict)
+    reasons: list[Group] = field(default_factory=list)
+    spent: list[Spent] = field(default_factory=list)
     bytes: int = 0
     again: int = 0
     decodes: int = 0
@@ -70,6 +75,8 @@ class UnitPayload:
             "labels": list(self.labels),
             "failures": [asdict(failure) for failure in self.failures],
             "done": self.done,
+            "reasons": [asdict(group) for group in self.reasons],
+            "spent": [asdict(spent) for spent in self.spent],
             "bytes": self.bytes,
             "read again": self.again,
             "decodes": self.decodes,
@@ -103,6 +110,8 @@ class UnitPayload:
                 labels=dict(zip(head["labels"], labels, strict=True)),
                 failures=[Failure(**failure) for failure in head["failures"]],
                 done={name: tuple(result) for name, result in head["done"].items()},
+                reasons=[Group(**group) for group in head["reasons"]],
+                spent=[Spent(**spent) for spent in head["spent"]],
                 bytes=head["bytes"],
                 again=head["read again"],
                 decodes=head["decodes"],

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from time import perf_counter
 from typing import TYPE_CHECKING
 
+from ..checks.reasons import Group, ReasonCounts
+from ..dataset.failed_labels import failed_views
 from ..dataset.layout import ASIDE
 from ..dataset.ledger import Failure
 from ..dataset.reader import ColumnReader
@@ -19,6 +20,7 @@ from .labeling import Made, Result
 from .payload import UnitPayload
 from .probe import find_poison
 from .runner import Poison
+from .spent import IDLE, OTHER, SEARCH, WRITE, Watch
 from .unit_labeler import UnitLabeler
 
 if TYPE_CHECKING:
@@ -36,34 +38,42 @@ class StageWorker:
         self.labeler = UnitLabeler(config, self._store)
         self._writers = ThreadPoolExecutor(4, thread_name_prefix="write")
         self._metrics: UnitMetrics | None = None
+        self._watch = Watch()
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
-        stage = self.config.stage
+        self._watch.lap(IDLE)
         if self._metrics is None:
             from .metrics import UnitMetrics  # imports Ray, which a unit alone does not need
 
             self._metrics = UnitMetrics()
         for payload in UnitPayload.from_table(block):
             processed = self.process(payload)
-            self._metrics.add(stage.name, processed, stage.modalities)
-            yield processed.to_table()
+            self._metrics.add(payload, processed)
+            table = processed.to_table()
+            self._watch.lap(OTHER)  # of the next unit: this one's table has been made
+            yield table
+            self._watch.lap(IDLE)
 
     def process(self, payload: UnitPayload) -> UnitPayload:
         """Labels, tokenises and writes a unit. Returns the payload for the next stage, or with the results alone."""
-        began = perf_counter()
+        self._watch.lap(OTHER)
         attempts = Attempts(self._store, payload.unit, self.config.stage.steps[0].name)
         poison: Poison = {}
-        if attempts.begin() >= SUSPICIOUS:
+        before = attempts.begin()
+        self._watch.lap(WRITE)
+        if before >= SUSPICIOUS:
             self.labeler.models.unload()  # the probe needs their memory
             poison = find_poison(self.config, payload)
+            self._watch.lap(SEARCH)
         wanted = set(payload.todo)
         if self.config.mode is Mode.SAMPLE:
             wanted |= self.labeler.making(payload)  # what is made in passing isn't made again either
         todo = [name for name in self.config.stage.modalities if name in wanted]
-        made = self.labeler.label(payload, poison)
+        made = self.labeler.label(payload, poison, watch=self._watch)
         written = self._write(payload, todo, made)
         attempts.end()
-        return self._pass_on(payload, written, made, perf_counter() - began)
+        self._watch.lap(WRITE)
+        return self._pass_on(payload, written, made)
 
     def _write(self, payload: UnitPayload, todo: Sequence[str], made: Made) -> dict[str, Written]:
         """Writes what was made of the modalities `todo`."""
@@ -123,7 +133,7 @@ class StageWorker:
         card = replace(self.config.graph.cards[name], keeps_tokens=False, keeps_labels=True)
         return writer.commit(name, card, result, writer.reject(payload.rejected, card.corpus_generation))
 
-    def _pass_on(self, payload: UnitPayload, written: dict[str, Written], made: Made, seconds: float) -> UnitPayload:
+    def _pass_on(self, payload: UnitPayload, written: dict[str, Written], made: Made) -> UnitPayload:
         config = self.config
         carried = config.carries & made.results.keys() & self.labeler.making(payload)
         samples = payload.samples if config.pixels_later else [replace(one, image=None) for one in payload.samples]
@@ -139,11 +149,19 @@ class StageWorker:
             labels={name: labels for name, labels in payload.labels.items() if name in config.carries}
             | {name: made.of(name).labels for name in carried},
             failures=payload.failures + self._told(payload, made, carried),
-            done=payload.done | {name: (rows, failed, seconds) for name, (rows, failed) in written.items()},
+            done=payload.done | {name: (rows, failed) for name, (rows, failed) in written.items()},
+            reasons=payload.reasons + self._reasons(written, made),
+            spent=[*payload.spent, self._watch.take(config.stage.name)],
             bytes=payload.bytes,
             again=payload.again,
             decodes=payload.decodes + made.decodes,
         )
+
+    def _reasons(self, names: Collection[str], made: Made) -> list[Group]:
+        counts, views = ReasonCounts(), self.config.views.count
+        for one in (one for name in names for one in made.of(name).failures + made.of(name).untokenised):
+            counts.add([Group(one.modality, one.error, one.reason, one.key, len(failed_views(one, views)))])
+        return counts.groups()
 
     def _told(self, payload: UnitPayload, made: Made, carried: Collection[str]) -> list[Failure]:
         """Failures that later stages need to know, or of a sample all that weren't known, for the driver to tell."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..checks.reasons import Group
 from ..cluster.session import EngineError
 from ..corpus.corpus import Corpus, CorpusSettings, Rejection, Shard, UnitLimits
 from ..corpus.units import Unit
@@ -18,6 +19,7 @@ from ..dataset.ledger import Failure
 from ..plan.worklist import Work
 from .config import StageConfig
 from .payload import UnitPayload
+from .spent import IDLE, READ, READING, Spent, Watch
 from .stage import StageWorker
 
 if TYPE_CHECKING:
@@ -35,13 +37,13 @@ _RAYS_ADVICE = "\nFailed to apply UDF transform"
 
 @dataclass(frozen=True)
 class UnitResult:
-    """A unit that is done: per modality labels, failed ones among them, and the seconds that its stage took; the bytes
-    of its images or texts, the samples that the corpus reader refused, how many times an image was decoded, why parts
-    of the corpus shard can't be read, and all that was refused. again: as of UnitPayload. failures: of labels for the
-    fitting sample."""
+    """A unit that is done: per modality labels, and failed ones among them; the bytes of its images or texts, the
+    samples that the corpus reader refused, how many times an image was decoded, why parts of the corpus shard can't be
+    read, and all that was refused. again, reasons, spent: as of UnitPayload. failures: of labels for the fitting
+    sample."""
 
     unit: Unit
-    done: dict[str, tuple[int, int, float]]
+    done: dict[str, tuple[int, int]]
     bytes: int
     rejected: int
     decodes: int
@@ -49,6 +51,8 @@ class UnitResult:
     refused: tuple[Rejection, ...] = ()
     again: int = 0
     failures: tuple[Failure, ...] = ()
+    reasons: tuple[Group, ...] = ()
+    spent: tuple[Spent, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,7 @@ def read_units(block: pa.Table, reader: ReaderConfig) -> Iterator[pa.Table]:
     """A reading task: the payloads of the pieces of work in `block`, one table each."""
     corpus = Corpus(reader.corpus)
     left = reader.limit if reader.limit is not None else sys.maxsize
+    watch = Watch()
     for text in block["work"]:
         for raw in json.loads(text.as_py()):
             shard = Shard(**raw.pop("shard"))
@@ -140,7 +145,9 @@ def read_units(block: pa.Table, reader: ReaderConfig) -> Iterator[pa.Table]:
                 kept = tuple(name for name in raw["kept"] if name not in given.lost)
                 known = {"kept": kept, "revisions": revisions, "keys": raw["keys"]}
                 known |= {"labels": given.labels, "failures": given.failures}
-                yield UnitPayload.of(unit, tuple(raw["todo"]), **known).to_table()
+                watch.lap(READ)
+                yield UnitPayload.of(unit, tuple(raw["todo"]), **known, spent=[watch.take(READING)]).to_table()
+                watch.lap(IDLE)
                 left -= unit.unit.count
                 if left <= 0:
                     return
@@ -176,7 +183,8 @@ def result_of(head: Mapping[str, Any]) -> UnitResult:
     broken = tuple(one.reason for one in refused if one.is_of_shard)
     again, failures = head["read again"], tuple(Failure(**one) for one in head["failures"])
     counts = (head["bytes"], len(refused), head["decodes"])
-    return UnitResult(unit, done, *counts, broken, refused, again, failures)
+    reasons, spent = tuple(Group(**one) for one in head["reasons"]), tuple(Spent(**one) for one in head["spent"])
+    return UnitResult(unit, done, *counts, broken, refused, again, failures, reasons, spent)
 
 
 def cause(error: BaseException) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..checks.reasons import Group, ReasonCounts
 from ..checks.status import Counted
 from ..dataset.cards import ModalityCard
+from ..dataset.layout import CORPUS
 from ..dataset.standing import LabelCount
+from .spent import StageTimes
 from .stream import UnitResult
 
 _SOON = 100
@@ -27,7 +30,7 @@ class Tally:
     labels, one for each view of each sample, and how many of them there aren't. rejected: samples that the corpus
     reader refused, and parts of the corpus that can't be read; broken: why these can't. superseded: bytes in the
     output, of these modalities, that the manifest names no more. empty: ids of the corpus shards that hold no sample.
-    null: modalities without any value. whole: what the dataset's ledgers tell at the end, whichever run wrote them."""
+    null: modalities without any value. times: by stage, what its workers did; reasons: why labels failed. whole: what the dataset's ledgers tell at the end, whichever run wrote them."""
 
     output: str
     cards: dict[str, ModalityCard]
@@ -43,6 +46,8 @@ class Tally:
     empty: list[str] = field(default_factory=list)
     null: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    times: dict[str, StageTimes] = field(default_factory=dict)
+    reasons: ReasonCounts = field(default_factory=ReasonCounts)
     whole: Counted = field(default_factory=Counted)
 
     def add(self, result: UnitResult) -> None:
@@ -53,9 +58,13 @@ class Tally:
         self.rejected += result.rejected
         self.decodes += result.decodes
         self.broken += result.broken
-        for name, (rows, failed, _) in result.done.items():
+        for name, (rows, failed) in result.done.items():
             self.rows[name] = self.rows.get(name, 0) + rows
             self.failed[name] = self.failed.get(name, 0) + failed
+        for spent in result.spent:
+            self.times.setdefault(spent.stage, StageTimes()).add(spent, result.unit.name, result.unit.count)
+        self.reasons.add(result.reasons)
+        self.reasons.add(Group(CORPUS, one.error, one.reason, one.key, 1) for one in result.refused)
 
     def check(self, most: float, views: int) -> None:
         """Judges what the run has done so far, as soon as that is something. views: of each sample."""

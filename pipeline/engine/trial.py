@@ -38,8 +38,8 @@ class Labels:
 
 @dataclass(frozen=True)
 class Trial:
-    """labels: by modality. seconds: by the name of the step, without `loading`, the seconds that finding and loading
-    all labelers took."""
+    """labels: by modality. seconds: of labelers, by the name of the step, without `loading`, the seconds that finding
+    and loading all of them took."""
 
     labels: dict[str, Labels]
     seconds: dict[str, float]
@@ -72,4 +72,4 @@ def label_in_process(
         kind, result = card.label_kind, made.of(name)
         decoded = [None if label is None else kind.decode(label) for label in result.labels]
         labels[name] = Labels(kind, card.on, decoded, result.failures)
-    return Trial(labels, made.seconds, loading)
+    return Trial(labels, made.watch.models, loading)

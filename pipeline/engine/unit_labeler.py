@@ -16,6 +16,7 @@ from .labeling import DECODING, ChunkLabeling, Made
 from .loaded_models import LoadedModels
 from .payload import UnitPayload
 from .runner import Failed, Outcome, Poison
+from .spent import DECODE, OTHER, READ, Watch
 
 
 class UnitLabeler:
@@ -36,25 +37,34 @@ class UnitLabeler:
         """The modalities whose labels have to be made: those that the unit lacks, and in passing what they need."""
         return self.config.graph.made_for(payload.todo, payload.kept)
 
-    def label(self, payload: UnitPayload, poison: Poison, began: Callable[[str], None] = lambda step: None) -> Made:
+    def label(
+        self,
+        payload: UnitPayload,
+        poison: Poison,
+        began: Callable[[str], None] = lambda step: None,
+        watch: Watch | None = None,
+    ) -> Made:
         """What the stage's steps, as far as the unit needs them, make of it; and tokens of labels that are kept.
 
-        began: told each step before it begins.
+        began: told each step before it begins. watch: told what the time goes to.
         """
-        making, made = self.making(payload), Made()
+        making, made = self.making(payload), Made(watch=watch or Watch())
         steps = [step for step in self.config.stage.steps if making & set(step.modalities)]
         anew = [name for name in self.config.stage.modalities if name in payload.todo and name not in making]
         if not (steps or anew):
             return made
         known = self._known_labels(payload, steps, making, anew, made)
+        made.watch.lap(READ)
         crops = any(self.config.graph.cards[name].on == "image" for name in anew)
         wanted = Wanted(any(s.on == "view" for s in steps), any(s.on == "image" for s in steps), crops)
         undecodable = {index: failed for (index, step), failed in poison.items() if step == DECODING}
         for chunk in self._decoder.chunks(payload.samples, payload.chunks, wanted, undecodable):
+            made.watch.lap(DECODE)
             made.decodes += chunk.decodes
             ChunkLabeling(self.models, payload, chunk, steps, known, poison, made).run(making, anew, began)
         for name in payload.labels.keys() & set(anew):
             made.of(name).labels = payload.labels[name]  # to encode what was decoded may give other bytes
+        made.watch.lap(OTHER)
         return made
 
     def _known_labels(

@@ -97,7 +97,7 @@ def measure(name: str, folder: Path, images: int, rounds: int) -> Figures:
     worker.labeler.load()
     (runner,) = worker.labeler.models.runners.values()
     with recorded(runner.labeler) as first:
-        _, failed, _ = worker.process(payload).done[name]
+        _, failed = worker.process(payload).done[name]
     if failed or not first.calls:
         raise SystemExit(f"{name}: {failed} labels failed, {len(first.calls)} calls of its network were seen")
     stage, bare, shares = [], [], []

@@ -105,7 +105,7 @@ def at_work(name: str, folder: Path, tars: Path, settings: Settings) -> Iterator
         worker.labeler.load()
         (runner,) = worker.labeler.models.runners.values()
         with batches_of(runner.labeler) as batches:
-            _, failed, _ = worker.process(payload).done[name]
+            _, failed = worker.process(payload).done[name]
         if failed or not batches:
             raise RuntimeError(f"{failed} of {len(payload.samples)} photographs have no label")
         yield Labelling(name, size, folder, settings, worker, payload, runner, batches)

@@ -11,7 +11,7 @@ from tokenloom.pipeline.engine.tally import Tally, TooManyFailuresError, judge
 
 def tally_of(samples: int, failed: int = 0, rejected: int = 0, modalities: tuple[str, ...] = ("depth",)) -> Tally:
     tally = Tally("out", {})
-    done = dict.fromkeys(modalities, (samples, failed, 1.0))
+    done = dict.fromkeys(modalities, (samples, failed))
     tally.add(UnitResult(Unit("shard-0123456789ab", 0, None, samples), done, 0, rejected, 0))
     return tally
 
