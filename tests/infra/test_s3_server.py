@@ -169,8 +169,8 @@ def test_the_development_store_is_started_once_found_again_and_stopped():
     try:
         exports = dev()
         known = dict(line.removeprefix("export ").split("=", 1) for line in exports.splitlines())
-        reached = {"key": known["AWS_ACCESS_KEY_ID"], "secret": known["AWS_SECRET_ACCESS_KEY"]}
-        storage = s3fs.S3FileSystem(endpoint_url=known["AWS_ENDPOINT_URL"], **reached, skip_instance_cache=True)
+        key, secret = known["AWS_ACCESS_KEY_ID"], known["AWS_SECRET_ACCESS_KEY"]
+        storage = s3fs.S3FileSystem(endpoint_url=known["AWS_ENDPOINT_URL"], key=key, secret=secret)
         storage.pipe_file("tokenloom/object", b"kept")
         assert dev() == exports
         assert storage.cat_file("tokenloom/object") == b"kept"
