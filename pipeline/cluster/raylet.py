@@ -10,10 +10,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 
+from .head import head_watched
+
 
 @contextmanager
 def raylet_watched() -> Iterator[None]:
-    """While the block runs, the raylet's death ends this process with exit code 1 and a message that says so.
+    """While the block runs, the raylet's death ends this process with exit code 1 and a message that says so; and a
+    head that doesn't answer is told of.
 
     Ray itself ends it some 15 seconds later, out of native code and without a word about what to do; until then every
     call of Ray may hang. So there is no exception that could be raised and handled.
@@ -34,7 +37,8 @@ def raylet_watched() -> Iterator[None]:
         watcher = Thread(target=_watch, args=(connection, path, over), daemon=True, name="raylet")
         watcher.start()
         try:
-            yield
+            with head_watched(ray.get_runtime_context().gcs_address):
+                yield
         finally:
             over.set()
             with suppress(OSError):  # it may be closed from the other side by now

@@ -10,8 +10,12 @@ from .session import EngineError
 
 
 def check_shared(paths: Sequence[str]) -> None:
-    """Raises EngineError where a node that has CPUs lacks one of the paths, which are there on this one. Ray is up."""
+    """Raises EngineError where a node that has CPUs lacks one of the paths, which are there on this one. Ray is up.
+
+    A node that is gone, or goes meanwhile, lacks nothing: nothing is done there.
+    """
     import ray
+    from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
@@ -19,8 +23,12 @@ def check_shared(paths: Sequence[str]) -> None:
         return
     look: Any = ray.remote(_missing)
     where = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-    found = ray.get([look.options(num_cpus=0, scheduling_strategy=one).remote(list(paths)) for one in where])
-    for node, missing in zip(nodes, found, strict=True):
+    asked = [look.options(num_cpus=0, scheduling_strategy=one).remote(list(paths)) for one in where]
+    for node, answer in zip(nodes, asked, strict=True):
+        try:
+            missing = ray.get(answer)
+        except (NodeDiedError, TaskUnschedulableError, WorkerCrashedError):
+            continue
         if missing:
             raise EngineError(
                 f"{missing[0]}: not seen by {node['NodeManagerHostname']}, one of the cluster's {len(nodes)} nodes; "

@@ -33,8 +33,19 @@ class Process:
             return Path(f"/proc/{self.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         return ""
 
+    @property
+    def memory(self) -> int:
+        """Bytes that it holds; 0 once it is gone."""
+        with suppress(OSError):
+            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return 0
+
     def kill(self) -> bool:
         """Kills it at once; whether it was there to be killed."""
+        return self.send(signal.SIGKILL)
+
+    def send(self, number: signal.Signals) -> bool:
+        """Sends it the signal; whether it was there."""
         try:
             handle = os.pidfd_open(self.pid)
         except ProcessLookupError:
@@ -42,7 +53,7 @@ class Process:
         try:
             if self not in _all():
                 return False
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            signal.pidfd_send_signal(handle, number)
         except ProcessLookupError:
             return False
         finally:

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 from processes import Process, clear, descendants
@@ -37,14 +37,26 @@ class ChaosError(AssertionError):
     """A run that didn't behave; the message says how, and where its output is."""
 
 
+class Driver(Protocol):
+    """A process, as subprocess.Popen has it."""
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
+    def wait(self) -> int: ...
+    def kill(self) -> None: ...
+
+
 @dataclass
 class Run:
     """A driver at work, with everything that it started."""
 
     output: str
     log: Path
-    driver: subprocess.Popen[bytes]
+    driver: Driver
     before: frozenset[Process]
+    longest: float = _LONGEST
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -81,9 +93,9 @@ class Run:
                 return found
             if over:
                 return None
-            if self.seconds > _LONGEST:
+            if self.seconds > self.longest:
                 self.abandon()
-                raise self.misbehaved(f"it still wasn't over after {_LONGEST:.0f} s")
+                raise self.misbehaved(f"it still wasn't over after {self.longest:.0f} s")
             time.sleep(0.05)
 
     def find(self, words: tuple[str, ...]) -> list[Process]:
@@ -206,7 +218,7 @@ def objects(output: str) -> dict[str, str]:
     if store.is_local:
         files = [path for path in Path(output).rglob("*") if not path.is_dir()]
         return {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    return {entry.name: hashlib.sha256(store.read(entry.name)).hexdigest() for entry in store.list()}
+    return seen_objects(output)
 
 
 def check_dataset(output: str) -> None:
@@ -222,9 +234,15 @@ def check_identical(output: str, calm: Calm) -> None:
     check_dataset(output)
 
 
-def check_same(output: str, expected: Mapping[str, str]) -> None:
-    """Raises ChaosError when what `objects` finds isn't that."""
-    found = objects(output)
+def seen_objects(output: str) -> dict[str, str]:
+    """SHA-256 of every object by path, but for what a writer who died on another host may have left unfinished."""
+    store = Store(output)
+    return {entry.name: hashlib.sha256(store.read(entry.name)).hexdigest() for entry in store.list()}
+
+
+def check_same(output: str, expected: Mapping[str, str], found: Mapping[str, str] | None = None) -> None:
+    """Raises ChaosError when what is found there, by `objects` unless it is given, isn't that."""
+    found = objects(output) if found is None else found
     lost, added = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     changed = sorted(path for path in expected.keys() & found.keys() if expected[path] != found[path])
     if lost or added or changed:

@@ -108,16 +108,17 @@ ERRORS = ((503, "SlowDown"), (500, "InternalError"), (429, "TooManyRequests"))
 
 
 class FaultyS3:
-    """The proxy, which runs in a thread of its own while it is entered. upstream: the server's endpoint.
+    """The proxy, which runs in a thread of its own while it is entered. upstream: the server's endpoint. host: an
+    address of this machine, at which it listens.
 
     requests: all that came, in order. Faults that are meant for one request share its drawing, the first ones first.
     The same seed draws alike for what is asked for the n-th time, whatever else was asked between.
     """
 
-    def __init__(self, upstream: str, faults: Sequence[Fault] = (), seed: int = 0) -> None:
+    def __init__(self, upstream: str, faults: Sequence[Fault] = (), seed: int = 0, host: str = "127.0.0.1") -> None:
         parts = urlsplit(upstream)
         self._upstream = (parts.hostname or "", parts.port or 80)
-        self._faults, self._seed = list(faults), seed
+        self._faults, self._seed, self._host = list(faults), seed, host
         self._left = [fault.times for fault in self._faults]
         self._asked: Counter[tuple[str, str]] = Counter()
         self._past = _Past()
@@ -129,7 +130,7 @@ class FaultyS3:
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://{self._host}:{self._port}"
 
     def __enter__(self) -> FaultyS3:
         self._thread.start()
@@ -153,7 +154,7 @@ class FaultyS3:
             self._faults, self._left, self.requests = before
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, limit=_LARGEST_HEAD)
+        self._server = await asyncio.start_server(self._serve, self._host, self._port, limit=_LARGEST_HEAD)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def _refuse(self, seconds: float) -> None:

@@ -1,0 +1,53 @@
+"""A cluster whose nodes go while a run begins, or while it is at work."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tokenloom.pipeline.cluster import head
+from tokenloom.pipeline.cluster.head import head_watched
+from tokenloom.pipeline.cluster.session import EngineError
+from tokenloom.pipeline.cluster.shared_paths import check_shared
+
+
+def test_a_node_that_has_died_since_it_was_listed_lacks_no_path(ray_session, monkeypatch, tmp_path: Path):
+    import ray
+
+    (here,) = [node for node in ray.nodes() if node["Alive"]]
+    monkeypatch.setattr(ray, "nodes", lambda: [{**here, "NodeID": "0f" * 28}, here])
+    check_shared([str(tmp_path)])
+    with pytest.raises(EngineError, match="gone: not seen by"):
+        check_shared([str(tmp_path / "gone")])
+
+
+def test_a_head_that_does_not_answer_is_told_of_once_and_again_when_it_does(monkeypatch, capfd):
+    monkeypatch.setattr(head, "_PERIOD", 0.05)
+    monkeypatch.setattr(head, "_PATIENCE", 0.2)
+    heard = ""
+
+    def hears(words: str) -> bool:
+        nonlocal heard
+        heard += capfd.readouterr().err
+        return words in heard
+
+    server = socket.create_server(("127.0.0.1", 0))
+    port = server.getsockname()[1]
+    with head_watched(f"127.0.0.1:{port}"):
+        time.sleep(0.4)
+        assert not hears("tokenloom")
+        server.close()
+        wait_until(lambda: hears(f"tokenloom: the cluster's head, 127.0.0.1:{port}, doesn't answer"))
+        with socket.create_server(("127.0.0.1", port)):
+            wait_until(lambda: hears("answers again"))
+    assert heard.count("\n") == 2
+
+
+def wait_until(what: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.02)
