@@ -30,7 +30,8 @@ class Tally:
     labels, one for each view of each sample, and how many of them there aren't. rejected: samples that the corpus
     reader refused, and parts of the corpus that can't be read; broken: why these can't. superseded: bytes in the
     output, of these modalities, that the manifest names no more. empty: ids of the corpus shards that hold no sample.
-    null: modalities without any value. times: by stage, what its workers did; reasons: why labels failed. whole: what the dataset's ledgers tell at the end, whichever run wrote them."""
+    null: modalities without any value. times: by stage, what its workers did; reasons: why labels failed. whole: what
+    the dataset's ledgers tell at the end, whichever run wrote them."""
 
     output: str
     cards: dict[str, ModalityCard]
