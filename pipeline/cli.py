@@ -24,6 +24,7 @@ from .options import (
     Overrides,
     RecipeName,
     Replacing,
+    ReportFile,
     TakeChanges,
     Weights,
 )
@@ -50,6 +51,7 @@ def run(
     replacing: Replacing = [],  # noqa: B006
     take_changes: TakeChanges = False,
     limit: Limit = None,
+    report: ReportFile = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
 ) -> None:
     """Make the dataset that a recipe describes; run it again to resume."""
@@ -57,7 +59,7 @@ def run(
     from .commands import run as commands
 
     elsewhere.refuse(recipe)
-    commands.run(recipe, overrides, corpus, output, replacing, take_changes, limit, dry_run)
+    commands.run(recipe, overrides, corpus, output, replacing, take_changes, limit, dry_run, report)
 
 
 @app.command()
@@ -78,13 +80,14 @@ def submit(
     replacing: Replacing = [],  # noqa: B006
     take_changes: TakeChanges = False,
     limit: Limit = None,
+    report: ReportFile = None,
 ) -> None:
     """Have a Ray cluster make the dataset that a recipe describes, and follow it; submit it again to resume."""
     from .commands import elsewhere
     from .commands.submit import submit
 
     elsewhere.refuse(recipe)
-    raise typer.Exit(submit(recipe, address, overrides, corpus, output, replacing, take_changes, limit))
+    raise typer.Exit(submit(recipe, address, overrides, corpus, output, replacing, take_changes, limit, report))
 
 
 @app.command()
@@ -96,6 +99,9 @@ def plan(
     replacing: Replacing = [],  # noqa: B006
     take_changes: TakeChanges = False,
     calibrate: Annotated[int, typer.Option(min=0, help="Samples to try in this process for an estimate of time.")] = 32,
+    price: Annotated[
+        float | None, typer.Option(min=0, metavar="DOLLARS", help="Of a GPU hour: the estimate in money, too.")
+    ] = None,
 ) -> None:
     """Show stages, resources, what is left to do, and an estimate of the time it takes.
 
@@ -104,25 +110,29 @@ def plan(
     from .commands import elsewhere
 
     if planner := elsewhere.planner(recipe):
-        if corpus or output or replacing or take_changes:
+        if corpus or output or replacing or take_changes or price is not None:
             raise typer.BadParameter("a training recipe takes --set alone")
         return planner(recipe, overrides)
 
+    if price is not None and not calibrate:
+        raise typer.BadParameter("--price is of the estimate, which --calibrate 0 leaves out")
+
     from .commands import run as commands
 
-    return commands.plan(recipe, overrides, corpus, output, replacing, take_changes, calibrate)
+    return commands.plan(recipe, overrides, corpus, output, replacing, take_changes, calibrate, price)
 
 
 @app.command()
 def status(
     dataset: DatasetUrl,
     watch: Annotated[bool, typer.Option("--watch", help="Go on showing it until it is finished.")] = False,
+    report: ReportFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Show how far a dataset is: per modality units, samples, failures, rate and time left."""
     from .commands import dataset as inspect_commands
 
-    inspect_commands.status(dataset, watch, as_json)
+    inspect_commands.status(dataset, watch, as_json, report)
 
 
 @app.command()

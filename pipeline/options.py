@@ -29,4 +29,8 @@ TakeChanges = Annotated[
 ]
 Weights = Annotated[list[str], typer.Option("--weights", metavar="NAME=PATH", help="Weights of one labeler.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ReportFile = Annotated[
+    str | None,
+    typer.Option("--report", metavar="FILE", help="Keep an HTML page about it up to date, at a path or URL."),
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Stop after the unit that holds the Nth sample.")]

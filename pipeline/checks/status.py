@@ -9,10 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from ..corpus.corpus import Rejection
+from ..corpus.left_out import LEFT_OUT
 from ..corpus.unit_sets import by_shard
 from ..corpus.units import Unit
 from ..dataset.cards import ModalityCard
-from ..dataset.failed_labels import count_failed
+from ..dataset.failed_labels import count_failed, each_once, failed_views, readable
 from ..dataset.finished import Finished, Stock, empty_shards, superseded, take_stock, units_of
 from ..dataset.layout import CORPUS
 from ..dataset.ledger import BrokenLedgerError, read_ledger
@@ -23,6 +24,7 @@ from ..dataset.standing import LabelCount, StandingLedgers, read_ledgers
 from ..storage.store import Store
 from .lost import WAY_OUT, modalities_there, told, unnamed
 from .nulls import NullSearch
+from .reasons import Group, Reasons
 
 _FEW = 3
 _NO_KEY = b'"key": ""'
@@ -62,7 +64,8 @@ class Status:
     refused: samples that the corpus reader refused. broken: why parts of the corpus can't be read. empty: paths of the
     corpus shards that hold no sample. left_out: what of the corpus isn't taken, a line for each reason;
     notes: how many more there are on what lies in its shards, which the quarantine lists. null: modalities without any
-    value, as far as was looked. superseded: bytes of what the manifest names no more, which `gc` deletes. lost: that
+    value, as far as was looked. reasons: why labels failed, and samples were refused, the largest group first.
+    superseded: bytes of what the manifest names no more, which `gc` deletes. lost: that
     what lies there was named by a manifest that is missing, "" where none is: then it isn't known what is superseded.
     """
 
@@ -78,6 +81,7 @@ class Status:
     left_out: list[str]
     notes: int
     null: list[str]
+    reasons: list[Group]
     lost: str
     modalities: list[ModalityStatus]
 
@@ -89,12 +93,14 @@ class Status:
 @dataclass(frozen=True)
 class Counted:
     """What ledgers hold. failed: labels by modality, and of the corpus what its reader refused; broken: why parts of
-    the corpus can't be read; notes: on what isn't taken of it; labels: what the finished units came to with these."""
+    the corpus can't be read; notes: on what isn't taken of it; labels: what the finished units came to with these.
+    reasons: how many labels failed for each, by the number that `LedgerCounts.reasons` gives it."""
 
     failed: dict[str, int] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     labels: dict[str, LabelCount] = field(default_factory=dict)
+    reasons: dict[int, int] = field(default_factory=dict)
 
     @property
     def refused(self) -> int:
@@ -133,22 +139,24 @@ class LedgerCounts:
         self._store, self.standing = store, StandingLedgers(store)
         self._read: dict[tuple[str, ...], Counted] = {}
         self.nulls = NullSearch(store)
+        self.reasons = Reasons()
 
     def read(self, cards: Mapping[str, ModalityCard], finished: Mapping[str, Finished], views: int) -> Counted:
         """Those of these modalities, and those of the corpus reader."""
-        failed, refused = Counter[str](), Counter[str]()
-        found = Counted(failed)
+        failed, refused, reasons = Counter[str](), Counter[str](), Counter[int]()
+        found = Counted(failed, reasons=reasons)
         standing = self.standing.list(cards, finished, views)
         new = [ledgers for ledgers in standing if ledgers.paths not in self._read]
         data = read_ledgers(self._store, new)
         self._read.update(
-            (one.paths, Counted.of(one.modality, read, views)) for one, read in zip(new, data, strict=True)
+            (one.paths, self._counted(one.modality, read, views)) for one, read in zip(new, data, strict=True)
         )
         for ledgers in standing:
             counted = self._read[ledgers.paths]
             failed[ledgers.modality] += counted.failed[ledgers.modality]
             found.broken.extend(counted.broken)
             found.notes.extend(counted.notes)
+            reasons.update(counted.reasons)
             if ledgers.modality == CORPUS:
                 labels = counted.failed[CORPUS] * views
                 refused.update({name: labels for name in cards if ledgers.unit in finished[name].units})
@@ -156,6 +164,15 @@ class LedgerCounts:
             rows = finished[name].samples * views + refused[name]
             found.labels[name] = LabelCount(rows, failed[name] + refused[name], refused[name])
         return found
+
+    def _counted(self, modality: str, ledgers: Sequence[bytes], views: int) -> Counted:
+        """What the ledgers of one unit hold."""
+        counts = Counter[int]()
+        for line in each_once((line for ledger in ledgers for line in readable(ledger)), views):
+            if not line.is_note and line.error != LEFT_OUT:
+                number = self.reasons.number(modality, line.error, line.reason, line.key)
+                counts[number] += 1 if modality == CORPUS else len(failed_views(line, views))
+        return replace(Counted.of(modality, ledgers, views), reasons=dict(counts))
 
 
 def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | None = None) -> Status:
@@ -198,6 +215,7 @@ def read_status(store: Store, ledgers: LedgerCounts | None = None, now: float | 
         left_out=manifest.corpus.left_out + counted.first_notes,
         notes=max(0, len(counted.notes) - _FEW),
         null=ledgers.nulls.find(manifest.modalities, progress, views),
+        reasons=ledgers.reasons.groups(counted.reasons),
         lost=lost,
         modalities=modalities,
     )

@@ -13,3 +13,9 @@ def plain_console(stderr: bool = False) -> Console:
 def counted(number: int, noun: str, several: str = "") -> str:
     """How many there are: 1 file, 2,000 files. several: the plural, where it isn't made with an s."""
     return f"{number:,} {noun if number == 1 else several or f'{noun}s'}"
+
+
+def printable(text: str) -> str:
+    r"""The text with control, direction and other invisible characters as escapes (\x1b), so that it can't steer a
+    terminal."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -12,7 +12,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from itertools import groupby, islice
 
-from rich.console import Console, Group
+from rich.console import Console
+from rich.console import Group as Lines
 from rich.live import Live
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -21,23 +22,28 @@ from rich.text import Text
 
 from ..checks.nulls import told_null
 from ..checks.quarantine import Case, cases, list_failures
+from ..checks.reasons import Group
 from ..checks.status import LedgerCounts, ModalityStatus, Status, read_status
 from ..checks.verify import Report
 from ..checks.verify import verify as verify_dataset
 from ..checks.verify_unit import Fault
 from ..corpus.left_out import LEFT_OUT, few
 from ..corpus.refusals import how_many
+from ..dataset.layout import CORPUS
 from ..dataset.ledger import MADE_WITHOUT
 from ..dataset.manifest import ways_on
 from ..storage.store import Store
-from .console import counted, plain_console
+from .console import counted, plain_console, printable
 from .progress import duration
+from .report import ReportFile, of_status
 
 _REFRESH = 5.0
 _FEW_BROKEN = 3
 """Broken parts of a corpus that are told one by one."""
 
 _QUIET = 30.0
+_MOST_REASONS = 5
+_STATUS_COLUMNS = ("modality", "units", "samples", "done", "quarantined", "rate", "left")
 _MOST_FAULTS = 20
 _MOST_CASES = 1000
 
@@ -108,18 +114,23 @@ def _print_whole(console: Console, names: Iterable[str]) -> None:
         console.print(Text(f"  {printable(name)}"), soft_wrap=True)
 
 
-def status(url: str, watch: bool, as_json: bool) -> None:
-    """Prints how far the dataset is; with `watch` again and again, until it is finished."""
+def status(url: str, watch: bool, as_json: bool, report: str | None = None) -> None:
+    """Prints how far the dataset is; with `watch` again and again, until it is finished. report: a page of the same."""
     store, console = Store(url), plain_console()
     ledgers = LedgerCounts(store)
+    page = ReportFile(report, url) if report else None
     live = Live(console=console, auto_refresh=False) if watch and console.is_terminal and not as_json else None
     with live or nullcontext(), _until_stopped():
         while True:
             now = read_status(store, ledgers)
+            if page:
+                lines = [line for line in _status_notes(now) if line]
+                sections = of_status(now, _STATUS_COLUMNS, [*_status_rows(now)])
+                page.write(lines, sections, last=now.finished or not watch)
             if as_json:
                 print(json.dumps({"finished": now.finished, **asdict(now)}, indent=None if watch else 2), flush=True)
             elif live:
-                live.update(Group(_status_table(now), "", *map(Text, _status_notes(now))), refresh=True)
+                live.update(Lines(_status_table(now), "", *map(Text, _status_notes(now))), refresh=True)
             else:
                 console.print(_status_table(now))
                 console.print("", *_status_notes(now), sep="\n", soft_wrap=True)
@@ -140,19 +151,24 @@ def _until_stopped() -> Iterator[None]:
 
 def _status_table(status: Status) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in ("modality", "units", "samples", "done", "quarantined", "rate", "left"):
+    for heading in _STATUS_COLUMNS:
         table.add_column(heading, justify="left" if heading == "modality" else "right")
+    for name, *figures in _status_rows(status):
+        table.add_row(Text(name), *figures)
+    return table
+
+
+def _status_rows(status: Status) -> Iterator[list[str]]:
     for modality in status.modalities:
-        table.add_row(
-            Text(f"{modality.name} (new)" if modality.pending else modality.name),
+        yield [
+            f"{modality.name} (new)" if modality.pending else modality.name,
             f"{modality.units:,}",
             f"{modality.samples:,}",
             "-" if modality.share is None else f"{_floor_percent(modality)}%",
             f"{modality.quarantined:,}" if modality.quarantined else "-",
             "-" if modality.rate is None else f"{modality.rate:,.1f}/s",
             "done" if modality.finished else "-" if modality.eta is None else duration(math.ceil(modality.eta)),
-        )
-    return table
+        ]
 
 
 def _status_notes(status: Status) -> Iterable[str]:
@@ -191,11 +207,29 @@ def _status_notes(status: Status) -> Iterable[str]:
         yield null_everywhere(name)
     if refused := how_many(status.refused, len(status.broken)):
         yield refused
+    yield from _by_reason(status.reasons)
     if refused or any(modality.quarantined for modality in status.modalities):
         yield f"`tokenloom quarantine {status.url}` tells why samples failed"
     last = max((modality.last_written for modality in status.modalities), default=0.0)
     if not status.finished and last and time.time() - last > _QUIET:
         yield f"the last shard was written {duration(time.time() - last)} ago"
+
+
+def _by_reason(groups: Sequence[Group]) -> Iterator[str]:
+    """A line for each of the most frequent reasons, and one for the others. An image that can't be read fails in many
+    modalities for the same."""
+    alike: dict[tuple[str, str, str], list[Group]] = {}
+    for one in groups:
+        alike.setdefault((one.reason, one.error, one.key), []).append(one)
+    found = sorted(alike.items(), key=lambda item: -sum(one.count for one in item[1]))
+    for (reason, error, key), own in found[:_MOST_REASONS]:
+        what = counted(sum(one.count for one in own), "sample" if own[0].modality == CORPUS else "label")
+        named = "" if own[0].modality == CORPUS else f" of {few([one.modality for one in own])}"
+        which = ", ".join(filter(None, (error, key)))
+        yield printable(f"quarantined: {what}{named}: {reason}{f' ({which})' if which else ''}")
+    if others := [one for _, own in found[_MOST_REASONS:] for one in own]:
+        more = counted(len(found) - _MOST_REASONS, "other reason")
+        yield f"quarantined: {sum(one.count for one in others):,} more, for {more}"
 
 
 def broken_parts(reasons: Sequence[str]) -> Iterator[str]:
@@ -264,12 +298,6 @@ def _print_json_lines(items: Iterable[object]) -> None:
         print(separator + json.dumps(item), end="")
         separator = ",\n "
     print("[]" if separator == "[" else "]")
-
-
-def printable(text: str) -> str:
-    r"""The text with control, direction and other invisible characters as escapes (\x1b), so that it can't steer a
-    terminal."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def readable_size(count: int) -> str:

@@ -15,6 +15,8 @@ from rich.table import Table
 from ..fitting.listener import FitListener
 from ..run import RunListener
 from .console import counted
+from .page import Section
+from .report import RunReport
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 _EVERY = 10.0
 """Seconds between plain lines, and those for which a run has to go on before its speed is told."""
 _UNKNOWN = "-"
+_COLUMNS = ("modality", "labels", "rate", "left", "quarantined")
 
 
 class Shown:
@@ -102,29 +105,52 @@ class RunProgress(FitProgress, RunListener):
     """Shows a tally as it grows: per modality labels made, per second, failed, and how long the rest will take. The
     clock starts with the first unit that is done: until then workers start, and load what they need."""
 
-    def __init__(self, console: Console, total_bytes: int) -> None:
-        """total_bytes: of the encoded images that the run has to read, as far as listings tell."""
+    def __init__(self, console: Console, total_bytes: int, report: RunReport | None = None) -> None:
+        """total_bytes: of the encoded images that the run has to read, as far as listings tell. report: kept up to
+        date."""
         super().__init__(console)
+        self._report = report
+        self._phases = [("starting", time.monotonic())]
         self._total = total_bytes
         self._began = 0.0
         self._before: Tally | None = None
+        self._now: Tally | None = None
 
     def say(self, text: str) -> None:
         super().say(text)
         self._before = None
+        self._phases.append((text.partition(" (")[0], time.monotonic()))
 
     def labelled(self, tally: Tally) -> None:
         if self._before is None:
             self._began, self._before = time.monotonic(), replace(tally, rows=dict(tally.rows))
-        self.show(lambda: self.table(tally), lambda: self._line(tally))
+        self._now = tally
+        self.show(lambda: _table(self._rows(tally), *_COLUMNS), lambda: self._line(tally))
+        if self._report:
+            left = self._eta(tally)
+            self._report.labelled(tally, self._section(tally), "" if left == _UNKNOWN else left)
 
-    def table(self, tally: Tally) -> Table:
+    def phases(self) -> list[tuple[str, float]]:
+        """What the run did until now, one after another, and the seconds that each took."""
+        ends = [*(began for _, began in self._phases[1:]), time.monotonic()]
+        return [(name, end - began) for (name, began), end in zip(self._phases, ends, strict=True)]
+
+    def ended(self, lines: Sequence[str]) -> None:
+        """Has the report say how the run ended; tells where that couldn't be written."""
+        if self._report:
+            self._report.ended(self._now, self._now and self._section(self._now), lines)
+            if self._report.problem:
+                self._console.print(f"the report isn't up to date: {self._report.problem}", soft_wrap=True)
+
+    def _section(self, tally: Tally) -> Section:
+        return Section("Modalities", _COLUMNS, self._rows(tally))
+
+    def _rows(self, tally: Tally) -> list[list[str]]:
         left, before = self._eta(tally), self._before.rows if self._before else {}
-        rows = [
+        return [
             [name, f"{rows:,}", self._rate(rows, before.get(name, 0)), left, str(tally.failed.get(name, 0) or "-")]
             for name, rows in tally.rows.items()
         ]
-        return _table(rows, "modality", "labels", "rate", "left", "quarantined")
 
     def _line(self, tally: Tally) -> str:
         rate, left = self._rate(tally.samples, self._before.samples if self._before else 0), self._eta(tally)

@@ -12,13 +12,12 @@ from ..checks.nulls import NullSearch, told_null
 from ..checks.status import LedgerCounts
 from ..cluster.session import stop_ray
 from ..cluster.size import ClusterSize, cluster_size
-from ..corpus.refusals import how_many, why_refused
+from ..corpus.refusals import why_refused
 from ..dataset.cards import TokensCard
 from ..dataset.finished import empty_shards as shards_without_samples
 from ..dataset.finished import units_of
 from ..dataset.manifest import replace_options
 from ..engine.estimate import Estimate, calibrate, corpus_fields
-from ..engine.tally import Tally
 from ..plan.plan import Plan, make_plan
 from ..plan.recipe import load_recipe
 from ..plan.requests import READ, WRITE, least_units, requests_left
@@ -27,9 +26,12 @@ from ..retry import retry
 from ..run import execute
 from ..storage.store import Store
 from .console import counted, plain_console
-from .dataset import broken_parts, empty_shards, null_everywhere, printable, readable_size
+from .dataset import broken_parts, printable
 from .growth import print_growth
 from .progress import RunProgress, duration
+from .report import RunReport
+from .spent import LEAST, print_spent
+from .summary import read_again, refused, summary, without_samples
 
 
 def run(
@@ -41,6 +43,7 @@ def run(
     take_changes: bool,
     limit: int | None,
     dry_run: bool,
+    report: str | None,
 ) -> None:
     recipe = load_recipe(name, overrides, corpus, output)
     console = plain_console()
@@ -48,16 +51,26 @@ def run(
     if dry_run:
         print_plan(console, plan, replacing)
         return
+    page = RunReport(report, recipe.output, recipe.storage_options) if report else None
     _print_licences(console, plan)
     print_growth(console, plan)
     _print_changes(console, plan, replacing)
     _print_left_out(console, plan)
+    progress = RunProgress(console, plan.bytes, page)
     try:
-        with RunProgress(console, plan.bytes) as progress:
+        with progress:
             tally = execute(plan, limit, progress)
+    except BaseException as error:
+        progress.ended([f"stopped: {error}" if isinstance(error, Exception) else "stopped"])
+        raise
     finally:
         stop_ray()
-    _print_summary(console, plan, tally)
+    phases = progress.phases()
+    if tally.units and (page or sum(seconds for _, seconds in phases) >= LEAST):
+        print_spent(console, phases, tally.times)
+    lines = list(summary(plan, tally))
+    console.print(*lines, sep="\n", soft_wrap=True)
+    progress.ended(lines[::-1])
 
 
 def plan(
@@ -68,7 +81,9 @@ def plan(
     replacing: Sequence[str],
     take_changes: bool,
     samples: int,
+    price: float | None = None,
 ) -> None:
+    """price: dollars for a GPU hour."""
     recipe = load_recipe(name, overrides, corpus, output)
     console = plain_console()
     plan = make_plan(recipe, replacing, take_changes)
@@ -78,7 +93,7 @@ def plan(
     _print_stages(console, groups)
     estimate = calibrate(plan, samples) if samples else None
     if estimate:
-        _print_estimate(console, plan, groups, size, estimate)
+        _print_estimate(console, plan, groups, size, estimate, price)
     _print_requests(console, plan, len(groups), estimate)
 
 
@@ -112,9 +127,10 @@ def retry_quarantined(url: str, modalities: Sequence[str]) -> None:
         else "nothing to try again"
     )
     console.print(text)
-    _print_again(console, tally)
+    for line in read_again(tally):
+        console.print(line, soft_wrap=True)
     if tally.rejected:
-        what = f"what the corpus reader refused isn't tried again ({_refused(tally)})"
+        what = f"what the corpus reader refused isn't tried again ({refused(tally)})"
         console.print(f"{what}: mend it in the corpus, and run the recipe with --take-changes", soft_wrap=True)
 
 
@@ -149,7 +165,8 @@ def print_plan(console: Console, plan: Plan, replacing: Sequence[str]) -> None:
     for line in broken_parts(ledgers.broken):
         console.print(line, soft_wrap=True)
     units = units_of(plan.finished.values())
-    _print_empty(console, plan, shards_without_samples(units))
+    for line in without_samples(plan, shards_without_samples(units)):
+        console.print(line, soft_wrap=True)
     for name in NullSearch(store).find(plan.graph.cards, plan.finished, plan.recipe.views.count):
         text = f"{told_null(name)}; {_fields(corpus_fields(plan))}"
         console.print(f"\n{text}", soft_wrap=True)
@@ -253,10 +270,15 @@ def _print_stages(console: Console, groups: Sequence[Stage]) -> None:
 
 
 def _print_estimate(
-    console: Console, plan: Plan, groups: Sequence[Stage], size: ClusterSize, estimate: Estimate
+    console: Console,
+    plan: Plan,
+    groups: Sequence[Stage],
+    size: ClusterSize,
+    estimate: Estimate,
+    price: float | None,
 ) -> None:
     if estimate.seconds:
-        _print_times(console, plan, groups, size, estimate)
+        _print_times(console, plan, groups, size, estimate, price)
     elif estimate.samples:
         console.print(
             "\nno labels are left to make, but tokens of those that are kept: how long these take isn't tried"
@@ -267,7 +289,14 @@ def _print_estimate(
             console.print(f"  {printable(line)}", soft_wrap=True)
 
 
-def _print_times(console: Console, plan: Plan, groups: Sequence[Stage], size: ClusterSize, estimate: Estimate) -> None:
+def _print_times(
+    console: Console,
+    plan: Plan,
+    groups: Sequence[Stage],
+    size: ClusterSize,
+    estimate: Estimate,
+    price: float | None,
+) -> None:
     """The stages work at the same time: it takes as long as the one that takes longest."""
     left = estimate.left(plan)
     seconds = [estimate.worker_seconds((step.name for step in stage.steps), sum(left)) for stage in groups]
@@ -287,6 +316,19 @@ def _print_times(console: Console, plan: Plan, groups: Sequence[Stage], size: Cl
     gpu = sum(own * stage.num_gpus for own, stage in zip(seconds, groups, strict=True)) / 3600
     if gpu:
         console.print(f"of that {gpu:,.1f} GPU hours, were GPUs as quick as this machine")
+    if price is not None:
+        console.print(_money(price, size.gpus, longest, gpu), soft_wrap=True)
+
+
+def _money(price: float, gpus: float, seconds: float, hours: float) -> str:
+    """price: dollars for a GPU hour. gpus: of the cluster; seconds: for which it is needed; hours: of GPUs at work."""
+    if not hours:
+        return "no stage has a GPU here, so that there are no GPU hours to price: plan on the cluster (RAY_ADDRESS)"
+    held = gpus * seconds / 3600
+    return (
+        f"at ${price:,.2f} a GPU hour ${hours * price:,.2f}, and ${held * price:,.2f} where all {gpus:g} GPUs are paid "
+        f"for until it is done ({held:,.1f} GPU hours)"
+    )
 
 
 def _at_once(counts: Sequence[int]) -> str:
@@ -317,46 +359,3 @@ def _table(*headings: str) -> Table:
         justify = "right" if heading in ("CPUs", "GPUs", "memory", "units done") else "left"
         table.add_column(heading, justify=justify, overflow="fold")
     return table
-
-
-def _refused(tally: Tally) -> str:
-    return how_many(tally.rejected - len(tally.broken), len(tally.broken))
-
-
-def _print_again(console: Console, tally: Tally) -> None:
-    if tally.again:
-        size = readable_size(tally.again)
-        text = f"{size} of compressed files read again, to come to where there was something to do"
-        console.print(text, soft_wrap=True)
-
-
-def _print_empty(console: Console, plan: Plan, empty: Sequence[str]) -> None:
-    """empty: ids of the corpus shards that hold no sample."""
-    if empty:
-        paths = {shard.id: shard.path for shard in (*plan.growth.shards, *plan.growth.left)}
-        console.print(empty_shards(sorted(paths.get(name, name) for name in empty)), soft_wrap=True)
-
-
-def _print_summary(console: Console, plan: Plan, tally: Tally) -> None:
-    superseded = tally.superseded
-    if superseded:
-        url = plan.request.url
-        text = f"{readable_size(superseded)} superseded: `tokenloom gc {url}` deletes what nobody reads any more"
-        console.print(text, soft_wrap=True)
-    whole = tally.whole
-    for line in (*broken_parts(whole.broken), *map(printable, whole.first_notes), *map(null_everywhere, tally.null)):
-        console.print(line, soft_wrap=True)
-    _print_empty(console, plan, tally.empty)
-    _print_again(console, tally)
-    wrong = [f"{counted(whole.quarantined, 'label')} quarantined"] if whole.quarantined else []
-    wrong += filter(None, [how_many(whole.refused, len(whole.broken))])
-    if wrong or len(whole.notes) > len(whole.first_notes):
-        text = f"`tokenloom quarantine {plan.request.url}` tells why samples failed, and all that isn't taken"
-        console.print(text, soft_wrap=True)
-    done = f"readers get {', '.join(plan.replacing)} as made anew" if plan.replacing else "nothing to do"
-    if tally.units:
-        units, names = counted(tally.units, "unit"), counted(len(tally.rows), "modality", "modalities")
-        done = f"{counted(tally.samples, 'sample')} in {units}, {names}"
-    output = plan.recipe.output
-    end = f" -> {output}" if wrong or tally.units else f": {output} is complete"
-    console.print("; ".join([done, *wrong]) + end, soft_wrap=True)

@@ -31,8 +31,10 @@ def submit(
     replacing: Sequence[str],
     take_changes: bool,
     limit: int | None,
+    report: str | None,
 ) -> int:
-    """Sends the recipe and its plugins, and follows the job; its exit code, or that of the signal that ended this."""
+    """Sends the recipe and its plugins, and follows the job; its exit code, or that of the signal that ended this.
+    report: a path of the machine that runs the job, or a URL."""
     recipe = load_recipe(name, overrides, corpus, output)
     file = recipe_file(name)
     here = Path.cwd()
@@ -46,6 +48,7 @@ def submit(
     words += [word for modality in replacing for word in ("--replace", modality)]
     words += ["--take-changes"] if take_changes else []
     words += ["--limit", str(limit)] if limit is not None else []
+    words += ["--report", absolute_url(report)] if report else []
     files = {str(path.relative_to(here)): path for origin in origins for path in origin.files}
     needs = {origin.distribution: origin.version for origin in origins if origin.distribution}
     package = Package({**files, file.name: file}, {_OWN: version(_OWN), **needs}, words)

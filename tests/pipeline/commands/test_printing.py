@@ -75,7 +75,7 @@ class Clock:
         shown.say("labelling")
         for index, moment in enumerate(at):
             self.now = began + moment
-            tally.add(UnitResult(Unit("a-0123456789ab", index, None, samples), {"rgb": (samples, 0, 1.0)}, 1000, 0, 0))
+            tally.add(UnitResult(Unit("a-0123456789ab", index, None, samples), {"rgb": (samples, 0)}, 1000, 0, 0))
             shown.labelled(tally)
         return self.printed.getvalue().splitlines()[1:]
 
