@@ -16,7 +16,9 @@ import typer
 
 from .options import (
     AsJson,
+    Cluster,
     CorpusUrls,
+    Dashboard,
     DatasetUrl,
     Limit,
     Modalities,
@@ -65,15 +67,7 @@ def run(
 @app.command()
 def submit(
     recipe: RecipeName,
-    address: Annotated[
-        str,
-        typer.Option(
-            "--address",
-            metavar="URL",
-            envvar="RAY_API_SERVER_ADDRESS",
-            help="The cluster's dashboard, http://HEAD:8265.",
-        ),
-    ],
+    address: Dashboard,
     overrides: Overrides = [],  # noqa: B006
     corpus: CorpusUrls = [],  # noqa: B006
     output: OutputUrl = None,
@@ -88,6 +82,25 @@ def submit(
 
     elsewhere.refuse(recipe)
     raise typer.Exit(submit(recipe, address, overrides, corpus, output, replacing, take_changes, limit, report))
+
+
+@app.command()
+def doctor(
+    recipe: RecipeName,
+    address: Cluster = None,
+    overrides: Overrides = [],  # noqa: B006
+    corpus: CorpusUrls = [],  # noqa: B006
+    output: OutputUrl = None,
+) -> None:
+    """Check what a recipe needs, on every machine: storage and rights, credentials, versions, GPUs, clocks, room.
+
+    Exit code 1 if anything failed.
+    """
+    from .commands import elsewhere
+    from .commands.doctor import doctor
+
+    elsewhere.refuse(recipe)
+    raise typer.Exit(doctor(recipe, address, overrides, corpus, output))
 
 
 @app.command()

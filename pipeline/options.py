@@ -34,3 +34,21 @@ ReportFile = Annotated[
     typer.Option("--report", metavar="FILE", help="Keep an HTML page about it up to date, at a path or URL."),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Stop after the unit that holds the Nth sample.")]
+Dashboard = Annotated[
+    str,
+    typer.Option(
+        "--address",
+        metavar="URL",
+        envvar="RAY_API_SERVER_ADDRESS",
+        help="The cluster's dashboard, http://HEAD:8265.",
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="ADDRESS",
+        help="A cluster: HEAD:6379 on one of its machines, or from elsewhere its dashboard, http://HEAD:8265. By "
+        "default that of RAY_ADDRESS, else this machine alone.",
+    ),
+]

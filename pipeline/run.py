@@ -10,9 +10,9 @@ from typing import Any
 from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.contract.vocabulary import Vocabulary
 from .checks.status import LedgerCounts
+from .cluster.alike import check_nodes
 from .cluster.raylet import raylet_watched
 from .cluster.session import EngineError, start_ray
-from .cluster.shared_paths import check_shared
 from .cluster.size import cluster_size
 from .corpus.corpus import Corpus, UnitLimits
 from .corpus.left_out import few
@@ -42,6 +42,7 @@ from .fitting.sample import (
     try_again,
     with_vocabulary,
 )
+from .plan.origins import plugin_distributions
 from .plan.plan import Plan, make_plan, refuse_partial, with_work
 from .plan.recipe import Recipe, at_key, load_recipe, parse_recipe
 from .plan.reconcile import OvertakenError, cards_for, completed, reconcile
@@ -94,7 +95,7 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
     if plan.works:
         start_ray()
         with raylet_watched():
-            check_shared(_local_paths(plan, store))
+            check_nodes(_local_paths(plan, store), plugin_distributions(recipe, Path.cwd()))
             if plan.to_fit:
                 plan = _fit(plan, store, listener, given)
             tally.cards = plan.graph.cards

@@ -25,7 +25,7 @@ WINGS = {  # of each room, floor by floor, lowest first; ".": the files that lie
         ("corpus",),
         ("dataset",),
         ("checks", "views", "plan"),
-        ("engine", "fitting", "preview"),
+        ("engine", "fitting", "preview", "doctor"),
         ("run.py",),
         ("retry.py", "compact.py"),
         ("commands", "options.py"),

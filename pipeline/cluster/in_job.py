@@ -1,7 +1,7 @@
 """What a submitted job runs: this very file, sent along, for the cluster may have no tokenloom or another one.
 
-Beside it lie the recipe, its plugins, and JOB: the versions that the cluster has to have, and the words of `tokenloom
-run`; not in the job's command, which Ray's dashboard shows to everybody.
+Beside it lie the recipe, its plugins, and JOB: the versions that the cluster has to have, and the words that come after
+`tokenloom`; not in the job's command, which Ray's dashboard shows to everybody.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def run_job(folder: Path) -> None:
                 flush=True,
             )
             sys.exit(2)
-    sys.argv = ["tokenloom", "run", *job["words"]]
+    sys.argv = ["tokenloom", *job["words"]]
     run_module("tokenloom.pipeline.cli", run_name="__main__")
 
 

@@ -37,6 +37,10 @@ _STOPPED = 143
 """A stopped job's exit code: Ray ends it by SIGTERM, and tells none."""
 
 
+class LostError(EngineError):
+    """A job that can't be followed any more; whether it goes on isn't known."""
+
+
 class JobError(ValueError):
     """What can't be sent, or where it can't be sent to; the message names the way out."""
 
@@ -44,7 +48,7 @@ class JobError(ValueError):
 @dataclass(frozen=True)
 class Package:
     """What a job consists of. files: where they lie here, by their names in the job's working directory. needs: the
-    versions of the distributions that the cluster must have. words: those of `tokenloom run`."""
+    versions of the distributions that the cluster must have. words: those that come after `tokenloom`."""
 
     files: Mapping[str, Path]
     needs: Mapping[str, str]
@@ -146,10 +150,18 @@ def send(client: JobSubmissionClient, package: Package, name: str) -> str:
             raise EngineError(f"the cluster doesn't take the job: {error}") from error
 
 
-def follow(client: JobSubmissionClient, job: str, write: Callable[[str], None]) -> int:
-    """Hands on the job's log until it ends; its exit code. After a lost connection it goes on where it was. Raises
-    EngineError when the dashboard is out of reach for a minute."""
+def follow(
+    client: JobSubmissionClient, job: str, write: Callable[[str], None], say: Callable[[str], None] = print
+) -> int:
+    """Hands on the job's log until it ends; its exit code. After a lost connection, of which it tells, it goes on where
+    it was. Raises LostError when the dashboard is out of reach for a minute."""
     written, lost = 0, 0.0
+
+    def back() -> None:
+        nonlocal lost
+        if lost:
+            say("the dashboard is back")
+        lost = 0.0
 
     async def tail() -> None:
         nonlocal written, lost
@@ -159,17 +171,20 @@ def follow(client: JobSubmissionClient, job: str, write: Callable[[str], None]) 
             if new:
                 write(new)
                 written += len(new)
-            lost = 0.0
+            back()
 
     while True:
         try:
             asyncio.run(tail())
             details = client.get_job_info(job)
         except (RuntimeError, OSError) as error:
-            lost = lost or time.monotonic()
+            if not lost:
+                lost = time.monotonic()
+                say(f"the dashboard is out of reach; trying again for {_PATIENCE:.0f} s")
             if time.monotonic() - lost > _PATIENCE:
-                raise EngineError(f"{job}: the dashboard is out of reach for a minute: {error}") from error
+                raise LostError(f"{job}: the dashboard is out of reach for {_PATIENCE:.0f} s: {error}") from error
         else:
+            back()
             if details.status.is_terminal():
                 break
         time.sleep(1.0)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ...labelers.plugins.registry import PLUGINS
 
@@ -57,14 +58,15 @@ def start_ray() -> None:
         else:
             variables |= {name: os.environ.get(name, "") for name in ("PYTHONPATH", DEVICE)}
             options = {"runtime_env": {"env_vars": variables}}
-        if not address.startswith("ray://"):
-            options["job_config"] = _job_config()
+        options["job_config"] = _job_config()
         try:
             # Ray reports its log level on stderr
             with _silent_stderr(), _own_sigterm(), _environment(variables if started else {}):
                 ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:  # some of Ray's are of this very class
             raise EngineError(f"Ray could not be started or reached: {error}") from error
+    elif ray.util.client.ray.is_connected():
+        refuse_ray_client("ray://HEAD:10001")
     from ray.data import DataContext
 
     context = DataContext.get_current()
@@ -76,10 +78,23 @@ def start_ray() -> None:
     warnings.filterwarnings("ignore", module=r"ray\.data\.")
 
 
+def refuse_ray_client(address: str) -> None:
+    """Raises EngineError for an address of Ray Client's, through which Ray Data doesn't work: it wants a core worker in
+    the driver's own process."""
+    if address.startswith("ray://"):
+        host = urlsplit(address).hostname or "HEAD"
+        raise EngineError(
+            f"{address}: Ray Data, by which a run works, doesn't work through Ray Client: have the "
+            f"cluster do it as a job, `tokenloom submit RECIPE --address http://{host}:8265`, or run it on one of the "
+            f"cluster's machines with RAY_ADDRESS={host}:6379"
+        )
+
+
 def check_address(address: str) -> None:
     """Raises EngineError where nothing answers at a cluster's address, which Ray takes ten minutes to notice, or
-    something that isn't Ray, for which it waits for ever."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    something that isn't Ray, for which it waits for ever; and for Ray Client's."""
+    refuse_ray_client(address)
+    host, _, port = address.rpartition(":")
     if not port.isdigit():
         return  # local, auto, or something that Ray knows better
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -10,7 +12,7 @@ from rich.table import Table
 from ...tokenizers.fitting.perceptual import PERCEPTUAL
 from ..checks.nulls import NullSearch, told_null
 from ..checks.status import LedgerCounts
-from ..cluster.session import stop_ray
+from ..cluster.session import refuse_ray_client, stop_ray
 from ..cluster.size import ClusterSize, cluster_size
 from ..corpus.refusals import why_refused
 from ..dataset.cards import TokensCard
@@ -18,8 +20,9 @@ from ..dataset.finished import empty_shards as shards_without_samples
 from ..dataset.finished import units_of
 from ..dataset.manifest import replace_options
 from ..engine.estimate import Estimate, calibrate, corpus_fields
+from ..plan.origins import told_origins
 from ..plan.plan import Plan, make_plan
-from ..plan.recipe import load_recipe
+from ..plan.recipe import Recipe, load_recipe
 from ..plan.requests import READ, WRITE, least_units, requests_left
 from ..plan.stages import Stage, stages, workers_at_once
 from ..retry import retry
@@ -46,7 +49,9 @@ def run(
     report: str | None,
 ) -> None:
     recipe = load_recipe(name, overrides, corpus, output)
+    refuse_ray_client(os.environ.get("RAY_ADDRESS", ""))  # before what may take long
     console = plain_console()
+    _print_origins(console, recipe)
     plan = make_plan(recipe, replacing, take_changes)
     if dry_run:
         print_plan(console, plan, replacing)
@@ -86,6 +91,7 @@ def plan(
     """price: dollars for a GPU hour."""
     recipe = load_recipe(name, overrides, corpus, output)
     console = plain_console()
+    _print_origins(console, recipe)
     plan = make_plan(recipe, replacing, take_changes)
     print_plan(console, plan, replacing)
     size = cluster_size()
@@ -95,6 +101,12 @@ def plan(
     if estimate:
         _print_estimate(console, plan, groups, size, estimate, price)
     _print_requests(console, plan, len(groups), estimate)
+
+
+def _print_origins(console: Console, recipe: Recipe) -> None:
+    """Whose code the recipe runs, before it does."""
+    for line in told_origins(recipe, Path.cwd()):
+        console.print(printable(line), soft_wrap=True)
 
 
 def _print_requests(console: Console, plan: Plan, stages: int, estimate: Estimate | None) -> None:

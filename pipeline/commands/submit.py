@@ -9,17 +9,17 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from ...labelers.contract.labeler import Labeler
-from ...labelers.plugins.origin import Origin, origin_of
-from ...labelers.plugins.registry import LABELER_GROUP, TOKENIZER_GROUP
-from ...tokenizers.contract.tokenizer import Tokenizer
-from ..cluster.jobs import Package, connect, dashboard_url, follow, send
-from ..plan.recipe import Recipe, at_key, load_recipe, recipe_file
+from ...labelers.plugins.origin import Origin
+from ..cluster.jobs import LostError, Package, connect, dashboard_url, follow, send
+from ..plan.origins import OWN, origins
+from ..plan.recipe import Recipe, load_recipe, recipe_file
+from ..plan.secrets import refuse_secrets
 from ..plan.weights import absolute_source
 from ..storage.store import absolute_url, redact
 from .console import counted
 
-_OWN = "tokenloom"
+_LOST = 75
+"""The exit code where the job was lost sight of: EX_TEMPFAIL of sysexits.h."""
 
 
 def submit(
@@ -33,39 +33,59 @@ def submit(
     limit: int | None,
     report: str | None,
 ) -> int:
-    """Sends the recipe and its plugins, and follows the job; its exit code, or that of the signal that ended this.
-    report: a path of the machine that runs the job, or a URL."""
+    """Has `tokenloom run` do a recipe on the cluster: as `have_done`. report: a path of the machine that runs the job, or
+    a URL."""
+    more = [word for modality in replacing for word in ("--replace", modality)]
+    more += ["--take-changes"] if take_changes else []
+    more += ["--limit", str(limit)] if limit is not None else []
+    more += ["--report", absolute_url(report)] if report else []
+    return have_done("run", name, address, overrides, corpus, output, more)
+
+
+def have_done(
+    command: str,
+    name: str,
+    address: str,
+    overrides: Sequence[str],
+    corpus: Sequence[str],
+    output: str | None,
+    more: Sequence[str] = (),
+) -> int:
+    """Sends a recipe and its plugins, has the command done to it on the cluster, and follows the job; its exit code,
+    or that of the signal that ended this. more: options of the command."""
     recipe = load_recipe(name, overrides, corpus, output)
+    refuse_secrets(recipe)
     file = recipe_file(name)
     here = Path.cwd()
-    origins = list(_origins(recipe, here))
+    named = list(origins(recipe, here))
     local = dict(_local(recipe))
-    words = [file.name, *(word for override in overrides for word in ("--set", override))]
+    words = [command, file.name, *(word for override in overrides for word in ("--set", override))]
     words += [word for url in corpus for word in ("--corpus", url)] if "corpus" not in local else []
     words += ["--output", output] if output and "output" not in local else []
     for key, paths in local.items():
         words += _override(key, paths)
-    words += [word for modality in replacing for word in ("--replace", modality)]
-    words += ["--take-changes"] if take_changes else []
-    words += ["--limit", str(limit)] if limit is not None else []
-    words += ["--report", absolute_url(report)] if report else []
-    files = {str(path.relative_to(here)): path for origin in origins for path in origin.files}
-    needs = {origin.distribution: origin.version for origin in origins if origin.distribution}
-    package = Package({**files, file.name: file}, {_OWN: version(_OWN), **needs}, words)
+    files = {str(path.relative_to(here)): path for origin in named for path in origin.files}
+    needs = {origin.distribution: origin.version for origin in named if origin.distribution}
+    package = Package({**files, file.name: file}, {OWN: version(OWN), **needs}, [*words, *more])
     package.check_size()
-    for line in _told(origins, local, here):
+    for line in _told(named, local, here):
         print(line)
     client = connect(address)
     job = send(client, package, file.stem)
     print(f"job {job}", flush=True)
     try:
-        return follow(client, job, _write)
+        return follow(client, job, _write, _say)
     except SystemExit as stopped:  # Ctrl-C or SIGTERM
-        print(f"\n{_how_to(address, job)}", file=sys.stderr)
+        print(f"\ndetached: the job goes on. {_how_to(address, job)}", file=sys.stderr)
         return int(str(stopped.code))
-    except RuntimeError:
-        print(_how_to(address, job), file=sys.stderr)
-        raise
+    except LostError as error:
+        _say(str(error))
+        print(f"what becomes of the job isn't known here. {_how_to(address, job)}", file=sys.stderr)
+        return _LOST
+
+
+def _say(text: str) -> None:
+    print(f"tokenloom: {text}", file=sys.stderr, flush=True)
 
 
 def _write(text: str) -> None:
@@ -74,18 +94,7 @@ def _write(text: str) -> None:
 
 def _how_to(address: str, job: str) -> str:
     at = f"--address {shlex.quote(dashboard_url(address))} {job}"
-    return f"detached: the job goes on. To come back, or to stop it:\n  ray job logs --follow {at}\n  ray job stop {at}"
-
-
-def _origins(recipe: Recipe, here: Path) -> Iterator[Origin]:
-    """Of every class that the recipe names."""
-    for name, settings in recipe.modalities.items():
-        named: list[tuple[str, str, str, type]] = [("labeler", LABELER_GROUP, settings.labeler or name, Labeler)]
-        if settings.tokenizer and settings.tokenizer.name:
-            named.append(("tokenizer.name", TOKENIZER_GROUP, settings.tokenizer.name, Tokenizer))
-        for key, group, reference, base in named:
-            with recipe.named(), at_key(f"modalities.{name}.{key}"):
-                yield origin_of(group, reference, base, here)
+    return f"To come back, or to stop it:\n  ray job logs --follow {at}\n  ray job stop {at}"
 
 
 def _local(recipe: Recipe) -> Iterator[tuple[str, list[str]]]:
@@ -125,7 +134,7 @@ def _told(origins: Sequence[Origin], local: dict[str, list[str]], here: Path) ->
             names = ", ".join(str(path.relative_to(here)) for path in origin.files[:3])
             more = f" and {counted(len(origin.files) - 3, 'file')} more" if len(origin.files) > 3 else ""
             yield f"{origin.reference}: sent along from {here}: {names}{more}, {size:,} bytes"
-        elif origin.distribution != _OWN:
+        elif origin.distribution != OWN:
             yield f"{origin.reference}: of {origin.distribution} {origin.version}, which the cluster has to have"
     for key, paths in local.items():
         yield f"{key}: {', '.join(map(redact, paths))}: a path, which every machine of the cluster has to see"

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..cluster.alike import check_nodes
 from ..cluster.raylet import raylet_watched
 from ..cluster.session import EngineError, start_ray
-from ..cluster.shared_paths import check_shared
 from .stream import MOST_BLOCKS, cause
 
 
@@ -26,7 +26,7 @@ def run_tasks(
     from ray.exceptions import RayError
 
     with raylet_watched():
-        check_shared(local_paths)
+        check_nodes(local_paths)
         # A block of input is the number of an item, so that the items are sent to each worker once.
         numbers = ray.data.range(len(items), override_num_blocks=min(max(1, len(items)), MOST_BLOCKS))
         results = numbers.map_batches(_Calls(work, items).call, batch_size=1, batch_format="numpy")

@@ -93,6 +93,20 @@ def step_graph(recipe: Recipe) -> StepGraph:
         return StepGraph(tuple(steps), _with_vocabulary(recipe, cards))
 
 
+def named_weights(recipe: Recipe) -> dict[str, WeightsSource]:
+    """Whence the weights of each modality's labeler come, without fetching any. Raises RecipeError as `step_graph` does
+    for what is wrong with labelers and weights."""
+    with recipe.named():
+        _check_images(recipe)
+        _check_weights(recipe)
+        _check_stages(recipe)
+        named = {
+            name: _source_of_weights(recipe, settings, _labeler_of(name, settings))
+            for name, settings in recipe.modalities.items()
+        }
+    return {name: WeightsSource.of(recipe, source) for name, source in named.items() if source}
+
+
 def _with_vocabulary(recipe: Recipe, cards: dict[str, ModalityCard]) -> dict[str, ModalityCard]:
     """The cards, with the text vocabulary that the recipe asks for where a tokenizer uses one."""
     using = [name for name, card in cards.items() if uses_vocabulary(name, card)]

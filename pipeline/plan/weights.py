@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 PACKAGE = "package:"
 """Prefix of weights that an installed package ships: package:NAME/path/inside."""
 
+HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+"""Those of a repository on the hub that are fetched."""
+
 
 class WeightsError(ValueError):
     """Weights that can't be had; the message says how to give them."""
@@ -145,13 +148,18 @@ def _hash_content(path: Path, state: tuple[int, ...]) -> str:
     return digest.hexdigest()
 
 
+def cached(url: str) -> Path:
+    """Where weights from a URL lie on this machine, once they were fetched."""
+    safe = without_credentials(url)
+    return (
+        _cache() / hashlib.sha256(safe.encode()).hexdigest()[:24] / (safe.rstrip("/").rsplit("/", 1)[-1] or "weights")
+    )
+
+
 def _download(url: str, options: dict[str, Any]) -> str:
     import fsspec
 
-    safe = without_credentials(url)
-    target = (
-        _cache() / hashlib.sha256(safe.encode()).hexdigest()[:24] / (safe.rstrip("/").rsplit("/", 1)[-1] or "weights")
-    )
+    safe, target = without_credentials(url), cached(url)
     if target.exists():
         return str(target)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
@@ -215,7 +223,7 @@ def _from_hub(repository: str) -> str:
         raise WeightsError(f"weights {repository}: a hub id needs `pip install 'tokenloom[hub]'`") from None
     way_out = "give a local folder or an fsspec URL with `weights:` in the recipe"
     try:
-        return snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"])
+        return snapshot_download(repository, allow_patterns=list(HUB_FILES))
     except RepositoryNotFoundError:
         raise WeightsError(
             f"weights {repository}: neither a file here nor a repository on the hub; {way_out}"

@@ -11,8 +11,9 @@ from typing import IO
 
 import pytest
 import yaml
+from cut_line import Line
 from in_process import weave
-from ray_head import CLUSTER, Head
+from ray_head import CLUSTER, Head, asked
 from tokenloom.pipeline.commands.console import counted
 from tokenloom.pipeline.plan.recipe import load_recipe
 
@@ -122,3 +123,48 @@ def test_another_token_is_refused(head: Head, place: Path):
     code, said = head.command("submit", "mine.yaml", "--address", head.address, cwd=place, RAY_AUTH_MODE="disabled")
     assert code == 2
     assert "the cluster asks for a token" in said
+
+
+def test_a_dashboard_that_is_lost_and_comes_back_is_told(head: Head, place: Path):
+    """Nothing of the log is lost or told twice."""
+    (place / "held").touch()
+    with Line(int(head.address.rpartition(":")[2])) as line:
+        following = head.start("submit", "mine.yaml", "--address", line.address, cwd=place)
+        assert following.stdout is not None
+        read_until(following.stdout, r"^(labelling) ")
+        line.cut()
+        read_until(following.stdout, r"^tokenloom: the (dashboard) is out of reach; trying again for 60 s$")
+        line.mend()
+        (place / "held").unlink()
+        said, _ = following.communicate(timeout=120)
+    assert following.returncode == 0, said
+    assert said.count("tokenloom: the dashboard is back\n") == 1
+    assert said.count("labelling") == 0
+    assert said.count("6 samples in 6 units") == 1
+
+
+def test_a_dashboard_that_stays_lost_is_left_with_the_way_back(head: Head, place: Path):
+    (place / "held").touch()
+    hasty = "import tokenloom.pipeline.cluster.jobs as jobs; jobs._PATIENCE = 2; "
+    hasty += "from tokenloom.pipeline.cli import main; main()"
+    with Line(int(head.address.rpartition(":")[2])) as line:
+        following = subprocess.Popen(
+            [CLUSTER / "python", "-c", hasty, "submit", "mine.yaml", "--address", line.address],
+            cwd=place,
+            env=head.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert following.stdout is not None
+        job = read_until(following.stdout, r"^job (\S+)$")
+        read_until(following.stdout, r"^(labelling) ")
+        line.cut()
+        said, _ = following.communicate(timeout=60)
+    assert following.returncode == 75, said
+    assert f"tokenloom: {job}: the dashboard is out of reach for 2 s" in said
+    assert f"ray job logs --follow --address {line.address} {job}" in said
+    (place / "held").unlink()
+    while asked(head, f"/api/jobs/{job}")["status"] == "RUNNING":
+        time.sleep(0.5)
+    assert asked(head, f"/api/jobs/{job}")["status"] == "SUCCEEDED"

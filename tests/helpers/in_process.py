@@ -102,7 +102,7 @@ def without_ray(gpus: int = 0) -> Iterator[None]:
         patch.setattr(running, "raylet_watched", nullcontext)
         for module in (fitting, ray_train):
             patch.setattr(module, "run_fit", run_fit_here)
-        patch.setattr(running, "check_shared", lambda paths: None)
+        patch.setattr(running, "check_nodes", lambda paths, plugins=(): None)
         patch.setattr(compacting, "stream_merges", lambda store, merges: (merge_one(store, one) for one in merges))
         for module in (running, retrying, compacting):
             patch.setattr(module, "start_ray", lambda: None)

@@ -15,8 +15,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 PROGRAMS = ("tokenloom", "infra/dev", "python", "pip", "pytest", "duckdb")
 CHECKED = ("infra/dev", "python", "pip", "pytest")
 """Programs whose commands take long: they aren't run."""
-SUBMIT = "tokenloom submit "
-"""Wants a cluster with its dashboard, which tests/cluster has."""
+ON_CLUSTER = ("tokenloom submit ", "tokenloom doctor ")
+"""Want a cluster with its dashboard, which tests/cluster has."""
 
 
 def name_of(page: Path) -> str:
@@ -63,7 +63,7 @@ def commands(page: Path) -> list[str]:
 
 
 def is_run(command: str) -> bool:
-    return program_of(command) not in CHECKED and not command.startswith(SUBMIT)
+    return program_of(command) not in CHECKED and not command.startswith(ON_CLUSTER)
 
 
 def program_of(command: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,10 +30,11 @@ _UNTIL_EOF = '"$@" & cat >/dev/null; kill $!; wait $!'
 
 @dataclass(frozen=True)
 class Head:
-    """A head that runs. environment: of commands that may use it."""
+    """A head that runs. environment: of commands that may use it. folder: of all that it writes."""
 
     address: str
     environment: dict[str, str]
+    folder: Path
 
     def start(self, *words: object, cwd: Path, **environment: str) -> subprocess.Popen[str]:
         """The command `tokenloom` in a process, with its output in one stream."""
@@ -80,12 +83,65 @@ def ray_head() -> Iterator[Head]:
             if time.monotonic() - began > 120:
                 pytest.fail(f"the head didn't start:\n{Path(folder, 'log').read_text()}", pytrace=False)
             time.sleep(0.5)
-        yield Head(f"http://127.0.0.1:{DASHBOARD}", environment)
+        yield Head(f"http://127.0.0.1:{DASHBOARD}", environment, Path(folder))
     finally:
         assert process.stdin is not None
         process.stdin.close()
         process.wait(timeout=120)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def raylet(head: Head, python: Path, *words: str, **environment: str) -> Iterator[None]:
+    """A node more, of another environment's Python, while the block runs."""
+    start = f"start --block --address 127.0.0.1:{GCS} --num-cpus 1 --object-store-memory 100000000".split()
+    with open(head.folder / f"{python.parent.parent.name}.log", "wb") as log:
+        process = subprocess.Popen(
+            ["bash", "-c", _UNTIL_EOF, "bash", python, "-m", "ray.scripts.scripts", *start, *words],
+            env={**head.environment, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}", **environment},
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        before, began = alive_nodes(head), time.monotonic()
+        while alive_nodes(head) == before:
+            assert process.poll() is None, log.name
+            assert time.monotonic() - began < 120, log.name
+            time.sleep(0.5)
+        yield
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(timeout=120)
+
+
+def asked(head: Head, path: str) -> Any:
+    """What the dashboard answers, as JSON."""
+    headers = {"Authorization": f"Bearer {head.environment['RAY_AUTH_TOKEN']}"}
+    with urllib.request.urlopen(urllib.request.Request(f"{head.address}{path}", headers=headers), timeout=30) as answer:
+        return json.load(answer)
+
+
+def alive_nodes(head: Head) -> int:
+    nodes = asked(head, "/api/v0/nodes?limit=100")["data"]["result"]["result"]
+    return sum(node["state"] == "ALIVE" for node in nodes)
+
+
+def other_environment(folder: Path, **versions: str) -> Path:
+    """The Python of an environment that has what CLUSTER has, but says that it has these versions of distributions."""
+    folder.mkdir()
+    (folder / "pyvenv.cfg").write_text((CLUSTER.parent / "pyvenv.cfg").read_text())
+    shutil.copytree(CLUSTER, folder / "bin", symlinks=True)
+    below = next(CLUSTER.parent.glob("lib/python*/site-packages"))
+    packages = folder / below.relative_to(CLUSTER.parent)
+    packages.mkdir(parents=True)
+    (packages / "below.pth").write_text(f"import site; site.addsitedir({str(below)!r})\n")
+    for name, version in versions.items():
+        (packages / f"{name}-{version}.dist-info").mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        (packages / f"{name}-{version}.dist-info/METADATA").write_text(metadata)
+    return folder / "bin/python"
 
 
 def _answers() -> bool:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from tokenloom.pipeline.cluster import head
+from tokenloom.pipeline.cluster.alike import check_nodes
 from tokenloom.pipeline.cluster.head import head_watched
 from tokenloom.pipeline.cluster.session import EngineError
-from tokenloom.pipeline.cluster.shared_paths import check_shared
 
 
 def test_a_node_that_has_died_since_it_was_listed_lacks_no_path(ray_session, monkeypatch, tmp_path: Path):
@@ -19,9 +19,9 @@ def test_a_node_that_has_died_since_it_was_listed_lacks_no_path(ray_session, mon
 
     (here,) = [node for node in ray.nodes() if node["Alive"]]
     monkeypatch.setattr(ray, "nodes", lambda: [{**here, "NodeID": "0f" * 28}, here])
-    check_shared([str(tmp_path)])
+    check_nodes([str(tmp_path)])
     with pytest.raises(EngineError, match="gone: not seen by"):
-        check_shared([str(tmp_path / "gone")])
+        check_nodes([str(tmp_path / "gone")])
 
 
 def test_a_head_that_does_not_answer_is_told_of_once_and_again_when_it_does(monkeypatch, capfd):

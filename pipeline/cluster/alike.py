@@ -1,0 +1,50 @@
+"""Whether every machine of a cluster has what a run needs: the paths that this one sees, and the same versions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .machine import missing, versions
+from .nodes import NodeError, alive_nodes, on_nodes
+from .session import EngineError
+
+_OWN = "tokenloom"
+
+
+class VersionsError(ValueError):
+    """A cluster of several versions, which would mix what they make; the message names the node."""
+
+
+def check_nodes(paths: Sequence[str], plugins: Sequence[str] = ()) -> None:
+    """Raises EngineError where a node that has CPUs lacks one of the paths, which are there on this one, and
+    VersionsError where it has another version of tokenloom or of a plugin's distribution. Ray is up.
+
+    A node that is gone, or goes meanwhile, lacks nothing: nothing is done there.
+    """
+    nodes = [node for node in alive_nodes() if node.cpus]
+    if len(nodes) < 2:
+        return
+    names = [_OWN, *plugins]
+    here = versions(names)
+    for node, found in on_nodes(versions, lambda node: (names,), nodes).items():
+        if isinstance(found, NodeError):
+            if found.gone:
+                continue
+            raise EngineError(f"{node.name}, one of the cluster's {len(nodes)} nodes, can't be asked: {found.said}")
+        for name in names:
+            if found[name] != here[name]:
+                raise VersionsError(
+                    f"{node.name}, one of the cluster's {len(nodes)} nodes, has {name} {found[name] or 'not at all'}, "
+                    f"and {here[name]} is on the machine where this was started: install {name}=={here[name]} on every "
+                    f"machine; `tokenloom doctor` tells of all of them"
+                )
+    for node, lacking in on_nodes(missing, lambda node: (list(paths),), nodes).items() if paths else ():
+        if isinstance(lacking, NodeError):
+            if lacking.gone:
+                continue
+            raise EngineError(f"{node.name}, one of the cluster's {len(nodes)} nodes, can't be asked: {lacking.said}")
+        if lacking:
+            raise EngineError(
+                f"{lacking[0]}: not seen by {node.name}, one of the cluster's {len(nodes)} nodes; "
+                f"give a URL of object storage, or a folder that all nodes mount"
+            )

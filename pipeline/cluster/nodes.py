@@ -1,0 +1,117 @@
+"""Something done on every node of the cluster, whatever becomes of single nodes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import machine
+
+PATIENCE = 120.0
+"""Seconds within which a node has to answer: its first worker may have to be started."""
+
+
+@dataclass(frozen=True)
+class NodeHere:
+    """A node that is alive. name: its host's, made unique. gpus: as it claims. store: bytes of its object store.
+    session: the folder of its logs, and of what it has no memory for. cpus: without any it takes no part in the work.
+    """
+
+    id: str
+    name: str
+    cpus: float = 0.0
+    gpus: float = 0.0
+    store: float = 0.0
+    session: str = ""
+
+
+@dataclass(frozen=True)
+class NodeError:
+    """Why a node gave no answer. gone: it died, or is about to."""
+
+    said: str
+    gone: bool = False
+
+
+def alive_nodes() -> list[NodeHere]:
+    """Of the cluster, by their names. Ray is up."""
+    import ray
+
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    hosts = Counter(node["NodeManagerHostname"] for node in alive)
+    found = []
+    for node in alive:
+        host, offer = node["NodeManagerHostname"], node["Resources"]
+        name = host if hosts[host] == 1 else f"{host}/{node['NodeID'][:6]}"
+        gives = [offer.get(resource, 0.0) for resource in ("CPU", "GPU", "object_store_memory")]
+        session = str(Path(node["RayletSocketName"]).parents[1])
+        found.append(NodeHere(node["NodeID"], name, *gives, session))
+    return sorted(found, key=lambda node: node.name)
+
+
+def on_nodes(
+    work: Callable[..., Any], arguments: Callable[[NodeHere], Sequence[Any]], nodes: Sequence[NodeHere]
+) -> dict[NodeHere, Any | NodeError]:
+    """What `work` returns on each of the nodes, of these arguments for each. It claims nothing, so that it has room
+    beside whatever runs there."""
+    import ray
+
+    by_value()
+    task: Any = ray.remote(work)
+    return answers({node: task.options(num_cpus=0, **_place(node)).remote(*arguments(node)) for node in nodes})
+
+
+@contextmanager
+def machines(nodes: Sequence[NodeHere]) -> Iterator[dict[NodeHere, Any]]:
+    """An actor of `machine.Machine` on each of the nodes, while the block runs."""
+    import ray
+
+    by_value()
+    actor: Any = ray.remote(machine.Machine)
+    actors = {node: actor.options(num_cpus=0, **_place(node)).remote() for node in nodes}
+    try:
+        yield actors
+    finally:
+        for one in actors.values():
+            ray.kill(one)
+
+
+def by_value() -> None:
+    """Has what machine.py holds sent along, instead of its name."""
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(machine)
+
+
+def answers(asked: Mapping[NodeHere, Any], seconds: float = PATIENCE) -> dict[NodeHere, Any | NodeError]:
+    """What the references come to, within so many seconds for all of them together."""
+    import ray
+    from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedError
+
+    gone = (NodeDiedError, TaskUnschedulableError, WorkerCrashedError)
+    until = time.monotonic() + seconds
+    found: dict[NodeHere, Any | NodeError] = {}
+    for node, reference in asked.items():
+        try:
+            found[node] = ray.get(reference, timeout=max(0.0, until - time.monotonic()))
+        except ray.exceptions.GetTimeoutError:
+            found[node] = NodeError(f"no answer within {seconds:.0f} s")
+        except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None) or error
+            found[node] = NodeError(f"{type(cause).__name__}: {_last_line(cause)}", isinstance(error, gone))
+    return found
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[-1].strip()
+
+
+def _place(node: NodeHere) -> dict[str, Any]:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node.id, soft=False)}

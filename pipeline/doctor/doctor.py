@@ -1,0 +1,157 @@
+"""All checks of a recipe before it is run: on this machine, and on every node of the cluster where there is one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..cluster.device import chosen_device
+from ..cluster.machine import Machine, versions
+from ..cluster.nodes import NodeError, NodeHere, alive_nodes, answers, machines, on_nodes
+from ..cluster.session import start_ray
+from ..plan.origins import plugin_distributions, references
+from ..plan.recipe import Recipe
+from ..plan.steps import named_weights
+from ..storage.store import Store
+from . import gpus
+from .credentials import look_at_credentials
+from .finding import Finding, Row, failed, grouped
+from .places import clock, look_at_corpus, marked
+from .subject import Subject, examine, wants_gpus
+from .versions import CHECK as VERSIONS
+from .versions import compare, needed
+
+_ROUNDS = 3
+"""How often a clock is asked: the quickest answer tells most."""
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """What is wanted of the machines. plugins: distributions that the recipe's classes come from. wanting: modalities
+    that want GPUs; memory: bytes of the largest of these; explicit: whether the recipe itself asks for them."""
+
+    subject: Subject
+    plugins: tuple[str, ...]
+    wanting: tuple[str, ...]
+    memory: float
+    explicit: bool
+
+
+def diagnose(recipe: Recipe, on_cluster: bool, say: Callable[[str], None] = lambda text: None) -> list[Row]:
+    """What was found, in the order in which it matters. on_cluster: whether RAY_ADDRESS names one, on whose nodes to
+    look; else this machine is all there is. say: told what is being done.
+
+    Raises RecipeError for what is wrong with the recipe itself, and EngineError where there is no such cluster.
+    """
+    checkup = _checkup(recipe)
+    rows = []
+    for what, url, options in _urls(recipe):
+        rows += [Row(one) for one in look_at_credentials(what, url, options)]
+    say("reading the corpus' listings")
+    findings, shard = look_at_corpus(recipe.corpus)
+    rows += [Row(one) for one in findings]
+    checkup = replace(checkup, subject=replace(checkup.subject, shard=shard))
+    return rows + (_on_cluster(checkup, say) if on_cluster else _here(checkup, say))
+
+
+def _checkup(recipe: Recipe) -> Checkup:
+    weights = named_weights(recipe)
+    wanting, memory = wants_gpus(recipe) if chosen_device() in (None, "cuda") else ([], 0.0)
+    explicit = any(stage.num_gpus for stage in recipe.resources.stages)
+    output = Store(recipe.output, recipe.storage_options)
+    subject = Subject(recipe.corpus, output, tuple(references(recipe)), weights=weights)
+    return Checkup(subject, tuple(plugin_distributions(recipe, Path.cwd())), tuple(wanting), memory, explicit)
+
+
+def _urls(recipe: Recipe) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Places that credentials are for, one of each sort."""
+    for url in recipe.corpus.urls[:1]:
+        yield "corpus", url, recipe.corpus.storage_options
+    yield "output", recipe.output, recipe.storage_options
+
+
+def _here(checkup: Checkup, say: Callable[[str], None]) -> list[Row]:
+    say("looking at this machine")
+    findings = examine(checkup.subject, f"{os.environ.get('RAY_TMPDIR', '/tmp')}/ray", 0.0)
+    return [Row(one) for one in [*findings, *_gpus_here(checkup)]]
+
+
+def _gpus_here(checkup: Checkup) -> list[Finding]:
+    if not checkup.wanting:
+        return []
+    try:
+        seen = Machine().gpus(gpus.SECONDS)
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        return [gpus.unusable(str(error))]
+    if '"names": []' in seen:
+        return [gpus.none_at_all(checkup.wanting, checkup.explicit)]
+    return [gpus.usable(seen, 1, checkup.memory)]
+
+
+def _on_cluster(checkup: Checkup, say: Callable[[str], None]) -> list[Row]:
+    start_ray()
+    nodes = alive_nodes()
+    say(f"looking at {len(nodes)} nodes" if len(nodes) > 1 else "looking at the cluster's node")
+    found: dict[NodeHere, list[Finding]] = {node: [] for node in nodes}
+    with machines(nodes) as actors:
+        for look in (_versions, _clocks, _gpus):
+            for node, findings in look(checkup, actors).items():
+                found[node] += findings
+    well = [node for node in nodes if all(one.level < 2 for one in found[node] if one.check == VERSIONS)]
+    with marked(checkup.subject.output) as mark:
+        subject = replace(checkup.subject, mark=mark)
+        for node, findings in on_nodes(examine, lambda node: (subject, node.session, node.store), well).items():
+            if isinstance(findings, NodeError):
+                findings = [failed("node", findings.said, "See Ray's logs there")]
+            found[node] += findings
+    rows = grouped({node.name: findings for node, findings in found.items()})
+    if checkup.wanting and not any(node.gpus for node in nodes):
+        rows.append(Row(gpus.none_at_all(checkup.wanting, checkup.explicit)))
+    return rows
+
+
+def _versions(checkup: Checkup, actors: Mapping[NodeHere, Any]) -> dict[NodeHere, list[Finding]]:
+    names = needed(checkup.plugins)
+    here = versions(names)
+    asked = {node: actor.versions.remote(names) for node, actor in actors.items()}
+    return {
+        node: [
+            failed(VERSIONS, f"can't be asked: {there.said}", "See Ray's logs there")
+            if isinstance(there, NodeError)
+            else compare(here, there, checkup.plugins)
+        ]
+        for node, there in answers(asked).items()
+    }
+
+
+def _clocks(checkup: Checkup, actors: Mapping[NodeHere, Any]) -> dict[NodeHere, list[Finding]]:
+    found: dict[NodeHere, list[Finding]] = {}
+    for node, actor in actors.items():
+        quickest: tuple[float, float] | None = None
+        for _ in range(_ROUNDS):
+            began = time.time()
+            theirs = answers({node: actor.now.remote()}, seconds=10.0)[node]
+            ended = time.time()
+            if isinstance(theirs, NodeError):
+                break
+            if quickest is None or ended - began < quickest[0]:
+                quickest = ended - began, theirs - (began + ended) / 2
+        if quickest:
+            found[node] = [clock(quickest[1], "nodes", "that of the machine where this was started")]
+    return found
+
+
+def _gpus(checkup: Checkup, actors: Mapping[NodeHere, Any]) -> dict[NodeHere, list[Finding]]:
+    claiming = {node: actor for node, actor in actors.items() if node.gpus and checkup.wanting}
+    asked = {node: actor.gpus.remote(gpus.SECONDS) for node, actor in claiming.items()}
+    return {
+        node: [
+            gpus.unusable(seen.said) if isinstance(seen, NodeError) else gpus.usable(seen, node.gpus, checkup.memory)
+        ]
+        for node, seen in answers(asked).items()
+    }

@@ -1,0 +1,43 @@
+"""GPUs: those that the recipe wants, those that Ray counts, and those that torch can use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from ..cluster.session import DEVICE
+from .finding import Finding, failed, ok, warning
+
+CHECK = "GPUs"
+SECONDS = 90.0
+"""Within which a process has to import torch and look."""
+
+
+def none_at_all(wanting: Sequence[str], explicit: bool) -> Finding:
+    """Where Ray counts none."""
+    named = ", ".join(wanting)
+    if explicit:
+        return failed(CHECK, f"none, and resources.stages asks for some ({named})", "Take a cluster with GPUs")
+    way_out = f"Take machines with GPUs, or set {DEVICE}=cpu where that is meant"
+    return warning(CHECK, f"none, and {named} would compute on CPUs, which may take a hundred times as long", way_out)
+
+
+def usable(seen: str, claimed: float, memory: float) -> Finding:
+    """seen: what `Machine.gpus` says. claimed: how many Ray counts on the machine. memory: bytes that the largest
+    labeler needs."""
+    found = json.loads(seen)
+    names, free = found["names"], found["free"]
+    if len(names) < claimed:
+        sees = f"{len(names)} of the {claimed:g}" if names else f"none of the {claimed:g}"
+        way_out = f"Install a torch that fits the driver, or set {DEVICE}=cpu to compute without"
+        return failed(CHECK, f"torch {found['torch']} sees {sees} that Ray counts", way_out)
+    kinds = ", ".join(dict.fromkeys(names))
+    said = f"{len(names)} x {kinds}, {min(free) / 2**30:.1f} GiB free on the fullest"
+    if min(free) < memory:
+        said += f", and the largest labeler needs {memory / 2**30:.1f}"
+        return warning(CHECK, said, "See what else runs there", min(free))
+    return ok(CHECK, said, min(free))
+
+
+def unusable(why: str) -> Finding:
+    return failed(CHECK, f"torch can't be asked: {why}", "Install a torch that fits the machine's driver")

@@ -1,0 +1,232 @@
+"""`tokenloom doctor` on one machine: what is well, and every way in which something isn't."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from faulty_s3 import Fault, FaultyS3, Kind
+from in_process import said
+from tokenloom.pipeline.doctor import gpus
+from tokenloom.pipeline.doctor.finding import Level, Row, failed, grouped, ok
+from tokenloom.pipeline.doctor.places import clock, look_at_output, skew
+from tokenloom.pipeline.doctor.space import SESSION, disk, shared_memory
+from tokenloom.pipeline.doctor.versions import compare, needed
+from tokenloom.pipeline.storage.store import Store
+
+GIB = 2**30
+
+
+@pytest.fixture
+def place(small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return write(tmp_path, corpus=str(small_corpus))
+
+
+def write(folder: Path, **changed: object) -> Path:
+    content = {"corpus": "corpus", "output": "out/deep", "modalities": {"canny_edge": {}}, **changed}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+def levels(table: str) -> dict[str, str]:
+    """What the table says of each check."""
+    words = ("ok", "warning", "failed")
+    rows = [(line, next((word for word in words if f"  {word}  " in line), None)) for line in table.splitlines()]
+    return {line.partition(f"  {word}  ")[0].strip(): word for line, word in rows if word}
+
+
+def test_what_is_well_leaves_nothing_behind(place):
+    table = said("doctor", "mine.yaml")
+    assert set(levels(table)) >= {
+        "corpus",
+        "sample",
+        "classes",
+        "output",
+        "clock (output)",
+        "/dev/shm",
+        "disk (output)",
+    }
+    assert {found for check, found in levels(table).items() if "disk" not in check} <= {"ok", "warning"}
+    assert "astronaut, the first of" in table
+    assert [path.name for path in place.iterdir()] == ["mine.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "check", "told"),
+    [
+        ({"corpus": "nowhere"}, "corpus", "nowhere"),
+        ({"corpus": "broken"}, "sample", "holds no usable sample"),
+        ({"output": "/sys/tokenloom"}, "output", "-> "),  # which nobody may write to, root neither
+        ({"output": "mine.yaml/out"}, "output", "-> A file is in the way"),
+        ({"modalities": {"mine": {"labeler": "mine:Mine"}}}, None, "division by zero"),
+        ({"modalities": {"depth": {"weights": "/no/where"}}}, "weights (depth)", "/no/where: no such file or folder"),
+        ({"modalities": {"depth": {"weights": "a/b"}}}, "weights (depth)", "a/b: not in the hub's cache"),
+        ({"modalities": {"depth": {"weights": "memory://no/where"}}}, "weights (depth)", "nothing there"),
+    ],
+)
+def test_what_is_amiss_is_named_with_the_way_out(place, changed, check, told):
+    (place / "mine.py").write_text("1 / 0\n")
+    (place / "broken").mkdir()
+    (place / "broken/a.jpg").write_bytes(b"")
+    recipe = yaml.safe_load((place / "mine.yaml").read_text())
+    write(place, **{**recipe, **changed})
+    if check is None:  # the recipe itself can't be used, as `run` says, too; whose code it runs is told before
+        table = said("doctor", "mine.yaml", code=2)
+        assert f"mine:Mine: code of {place}" in table
+    else:
+        table = said("doctor", "mine.yaml", code=1)
+        assert levels(table)[check] == "failed", table
+    assert told in table
+
+
+def test_gpus_that_are_wanted_and_lacking(place):
+    write(place, corpus=str(place), modalities={"depth": {"weights": "tiny"}})
+    (place / "a.jpg").write_bytes(b"")
+    stages = '[{"modalities": ["depth"], "num_gpus": 1}]'
+    table = said("doctor", "mine.yaml", "--set", f"resources.stages={stages}", code=1)
+    assert levels(table)["GPUs"] == "failed"
+    assert gpus.none_at_all(["depth"], explicit=False).level is Level.WARNING
+    seen = {"torch": "2.0", "names": ["A", "A"], "free": [3 * GIB, 2 * GIB]}
+    assert gpus.usable(json.dumps(seen), 2, GIB).said == "2 x A, 2.0 GiB free on the fullest"
+    assert gpus.usable(json.dumps(seen), 2, 8 * GIB).level is Level.WARNING
+    assert gpus.usable(json.dumps(seen), 4, GIB).level is Level.FAILED
+
+
+# --- object storage ---------------------------------------------------------------------------------------------------
+
+
+def denied(*operations: str, status: int = 403, code: str = "AccessDenied") -> list[Fault]:
+    return [Fault(Kind.ERROR, operations, path=r"tokenloom-doctor|out/$", status=status, code=code)]
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize(
+    ("faults", "told"),
+    [
+        ([], None),
+        (denied("LIST"), "could not list it (PermissionError"),
+        (denied("PUT"), "could not write it (PermissionError"),
+        (denied("GET"), "could not read it (PermissionError"),
+        (denied("DELETE"), "could not delete it (PermissionError"),
+        (denied("PUT", status=501, code="NotImplemented"), "If-None-Match"),
+        (denied("LIST", status=400, code="ExpiredToken"), "-> The credentials have expired: get new ones"),
+        (denied("LIST", code="RequestTimeTooSkewed"), "-> The clocks of this machine and of the store differ"),
+    ],
+)
+def test_rights_that_are_lacking_in_a_bucket(place, s3_url, s3_server, faults, told):
+    with FaultyS3(s3_server.endpoint, faults) as proxy:
+        options = f"storage_options={{endpoint_url: '{proxy.endpoint}'}}"
+        words = ("doctor", "mine.yaml", "--output", f"{s3_url}/out", "--set", options)
+        table = said(*words, code=int(told is not None))
+    assert "the key that ends in loom, from the environment, at http://127.0.0.1:" in table
+    assert levels(table)["output"] == ("ok" if told is None else "failed")
+    assert (told or f"{s3_url}/out: may be listed") in table.replace("\n", " ")
+    left = [entry.name for entry in Store(s3_url).list()]
+    assert left == [] or faults == denied("DELETE")
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"anon": True}, "none are used"),
+        ({"key": "nobody-1234", "secret": "planted-secret"}, "the key that ends in 1234, from the recipe's"),
+        ({"profile": "gone"}, "ProfileNotFound"),
+    ],
+)
+def test_credentials_that_are_none_or_unknown(place, s3_server, s3_url, options, told):
+    """Ceph's own answers."""
+    if "moto" in s3_server.name:
+        pytest.skip("moto lets everybody in")
+    set_ = f"storage_options={json.dumps(options)}"
+    table = said("doctor", "mine.yaml", "--output", f"{s3_url}/out", "--set", set_, code=1)
+    assert told in table
+    assert levels(table)["output"] == "failed"
+    assert "planted-secret" not in table
+
+
+class Overwriting(Store):
+    """One that knows no If-None-Match."""
+
+    def create(self, path: str, data: bytes) -> bool:
+        self.replace(path, data)
+        return True
+
+
+def test_a_store_that_overwrites_is_refused(tmp_path):
+    (found,) = look_at_output(Overwriting(tmp_path))
+    assert found.level is Level.FAILED
+    assert "overwritten" in found.said
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- what is compared with figures ------------------------------------------------------------------------------------
+
+
+def test_clocks():
+    assert skew(100.0, 100.2, 100.9) == 0  # theirs is cut to whole seconds
+    assert skew(100.0, 99.0, 100.5) == 0
+    assert skew(100.0, 111.0, 112.0) == 10
+    assert skew(100.0, 80.0, 90.0) == -10
+    assert [clock(by, "nodes", "its").level for by in (0.5, -4, 6, -400)] == [
+        *[Level.OK] * 2,
+        Level.WARNING,
+        Level.FAILED,
+    ]
+    assert clock(6.2, "nodes", "the head's").said == "6 s ahead of the head's"
+
+
+def test_a_clock_that_is_wrong_is_told_by_the_outputs_files(place, command_line):
+    """The process has another time than the disk's kernel."""
+    library = next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
+    if library is None:
+        pytest.skip("libfaketime isn't installed")
+    process = command_line.start(
+        "doctor", "mine.yaml", LD_PRELOAD=str(library), FAKETIME="-60s", NO_FAKE_STAT="1", COLUMNS="200"
+    )
+    table, _ = command_line.end(process)
+    assert levels(table)["clock (output)"] == "warning"
+    assert "s behind the output's" in table
+
+
+def test_room():
+    assert disk(SESSION, "/tmp", 4 * GIB, 100 * GIB).level is Level.FAILED
+    assert disk("output", "/tmp", 4 * GIB, 100 * GIB).level is Level.WARNING
+    assert disk("output", "/tmp", 50 * GIB, 100 * GIB).level is Level.OK
+    assert shared_memory(64 * 2**20, 64 * 2**20, 0).level is Level.WARNING
+    assert shared_memory(8 * GIB, 8 * GIB, 9 * GIB).level is Level.WARNING
+    assert shared_memory(8 * GIB, 8 * GIB, 2 * GIB).level is Level.OK
+
+
+def test_versions():
+    here = dict.fromkeys(needed(["mine"]), "1") | {"Python": "3.11.2", "mine": "1"}
+    assert {"tokenloom", "ray", "numpy", "torch", "mine"} <= set(here)
+    assert compare(here, here, ["mine"]).level is Level.OK
+    assert compare(here, {**here, "Python": "3.11.9", "numpy": "2"}, ["mine"]).level is Level.WARNING
+    for name, other in {"tokenloom": "", "mine": "2", "Python": "3.12.1"}.items():
+        found = compare(here, {**here, name: other}, ["mine"])
+        assert found.level is Level.FAILED
+        assert f"{name} {other or 'is lacking'}, and {here[name]} here" in found.said
+        assert found.way_out == f"Install there: {name} {here[name]}"
+
+
+def test_a_hundred_nodes_are_a_few_rows():
+    nodes = {f"n{n:03}": [ok("disk", f"{n} GiB", n), ok("output", "well")] for n in range(95)}
+    nodes |= {f"n{n:03}": [ok("disk", f"{n} GiB", n), failed("output", "no")] for n in range(95, 100)}
+    assert [(row.finding.said, row.where) for row in grouped(nodes)] == [
+        ("0 GiB", "all 100 nodes"),
+        ("well", "95 of 100 nodes: n000, n001, n002 and 92 more"),
+        ("no", "5 of 100 nodes: n095, n096, n097 and 2 more"),
+    ]
+    assert Row(ok("a", "b")).where == ""
+
+
+def test_the_folder_of_the_corpus_is_left_alone(place, small_corpus):
+    before = sorted(path.name for path in small_corpus.iterdir())
+    shutil.copytree(small_corpus, place / "corpus")
+    said("doctor", "mine.yaml", "--corpus", place / "corpus")
+    assert sorted(path.name for path in (place / "corpus").iterdir()) == before
