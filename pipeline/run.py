@@ -14,6 +14,7 @@ from .cluster.alike import check_nodes
 from .cluster.raylet import raylet_watched
 from .cluster.session import EngineError, start_ray
 from .cluster.size import cluster_size
+from .cluster.waiting import waits_told
 from .corpus.corpus import Corpus, UnitLimits
 from .corpus.left_out import few
 from .corpus.refusals import why_refused
@@ -94,7 +95,8 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
     plan, given = _begun(plan, store)
     if plan.works:
         start_ray()
-        with raylet_watched():
+        pools = {", ".join(stage.modalities): stage.request for stage in stages(plan.graph, recipe, cluster_size())}
+        with raylet_watched(), waits_told(pools, listener.say):
             check_nodes(_local_paths(plan, store), plugin_distributions(recipe, Path.cwd()))
             if plan.to_fit:
                 plan = _fit(plan, store, listener, given)

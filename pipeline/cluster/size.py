@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from dataclasses import dataclass
@@ -21,9 +22,12 @@ class Node:
 
 @dataclass(frozen=True)
 class ClusterSize:
-    """All machines that there are now; an autoscaler may bring more."""
+    """All machines that there are now. grows: whether others may join, as they may any cluster but the one that was
+    started for this process; scales: whether an autoscaler may bring what isn't there."""
 
     nodes: tuple[Node, ...]
+    grows: bool = False
+    scales: bool = False
 
     @property
     def cpus(self) -> float:
@@ -46,9 +50,26 @@ def cluster_size() -> ClusterSize:
     import ray
 
     alive = [(node["NodeID"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    return ClusterSize(
-        tuple(Node(offer.get("CPU", 0), offer.get("GPU", 0), offer.get("memory", 0), id) for id, offer in alive)
-    )
+    nodes = tuple(Node(offer.get("CPU", 0), offer.get("GPU", 0), offer.get("memory", 0), id) for id, offer in alive)
+    return ClusterSize(nodes, "RAY_ADDRESS" in os.environ, _scales())
+
+
+def _scales() -> bool:
+    """Whether an autoscaler watches the cluster. It calls nodes by the types of its configuration; where there is none,
+    Ray's monitor calls each by its id."""
+    import ray
+    from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
+    from ray.autoscaler._private.util import format_readonly_node_type
+    from ray.autoscaler.v2.sdk import get_cluster_status
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    nodes = [*status.active_nodes, *status.idle_nodes]
+    if status.stats.autoscaler_version not in (None, "0"):
+        return any(node.ray_node_type_name != format_readonly_node_type(node.node_id) for node in nodes)
+    report = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS.encode()) or "{}").get("autoscaler_report", {})
+    own = {format_readonly_node_type(node.node_id) for node in nodes}
+    return not own.issuperset(report.get("active_nodes", ()))
 
 
 def _gpus_here() -> int:

@@ -24,7 +24,7 @@ from ..plan.origins import told_origins
 from ..plan.plan import Plan, make_plan
 from ..plan.recipe import Recipe, load_recipe
 from ..plan.requests import READ, WRITE, least_units, requests_left
-from ..plan.stages import Stage, stages, workers_at_once
+from ..plan.stages import UNBOUNDED, Stage, stages, workers_at_once
 from ..retry import retry
 from ..run import execute
 from ..storage.store import Store
@@ -274,7 +274,8 @@ def _print_stages(console: Console, groups: Sequence[Stage]) -> None:
     table = _table("stage", "labelers", "CPUs", "GPUs", "memory", "workers")
     for index, stage in enumerate(groups, 1):
         names = ", ".join(step.name for step in stage.steps)
-        workers = f"{stage.min_workers} to {stage.max_workers}"
+        most = "all that have room" if stage.max_workers == UNBOUNDED else f"{stage.max_workers}"
+        workers = f"{stage.min_workers} to {most}"
         memory = f"{stage.memory / 2**30:,.1f} GiB"
         table.add_row(str(index), names, f"{stage.num_cpus:g}", f"{stage.num_gpus:.3g}", memory, workers)
     console.print()

@@ -16,6 +16,7 @@ from ..corpus.corpus import Corpus, CorpusSettings, Rejection, Shard, UnitLimits
 from ..corpus.units import Unit
 from ..dataset.aside import NOTHING_ASIDE, LabelsAside
 from ..dataset.ledger import Failure
+from ..plan.stages import UNBOUNDED
 from ..plan.worklist import Work
 from .config import StageConfig
 from .payload import UnitPayload
@@ -170,7 +171,11 @@ def _block_count(works: Sequence[Work], limit: int | None) -> int:
 
 
 def _readers(stages: Sequence[StageConfig]) -> int:
-    return max(2, stages[0].stage.max_workers)
+    """Reading tasks at once: as many as the first stage has workers, where that isn't bounded two for a CPU."""
+    import ray
+
+    most = stages[0].stage.max_workers
+    return max(2, 2 * int(ray.cluster_resources().get("CPU", 0)) if most == UNBOUNDED else most)
 
 
 def result_of(head: Mapping[str, Any]) -> UnitResult:

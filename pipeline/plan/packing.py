@@ -31,13 +31,14 @@ class NoRoom(NamedTuple):
 
 
 class _Room:
-    """What is left of one node. What no node has, an autoscaler is left to bring: then there is enough of it."""
+    """What is left of one node. What no node has, an autoscaler is left to bring, where there is one: then there is
+    enough of it. Memory that is not known is enough, too."""
 
     def __init__(self, node: Node, size: ClusterSize) -> None:
-        self.cpus = node.cpus if size.cpus else math.inf
+        self.cpus = node.cpus if size.cpus or not size.scales else math.inf
         self.memory = node.memory if size.memory else math.inf
         self.gpus = [1.0] * int(node.gpus)
-        self._bound = bool(size.gpus)
+        self._bound = bool(size.gpus) or not size.scales
 
     @property
     def left(self) -> tuple[object, ...]:

@@ -17,8 +17,8 @@ _LEAST = {"num_cpus": 0.01, "num_gpus": 0.01, "memory": 2.0**20}
 """What isn't cut down any more. Not to nothing: Ray Data would join a stage to the readers, who ask for none."""
 
 _WISHED = {"num_cpus", "num_gpus", "min_workers"}
-_EVERY_GPU = 1_000_000
-"""Workers of a stage on GPUs that the recipe doesn't bound: as many as there is room for."""
+UNBOUNDED = 1_000_000
+"""Workers of a stage that nothing bounds but the room there is: Ray Data starts and ends them as nodes come and go."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,12 @@ class Stage:
         return Demand(self.num_cpus, self.num_gpus, self.memory)
 
     @property
+    def request(self) -> dict[str, float]:
+        """The same as Ray calls it."""
+        asked = {"CPU": self.num_cpus, "GPU": self.num_gpus, "memory": self.memory}
+        return {name: amount for name, amount in asked.items() if amount}
+
+    @property
     def modalities(self) -> tuple[str, ...]:
         return tuple(name for step in self.steps for name in step.modalities)
 
@@ -52,7 +58,8 @@ def stages(graph: StepGraph, recipe: Recipe, size: ClusterSize) -> list[Stage]:
 
     As the recipe's `resources.stages` says; without it one fused stage, and on GPUs a pool of its own per heavy step.
     A stage comes after those that make what it needs, so light steps that need a heavy one's labels form a second
-    light stage. Raises RecipeError where the least workers that it asks for have no room on the cluster's nodes.
+    light stage. Raises RecipeError where the least workers that it asks for have no room on the cluster's nodes, and no
+    autoscaler may bring others.
     """
     wishes = recipe.resources.stages
     pools: dict[str, str] = {}
@@ -64,7 +71,7 @@ def stages(graph: StepGraph, recipe: Recipe, size: ClusterSize) -> list[Stage]:
         level = max((levels[name] + (pools[name] != pool) for name in before), default=0)
         pools[step.name], levels[step.name] = pool, level
         grouped.setdefault((level, pool), []).append(step)
-    workers = recipe.resources.workers or max(1, int(size.cpus))
+    workers = recipe.resources.workers or (UNBOUNDED if size.grows else max(1, int(size.cpus)))
     in_order = sorted(grouped.items(), key=lambda item: item[0][0])
     with recipe.named():
         return that_fit([_stage(tuple(steps), wishes, workers, size.gpus) for _, steps in in_order], size)
@@ -77,7 +84,8 @@ def that_fit(groups: Sequence[Stage], size: ClusterSize) -> list[Stage]:
     either, and the third worker waits for ever.
 
     GPUs are given whole, or as one GPU's n-th part: other shares leave a rest that Ray counts and no worker can use; of
-    three workers of 0.6 on two GPUs the third waits for ever (ray#39987). Raises RecipeError.
+    three workers of 0.6 on two GPUs the third waits for ever (ray#39987). Where there is no room they stay as they are
+    if an autoscaler may bring some; else raises RecipeError.
     """
     asked = list(groups)
     while isinstance(packing := pack(_least_workers(groups := _laddered(asked)), size), NoRoom):
@@ -85,6 +93,8 @@ def that_fit(groups: Sequence[Stage], size: ClusterSize) -> list[Stage]:
             (one for names in packing.lacking for name in sorted(names) if (one := _largest(groups, name))), None
         )
         if cut is None:
+            if size.scales:
+                return groups  # they wait for what an autoscaler may bring
             owners = [stage for stage in groups for _ in range(stage.min_workers)]
             raise RecipeError(_refusal(groups, owners[packing.worker], size))
         name, index = cut
@@ -99,21 +109,29 @@ def that_fit(groups: Sequence[Stage], size: ClusterSize) -> list[Stage]:
 
 def _has_choice(stage: Stage, size: ClusterSize) -> bool:
     """Whether there are several nodes, and some of what the stage asks for, which no autoscaler has to bring first."""
-    return len(size.nodes) > 1 and all(
-        there or not asked for asked, there in ((stage.num_cpus, size.cpus), (stage.num_gpus, size.gpus))
-    )
+    return len(size.nodes) > 1 and _is_there(stage, size)
+
+
+def _is_there(stage: Stage, size: ClusterSize) -> bool:
+    return all(there or not asked for asked, there in ((stage.num_cpus, size.cpus), (stage.num_gpus, size.gpus)))
 
 
 def workers_at_once(groups: Sequence[Stage], seconds: Sequence[float], size: ClusterSize) -> list[int]:
     """How many workers of each stage have room at the same time: the least of all, then one more, again and again, of
     the stage that takes longest. groups: as of `that_fit`; seconds: what each would take one worker."""
     packing, counts = pack(_least_workers(groups), size), [stage.min_workers for stage in groups]
-    assert isinstance(packing, Packing)
-    while True:
+    while isinstance(packing, Packing):
         slowest = max(range(len(groups)), key=lambda index: seconds[index] / counts[index])
-        if counts[slowest] >= groups[slowest].max_workers or not packing.add(groups[slowest].demand):
-            return counts
+        if counts[slowest] >= _most_known(groups[slowest], size) or not packing.add(groups[slowest].demand):
+            break
         counts[slowest] += 1
+    return counts
+
+
+def _most_known(stage: Stage, size: ClusterSize) -> int:
+    """The most workers, the least where it is an autoscaler's matter how many there will be."""
+    unknown = stage.max_workers == UNBOUNDED and not _is_there(stage, size)
+    return stage.min_workers if unknown else stage.max_workers
 
 
 def _least_workers(groups: Sequence[Stage]) -> list[Demand]:
@@ -164,8 +182,8 @@ def _next_smaller(name: str, amount: float) -> float:
 
 
 def _most_workers(stage: Stage, size: ClusterSize) -> int:
-    """As many as the GPUs hold, for a stage that uses some."""
-    if not (size.gpus and stage.num_gpus):
+    """As many as the GPUs hold, for a stage that uses some, where no others may come."""
+    if size.grows or not (size.gpus and stage.num_gpus):
         return stage.max_workers
     room = sum(int(node.gpus / stage.num_gpus + _ROUNDING) for node in size.nodes)
     return max(stage.min_workers, min(stage.max_workers, room))
@@ -193,4 +211,4 @@ def _stage(steps: tuple[Step, ...], wishes: Sequence[StageSettings], workers: in
         return Stage(name, steps, wish.num_cpus, wish.num_gpus, memory, wish.min_workers, most, key, written)
     share = steps[0].gpus if gpus else 0.0
     cpus = max(step.cpus for step in steps)
-    return Stage(name, steps, cpus, share, memory, 1, _EVERY_GPU if share else workers)
+    return Stage(name, steps, cpus, share, memory, 1, UNBOUNDED if share else workers)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from in_process import weave
 from tokenloom.pipeline.cluster.size import ClusterSize, Node
 from tokenloom.pipeline.plan.recipe import RecipeError
-from tokenloom.pipeline.plan.stages import Stage, stages, that_fit, workers_at_once
+from tokenloom.pipeline.plan.stages import UNBOUNDED, Stage, stages, that_fit, workers_at_once
 from tokenloom.pipeline.plan.steps import step_graph
 from weaving import odd, recipe
 
@@ -141,7 +141,7 @@ def test_workers_are_told_the_nodes_on_which_all_find_room(demands, nodes, place
 
 
 def test_workers_that_wait_for_the_autoscaler_are_told_no_node():
-    size = ClusterSize((Node(2, id="a"), Node(0.5, id="b")))
+    size = ClusterSize((Node(2, id="a"), Node(0.5, id="b")), scales=True)
     found = that_fit([Stage("", (), 1, 0.5, 0, 1, 1), Stage("", (), 1, 0, 0, 1, 1)], size)
     assert [stage.nodes for stage in found] == [(), ("a",)]
 
@@ -169,11 +169,13 @@ def test_a_stage_on_gpus_has_no_more_workers_than_they_hold(share, gpus, most):
         ([(2, 0, 1, 8)], [9], [(3, 0), (3, 0)], [2]),
         ([(1, 0, 1, 8), (1, 1, 1, 99)], [9, 0], [(2, 1), (2, 0)], [3, 1]),
         ([(1, 0, 1, 7)], [9], [(0, 0)], [7]),
+        ([(1, 0, 2, UNBOUNDED)], [9], [(0, 0)], [2]),
+        ([(1, 0, 2, UNBOUNDED)], [9], [(3, 0)], [3]),
     ],
 )
 def test_workers_at_once_are_those_that_have_room(demands, seconds, nodes, counts):
     """Of (CPUs, GPUs, least, most) on nodes of CPUs and GPUs; an autoscaler brings what no node has."""
-    size = ClusterSize(tuple(Node(*node) for node in nodes))
+    size = ClusterSize(tuple(Node(*node) for node in nodes), scales=True)
     groups = that_fit([Stage("", (), cpus, gpus, 0, *bounds) for cpus, gpus, *bounds in demands], size)
     assert workers_at_once(groups, seconds, size) == counts
 
@@ -181,8 +183,28 @@ def test_workers_at_once_are_those_that_have_room(demands, seconds, nodes, count
 def test_shares_divide_a_gpu_that_the_autoscaler_has_yet_to_bring():
     wish = {"stages": [{"modalities": ["mean_colour"], "num_gpus": 0.3, "max_workers": 3}]}
     made = recipe("photos", "out", {"mean_colour": odd("MeanColour")}, resources=wish)
-    (stage,) = stages(step_graph(made), made, ClusterSize((Node(8),)))
+    (stage,) = stages(step_graph(made), made, ClusterSize((Node(8),), scales=True))
     assert (stage.num_gpus, stage.max_workers) == (pytest.approx(1 / 3), 3)
+
+
+@pytest.mark.parametrize(
+    ("wish", "nodes"),
+    [({"num_gpus": 1}, [Node(8)]), ({"num_gpus": 2}, [Node(8, 1)]), ({"num_cpus": 4}, [Node(2), Node(2)])],
+)
+def test_what_no_node_has_waits_for_an_autoscaler_and_is_refused_without(wish, nodes):
+    found = planned(ClusterSize(tuple(nodes), scales=True), {"modalities": ["canny_edge"], **wish})
+    (own,) = (stage for stage in found if stage.name == "canny_edge")
+    assert {name: getattr(own, name) for name in wish} == wish
+    assert own.nodes == ()
+    with pytest.raises(RecipeError, match="run on a larger cluster"):
+        planned(ClusterSize(tuple(nodes)), {"modalities": ["canny_edge"], **wish})
+
+
+def test_a_cluster_that_others_may_join_bounds_no_pool():
+    here, joined = (planned(ClusterSize((Node(4, 2),), grows), {"modalities": ["rgb"]}) for grows in (False, True))
+    assert {stage.max_workers for stage in here} == {4}
+    assert {stage.max_workers for stage in joined} == {UNBOUNDED}
+    assert {stage.max_workers for stage in planned(ClusterSize((Node(4),), True), workers=3)} == {3}
 
 
 def planned(size: ClusterSize, *wishes: dict[str, Any], **more: Any) -> list[Stage]:

@@ -1,0 +1,94 @@
+"""Workers that wait for what no node of the cluster has: told, while they wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
+
+from .size import Node
+
+_EVERY = 5.0
+_PATIENCE = 20.0
+"""Seconds for which a worker waits before it is told: a node may just have gone, whose place another takes."""
+
+_ROUNDING = 1e-4
+"""To which Ray counts."""
+
+Request = Mapping[str, float]
+"""What one worker asks for: CPU, GPU, and memory in bytes."""
+
+
+@contextmanager
+def waits_told(pools: Mapping[str, Request], tell: Callable[[str], None]) -> Iterator[None]:
+    """While the block runs, `tell` hears of each pool whose workers wait for what no node offers, once until that has
+    changed. pools: what a worker asks for, by what it makes."""
+    over = Event()
+    watcher = Thread(target=_watch, args=(pools, tell, over), daemon=True, name="waiting")
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _watch(pools: Mapping[str, Request], tell: Callable[[str], None], over: Event) -> None:
+    seconds: dict[str, float] = {}
+    while not over.wait(_EVERY):
+        with suppress(Exception):  # a head that is away is somebody else's to tell; Ray's own errors are of many kinds
+            pending, nodes = _cluster()
+            waiting = {name for name in without_node(pools, nodes) if any(map(_alike(pools[name]), pending))}
+            seconds = {name: seconds.get(name, 0.0) + _EVERY for name in waiting}
+            for name, waited in seconds.items():
+                if waited - _EVERY < _PATIENCE <= waited:
+                    tell(f"waiting for a node: {explained(name, pools[name], nodes)}")
+
+
+def without_node(pools: Mapping[str, Request], nodes: Sequence[Node]) -> list[str]:
+    """The pools of which no node could hold a worker, were it empty."""
+    return [name for name, asked in pools.items() if not any(_holds(node, asked) for node in nodes)]
+
+
+def explained(name: str, asked: Request, nodes: Sequence[Node]) -> str:
+    """What a pool's worker asks for, and what there is."""
+    offers = ", ".join(dict.fromkeys(_words(_offer(node)) for node in nodes)) or "nothing"
+    return f"a worker for {name} asks for {_words(asked)}; nodes have {offers}"
+
+
+def _holds(node: Node, asked: Request) -> bool:
+    offer = _offer(node)
+    return all(offer.get(name, 0.0) >= amount - _ROUNDING for name, amount in asked.items())
+
+
+def _offer(node: Node) -> Request:
+    return {"CPU": node.cpus, "GPU": node.gpus, "memory": node.memory}
+
+
+def _words(amounts: Request) -> str:
+    gib = amounts.get("memory", 0.0) / 2**30
+    memory = f" and {gib:.1f} GiB" if gib else ""
+    return f"{amounts.get('CPU', 0.0):.3g} CPUs, {amounts.get('GPU', 0.0):.3g} GPUs{memory}"
+
+
+def _alike(asked: Request) -> Callable[[Request], bool]:
+    """Whether a request is for as much as that, to what Ray rounds."""
+
+    def alike(other: Request) -> bool:
+        names = {*asked, *other} & {"CPU", "GPU"}
+        return all(abs(asked.get(name, 0.0) - other.get(name, 0.0)) < 2 * _ROUNDING for name in names)
+
+    return alike
+
+
+def _cluster() -> tuple[list[Request], list[Node]]:
+    """What workers wait for, of any job, and the nodes."""
+    import ray
+    from ray._raylet import GcsClient
+    from ray.autoscaler.v2.sdk import get_cluster_resource_state
+
+    state = get_cluster_resource_state(GcsClient(ray.get_runtime_context().gcs_address))
+    pending = [dict(one.request.resources_bundle) for one in state.pending_resource_requests]
+    totals = [dict(node.total_resources) for node in state.node_states if node.total_resources]
+    nodes = [Node(one.get("CPU", 0.0), one.get("GPU", 0.0), one.get("memory", 0.0)) for one in totals]
+    return pending, nodes

@@ -1,0 +1,57 @@
+"""Workers that wait for what no node has are told, those that only wait for their turn are not."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from tokenloom.pipeline.cluster import waiting
+from tokenloom.pipeline.cluster.size import Node
+from tokenloom.pipeline.cluster.waiting import explained, waits_told, without_node
+
+NODES = [Node(2, 0, 8 * 2**30), Node(4, 1, 4 * 2**30)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"CPU": 4.0}, False),
+        ({"CPU": 4.5}, True),
+        ({"CPU": 0.5, "GPU": 1.0}, False),
+        ({"GPU": 2.0}, True),
+        ({"CPU": 1.0, "memory": 6.0 * 2**30}, False),
+        ({"GPU": 1.0, "memory": 6.0 * 2**30}, True),
+    ],
+)
+def test_a_worker_needs_one_node_that_has_it_all(asked, told):
+    assert bool(without_node({"depth": asked}, NODES)) is told
+
+
+def test_what_is_asked_for_and_what_there_is_are_told():
+    said = explained("depth, normal", {"CPU": 1.0, "GPU": 2.0}, NODES)
+    assert said == (
+        "a worker for depth, normal asks for 1 CPUs, 2 GPUs; "
+        "nodes have 2 CPUs, 0 GPUs and 8.0 GiB, 4 CPUs, 1 GPUs and 4.0 GiB"
+    )
+
+
+def test_a_worker_is_told_once_until_it_has_a_node(monkeypatch):
+    """Ray's answers, one after another: for a third of a second each the worker waits, has a node, and waits again."""
+    monkeypatch.setattr(waiting, "_EVERY", 0.01)
+    monkeypatch.setattr(waiting, "_PATIENCE", 0.03)
+    lost, there = ([{"GPU": 1.0}], [Node(8)]), ([], [Node(8, 1)])
+    answers = iter([lost] * 8 + [there] + [lost] * 8)
+    over, told = threading.Event(), []
+
+    def cluster():
+        answer = next(answers, None)
+        if answer is None:
+            over.set()
+            return there
+        return answer
+
+    monkeypatch.setattr(waiting, "_cluster", cluster)
+    with waits_told({"depth": {"GPU": 1.0}, "rgb": {"CPU": 1.0}}, told.append):
+        assert over.wait(30)
+    assert len(told) == 2
+    assert all(text.startswith("waiting for a node: a worker for depth asks for 0 CPUs, 1 GPUs") for text in told)
