@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,8 +12,10 @@ _PASSING_CODES = {"RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentS
 """Of requests that got lost or damaged on their way, which S3 calls the client's fault (400)."""
 
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken")
-_UNKNOWN = ("InvalidAccessKeyId", "SignatureDoesNotMatch")
+_UNKNOWN = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthenticationFailed", "AuthorizationFailure")
 _ELSEWHERE = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
+
+NO_CREDENTIALS = "Set the credentials in the environment, or in `storage_options` in the recipe"
 
 _WAYS_OUT = {
     **dict.fromkeys(
@@ -23,7 +26,10 @@ _WAYS_OUT = {
     ),
     **dict.fromkeys(_ELSEWHERE, "The bucket is in another region: set AWS_REGION to that, or correct the endpoint"),
     "RequestTimeTooSkewed": "The clocks of this machine and of the store differ: set this one's",
-    "NoSuchBucket": "The bucket does not exist: create it, or correct its name or the endpoint",
+    **dict.fromkeys(
+        ("NoSuchBucket", "ContainerNotFound"),
+        "The bucket does not exist: create it, or correct its name or the endpoint",
+    ),
     **dict.fromkeys(
         ("NotImplemented", "501"),
         "The store can't do that; one is needed that creates objects only where there is none (If-None-Match)",
@@ -53,12 +59,13 @@ def way_out(error: BaseException, is_s3: bool) -> str:
     """What the user can do about `error`; empty when there is nothing special to say."""
     name = type(error).__name__
     if "Credential" in name:
-        return "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or `storage_options` in the recipe"
+        aws = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or `storage_options` in the recipe"
+        return aws if is_s3 else NO_CREDENTIALS
     if found := _WAYS_OUT.get(error_code(error) or ""):
         return found
     if isinstance(error, PermissionError):
         return "Check the credentials, and that they may list, read and write there"
-    if name in ("EndpointConnectionError", "ConnectTimeoutError", "ClientConnectorError"):
+    if name in ("EndpointConnectionError", "ConnectTimeoutError", "ClientConnectorError", "ServiceRequestError"):
         where = "AWS_ENDPOINT_URL, or `endpoint_url` in `storage_options`" if is_s3 else "the URL"
         return f"Nothing answers there: check {where}"
     if http_status(error) in _PASSING_STATUSES:
@@ -75,8 +82,9 @@ def http_status(error: BaseException) -> int | None:
 
 
 def error_code(error: BaseException) -> str | None:
-    """S3's word for it; of an answer to a HEAD, which has no body, the status."""
-    return _response(error).get("Error", {}).get("Code")
+    """S3's word for it, of an answer to a HEAD, which has no body, the status; or Azure's."""
+    found = _response(error).get("Error", {}).get("Code") or getattr(error, "error_code", None)
+    return None if found is None else str(getattr(found, "value", found))
 
 
 def _response(error: BaseException) -> Mapping[str, Any]:
@@ -91,6 +99,8 @@ def _response(error: BaseException) -> Mapping[str, Any]:
 def _connection_errors() -> tuple[type[BaseException], ...]:
     """What clients raise beside OSErrors when a connection fails or an answer is cut off."""
     found: tuple[type[BaseException], ...] = ()
+    if azure := sys.modules.get("azure.core.exceptions"):
+        found += (azure.ServiceRequestError, azure.ServiceResponseError)
     try:
         from aiohttp import ClientError
 

@@ -33,9 +33,9 @@ class ObjectFiles:
             package = "pip install 'tokenloom[s3]'" if protocol in ("s3", "s3a") else str(error)
             raise StorageError(f"no file system for {protocol}:// is installed", redact(url), package) from None
         except ValueError as error:
-            known = ", ".join(sorted(fsspec.available_protocols()))
-            what = without_secrets(str(error), options)
-            raise StorageError(what, redact(url), f"fsspec knows {known}") from None
+            known = sorted(fsspec.available_protocols())
+            way_out = answers.NO_CREDENTIALS if protocol in known else f"fsspec knows {', '.join(known)}"
+            raise StorageError(without_secrets(str(error), options), redact(url), way_out) from None
         self.is_s3 = "s3" in _protocols(self.fs)
         if self.is_s3:
             self.fs.retries = 1  # `Store` tries again
@@ -103,7 +103,7 @@ class ObjectFiles:
                 data = self._get_s3(path, Range=f"bytes={start}-{stop - 1}")
             else:
                 data = self.fs.cat_file(self._full(path), start=start, end=stop)
-        except OSError as error:
+        except Exception as error:  # Azure's client raises errors of its own
             if answers.http_status(error) == 416:  # nothing of the object lies at or past `start`
                 return b""
             raise

@@ -178,7 +178,8 @@ class Store:
         if isinstance(error, FileNotFoundError) and not way_out:
             return FileNotFoundError(f"{url} does not exist")
         user = self._address.partition("://")[2].partition("/")[0].rpartition("@")[0]
-        said = without_secrets(str(error), {**self._options, "user:password": user})
+        first = str(error).strip().partition("\n")[0].strip()  # Azure's goes on with numbers and XML
+        said = without_secrets(first, {**self._options, "user:password": user})
         return StorageError(f"could not {action} ({type(error).__name__}: {said})", url, way_out)
 
 
