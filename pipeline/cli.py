@@ -24,11 +24,14 @@ from .options import (
     Modalities,
     OutputUrl,
     Overrides,
+    Price,
     RecipeName,
     Replacing,
     ReportFile,
+    Storage,
     TakeChanges,
     Weights,
+    pairs,
 )
 from .tokenizer_cli import tokenizer_app
 
@@ -112,9 +115,7 @@ def plan(
     replacing: Replacing = [],  # noqa: B006
     take_changes: TakeChanges = False,
     calibrate: Annotated[int, typer.Option(min=0, help="Samples to try in this process for an estimate of time.")] = 32,
-    price: Annotated[
-        float | None, typer.Option(min=0, metavar="DOLLARS", help="Of a GPU hour: the estimate in money, too.")
-    ] = None,
+    price: Price = None,
 ) -> None:
     """Show stages, resources, what is left to do, and an estimate of the time it takes.
 
@@ -126,10 +127,8 @@ def plan(
         if corpus or output or replacing or take_changes or price is not None:
             raise typer.BadParameter("a training recipe takes --set alone")
         return planner(recipe, overrides)
-
     if price is not None and not calibrate:
         raise typer.BadParameter("--price is of the estimate, which --calibrate 0 leaves out")
-
     from .commands import run as commands
 
     return commands.plan(recipe, overrides, corpus, output, replacing, take_changes, calibrate, price)
@@ -275,7 +274,7 @@ def check_labeler(
     """Check that a labeler keeps the contract the pipeline relies on."""
     from .commands.check_labeler import check
 
-    check(reference, _pairs(params, "--param"), _pairs(weights, "--weights"))
+    check(reference, pairs(params, "--param"), pairs(weights, "--weights"))
 
 
 @app.command("convert-hmr2")
@@ -303,7 +302,7 @@ def label(
     from .commands import labelers as labeler_commands
 
     names = [name.strip() for name in modalities.split(",") if name.strip()]
-    labeler_commands.label(images, names, _pairs(weights, "--weights"), accepted, folder)
+    labeler_commands.label(images, names, pairs(weights, "--weights"), accepted, folder)
 
 
 @app.command()
@@ -324,9 +323,7 @@ def preview(
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", help="Folder of all that the demo makes.")] = Path("demo-output"),
-    storage: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where photographs and dataset lie instead, e.g. in a bucket.")
-    ] = None,
+    storage: Storage = None,
 ) -> None:
     """Make a dataset of 22 photographs with every labeler whose weights are at hand, and a preview of it."""
     from .commands.demo import demo
@@ -337,17 +334,6 @@ def demo(
 # The commands of rooms above this one: functions that import what they need when they run, too.
 for point in entry_points(group="tokenloom.commands"):
     app.command(point.name)(point.load())
-
-
-def _pairs(texts: list[str], option: str) -> dict[str, str]:
-    """`key=value` texts as a dict."""
-    pairs = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"{option} {text}: write KEY=VALUE")
-        pairs[key] = value
-    return pairs
 
 
 class Stopped(SystemExit):

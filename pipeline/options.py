@@ -52,3 +52,22 @@ Cluster = Annotated[
         "default that of RAY_ADDRESS, else this machine alone.",
     ),
 ]
+Price = Annotated[
+    float | None,
+    typer.Option(min=0, metavar="DOLLARS", help="Of a GPU hour: the estimate in money, too."),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Where photographs and dataset lie instead, e.g. in a bucket."),
+]
+
+
+def pairs(texts: list[str], option: str) -> dict[str, str]:
+    """`key=value` texts as a dict."""
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{option} {text}: write KEY=VALUE")
+        pairs[key] = value
+    return pairs

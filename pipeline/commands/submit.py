@@ -33,8 +33,8 @@ def submit(
     limit: int | None,
     report: str | None,
 ) -> int:
-    """Has `tokenloom run` do a recipe on the cluster: as `have_done`. report: a path of the machine that runs the job, or
-    a URL."""
+    """Has `tokenloom run` do a recipe on the cluster: as `have_done`. report: a path of the machine that runs the
+    job, or a URL."""
     more = [word for modality in replacing for word in ("--replace", modality)]
     more += ["--take-changes"] if take_changes else []
     more += ["--limit", str(limit)] if limit is not None else []
