@@ -71,10 +71,6 @@ def ask(prometheus: str, expression: str) -> list[dict[str, Any]]:
         pytest.fail(f"{expression}: {error.read().decode()}", pytrace=False)
 
 
-def value(prometheus: str, expression: str) -> float:
-    return sum(float(one["value"][1]) for one in ask(prometheus, expression))
-
-
 def test_a_run_is_told_by_the_names_that_are_asked_for(head: Head, prometheus: str, small_corpus: Path, tmp_path: Path):
     photos = Path(shutil.copytree(small_corpus, tmp_path / "photos"))
     (photos / "broken.jpg").write_bytes((photos / "coffee.jpg").read_bytes()[:500])
@@ -88,8 +84,8 @@ def test_a_run_is_told_by_the_names_that_are_asked_for(head: Head, prometheus: s
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
     (tmp_path / "plugin_slow.py").write_text(PLUGIN)
     job = head.start("submit", "mine.yaml", "--address", head.address, cwd=tmp_path)
-    queries = [*of_dashboard(), *of_rules()]
-    lacking = set().union(*(metrics_of(expression) for _, expression in queries)) - WITHOUT
+    asked = set().union(*(metrics_of(expression) for _, expression in (*of_dashboard(), *of_rules())))
+    lacking = asked - WITHOUT
     until = time.monotonic() + 150
     while lacking and time.monotonic() < until:
         time.sleep(2)
@@ -97,11 +93,3 @@ def test_a_run_is_told_by_the_names_that_are_asked_for(head: Head, prometheus: s
     said, _ = job.communicate(timeout=120)
     assert job.returncode == 0, said
     assert not lacking
-    for title, expression in queries:
-        ask(prometheus, expression)  # fails with the title's query where it is none
-        assert title
-    assert value(prometheus, "max_over_time(ray_tokenloom_units_total{stage='slow'}[10m])") >= 3
-    parts = ask(prometheus, "sum by (activity) (last_over_time(ray_tokenloom_stage_seconds_total{stage='slow'}[10m]))")
-    seconds = {one["metric"]["activity"]: float(one["value"][1]) for one in parts}
-    assert seconds["model"] > 0.5 * sum(seconds.values()) - seconds["idle"]
-    assert value(prometheus, "last_over_time(ray_tokenloom_failed_labels_total[10m])") <= 1

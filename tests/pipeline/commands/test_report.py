@@ -133,7 +133,7 @@ def test_it_grows_with_the_run_and_does_not_end_it(tmp_path, monkeypatch):
         patch.setattr(Store, "replace", full)
         clock[0] += 6
         report.labelled(tally, table, "1 min")
-    assert report.problem == "no space left"
+    assert report.problem == f"{tmp_path}: no space left"
     report.ended(tally, table, ["stopped: no space left"])
     assert "stopped: no space left" in read()
     assert not report.problem
