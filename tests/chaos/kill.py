@@ -108,7 +108,7 @@ class Torment:
         if self.target == "raylet" and not run.is_done:
             # A driver that is just connecting is ended by Ray's native code, silently: nobody's work is lost then.
             explained = "tokenloom: " in run.text or run.phase == 0
-            if run.driver.returncode <= 0 or not explained or "Traceback" in run.text:
+            if run.driver.wait() <= 0 or not explained or "Traceback" in run.text:
                 raise run.misbehaved(f"its raylet died, and the driver ended with {run.driver.returncode}")
             message = run.text.splitlines()[-1] if run.text else "no message"
             self._say(f"the driver ended after {time.monotonic() - began:.1f} s: {message}")

@@ -6,6 +6,7 @@ They are forked off a process that has imported all modules, since importing the
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import subprocess
@@ -120,7 +121,7 @@ def _fill() -> None:
     import numpy as np
     import ray
 
-    ray.init(os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="ERROR")
+    ray.init(os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.ERROR)
     kept = [ray.put(np.full(2 * 10**7, number, np.uint8)) for number in range(8)]
     print(f"full: {len(kept)}", flush=True)
     time.sleep(600)
