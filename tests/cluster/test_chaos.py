@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SEEDS = (34, 7)
-"""On four raylets, and on three hosts."""
+SEEDS = (44, 47)
+"""On four raylets a node is killed, and on three hosts one stands still for a while."""
 
 
 @pytest.mark.slow
