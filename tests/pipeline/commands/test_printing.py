@@ -180,9 +180,14 @@ def test_what_is_left_takes_as_long_as_its_longest_stage(corpus, tmp_path, monke
 
     monkeypatch.setattr(commands, "calibrate", tried)
     monkeypatch.setattr(commands, "cluster_size", lambda: ClusterSize((size,)))
-    commands.plan(str(tmp_path / "mine.yaml"), [], [], None, [], False, 6)
+    commands.plan(str(tmp_path / "mine.yaml"), [], [], None, [], False, 6, price=2400.0)
     printed = " ".join(capsys.readouterr().out.split())
     assert f"for what is left about {told}" in printed
+    share = resources.get("stages", [{}])[0].get("num_gpus")  # of one GPU, for 15 s of one worker or half of it of two
+    money = (
+        f"at $2,400.00 a GPU hour ${10 * share:.2f}, and ${10 * share:.2f} where all" if share else "no stage has a GPU"
+    )
+    assert money in printed
     if "stages" in resources:
         counts = "1 in stage 1, 2 in stage 2" if "8 s" in told else "1 in stage 1, 1 in stage 2"
         assert f"workers for which there is room at once ({counts}), without" in printed
