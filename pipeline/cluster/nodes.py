@@ -48,9 +48,9 @@ def alive_nodes() -> list[NodeHere]:
     for node in alive:
         host, offer = node["NodeManagerHostname"], node["Resources"]
         name = host if hosts[host] == 1 else f"{host}/{node['NodeID'][:6]}"
-        gives = [offer.get(resource, 0.0) for resource in ("CPU", "GPU", "object_store_memory")]
+        cpus, gpus, store = (offer.get(resource, 0.0) for resource in ("CPU", "GPU", "object_store_memory"))
         session = str(Path(node["RayletSocketName"]).parents[1])
-        found.append(NodeHere(node["NodeID"], name, *gives, session))
+        found.append(NodeHere(node["NodeID"], name, cpus, gpus, store, session))
     return sorted(found, key=lambda node: node.name)
 
 
@@ -91,7 +91,7 @@ def by_value() -> None:
 def answers(asked: Mapping[NodeHere, Any], seconds: float = PATIENCE) -> dict[NodeHere, Any | NodeError]:
     """What the references come to, within so many seconds for all of them together."""
     import ray
-    from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedError
+    from ray.exceptions import GetTimeoutError, NodeDiedError, RayError, TaskUnschedulableError, WorkerCrashedError
 
     gone = (NodeDiedError, TaskUnschedulableError, WorkerCrashedError)
     until = time.monotonic() + seconds
@@ -99,9 +99,9 @@ def answers(asked: Mapping[NodeHere, Any], seconds: float = PATIENCE) -> dict[No
     for node, reference in asked.items():
         try:
             found[node] = ray.get(reference, timeout=max(0.0, until - time.monotonic()))
-        except ray.exceptions.GetTimeoutError:
+        except GetTimeoutError:
             found[node] = NodeError(f"no answer within {seconds:.0f} s")
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             cause = getattr(error, "cause", None) or error
             found[node] = NodeError(f"{type(cause).__name__}: {_last_line(cause)}", isinstance(error, gone))
     return found

@@ -65,7 +65,7 @@ def start_ray() -> None:
                 ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:  # some of Ray's are of this very class
             raise EngineError(f"Ray could not be started or reached: {error}") from error
-    elif ray.util.client.ray.is_connected():
+    elif ray.util.client.ray.is_connected():  # type: ignore[attr-defined] - Ray imports it by itself
         refuse_ray_client("ray://HEAD:10001")
     from ray.data import DataContext
 

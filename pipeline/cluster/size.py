@@ -64,11 +64,11 @@ def _scales() -> bool:
     from ray.experimental.internal_kv import _internal_kv_get
 
     status = get_cluster_status(ray.get_runtime_context().gcs_address)
-    nodes = [*status.active_nodes, *status.idle_nodes]
+    nodes = [(one.ray_node_type_name, one.node_id or "") for one in (*status.active_nodes, *status.idle_nodes)]
     if status.stats.autoscaler_version not in (None, "0"):
-        return any(node.ray_node_type_name != format_readonly_node_type(node.node_id) for node in nodes)
+        return any(type != format_readonly_node_type(id) for type, id in nodes)
     report = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS.encode()) or "{}").get("autoscaler_report", {})
-    own = {format_readonly_node_type(node.node_id) for node in nodes}
+    own = {format_readonly_node_type(id) for _, id in nodes}
     return not own.issuperset(report.get("active_nodes", ()))
 
 

@@ -23,8 +23,14 @@ Request = Mapping[str, float]
 def waits_told(pools: Mapping[str, Request], tell: Callable[[str], None]) -> Iterator[None]:
     """While the block runs, `tell` hears of each pool whose workers wait for what no node offers, once until that has
     changed. pools: what a worker asks for, by what it makes."""
+    import ray
+
+    if not ray.is_initialized():
+        yield
+        return
     over = Event()
-    watcher = Thread(target=_watch, args=(pools, tell, over), daemon=True, name="waiting")
+    head = ray.get_runtime_context().gcs_address  # asked for here: in a thread it would start a Ray where none is left
+    watcher = Thread(target=_watch, args=(head, pools, tell, over), daemon=True, name="waiting")
     watcher.start()
     try:
         yield
@@ -33,11 +39,11 @@ def waits_told(pools: Mapping[str, Request], tell: Callable[[str], None]) -> Ite
         watcher.join()
 
 
-def _watch(pools: Mapping[str, Request], tell: Callable[[str], None], over: Event) -> None:
+def _watch(head: str, pools: Mapping[str, Request], tell: Callable[[str], None], over: Event) -> None:
     seconds: dict[str, float] = {}
     while not over.wait(_EVERY):
         with suppress(Exception):  # a head that is away is somebody else's to tell; Ray's own errors are of many kinds
-            pending, nodes = _cluster()
+            pending, nodes = _cluster(head)
             waiting = {name for name in without_node(pools, nodes) if any(map(_alike(pools[name]), pending))}
             seconds = {name: seconds.get(name, 0.0) + _EVERY for name in waiting}
             for name, waited in seconds.items():
@@ -81,14 +87,13 @@ def _alike(asked: Request) -> Callable[[Request], bool]:
     return alike
 
 
-def _cluster() -> tuple[list[Request], list[Node]]:
-    """What workers wait for, of any job, and the nodes."""
-    import ray
-    from ray._raylet import GcsClient
+def _cluster(head: str) -> tuple[list[Request], list[Node]]:
+    """What workers wait for, of any job, and the nodes. head: the address of the GCS."""
+    from ray._raylet import GcsClient  # type: ignore[attr-defined] - it is Cython's
     from ray.autoscaler.v2.sdk import get_cluster_resource_state
 
-    state = get_cluster_resource_state(GcsClient(ray.get_runtime_context().gcs_address))
-    pending = [dict(one.request.resources_bundle) for one in state.pending_resource_requests]
+    state = get_cluster_resource_state(GcsClient(head))
+    pending: list[Request] = [dict(one.request.resources_bundle) for one in state.pending_resource_requests]
     totals = [dict(node.total_resources) for node in state.node_states if node.total_resources]
     nodes = [Node(one.get("CPU", 0.0), one.get("GPU", 0.0), one.get("memory", 0.0)) for one in totals]
     return pending, nodes

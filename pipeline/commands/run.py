@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -46,7 +47,7 @@ def run(
     take_changes: bool,
     limit: int | None,
     dry_run: bool,
-    report: str | None,
+    report: str | None = None,
 ) -> None:
     recipe = load_recipe(name, overrides, corpus, output)
     refuse_ray_client(os.environ.get("RAY_ADDRESS", ""))  # before what may take long
@@ -95,6 +96,8 @@ def plan(
     plan = make_plan(recipe, replacing, take_changes)
     print_plan(console, plan, replacing)
     size = cluster_size()
+    if not size.grows:
+        size = replace(size, scales=True)  # another cluster may be meant to run it
     groups = stages(plan.graph, recipe, size)
     _print_stages(console, groups)
     estimate = calibrate(plan, samples) if samples else None

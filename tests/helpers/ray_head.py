@@ -94,6 +94,8 @@ def ray_head() -> Iterator[Head]:
 @contextmanager
 def raylet(head: Head, python: Path, *words: str, **environment: str) -> Iterator[None]:
     """A node more, of another environment's Python, while the block runs."""
+    while not (before := alive_nodes(head)):  # the head itself takes a while to be told of
+        time.sleep(0.2)
     start = f"start --block --address 127.0.0.1:{GCS} --num-cpus 1 --object-store-memory 100000000".split()
     with open(head.folder / f"{python.parent.parent.name}.log", "wb") as log:
         process = subprocess.Popen(
@@ -104,7 +106,7 @@ def raylet(head: Head, python: Path, *words: str, **environment: str) -> Iterato
             stderr=log,
         )
     try:
-        before, began = alive_nodes(head), time.monotonic()
+        began = time.monotonic()
         while alive_nodes(head) == before:
             assert process.poll() is None, log.name
             assert time.monotonic() - began < 120, log.name

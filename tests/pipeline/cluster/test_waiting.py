@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 from tokenloom.pipeline.cluster import waiting
@@ -37,13 +38,15 @@ def test_what_is_asked_for_and_what_there_is_are_told():
 
 def test_a_worker_is_told_once_until_it_has_a_node(monkeypatch):
     """Ray's answers, one after another: for a third of a second each the worker waits, has a node, and waits again."""
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="nowhere"))
     monkeypatch.setattr(waiting, "_EVERY", 0.01)
     monkeypatch.setattr(waiting, "_PATIENCE", 0.03)
     lost, there = ([{"GPU": 1.0}], [Node(8)]), ([], [Node(8, 1)])
     answers = iter([lost] * 8 + [there] + [lost] * 8)
     over, told = threading.Event(), []
 
-    def cluster():
+    def cluster(head: str):
         answer = next(answers, None)
         if answer is None:
             over.set()

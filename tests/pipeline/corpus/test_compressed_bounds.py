@@ -22,8 +22,8 @@ import pyarrow
 corpus = Corpus(CorpusSettings(url=sys.argv[1], text="text"))
 (shard,) = corpus.shards()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-(unit,) = corpus.read(shard)
-print(len(unit.samples), *(one.error for one in unit.rejected))
+units = list(corpus.read(shard))
+print(sum(len(unit.samples) for unit in units), *(one.error for unit in units for one in unit.rejected))
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
