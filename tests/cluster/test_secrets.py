@@ -47,7 +47,7 @@ def corpus(small_corpus: Path, tmp_path: Path) -> Iterator[str]:
     handler = functools.partial(Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://{USER}:{PASSWORD}@127.0.0.1:{server.server_port}/a.tar?token={QUERY}"
+        yield f"http://{USER}:{PASSWORD}@127.0.0.1:{server.server_port}/a.tar"
         server.shutdown()
 
 

@@ -106,6 +106,7 @@ def without_ray(gpus: int = 0) -> Iterator[None]:
         patch.setattr(compacting, "stream_merges", lambda store, merges: (merge_one(store, one) for one in merges))
         for module in (running, retrying, compacting):
             patch.setattr(module, "start_ray", lambda: None)
+        patch.setattr("tokenloom.pipeline.commands.doctor.stop_ray", lambda: None)  # the tests' own, that others use
         yield
 
 
