@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from .machine import missing, versions
-from .nodes import NodeError, alive_nodes, on_nodes
+from .nodes import NodeError, NodeHere, alive_nodes, on_nodes
 from .session import EngineError
 
 _OWN = "tokenloom"
@@ -26,11 +27,7 @@ def check_nodes(paths: Sequence[str], plugins: Sequence[str] = ()) -> None:
         return
     names = [_OWN, *plugins]
     here = versions(names)
-    for node, found in on_nodes(versions, lambda node: (names,), nodes).items():
-        if isinstance(found, NodeError):
-            if found.gone:
-                continue
-            raise EngineError(f"{node.name}, one of the cluster's {len(nodes)} nodes, can't be asked: {found.said}")
+    for node, found in _answers(versions, names, nodes):
         for name in names:
             if found[name] != here[name]:
                 raise VersionsError(
@@ -38,13 +35,20 @@ def check_nodes(paths: Sequence[str], plugins: Sequence[str] = ()) -> None:
                     f"and {here[name]} is on the machine where this was started: install {name}=={here[name]} on every "
                     f"machine; `tokenloom doctor` tells of all of them"
                 )
-    for node, lacking in on_nodes(missing, lambda node: (list(paths),), nodes).items() if paths else ():
-        if isinstance(lacking, NodeError):
-            if lacking.gone:
-                continue
-            raise EngineError(f"{node.name}, one of the cluster's {len(nodes)} nodes, can't be asked: {lacking.said}")
+    for node, lacking in _answers(missing, paths, nodes) if paths else ():
         if lacking:
             raise EngineError(
                 f"{lacking[0]}: not seen by {node.name}, one of the cluster's {len(nodes)} nodes; "
                 f"give a URL of object storage, or a folder that all nodes mount"
             )
+
+
+def _answers(
+    work: Callable[[Sequence[str]], Any], names: Sequence[str], nodes: Sequence[NodeHere]
+) -> Iterator[tuple[NodeHere, Any]]:
+    """Of the nodes that aren't gone. Raises EngineError for one that can't be asked."""
+    for node, found in on_nodes(work, lambda node: (list(names),), nodes).items():
+        if not isinstance(found, NodeError):
+            yield node, found
+        elif not found.gone:
+            raise EngineError(f"{node.name}, one of the cluster's {len(nodes)} nodes, can't be asked: {found.said}")

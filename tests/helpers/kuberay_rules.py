@@ -1,4 +1,4 @@
-"""What KubeRay's operator refuses, and its schema can't say (ray-operator/controllers/ray/utils/validation.go)."""
+"""What KubeRay's operator refuses, and its schema can't say."""
 
 from __future__ import annotations
 
