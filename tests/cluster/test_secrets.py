@@ -23,8 +23,8 @@ ENVIRONMENT = {
 }
 KEY, SECRET = "tokenloom", "tokenloom-secret"
 """Of the tests' S3 server: what a recipe has to hold in order to reach it. The key is a word that stands everywhere."""
-USER, PASSWORD, QUERY = "planted-user", "planted-password", "planted-query"
-SECRETS = [text.encode() for text in (*ENVIRONMENT.values(), SECRET, PASSWORD, QUERY)]
+USER, PASSWORD = "planted-user", "planted-password"
+SECRETS = [text.encode() for text in (*ENVIRONMENT.values(), SECRET, PASSWORD)]
 TOLD_BY_RAY = [
     "/api/jobs/",
     *(f"/api/v0/{what}?detail=1&limit=10000" for what in ("actors", "tasks", "jobs", "workers", "runtime_envs")),
@@ -39,7 +39,7 @@ def found_in(data: bytes) -> list[str]:
 
 @pytest.fixture
 def corpus(small_corpus: Path, tmp_path: Path) -> Iterator[str]:
-    """The URL of a tar on a web server, with a password and a token; one of its pictures is broken."""
+    """The URL of a tar on a web server, with a password; one of its pictures is broken."""
     folder = tmp_path / "served"
     folder.mkdir()
     files = [(path.name, path.read_bytes()) for path in sorted(small_corpus.iterdir())]
