@@ -139,7 +139,7 @@ def test_a_dashboard_that_is_lost_and_comes_back_is_told(head: Head, place: Path
         said, _ = following.communicate(timeout=120)
     assert following.returncode == 0, said
     assert said.count("tokenloom: the dashboard is back\n") == 1
-    assert said.count("labelling") == 0
+    assert said.count("labelling ...") == 0
     assert said.count("6 samples in 6 units") == 1
 
 
