@@ -239,7 +239,7 @@ def _opened(path: Path) -> BinaryIO:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             return open(path, "xb")
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):  # the latter of a folder that was there a moment ago, too
             if attempt == _MAKE_FOLDER - 1:
                 raise
     raise AssertionError
