@@ -65,6 +65,8 @@ def ray_head() -> Iterator[Head]:
         "RAY_TMPDIR": folder,
         "RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE": "1",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # there is no other node to drain to
+        # In which a process for a client of `ray://` has to start; 30 s by itself, which two busy cores can exceed.
+        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "150",
     }
     words = f"start --head --block --port {GCS} --dashboard-host 127.0.0.1 --dashboard-port {DASHBOARD} --num-cpus 2"
     words += f" --ray-client-server-port {CLIENT} --dashboard-agent-listen-port {AGENT} --temp-dir {folder}/ray"
