@@ -75,6 +75,9 @@ def run(recipe: str | Path | Mapping[str, Any] | Recipe, *, limit: int | None = 
 class RunListener(FitListener):
     """Told what a run does, while it does it."""
 
+    def note(self, text: str) -> None:
+        """What is good to know meanwhile; nothing begins by it."""
+
     def labelled(self, tally: Tally) -> None:
         """One more unit is done."""
 
@@ -96,7 +99,7 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
     if plan.works:
         start_ray()
         pools = {", ".join(stage.modalities): stage.request for stage in stages(plan.graph, recipe, cluster_size())}
-        with raylet_watched(), waits_told(pools, listener.say):
+        with raylet_watched(), waits_told(pools, listener.note):
             check_nodes(_local_paths(plan, store), plugin_distributions(recipe, Path.cwd()))
             if plan.to_fit:
                 plan = _fit(plan, store, listener, given)

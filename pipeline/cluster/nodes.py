@@ -54,6 +54,13 @@ def alive_nodes() -> list[NodeHere]:
     return sorted(found, key=lambda node: node.name)
 
 
+def own_node() -> str:
+    """The id of the node that this process is on."""
+    import ray
+
+    return ray.get_runtime_context().get_node_id()
+
+
 def on_nodes(
     work: Callable[..., Any], arguments: Callable[[NodeHere], Sequence[Any]], nodes: Sequence[NodeHere]
 ) -> dict[NodeHere, Any | NodeError]:
