@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from tokenloom.pipeline.storage.store import Store
 
 MORE = 10
-LIMITS = {"run": 1800.0, "status": 900.0, "plan_one_missing": 900.0, "plan_scattered": 900.0}
+LIMITS = {"run": 900.0, "status": 900.0, "plan_one_missing": 900.0, "plan_scattered": 900.0}
 MOST_MEMORY = 1000.0
 CORPUS, DATASET = "bench/corpus", "bench/dataset"
 
