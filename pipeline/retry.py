@@ -118,8 +118,8 @@ class _Trial:
         failures += [one for one in begun if one.modality in cards and one.modality not in reasons]
         failed = samples_again(failures, self.finished, self.graph)
         half_done = {name: self.stocks[name].half_done(card, self.finished[name]) for name, card in cards.items()}
-        there = {n: self.finished[n].units - (half_done[n] if pending else frozenset()) for n in cards if n in tried}
-        works = [self._work(unit, keys, there) for unit, keys in failed.items()]
+        done = {n: self.finished[n].units - (half_done[n] if pending else frozenset()) for n in cards if n in tried}
+        works = [self._work(unit, keys, done) for unit, keys in failed.items()]
         works = [work for work in works if work.todo]
         if not pending:
             _refuse_stale(url, self.manifest, self.graph, {name for work in works for name in work.todo})
@@ -128,7 +128,8 @@ class _Trial:
             _same_labeler(name, cards[name], self.now.cards[name])
         request = make_request(self.recipe, self.graph, self.manifest.corpus)
         growth, kept = Growth(Taken(), None, list(self.shards.values())), kept_labels(self.graph, self.finished)
-        return Plan(self.recipe, request, self.graph, self.manifest, growth, self.finished, kept, works), failures
+        there = (growth, self.stocks, self.finished, kept)
+        return Plan(self.recipe, request, self.graph, self.manifest, *there, works), failures
 
     def _work(self, unit: Unit, keys: Mapping[str, set[str]], there: Mapping[str, Collection[Unit]]) -> Work:
         if unit.shard not in self.shards:

@@ -22,7 +22,7 @@ from .corpus.units import Unit
 from .dataset.aside import remove_aside
 from .dataset.cards import ModalityCard
 from .dataset.dataset import Dataset, open_dataset
-from .dataset.finished import empty_shards, superseded, take_stock, units_of
+from .dataset.finished import empty_shards, superseded, units_of
 from .dataset.layout import ATTEMPTS, MANIFESTS
 from .dataset.listings import store_listing
 from .dataset.manifest import DatasetError, Manifest, publish, replace_options
@@ -107,14 +107,15 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
             listener.say("labelling")
             plan = _label(plan, store, limit, tally, listener)
     _clean(plan, store)
-    plan = _published(plan, store)
-    stocks = take_stock(store, plan.graph.cards, plan.request.corpus.retired, plan.finished)
-    finished = {name: stocks[name].finished(card) for name, card in plan.graph.cards.items()}
+    seen, plan = plan, _published(plan, store)
+    if plan.graph.cards != seen.graph.cards:  # else the last look holds, however long its listings took
+        plan = with_work(plan, store)
+    finished = plan.finished
     ledgers = LedgerCounts(store)
     tally.whole = ledgers.read(plan.graph.cards, finished, recipe.views.count)
     judge(tally.whole.labels, recipe.max_failures, plan.request.url)
     manifest = _handed_over(plan, store)
-    tally.superseded = superseded(store, manifest, stocks)
+    tally.superseded = superseded(store, manifest, plan.stocks)
     tally.empty = empty_shards(units_of(finished.values()))
     tally.null = ledgers.nulls.find(plan.graph.cards, finished, recipe.views.count)
     return tally

@@ -7,7 +7,8 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ..checks.reasons import Group
@@ -135,8 +136,7 @@ def read_units(block: pa.Table, reader: ReaderConfig) -> Iterator[pa.Table]:
     left = reader.limit if reader.limit is not None else sys.maxsize
     watch = Watch()
     for text in block["work"]:
-        for raw in json.loads(text.as_py()):
-            shard = Shard(**raw.pop("shard"))
+        for shard, raw in _works_in(text.as_py()):
             for unit in corpus.read(shard, raw["start"], raw["stop"], reader.limits):
                 if raw["keys"] is not None:
                     wanted = frozenset().union(*raw["keys"].values())
@@ -160,9 +160,29 @@ def _blocks(works: Sequence[Work], limit: int | None) -> list[dict[str, str]]:
     blocks, start = [], 0
     for index in range(count):
         stop = start + size + (index < extra)
-        blocks.append({"work": json.dumps([asdict(work) for work in works[start:stop]])})
+        blocks.append({"work": works_as_text(works[start:stop])})
         start = stop
     return blocks
+
+
+def works_as_text(works: Sequence[Work]) -> str:
+    """As reading tasks take them: a shard, of which there may be many pieces and which may name many files, is told
+    once for those that follow each other."""
+    told = []
+    for _, same in groupby(works, lambda work: id(work.shard)):
+        pieces = list(same)
+        told.append({"shard": asdict(pieces[0].shard), "pieces": [_piece(work) for work in pieces]})
+    return json.dumps(told)
+
+
+def _piece(work: Work) -> dict[str, Any]:
+    return {one.name: getattr(work, one.name) for one in fields(work) if one.name != "shard"}
+
+
+def _works_in(text: str) -> Iterator[tuple[Shard, dict[str, Any]]]:
+    for told in json.loads(text):
+        shard = Shard(**told["shard"])
+        yield from ((shard, piece) for piece in told["pieces"])
 
 
 def _block_count(works: Sequence[Work], limit: int | None) -> int:

@@ -34,16 +34,18 @@ from .worklist import Kept, Work, worklist
 @dataclass(frozen=True)
 class Plan:
     """All that is known before anything runs. request: what the recipe asks for; manifest: that which the run begins
-    with; graph: steps, with the cards of what the run makes; growth: what has become of the corpus; kept: labels that
-    are there, by modality; began: whether the run has written its manifest; aside: labels that were put aside, `kept`
-    among others; unkept: what of modalities is kept no more, tokens or labels, though the dataset has it; taken_back:
-    modalities that somebody had begun to make anew, and this request doesn't go on with."""
+    with; graph: steps, with the cards of what the run makes; growth: what has become of the corpus; stocks: all that
+    was there at the last look; kept: labels that are there, by modality; began: whether the run has written its
+    manifest; aside: labels that were put aside, `kept` among others; unkept: what of modalities is kept no more, tokens
+    or labels, though the dataset has it; taken_back: modalities that somebody had begun to make anew, and this request
+    doesn't go on with."""
 
     recipe: Recipe
     request: Request
     graph: StepGraph
     manifest: Manifest
     growth: Growth
+    stocks: Mapping[str, Stock]
     finished: dict[str, Finished]
     kept: dict[str, Kept]
     works: list[Work]
@@ -135,7 +137,7 @@ def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: boo
     held = old.modalities if old else {}
     unkept = {name: held[name].kept - card.kept for name, card in manifest.modalities.items() if name in held}
     taken_back = tuple(name for name in (old.pending if old else ()) if name not in manifest.pending)
-    plan = Plan(recipe, request, graph, manifest, growth, {}, {}, [], unkept=unkept, taken_back=taken_back)
+    plan = Plan(recipe, request, graph, manifest, growth, stocks, {}, {}, [], unkept=unkept, taken_back=taken_back)
     refuse_partial(plan)
     return _with_work(plan, store, stocks)
 
@@ -223,7 +225,7 @@ def _with_work(plan: Plan, store: Store, stocks: Mapping[str, Stock]) -> Plan:
     aside = LabelsAside.below(store, cards, views, tries).less(kept)
     kept |= {name: (kept[name][0] | units, kept[name][1]) for name, units in aside.units.items()}
     works = worklist(plan.shards, done, kept, list(cards)) + _again(plan, store, finished, done)
-    return replace(plan, finished=finished, kept=kept, works=works, aside=aside)
+    return replace(plan, stocks=stocks, finished=finished, kept=kept, works=works, aside=aside)
 
 
 def _again(
