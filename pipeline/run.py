@@ -78,6 +78,9 @@ class RunListener(FitListener):
     def labelled(self, tally: Tally) -> None:
         """One more unit is done."""
 
+    def note(self, what: str) -> None:
+        """What happens meanwhile, while that goes on which began last."""
+
 
 def execute(plan: Plan, limit: int | None = None, listener: RunListener | None = None) -> Tally:
     """Makes what the plan lists.
@@ -96,7 +99,7 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
     if plan.works:
         start_ray()
         pools = {", ".join(stage.modalities): stage.request for stage in stages(plan.graph, recipe, cluster_size())}
-        with raylet_watched(), waits_told(pools, listener.say):
+        with raylet_watched(), waits_told(pools, listener.note):
             check_nodes(_local_paths(plan, store), plugin_distributions(recipe, Path.cwd()))
             if plan.to_fit:
                 plan = _fit(plan, store, listener, given)
