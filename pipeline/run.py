@@ -81,6 +81,9 @@ class RunListener(FitListener):
     def labelled(self, tally: Tally) -> None:
         """One more unit is done."""
 
+    def note(self, what: str) -> None:
+        """What happens meanwhile, while that goes on which began last."""
+
 
 def execute(plan: Plan, limit: int | None = None, listener: RunListener | None = None) -> Tally:
     """Makes what the plan lists.

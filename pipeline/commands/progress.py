@@ -122,7 +122,7 @@ class RunProgress(FitProgress, RunListener):
         self._phases.append((text.partition(" (")[0], time.monotonic()))
 
     def note(self, text: str) -> None:
-        super().say(text)
+        self._console.print(text, style="dim")
 
     def labelled(self, tally: Tally) -> None:
         if self._before is None:
