@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..checks.reasons import Group
+from ..cluster.runtime_env import runtime_env
 from ..cluster.session import EngineError
 from ..corpus.corpus import Corpus, CorpusSettings, Rejection, Shard, UnitLimits
 from ..corpus.units import Unit
@@ -98,6 +99,7 @@ def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageCo
                 num_cpus=stage.num_cpus,
                 num_gpus=stage.num_gpus or None,
                 memory=stage.memory,
+                **_environment(stage.environment),
                 ray_remote_args_fn=_placing(stage.nodes),
                 compute=ActorPoolStrategy(
                     min_size=stage.min_workers, max_size=stage.max_workers, max_tasks_in_flight_per_actor=_AHEAD
@@ -113,6 +115,11 @@ def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageCo
     # what is raised, which somebody may keep; and it is in a circle.
     gc.collect()
     raise EngineError(reason)
+
+
+def _environment(pins: Sequence[str]) -> dict[str, Any]:
+    """Of a stage that has none its workers get no runtime_env: by one, Ray would start each of them twice."""
+    return {"runtime_env": runtime_env(pins)} if pins else {}
 
 
 def _placing(nodes: Sequence[str]) -> Callable[[], dict[str, Any]] | None:

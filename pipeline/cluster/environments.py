@@ -1,0 +1,99 @@
+"""Environments of workers on the nodes of the cluster: made before there is work for them, and looked at."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from . import machine
+from .nodes import NodeError, NodeHere, alive_nodes, in_environments
+from .session import EngineError
+
+_OWN = ("tokenloom", "ray", "pyarrow")
+"""What has to be as it is here: by these, driver and workers speak to each other."""
+
+Pins = tuple[str, ...]
+"""NAME==VERSION, sorted."""
+
+
+class UnmadeError(ValueError):
+    """An environment that can't be made, or that a labeler couldn't work in; the message names the modalities, the node
+    and the way out."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment on a node. problem: why it won't do, with the way out; "" where it will. notes: versions that its
+    distributions ask for and don't get, which may do all the same."""
+
+    problem: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def make_environments(wanted: Mapping[Pins, Sequence[str]], say: Callable[[str], None]) -> None:
+    """Has every node that takes part in the work make these environments. wanted: the modalities of each, by its pins;
+    say: told what is being done, and what its distributions ask for in vain.
+
+    Raises UnmadeError for the first node that can't, or whose environment won't do. A node that is gone, or goes
+    meanwhile, makes none. Ray is up.
+    """
+    nodes = [node for node in alive_nodes() if node.cpus]
+    if not wanted or not nodes:
+        return
+    for pins, modalities in wanted.items():
+        where = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
+        say(f"making the environment of {', '.join(modalities)}{where}: {', '.join(pins)}")
+    for (pins, modalities), found in zip(wanted.items(), look(list(wanted), nodes), strict=True):
+        for node, environment in found.items():
+            if environment.problem:
+                raise UnmadeError(
+                    f"the environment of {', '.join(modalities)} ({', '.join(pins)}) on {node.name}: "
+                    f"{environment.problem}"
+                )
+        for note in dict.fromkeys(note for one in found.values() for note in one.notes):
+            say(f"in the environment of {', '.join(modalities)}: {note}; it is left so")
+
+
+def look(environments: Sequence[Pins], nodes: Sequence[NodeHere]) -> list[dict[NodeHere, Environment]]:
+    """Each environment as it is on each of the nodes that aren't gone. Makes those that aren't there yet."""
+    here = machine.versions(_OWN)
+    answers = in_environments(machine.pinned, (_OWN,), environments, nodes)
+    return [
+        {node: _judged(one, pins, here) for node, one in found.items() if not (isinstance(one, NodeError) and one.gone)}
+        for pins, found in zip(environments, answers, strict=True)
+    ]
+
+
+def check_installed(pins: Sequence[str]) -> None:
+    """Raises EngineError where this process isn't in the environment of these pins."""
+    if pins and (others := differing(pins, machine.versions([pin.partition("==")[0] for pin in pins]))):
+        raise EngineError(f"{', '.join(others)}: not what is installed where a worker should have it ({sys.prefix})")
+
+
+def differing(pins: Sequence[str], found: Mapping[str, str]) -> list[str]:
+    """The pins of which another version is there. found: versions as of `machine.versions`."""
+    from packaging.requirements import Requirement
+
+    asked = [Requirement(pin) for pin in pins]
+    return [str(one) for one in asked if not found[one.name] or not one.specifier.contains(found[one.name], True)]
+
+
+def _judged(
+    found: tuple[dict[str, str], list[str], list[str]] | NodeError, pins: Pins, here: Mapping[str, str]
+) -> Environment:
+    if isinstance(found, NodeError):
+        return Environment(found.said)
+    versions, lacking, unfit = found
+    if lacking:
+        return Environment(
+            f"{'; '.join(lacking)}: not there. What an environment lists is all that is installed, so that the dataset "
+            f"says of what it was made: add these to it as NAME==VERSION"
+        )
+    if others := differing(pins, versions):
+        return Environment(f"{', '.join(others)} isn't what is there after pip has installed it; look at Ray's logs")
+    if others := [
+        f"{name} {versions[name] or 'not'}, and {here[name]} here" for name in _OWN if versions[name] != here[name]
+    ]:
+        return Environment(f"has {'; '.join(others)}: install the same on every machine")
+    return Environment(notes=tuple(unfit))
