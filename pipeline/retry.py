@@ -56,7 +56,7 @@ def retry(
         plan, failures = trial.plan([line for lines in begun.values() for line in lines], pending)
         if plan.works:
             start_ray()
-            make_environments(plan.environments, listener.say)
+            make_environments(plan.environments, listener.say, listener.note)
             begun[begin_retry(store, failures)] = failures
             for result in label_units(plan, plan.works, Mode.REPAIR):
                 tally.add(result)

@@ -79,6 +79,9 @@ class RunListener(FitListener):
     def labelled(self, tally: Tally) -> None:
         """One more unit is done."""
 
+    def note(self, text: str) -> None:
+        """Something to know, which stops nothing."""
+
 
 def execute(plan: Plan, limit: int | None = None, listener: RunListener | None = None) -> Tally:
     """Makes what the plan lists.
@@ -94,7 +97,7 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
         start_ray()
         # What the cluster can't give is refused before anything is written.
         stages(plan.graph, recipe, cluster_size())
-        make_environments(plan.environments, listener.say)
+        make_environments(plan.environments, listener.say, listener.note)
     plan, given = _begun(plan, store)
     if plan.works:
         start_ray()

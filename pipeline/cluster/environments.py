@@ -31,28 +31,26 @@ class Environment:
     notes: tuple[str, ...] = ()
 
 
-def make_environments(wanted: Mapping[Pins, Sequence[str]], say: Callable[[str], None]) -> None:
+def make_environments(
+    wanted: Mapping[Pins, Sequence[str]], say: Callable[[str], None], note: Callable[[str], None]
+) -> None:
     """Has every node that takes part in the work make these environments. wanted: the modalities of each, by its pins;
-    say: told what is being done, and what its distributions ask for in vain.
+    say: told what is being done; note: what distributions ask for in vain.
 
     Raises UnmadeError for the first node that can't, or whose environment won't do. A node that is gone, or goes
     meanwhile, makes none. Ray is up.
     """
-    nodes = [node for node in alive_nodes() if node.cpus]
-    if not wanted or not nodes:
+    nodes = [node for node in alive_nodes() if node.cpus] if wanted else []
+    if not nodes:
         return
-    for pins, modalities in wanted.items():
-        where = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
-        say(f"making the environment of {', '.join(modalities)}{where}: {', '.join(pins)}")
-    for (pins, modalities), found in zip(wanted.items(), look(list(wanted), nodes), strict=True):
+    told = {pins: f"{', '.join(modalities)}: {', '.join(pins)}" for pins, modalities in wanted.items()}
+    say(f"making environments ({'; '.join(told.values())})")
+    for pins, found in zip(wanted, look(list(wanted), nodes), strict=True):
         for node, environment in found.items():
             if environment.problem:
-                raise UnmadeError(
-                    f"the environment of {', '.join(modalities)} ({', '.join(pins)}) on {node.name}: "
-                    f"{environment.problem}"
-                )
-        for note in dict.fromkeys(note for one in found.values() for note in one.notes):
-            say(f"in the environment of {', '.join(modalities)}: {note}; it is left so")
+                raise UnmadeError(f"the environment of {told[pins]}, on {node.name}: {environment.problem}")
+        for text in dict.fromkeys(text for one in found.values() for text in one.notes):
+            note(f"note: in the environment of {', '.join(wanted[pins])}, {text}")
 
 
 def look(environments: Sequence[Pins], nodes: Sequence[NodeHere]) -> list[dict[NodeHere, Environment]]:

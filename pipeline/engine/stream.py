@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..checks.reasons import Group
-from ..cluster.runtime_env import runtime_env
+from ..cluster.runtime_env import runtime_env, why_unmade
 from ..cluster.session import EngineError
 from ..corpus.corpus import Corpus, CorpusSettings, Rejection, Shard, UnitLimits
 from ..corpus.units import Unit
@@ -200,9 +200,14 @@ def result_of(head: Mapping[str, Any]) -> UnitResult:
 
 
 def cause(error: BaseException) -> str:
-    """The innermost error of a failed task, as its worker raised it, less what Ray Data adds to its text."""
+    """The innermost error of a failed task, as its worker raised it, less what Ray Data adds to its text. Where a worker
+    never came to be, for want of its environment, why that is so."""
+    from ray.exceptions import RuntimeEnvSetupError
+
     while isinstance(getattr(error, "cause", None), BaseException):
         error = error.cause  # type: ignore[attr-defined]
+    if isinstance(error, RuntimeEnvSetupError):
+        return f"a worker's environment can't be made: {why_unmade(error.error_message)}"
     text = str(error).partition(_RAYS_ADVICE)[0].strip()
     own = type(error).__module__.startswith("tokenloom.")
     return text if own else f"{type(error).__name__}: {text or 'no message'}"

@@ -120,7 +120,7 @@ def test_who_joins_a_labeler_of_another_joins_its_environment():
 
 def test_a_plan_tells_what_is_installed_and_what_it_could_not_try(small_corpus: Path, tmp_path: Path):
     (tmp_path / "mine.yaml").write_text(RECIPE.format(corpus=small_corpus, output=tmp_path / "out"))
-    told = said("plan", tmp_path / "mine.yaml", "--samples", "2")
+    told = said("plan", tmp_path / "mine.yaml", "--calibrate", "2")
     assert "to install on every node, for the workers of mean_colour: tiny-scale==1.0" in told
     assert "not tried, and not counted: mean_colour, doubled, which are made in an environment of its own" in told
     assert "tried on 2 samples here" in told
