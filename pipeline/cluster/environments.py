@@ -66,15 +66,20 @@ def look(environments: Sequence[Pins], nodes: Sequence[NodeHere]) -> list[dict[N
 def check_installed(pins: Sequence[str]) -> None:
     """Raises EngineError where this process isn't in the environment of these pins."""
     if pins and (others := differing(pins, machine.versions([pin.partition("==")[0] for pin in pins]))):
-        raise EngineError(f"{', '.join(others)}: not what is installed where a worker should have it ({sys.prefix})")
+        raise EngineError(f"a worker isn't in the environment that it should be in: {', '.join(others)} ({sys.prefix})")
 
 
 def differing(pins: Sequence[str], found: Mapping[str, str]) -> list[str]:
-    """The pins of which another version is there. found: versions as of `machine.versions`."""
-    from packaging.requirements import Requirement
+    """The pins of which another version is there, another build (+cpu, +cu124) too, with that. found: as of
+    `machine.versions`."""
+    from packaging.version import Version
 
-    asked = [Requirement(pin) for pin in pins]
-    return [str(one) for one in asked if not found[one.name] or not one.specifier.contains(found[one.name], True)]
+    named = [pin.split("==") for pin in pins]
+    return [
+        f"{name}=={version} ({found[name] or 'none'} is there)"
+        for name, version in named
+        if not found[name] or Version(found[name]) != Version(version)
+    ]
 
 
 def _judged(
@@ -89,7 +94,7 @@ def _judged(
             f"says of what it was made: add these to it as NAME==VERSION"
         )
     if others := differing(pins, versions):
-        return Environment(f"{', '.join(others)} isn't what is there after pip has installed it; look at Ray's logs")
+        return Environment(f"{', '.join(others)} after pip was at work: name the version that is there, with its build")
     if others := [
         f"{name} {versions[name] or 'not'}, and {here[name]} here" for name in _OWN if versions[name] != here[name]
     ]:

@@ -6,7 +6,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 from ..corpus.corpus import Corpus, Rejection, Sample, UnitLimits
@@ -53,7 +53,7 @@ class Estimate:
     fields: list[str]
     refused: list[Rejection]
     left_out: list[str]
-    untried: list[str]
+    untried: list[str] = field(default_factory=list)
 
     @property
     def per_sample(self) -> float:

@@ -200,8 +200,8 @@ def result_of(head: Mapping[str, Any]) -> UnitResult:
 
 
 def cause(error: BaseException) -> str:
-    """The innermost error of a failed task, as its worker raised it, less what Ray Data adds to its text. Where a worker
-    never came to be, for want of its environment, why that is so."""
+    """The innermost error of a failed task, as its worker raised it, less what Ray Data adds to its text; or why a
+    worker's environment couldn't be made."""
     from ray.exceptions import RuntimeEnvSetupError
 
     while isinstance(getattr(error, "cause", None), BaseException):

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import pytest
 from tokenloom.pipeline.cluster import machine
-from tokenloom.pipeline.cluster.environments import check_installed
+from tokenloom.pipeline.cluster.environments import check_installed, differing
 from tokenloom.pipeline.cluster.runtime_env import why_unmade
 from tokenloom.pipeline.cluster.session import EngineError
 
@@ -56,5 +56,7 @@ def test_a_process_finds_what_is_pinned_and_what_that_needs():
     assert (found["pytest"], found["no-such-thing"], found["ray"]) == (version("pytest"), "", version("ray"))
     assert (lacking, unfit) == ([], [])  # extras of pytest's, and what is for other systems, nobody asks for
     check_installed([here])
-    with pytest.raises(EngineError, match=r"pytest==1.2.3, no-such-thing==1: not what is installed"):
+    with pytest.raises(EngineError, match=rf"pytest==1.2.3 \({version('pytest')} is there\), no-such-thing==1 \(none"):
         check_installed(["pytest==1.2.3", "no-such-thing==1"])
+    assert differing(["torch==2.6.0"], {"torch": "2.6.0+cpu"}) == ["torch==2.6.0 (2.6.0+cpu is there)"]
+    assert differing(["torch==2.6"], {"torch": "2.6.0"}) == []
