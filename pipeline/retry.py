@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .cluster.environments import make_environments
 from .cluster.session import start_ray
 from .corpus.corpus import Shard
 from .corpus.growth import Growth
@@ -54,8 +55,9 @@ def retry(
         trial = _Trial.of(store, now, modalities, storage_options or {})
         plan, failures = trial.plan([line for lines in begun.values() for line in lines], pending)
         if plan.works:
-            begun[begin_retry(store, failures)] = failures
             start_ray()
+            make_environments(plan.environments, listener.say, listener.note)
+            begun[begin_retry(store, failures)] = failures
             for result in label_units(plan, plan.works, Mode.REPAIR):
                 tally.add(result)
                 listener.labelled(tally)
@@ -159,7 +161,8 @@ def recipe_of(manifest: Manifest, url: str, storage_options: Mapping[str, Any]) 
 def _settings(card: ModalityCard) -> dict[str, Any]:
     """Of the labels alone: the tokenizer is that which the dataset holds."""
     settings: dict[str, Any] = {"labeler": card.labeler, "params": card.params, "keep": "labels"}
-    return {**settings, "weights": card.weights.source} if card.weights else settings
+    settings |= {"weights": card.weights.source} if card.weights else {}
+    return settings | ({"environment": {"pip": card.environment}} if card.environment else {})
 
 
 def _same_labeler(name: str, old: ModalityCard, new: ModalityCard) -> None:

@@ -11,6 +11,7 @@ from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.contract.vocabulary import Vocabulary
 from .checks.status import LedgerCounts
 from .cluster.alike import check_nodes
+from .cluster.environments import make_environments
 from .cluster.raylet import raylet_watched
 from .cluster.session import EngineError, start_ray
 from .cluster.size import cluster_size
@@ -44,7 +45,7 @@ from .fitting.sample import (
     with_vocabulary,
 )
 from .plan.origins import plugin_distributions
-from .plan.plan import Plan, make_plan, refuse_partial, with_work
+from .plan.plan import Plan, at_work, make_plan, refuse_partial, with_work
 from .plan.recipe import Recipe, at_key, load_recipe, parse_recipe
 from .plan.reconcile import OvertakenError, cards_for, completed, reconcile
 from .plan.sampling import sample_works
@@ -81,8 +82,6 @@ class RunListener(FitListener):
     def labelled(self, tally: Tally) -> None:
         """One more unit is done."""
 
-    def note(self, what: str) -> None:
-        """What happens meanwhile, while that goes on which began last."""
 
 
 def execute(plan: Plan, limit: int | None = None, listener: RunListener | None = None) -> Tally:
@@ -97,7 +96,9 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
     tally = Tally(recipe.output, plan.graph.cards)
     if plan.works:
         start_ray()
-        stages(plan.graph, recipe, cluster_size())  # what the cluster can't give is refused before anything is written
+        # What the cluster can't give is refused before anything is written.
+        stages(plan.graph, recipe, cluster_size())
+        make_environments(plan.environments, listener.say, listener.note)
     plan, given = _begun(plan, store)
     if plan.works:
         start_ray()
@@ -167,6 +168,9 @@ def label_units(
         wanted = todo.union(*(plan.graph.made_for(work.todo, ()) for work in works))
         groups = [replace(g, steps=tuple(s for s in g.steps if wanted & set(s.modalities))) for g in groups]
         groups = [group for group in groups if group.steps]
+    else:
+        wanted = at_work(plan.graph, works)
+        groups = [group for group in groups if not group.environment or wanted & set(group.modalities)]
     reader = ReaderConfig(recipe.corpus, UnitLimits(recipe.units.samples, recipe.units.bytes), limit, plan.aside)
     return stream(works, reader, stage_configs(plan, groups, mode, sample))
 

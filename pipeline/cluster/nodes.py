@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import machine
+from .runtime_env import SECONDS, runtime_env, why_unmade
 
 PATIENCE = 120.0
 """Seconds within which a node has to answer: its first worker may have to be started."""
@@ -73,6 +74,25 @@ def on_nodes(
     return answers({node: task.options(num_cpus=0, **_place(node)).remote(*arguments(node)) for node in nodes})
 
 
+def in_environments(
+    work: Callable[..., Any], arguments: Sequence[Any], environments: Sequence[Sequence[str]], nodes: Sequence[NodeHere]
+) -> list[dict[NodeHere, Any | NodeError]]:
+    """What `work` returns in each of the environments, of its pins and these arguments, on each of the nodes. All are
+    made at the same time, where they aren't yet."""
+    import ray
+
+    by_value()
+    task: Any = ray.remote(work)
+    asked = [
+        {
+            node: task.options(num_cpus=0, runtime_env=runtime_env(pins), **_place(node)).remote(pins, *arguments)
+            for node in nodes
+        }
+        for pins in environments
+    ]
+    return [answers(one, SECONDS + PATIENCE) for one in asked]
+
+
 @contextmanager
 def machines(nodes: Sequence[NodeHere]) -> Iterator[dict[NodeHere, Any]]:
     """An actor of `machine.Machine` on each of the nodes, while the block runs."""
@@ -98,7 +118,14 @@ def by_value() -> None:
 def answers(asked: Mapping[NodeHere, Any], seconds: float = PATIENCE) -> dict[NodeHere, Any | NodeError]:
     """What the references come to, within so many seconds for all of them together."""
     import ray
-    from ray.exceptions import GetTimeoutError, NodeDiedError, RayError, TaskUnschedulableError, WorkerCrashedError
+    from ray.exceptions import (
+        GetTimeoutError,
+        NodeDiedError,
+        RayError,
+        RuntimeEnvSetupError,
+        TaskUnschedulableError,
+        WorkerCrashedError,
+    )
 
     gone = (NodeDiedError, TaskUnschedulableError, WorkerCrashedError)
     until = time.monotonic() + seconds
@@ -108,6 +135,8 @@ def answers(asked: Mapping[NodeHere, Any], seconds: float = PATIENCE) -> dict[No
             found[node] = ray.get(reference, timeout=max(0.0, until - time.monotonic()))
         except GetTimeoutError:
             found[node] = NodeError(f"no answer within {seconds:.0f} s")
+        except RuntimeEnvSetupError as error:
+            found[node] = NodeError(why_unmade(error.error_message))
         except RayError as error:
             cause = getattr(error, "cause", None) or error
             found[node] = NodeError(f"{type(cause).__name__}: {_last_line(cause)}", isinstance(error, gone))

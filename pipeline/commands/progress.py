@@ -122,7 +122,7 @@ class RunProgress(FitProgress, RunListener):
         self._phases.append((text.partition(" (")[0], time.monotonic()))
 
     def note(self, text: str) -> None:
-        self._console.print(text, style="dim")
+        self._console.print(text, style="dim", soft_wrap=True)
 
     def labelled(self, tally: Tally) -> None:
         if self._before is None:

@@ -202,6 +202,9 @@ def print_plan(console: Console, plan: Plan, replacing: Sequence[str]) -> None:
         )
     if plan.to_fit:
         console.print(f"to fit before: the tokenizers of {', '.join(plan.to_fit)}")
+    for pins, names in plan.environments.items():
+        text = f"to install on every node, for the workers of {', '.join(names)}: {', '.join(pins)}"
+        console.print(text, soft_wrap=True)
 
 
 def _fields(names: Sequence[str]) -> str:
@@ -295,9 +298,15 @@ def _print_estimate(
 ) -> None:
     if estimate.seconds:
         _print_times(console, plan, groups, size, estimate, price)
-    elif estimate.samples:
+    elif estimate.samples and not estimate.untried:
         console.print(
             "\nno labels are left to make, but tokens of those that are kept: how long these take isn't tried"
+        )
+    if estimate.untried:
+        names, whose = ", ".join(estimate.untried), "which is" if len(estimate.untried) == 1 else "which are"
+        console.print(
+            f"\nnot tried, and not counted: {names}, {whose} made in an environment of its own, or from what is",
+            soft_wrap=True,
         )
     if lines := list(_found_in_trial(estimate)):
         console.print(f"\nof the {counted(estimate.tried, 'sample')} tried:")

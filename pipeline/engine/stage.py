@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..checks.reasons import Group, ReasonCounts
+from ..cluster.environments import check_installed
 from ..dataset.failed_labels import failed_views
 from ..dataset.layout import ASIDE
 from ..dataset.ledger import Failure
@@ -34,6 +35,7 @@ class StageWorker:
     """The actor. One call takes one block of payloads; a unit's shards are written before it is passed on."""
 
     def __init__(self, config: StageConfig) -> None:
+        check_installed(config.stage.environment)
         self.config = config
         self._store = Store(config.output, config.storage_options)
         self.labeler = UnitLabeler(config, self._store)

@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ..checks.reasons import Group
+from ..cluster.runtime_env import runtime_env, why_unmade
 from ..cluster.session import EngineError
 from ..corpus.corpus import Corpus, CorpusSettings, Rejection, Shard, UnitLimits
 from ..corpus.units import Unit
@@ -99,6 +100,7 @@ def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageCo
                 num_cpus=stage.num_cpus,
                 num_gpus=stage.num_gpus or None,
                 memory=stage.memory,
+                **_environment(stage.environment),
                 ray_remote_args_fn=_placing(stage.nodes),
                 compute=ActorPoolStrategy(
                     min_size=stage.min_workers, max_size=stage.max_workers, max_tasks_in_flight_per_actor=_AHEAD
@@ -114,6 +116,11 @@ def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageCo
     # what is raised, which somebody may keep; and it is in a circle.
     gc.collect()
     raise EngineError(reason)
+
+
+def _environment(pins: Sequence[str]) -> dict[str, Any]:
+    """Of a stage that has none its workers get no runtime_env: by one, Ray would start each of them twice."""
+    return {"runtime_env": runtime_env(pins)} if pins else {}
 
 
 def _placing(nodes: Sequence[str]) -> Callable[[], dict[str, Any]] | None:
@@ -213,9 +220,14 @@ def result_of(head: Mapping[str, Any]) -> UnitResult:
 
 
 def cause(error: BaseException) -> str:
-    """The innermost error of a failed task, as its worker raised it, less what Ray Data adds to its text."""
+    """The innermost error of a failed task, as its worker raised it, less what Ray Data adds to its text; or why a
+    worker's environment couldn't be made."""
+    from ray.exceptions import RuntimeEnvSetupError
+
     while isinstance(getattr(error, "cause", None), BaseException):
         error = error.cause  # type: ignore[attr-defined]
+    if isinstance(error, RuntimeEnvSetupError):
+        return f"a worker's environment can't be made: {why_unmade(error.error_message)}"
     text = str(error).partition(_RAYS_ADVICE)[0].strip()
     own = type(error).__module__.startswith("tokenloom.")
     return text if own else f"{type(error).__name__}: {text or 'no message'}"

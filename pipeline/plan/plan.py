@@ -77,6 +77,17 @@ class Plan:
         return [name for name in self.graph.cards if name in lacking]
 
     @property
+    def environments(self) -> dict[tuple[str, ...], list[str]]:
+        """The modalities that are made, also in passing, by workers that have something installed in place of the
+        cluster's, by what that is."""
+        making = at_work(self.graph, self.works) | self.graph.made_for(self.to_fit if self.works else (), ())
+        found: dict[tuple[str, ...], list[str]] = {}
+        for step in self.graph.steps:
+            if step.environment and making & set(step.modalities):
+                found.setdefault(step.environment, []).extend(name for name in step.modalities if name in making)
+        return found
+
+    @property
     def to_fit(self) -> list[str]:
         """Modalities whose tokenizers the dataset lacks."""
         return [name for name, card in self.graph.cards.items() if not card.fitted]
@@ -106,6 +117,12 @@ class Plan:
         """Why modalities of the dataset that this run doesn't make will be stale once it is done, by name."""
         after = replace(self.manifest, modalities={**self.manifest.modalities, **self.graph.cards})
         return {name: reasons for name, reasons in stale(after).items() if name not in self.graph.cards}
+
+
+def at_work(graph: StepGraph, works: Iterable[Work]) -> set[str]:
+    """The modalities of which the work needs labels or tokens made, also in passing."""
+    kinds = {(work.todo, work.kept) for work in works}
+    return set[str]().union(*({*todo} | graph.made_for(todo, kept) for todo, kept in kinds))
 
 
 def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: bool = False) -> Plan:
