@@ -13,10 +13,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from processes import Process, descendants
 
@@ -70,6 +71,7 @@ class Spawner:
 
     def start(self, words: Sequence[str], log: Path, within: int | None = None, **environment: str) -> Spawned:
         """words: `tokenloom ...`, `ray ...`, or `fill`. within: the process in whose namespaces it runs."""
+        log.with_suffix(".code").unlink(missing_ok=True)
         order = {"words": list(words), "log": str(log), "within": within, "environment": environment}
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -90,12 +92,7 @@ def _serve() -> int:
     """Reads orders and forks; the exit code, in the processes that it forks that of their command."""
     import signal
 
-    import ray.data
-    import ray.scripts.scripts
-    from tokenloom.pipeline.cli import main as tokenloom
-    from tokenloom.pipeline.commands import run  # noqa: F401 - imported here, once for all
-
-    commands = {"tokenloom": tokenloom, "ray": ray.scripts.scripts.main, "fill": _fill}
+    commands = _commands()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         order = json.loads(line)
@@ -114,6 +111,15 @@ def _serve() -> int:
         _become(order)
         return commands[order["words"][0]]() or 0
     return 0
+
+
+def _commands() -> dict[str, Callable[[], Any]]:
+    import ray.data
+    import ray.scripts.scripts
+    from tokenloom.pipeline.cli import main as tokenloom
+    from tokenloom.pipeline.commands import run  # noqa: F401 - imported here, once for all
+
+    return {"tokenloom": tokenloom, "ray": ray.scripts.scripts.main, "fill": _fill}
 
 
 def _fill() -> None:
@@ -146,9 +152,14 @@ def _become(order: dict) -> None:
         os.dup2(log, number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.update(order["environment"])
+    if "LD_PRELOAD" in order["environment"]:  # a process gets that by beginning anew
+        os.execv(sys.executable, [sys.executable, __file__, *order["words"]])
     random.seed()  # else all that are forked draw the same
     sys.argv = order["words"]
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        sys.argv = sys.argv[1:]
+        sys.exit(_commands()[sys.argv[0]]() or 0)
     sys.exit(_serve())
