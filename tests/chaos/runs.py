@@ -65,7 +65,8 @@ class Run:
 
     @property
     def text(self) -> str:
-        return self.log.read_text(errors="replace")
+        """What it has said; nothing before it has begun."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     @property
     def phase(self) -> int:
