@@ -19,11 +19,13 @@ from report import Played
 from runs import ChaosError, Run, count_objects
 from schedules import LASTING, Fault, Schedule
 from signals import slowed, stopped
+from spawner import Spawned
 
 _LONGEST = 300.0
 """Seconds within which a run has to be over, whatever befalls it."""
-_DEAD = 11.0
-"""Seconds for which a node doesn't answer until it counts as dead: more than ENVIRONMENT's health checks take."""
+_DEAD = 15.0
+"""Seconds for which a node doesn't answer until it counts as dead: more than ENVIRONMENT's health checks take, which is
+three times a period and a time-out."""
 _MOST_MEMORY = 500 * 2**20
 """Bytes at which a worker is killed, as the kernel does where there are no more."""
 _LEAST_OFF, _MOST_OFF = 60, 600
@@ -36,6 +38,10 @@ _PASSES = 0.5
 
 class Job(Run):
     """A run on a cluster that others use, too: abandoned, its driver alone is killed."""
+
+    def ask_where(self) -> None:
+        assert isinstance(self.driver, Spawned)
+        self.driver.ask_where()
 
     def abandon(self) -> None:
         self.driver.kill()
@@ -137,6 +143,7 @@ class Player:
             if all(job.is_over for job in jobs):
                 return False
             if jobs[0].seconds > _LONGEST:
+                jobs[0].ask_where()
                 raise jobs[0].misbehaved(f"it still wasn't over after {_LONGEST:.0f} s")
             time.sleep(0.05)
         time.sleep(fault.pause)

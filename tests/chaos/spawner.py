@@ -5,10 +5,12 @@ They are forked off a process that has imported all modules, since importing the
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -47,6 +49,11 @@ class Spawned:
     def kill(self) -> None:
         for process in self.processes[:1]:
             process.kill()
+
+    def ask_where(self) -> None:
+        """Has it print the stacks of its threads to its log."""
+        if any(process.send(signal.SIGUSR1) for process in self.processes[:1]):
+            time.sleep(1)
 
     def wait(self) -> int:
         while self.poll() is None:
@@ -90,8 +97,6 @@ class Spawner:
 
 def _serve() -> int:
     """Reads orders and forks; the exit code, in the processes that it forks that of their command."""
-    import signal
-
     commands = _commands()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
@@ -109,8 +114,13 @@ def _serve() -> int:
             part.rename(part.with_suffix(".code"))
             os._exit(0)
         _become(order)
-        return commands[order["words"][0]]() or 0
+        return _run(commands)
     return 0
+
+
+def _run(commands: Mapping[str, Callable[[], Any]]) -> int:
+    faulthandler.register(signal.SIGUSR1)
+    return commands[sys.argv[0]]() or 0
 
 
 def _commands() -> dict[str, Callable[[], Any]]:
@@ -161,5 +171,5 @@ def _become(order: dict) -> None:
 if __name__ == "__main__":
     if sys.argv[1:]:
         sys.argv = sys.argv[1:]
-        sys.exit(_commands()[sys.argv[0]]() or 0)
+        sys.exit(_run(_commands()))
     sys.exit(_serve())
