@@ -83,7 +83,6 @@ class RunListener(FitListener):
         """One more unit is done."""
 
 
-
 def execute(plan: Plan, limit: int | None = None, listener: RunListener | None = None) -> Tally:
     """Makes what the plan lists.
 
