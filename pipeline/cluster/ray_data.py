@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from .nodes import alive_nodes, on_nodes
+from .nodes import alive_nodes, on_nodes, own_node
 
 _INTERNAL = "ray.data._internal"
 MAKERS = (
@@ -25,9 +25,7 @@ node where it is called. Another version of Ray may have others."""
 
 def keep_on_head() -> None:
     """Has them made there, where this driver is on another node, before Ray Data makes them here. Ray is up."""
-    import ray
-
-    here = ray.get_runtime_context().get_node_id()
+    here = own_node()
     elsewhere = [node for node in alive_nodes() if node.is_head and node.id != here]
     if elsewhere:
         on_nodes(make, lambda _: (MAKERS,), elsewhere)

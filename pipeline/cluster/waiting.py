@@ -106,7 +106,7 @@ def _cluster(head: str) -> Cluster:
     """head: the address of the GCS."""
     from ray._raylet import GcsClient  # type: ignore[attr-defined] - it is Cython's
     from ray.autoscaler.v2.sdk import get_cluster_resource_state
-    from ray.core.generated.autoscaler_pb2 import NodeStatus
+    from ray.core.generated.autoscaler_pb2 import NodeStatus  # type: ignore[attr-defined] - made by protoc
 
     state = get_cluster_resource_state(GcsClient(head))
     pending: list[Request] = [dict(one.request.resources_bundle) for one in state.pending_resource_requests]

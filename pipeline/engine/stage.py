@@ -46,7 +46,7 @@ class StageWorker:
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         self._watch.lap(IDLE)
-        if self._metrics is None:
+        if self._metrics is None or self._departure is None:
             from .metrics import UnitMetrics  # imports Ray, which a unit alone does not need
 
             self._metrics = UnitMetrics()

@@ -8,7 +8,7 @@ from tokenloom.pipeline.corpus.corpus import Shard
 from tokenloom.pipeline.engine.stream import _works_in, works_as_text
 from tokenloom.pipeline.plan.worklist import Work
 
-PHOTOS = Shard("photos-0123456789ab", "/corpus", "photos", "folder", 3, files=[["a.jpg", 1], ["b.jpg", 2]])
+PHOTOS = Shard("photos-0123456789ab", "/corpus", "photos", "folder", 3, files=[("a.jpg", 1), ("b.jpg", 2)])
 OTHERS = Shard("others-0123456789ab", "/corpus", "others.tar", "tar", 9)
 
 
