@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import machine
+from .runtime_env import SECONDS, runtime_env, why_unmade
 
 PATIENCE = 120.0
 """Seconds within which a node has to answer: its first worker may have to be started."""
@@ -59,6 +60,13 @@ def alive_nodes() -> list[NodeHere]:
     return sorted(found, key=lambda node: node.name)
 
 
+def own_node() -> str:
+    """The id of the node that this process is on."""
+    import ray
+
+    return ray.get_runtime_context().get_node_id()
+
+
 def on_nodes(
     work: Callable[..., Any], arguments: Callable[[NodeHere], Sequence[Any]], nodes: Sequence[NodeHere]
 ) -> dict[NodeHere, Any | NodeError]:
@@ -69,6 +77,25 @@ def on_nodes(
     _by_value(work)
     task: Any = ray.remote(work)
     return answers({node: task.options(num_cpus=0, **_place(node)).remote(*arguments(node)) for node in nodes})
+
+
+def in_environments(
+    work: Callable[..., Any], arguments: Sequence[Any], environments: Sequence[Sequence[str]], nodes: Sequence[NodeHere]
+) -> list[dict[NodeHere, Any | NodeError]]:
+    """What `work` returns in each of the environments, of its pins and these arguments, on each of the nodes. All are
+    made at the same time, where they aren't yet."""
+    import ray
+
+    by_value()
+    task: Any = ray.remote(work)
+    asked = [
+        {
+            node: task.options(num_cpus=0, runtime_env=runtime_env(pins), **_place(node)).remote(pins, *arguments)
+            for node in nodes
+        }
+        for pins in environments
+    ]
+    return [answers(one, SECONDS + PATIENCE) for one in asked]
 
 
 @contextmanager
@@ -97,7 +124,14 @@ def answers(asked: Mapping[NodeHere, Any], seconds: float = PATIENCE) -> dict[No
     """What the references come to, within so many seconds for all of them together. A node that falls silent gives no
     error, even once Ray takes it for dead: so that is looked at meanwhile."""
     import ray
-    from ray.exceptions import GetTimeoutError, NodeDiedError, RayError, TaskUnschedulableError, WorkerCrashedError
+    from ray.exceptions import (
+        GetTimeoutError,
+        NodeDiedError,
+        RayError,
+        RuntimeEnvSetupError,
+        TaskUnschedulableError,
+        WorkerCrashedError,
+    )
 
     deaths = (NodeDiedError, TaskUnschedulableError, WorkerCrashedError)
     until = time.monotonic() + seconds
@@ -111,6 +145,8 @@ def answers(asked: Mapping[NodeHere, Any], seconds: float = PATIENCE) -> dict[No
         except GetTimeoutError:
             gone = not _is_alive(node)
             found[node] = NodeError("it died" if gone else f"no answer within {seconds:.0f} s", gone)
+        except RuntimeEnvSetupError as error:
+            found[node] = NodeError(why_unmade(error.error_message))
         except RayError as error:
             cause = getattr(error, "cause", None) or error
             found[node] = NodeError(f"{type(cause).__name__}: {_last_line(cause)}", isinstance(error, deaths))

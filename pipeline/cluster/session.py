@@ -77,6 +77,7 @@ def start_ray() -> None:
     context.enable_operator_progress_bars = False
     context.target_max_block_size = 1  # every row its own block: a unit is what moves, and what is tried again
     context.execution_options.verbose_progress = False
+    context.execution_no_progress_timeout_s = -1  # half an hour by itself, in which no autoscaler may find a machine
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its tracebacks; the cause becomes an EngineError
     warnings.filterwarnings("ignore", module=r"ray\.data\.")
     if not started:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..cluster.device import chosen_device
+from ..cluster.environments import Pins
 from ..cluster.machine import Machine, versions
 from ..cluster.nodes import NodeError, NodeHere, alive_nodes, answers, machines, on_nodes
 from ..cluster.session import start_ray
@@ -20,6 +21,7 @@ from ..plan.steps import named_weights
 from ..storage.store import Store
 from . import gpus
 from .credentials import look_at_credentials
+from .environments import environments_here, look_at_environments, wanted_environments
 from .finding import Finding, Row, failed, grouped
 from .places import clock, look_at_corpus, marked
 from .subject import Subject, examine, wants_gpus
@@ -33,13 +35,15 @@ _ROUNDS = 3
 @dataclass(frozen=True)
 class Checkup:
     """What is wanted of the machines. plugins: distributions that the recipe's classes come from. wanting: modalities
-    that want GPUs; memory: bytes of the largest of these; explicit: whether the recipe itself asks for them."""
+    that want GPUs; memory: bytes of the largest of these; explicit: whether the recipe itself asks for them.
+    environments: the modalities of each, by its pins."""
 
     subject: Subject
     plugins: tuple[str, ...]
     wanting: tuple[str, ...]
     memory: float
     explicit: bool
+    environments: Mapping[Pins, Sequence[str]]
 
 
 def diagnose(recipe: Recipe, on_cluster: bool, say: Callable[[str], None] = lambda text: None) -> list[Row]:
@@ -65,7 +69,8 @@ def _checkup(recipe: Recipe) -> Checkup:
     explicit = any(stage.num_gpus for stage in recipe.resources.stages)
     output = Store(recipe.output, recipe.storage_options)
     subject = Subject(recipe.corpus, output, tuple(references(recipe)), weights=weights)
-    return Checkup(subject, tuple(plugin_distributions(recipe, Path.cwd())), tuple(wanting), memory, explicit)
+    plugins = tuple(plugin_distributions(recipe, Path.cwd()))
+    return Checkup(subject, plugins, tuple(wanting), memory, explicit, wanted_environments(recipe))
 
 
 def _urls(recipe: Recipe) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -78,7 +83,7 @@ def _urls(recipe: Recipe) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
 def _here(checkup: Checkup, say: Callable[[str], None]) -> list[Row]:
     say("looking at this machine")
     findings = examine(checkup.subject, f"{os.environ.get('RAY_TMPDIR', '/tmp')}/ray", 0.0)
-    return [Row(one) for one in [*findings, *_gpus_here(checkup)]]
+    return [Row(one) for one in [*findings, *_gpus_here(checkup), *environments_here(checkup.environments)]]
 
 
 def _gpus_here(checkup: Checkup) -> list[Finding]:
@@ -108,6 +113,10 @@ def _on_cluster(checkup: Checkup, say: Callable[[str], None]) -> list[Row]:
         for node, findings in on_nodes(examine, lambda node: (subject, node.session, node.store), well).items():
             if isinstance(findings, NodeError):
                 findings = [failed("node", findings.said, "See Ray's logs there")]
+            found[node] += findings
+    if checkup.environments:
+        say("making environments there")
+        for node, findings in look_at_environments(checkup.environments, well).items():
             found[node] += findings
     rows = grouped({node.name: findings for node, findings in found.items()})
     if checkup.wanting and not any(node.gpus for node in nodes):

@@ -55,12 +55,12 @@ def test_each_node_is_looked_at_and_those_alike_are_one_row(three: Head, place: 
 
 
 def test_a_job_looks_from_the_head_and_a_run_is_refused_there(three: Head, place: Path):
-    """A run, not a job of one: of nodes that share a host, a job's own folder was seen to vanish while it began."""
     code, table = three.command("doctor", "mine.yaml", "--address", three.address, cwd=place)
     assert code == 1, table
     assert "0.0.9" in table
     assert "2 failures" in table
-    code, said = three.command("run", "mine.yaml", cwd=place, RAY_ADDRESS=f"127.0.0.1:{GCS}")
-    assert code == 2, said
+    for words in (("run", "mine.yaml"), ("submit", "mine.yaml", "--address", three.address)):
+        code, said = three.command(*words, cwd=place, RAY_ADDRESS=f"127.0.0.1:{GCS}")
+        assert code == 2, said
     assert "one of the cluster's 3 nodes, has tokenloom 0.0.9, and 0.1.0 is on the machine" in said
     assert not list((place / "out").rglob("*.parquet"))

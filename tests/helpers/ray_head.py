@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -30,7 +31,8 @@ _UNTIL_EOF = '"$@" & cat >/dev/null; kill $!; wait $!'
 
 @dataclass(frozen=True)
 class Head:
-    """A head that runs. environment: of commands that may use it. folder: of all that it writes."""
+    """A head that runs. environment: of commands that may use it. folder: of all that it writes; pip finds what lies in
+    its `wheels`, and nothing else."""
 
     address: str
     environment: dict[str, str]
@@ -55,7 +57,13 @@ class Head:
 
 @contextmanager
 def ray_head() -> Iterator[Head]:
-    """Asks for a token, as one on a real cluster should."""
+    """Asks for a token, as one on a real cluster should. Waits for another head of these ports to end."""
+    with open(Path(tempfile.gettempdir(), f"loom-head-{DASHBOARD}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield from _head()
+
+
+def _head() -> Iterator[Head]:
     folder = tempfile.mkdtemp(prefix="loom-head-")  # short: sockets lie in it, whose paths are bounded
     environment = {
         **os.environ,
@@ -67,6 +75,8 @@ def ray_head() -> Iterator[Head]:
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # there is no other node to drain to
         # In which a process for a client of `ray://` has to start; 30 s by itself, which two busy cores can exceed.
         "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "150",
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": f"{folder}/wheels",
     }
     words = f"start --head --block --port {GCS} --dashboard-host 127.0.0.1 --dashboard-port {DASHBOARD} --num-cpus 2"
     words += f" --ray-client-server-port {CLIENT} --dashboard-agent-listen-port {AGENT} --temp-dir {folder}/ray"
@@ -98,8 +108,12 @@ def raylet(head: Head, python: Path, *words: str, **environment: str) -> Iterato
     """A node more, of another environment's Python, while the block runs."""
     while not (before := alive_nodes(head)):  # the head itself takes a while to be told of
         time.sleep(0.2)
+    name = python.parent.parent.name
     start = f"start --block --address 127.0.0.1:{GCS} --num-cpus 1 --object-store-memory 100000000".split()
-    with open(head.folder / f"{python.parent.parent.name}.log", "wb") as log:
+    # As a machine of its own has it. Nodes that share one take the folder of a job away from each other: Ray's agent of
+    # each unpacks it there anew, in the place of what the others' processes run in.
+    start += ["--temp-dir", f"{head.folder}/{name}"]
+    with open(head.folder / f"{name}.log", "wb") as log:
         process = subprocess.Popen(
             ["bash", "-c", _UNTIL_EOF, "bash", python, "-m", "ray.scripts.scripts", *start, *words],
             env={**head.environment, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}", **environment},
