@@ -86,7 +86,7 @@ def in_environments(
     made at the same time, where they aren't yet."""
     import ray
 
-    by_value()
+    _by_value(work)
     task: Any = ray.remote(work)
     asked = [
         {

@@ -7,14 +7,15 @@ import os
 import subprocess
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 CHAOS = Path(__file__).resolve().parents[1] / "chaos"
 sys.path.append(str(CHAOS))
-clocks, hosts = map(import_module, ("clocks", "hosts"))  # tests/chaos/ holds scripts, and is on no path
+
+import clocks  # noqa: E402 - tests/chaos/ holds scripts, and is on no path
+import hosts  # noqa: E402
 
 # What the clock says; and how long it takes to sleep for half a second, and to wait as long, by each way that there is.
 _WAITS = """
