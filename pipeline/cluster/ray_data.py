@@ -6,21 +6,11 @@ that node dies they do, and with them the runs that ask them, wherever those are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from importlib import import_module
 from typing import Any
 
 from .nodes import alive_nodes, on_nodes, own_node
-
-_INTERNAL = "ray.data._internal"
-MAKERS = (
-    (f"{_INTERNAL}.execution.node_trackers.actor_location", "get_or_create_actor_location_tracker"),
-    (f"{_INTERNAL}.cluster_autoscaler.default_autoscaling_coordinator", "get_or_create_autoscaling_coordinator"),
-    (f"{_INTERNAL}.stats", "get_or_create_stats_actor"),
-)
-"""The functions by which a run comes to those that it asks, by module and name: each makes what isn't there yet, on the
-node where it is called. Another version of Ray may have others."""
 
 
 def keep_on_head() -> None:
@@ -28,17 +18,28 @@ def keep_on_head() -> None:
     here = own_node()
     elsewhere = [node for node in alive_nodes() if node.is_head and node.id != here]
     if elsewhere:
-        on_nodes(make, lambda _: (MAKERS,), elsewhere)
+        on_nodes(make, lambda _: (), elsewhere)
 
 
-def make(makers: Sequence[tuple[str, str]]) -> None:
-    """Makes here those that aren't there yet."""
-    for maker in known(makers):
+def make() -> None:
+    """Makes those here that aren't there yet."""
+    for maker in makers():
         maker()
 
 
-def known(makers: Sequence[tuple[str, str]]) -> Iterator[Callable[[], Any]]:
-    """Those that this version of Ray has."""
-    for module, name in makers:
-        with suppress(ImportError, AttributeError):
-            yield getattr(import_module(module), name)
+def makers() -> Sequence[Callable[[], Any]]:
+    """The functions by which a run comes to those that it asks: each makes what isn't there yet, on the node where it
+    is called. None where this version of Ray has others."""
+    with suppress(ImportError):
+        from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+            get_or_create_autoscaling_coordinator,
+        )
+        from ray.data._internal.execution.node_trackers.actor_location import get_or_create_actor_location_tracker
+        from ray.data._internal.stats import get_or_create_stats_actor
+
+        return (
+            get_or_create_actor_location_tracker,
+            get_or_create_autoscaling_coordinator,
+            get_or_create_stats_actor,
+        )
+    return ()

@@ -13,7 +13,7 @@ import time
 import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from tokenloom.pipeline.cluster.ray_data import MAKERS, keep_on_head, known
+from tokenloom.pipeline.cluster.ray_data import keep_on_head, makers
 
 one = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "no_monitor": True, "include_log_monitor": False}
 cluster = Cluster(initialize_head=True, head_node_args={**one, "include_dashboard": False})
@@ -22,11 +22,11 @@ ray.init(cluster.address, log_to_driver=False)
 
 def driver():
     keep_on_head()
-    return ray.get([make().__ray_ready__.remote() for make in known(MAKERS)])
+    return ray.get([make().__ray_ready__.remote() for make in makers()])
 
 there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
 ray.get(ray.remote(driver).options(num_cpus=0, scheduling_strategy=there).remote())
-actors = [make() for make in known(MAKERS)]
+actors = [make() for make in makers()]
 cluster.remove_node(node, allow_graceful=False)
 while any(one["Alive"] for one in ray.nodes() if one["NodeID"] == node.node_id):
     time.sleep(0.2)
