@@ -82,8 +82,7 @@ WHOLE: dict[str, Any] = {
 
 
 def wrong_values(node: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[Any]:
-    """Values that the JSON schema forbids at a node: of each type that it doesn't allow, beyond its bounds, none of its
-    names."""
+    """Values that the JSON schema forbids at a node: of each other type, beyond its bounds, none of its names."""
     nodes = [resolved(one, schema) for one in node.get("anyOf", [node])]
     types = {one.get("type") for one in nodes} | {
         "string" if "enum" in one or "const" in one else None for one in nodes
