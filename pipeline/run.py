@@ -13,7 +13,7 @@ from .checks.status import LedgerCounts
 from .cluster.alike import check_nodes
 from .cluster.raylet import raylet_watched
 from .cluster.session import EngineError, start_ray
-from .cluster.size import cluster_size
+from .cluster.size import ClusterSize, cluster_size
 from .cluster.waiting import waits_told
 from .corpus.corpus import Corpus, UnitLimits
 from .corpus.left_out import few
@@ -89,9 +89,6 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
     recipe, listener = plan.recipe, listener or RunListener()
     store = Store(recipe.output, recipe.storage_options)
     tally = Tally(recipe.output, plan.graph.cards)
-    if plan.works:
-        start_ray()
-        stages(plan.graph, recipe, cluster_size())  # what the cluster can't give is refused before anything is written
     plan, given = _begun(plan, store)
     if plan.works:
         start_ray()
@@ -248,6 +245,14 @@ def _with_vocabulary(
     return {name: with_vocabulary(card, digest) for name, card in cards.items()}
 
 
+def check_work(plan: Plan, size: ClusterSize) -> dict[str, Tokenizer]:
+    """All that can be refused of a plan's work before anything is written, which is what `doctor` asks, too: stages
+    that a cluster of that size has no room for, and trained tokenizers that aren't for their modalities. The tokenizers
+    that the recipe names, by modality. Raises RecipeError."""
+    stages(plan.graph, plan.recipe, size)
+    return _given(plan)
+
+
 def _given(plan: Plan) -> dict[str, Tokenizer]:
     """The trained tokenizers that the recipe names, for modalities that lack theirs. RecipeError for one that isn't for
     the modality's labels."""
@@ -265,7 +270,10 @@ def _begun(plan: Plan, store: Store) -> tuple[Plan, dict[str, Tokenizer]]:
     """The plan, once a manifest names what the run makes and of what; another one, where somebody else has taken up
     the corpus since it was made. With the trained tokenizers that the recipe names."""
     while True:
-        given = _given(plan) if plan.works else {}  # what can't be is found before anything is written
+        given = {}
+        if plan.works:
+            start_ray()
+            given = check_work(plan, cluster_size())
         if plan.growth.added:
             store_listing(store, plan.growth.added)
         try:
