@@ -160,7 +160,8 @@ def test_marks_that_were_left_are_known_and_swept(place, small_corpus):
     store = Store(recipe.output)
     for name, age in (("old", 7200), ("new", 60)):
         store.create(f"{DOCTORS}{name}", b"")
-        os.utime(place / f"out/deep/{DOCTORS}{name}", (time.time() - age,) * 2)
+        then = time.time() - age
+        os.utime(place / f"out/deep/{DOCTORS}{name}", (then, then))
     fault = foreign(f"{DOCTORS}old")
     assert "`tokenloom doctor` left" in fault.what
     assert "`tokenloom gc`" in fault.way_out
@@ -183,7 +184,7 @@ def test_what_is_left_is_named(tmp_path):
     assert f"could not delete it; {left.name} is left there" in found.said
     assert "Delete it" in found.way_out
     with marked(Stuck(tmp_path)) as mark:
-        pass
+        assert mark
     assert f"{mark.name} is left there" in left_behind(Stuck(tmp_path), mark)[0].said
 
 
