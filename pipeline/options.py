@@ -54,7 +54,7 @@ Cluster = Annotated[
 ]
 Price = Annotated[
     float | None,
-    typer.Option(min=0, metavar="DOLLARS", help="Of a GPU hour: the estimate in money, too."),
+    typer.Option(min=0, max=1e6, metavar="DOLLARS", help="Of a GPU hour: the estimate in money, too."),
 ]
 Storage = Annotated[
     str | None,

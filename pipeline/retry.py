@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .cluster.environments import make_environments
 from .cluster.session import start_ray
 from .corpus.corpus import Shard
 from .corpus.growth import Growth
@@ -54,8 +55,9 @@ def retry(
         trial = _Trial.of(store, now, modalities, storage_options or {})
         plan, failures = trial.plan([line for lines in begun.values() for line in lines], pending)
         if plan.works:
-            begun[begin_retry(store, failures)] = failures
             start_ray()
+            make_environments(plan.environments, listener.say, listener.note)
+            begun[begin_retry(store, failures)] = failures
             for result in label_units(plan, plan.works, Mode.REPAIR):
                 tally.add(result)
                 listener.labelled(tally)
@@ -118,8 +120,8 @@ class _Trial:
         failures += [one for one in begun if one.modality in cards and one.modality not in reasons]
         failed = samples_again(failures, self.finished, self.graph)
         half_done = {name: self.stocks[name].half_done(card, self.finished[name]) for name, card in cards.items()}
-        there = {n: self.finished[n].units - (half_done[n] if pending else frozenset()) for n in cards if n in tried}
-        works = [self._work(unit, keys, there) for unit, keys in failed.items()]
+        done = {n: self.finished[n].units - (half_done[n] if pending else frozenset()) for n in cards if n in tried}
+        works = [self._work(unit, keys, done) for unit, keys in failed.items()]
         works = [work for work in works if work.todo]
         if not pending:
             _refuse_stale(url, self.manifest, self.graph, {name for work in works for name in work.todo})
@@ -128,7 +130,8 @@ class _Trial:
             _same_labeler(name, cards[name], self.now.cards[name])
         request = make_request(self.recipe, self.graph, self.manifest.corpus)
         growth, kept = Growth(Taken(), None, list(self.shards.values())), kept_labels(self.graph, self.finished)
-        return Plan(self.recipe, request, self.graph, self.manifest, growth, self.finished, kept, works), failures
+        there = (growth, self.stocks, self.finished, kept)
+        return Plan(self.recipe, request, self.graph, self.manifest, *there, works), failures
 
     def _work(self, unit: Unit, keys: Mapping[str, set[str]], there: Mapping[str, Collection[Unit]]) -> Work:
         if unit.shard not in self.shards:
@@ -158,7 +161,8 @@ def recipe_of(manifest: Manifest, url: str, storage_options: Mapping[str, Any]) 
 def _settings(card: ModalityCard) -> dict[str, Any]:
     """Of the labels alone: the tokenizer is that which the dataset holds."""
     settings: dict[str, Any] = {"labeler": card.labeler, "params": card.params, "keep": "labels"}
-    return {**settings, "weights": card.weights.source} if card.weights else settings
+    settings |= {"weights": card.weights.source} if card.weights else {}
+    return settings | ({"environment": {"pip": card.environment}} if card.environment else {})
 
 
 def _same_labeler(name: str, old: ModalityCard, new: ModalityCard) -> None:

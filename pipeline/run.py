@@ -11,6 +11,7 @@ from ..tokenizers.contract.tokenizer import Tokenizer
 from ..tokenizers.contract.vocabulary import Vocabulary
 from .checks.status import LedgerCounts
 from .cluster.alike import check_nodes
+from .cluster.environments import make_environments
 from .cluster.raylet import raylet_watched
 from .cluster.session import EngineError, start_ray
 from .cluster.size import ClusterSize, cluster_size
@@ -22,7 +23,7 @@ from .corpus.units import Unit
 from .dataset.aside import remove_aside
 from .dataset.cards import ModalityCard
 from .dataset.dataset import Dataset, open_dataset
-from .dataset.finished import empty_shards, superseded, take_stock, units_of
+from .dataset.finished import empty_shards, superseded, units_of
 from .dataset.layout import ATTEMPTS, MANIFESTS
 from .dataset.listings import store_listing
 from .dataset.manifest import DatasetError, Manifest, publish, replace_options
@@ -44,7 +45,7 @@ from .fitting.sample import (
     with_vocabulary,
 )
 from .plan.origins import plugin_distributions
-from .plan.plan import Plan, make_plan, refuse_partial, with_work
+from .plan.plan import Plan, at_work, make_plan, refuse_partial, with_work
 from .plan.recipe import Recipe, at_key, load_recipe, parse_recipe
 from .plan.reconcile import OvertakenError, cards_for, completed, reconcile
 from .plan.sampling import sample_works
@@ -75,6 +76,9 @@ def run(recipe: str | Path | Mapping[str, Any] | Recipe, *, limit: int | None = 
 class RunListener(FitListener):
     """Told what a run does, while it does it."""
 
+    def note(self, text: str) -> None:
+        """What is good to know meanwhile; nothing begins by it."""
+
     def labelled(self, tally: Tally) -> None:
         """One more unit is done."""
 
@@ -89,11 +93,11 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
     recipe, listener = plan.recipe, listener or RunListener()
     store = Store(recipe.output, recipe.storage_options)
     tally = Tally(recipe.output, plan.graph.cards)
-    plan, given = _begun(plan, store)
+    plan, given = _begun(plan, store, listener)
     if plan.works:
         start_ray()
         pools = {", ".join(stage.modalities): stage.request for stage in stages(plan.graph, recipe, cluster_size())}
-        with raylet_watched(), waits_told(pools, listener.say):
+        with raylet_watched(), waits_told(pools, listener.note):
             check_nodes(_local_paths(plan, store), plugin_distributions(recipe, Path.cwd()))
             if plan.to_fit:
                 plan = _fit(plan, store, listener, given)
@@ -101,14 +105,15 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
             listener.say("labelling")
             plan = _label(plan, store, limit, tally, listener)
     _clean(plan, store)
-    plan = _published(plan, store)
-    stocks = take_stock(store, plan.graph.cards, plan.request.corpus.retired, plan.finished)
-    finished = {name: stocks[name].finished(card) for name, card in plan.graph.cards.items()}
+    seen, plan = plan, _published(plan, store)
+    if plan.graph.cards != seen.graph.cards:  # else the last look holds, however long its listings took
+        plan = with_work(plan, store)
+    finished = plan.finished
     ledgers = LedgerCounts(store)
     tally.whole = ledgers.read(plan.graph.cards, finished, recipe.views.count)
     judge(tally.whole.labels, recipe.max_failures, plan.request.url)
     manifest = _handed_over(plan, store)
-    tally.superseded = superseded(store, manifest, stocks)
+    tally.superseded = superseded(store, manifest, plan.stocks)
     tally.empty = empty_shards(units_of(finished.values()))
     tally.null = ledgers.nulls.find(plan.graph.cards, finished, recipe.views.count)
     return tally
@@ -157,6 +162,9 @@ def label_units(
         wanted = todo.union(*(plan.graph.made_for(work.todo, ()) for work in works))
         groups = [replace(g, steps=tuple(s for s in g.steps if wanted & set(s.modalities))) for g in groups]
         groups = [group for group in groups if group.steps]
+    else:
+        wanted = at_work(plan.graph, works)
+        groups = [group for group in groups if not group.environment or wanted & set(group.modalities)]
     reader = ReaderConfig(recipe.corpus, UnitLimits(recipe.units.samples, recipe.units.bytes), limit, plan.aside)
     return stream(works, reader, stage_configs(plan, groups, mode, sample))
 
@@ -266,7 +274,7 @@ def _given(plan: Plan) -> dict[str, Tokenizer]:
     return given
 
 
-def _begun(plan: Plan, store: Store) -> tuple[Plan, dict[str, Tokenizer]]:
+def _begun(plan: Plan, store: Store, listener: RunListener) -> tuple[Plan, dict[str, Tokenizer]]:
     """The plan, once a manifest names what the run makes and of what; another one, where somebody else has taken up
     the corpus since it was made. With the trained tokenizers that the recipe names."""
     while True:
@@ -274,6 +282,7 @@ def _begun(plan: Plan, store: Store) -> tuple[Plan, dict[str, Tokenizer]]:
         if plan.works:
             start_ray()
             given = check_work(plan, cluster_size())
+            make_environments(plan.environments, listener.say, listener.note)
         if plan.growth.added:
             store_listing(store, plan.growth.added)
         try:

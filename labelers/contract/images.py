@@ -18,6 +18,7 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from .bare import without_metadata
+from .scans import MAX_SCANS, has_too_many_scans
 from .views import View
 
 P = ParamSpec("P")
@@ -146,6 +147,8 @@ def _open(data: bytes) -> Image.Image:
         raise BadImage(f"the image is {width} x {height}: more than {MAX_PIXELS:,} pixels")
     if width * height == 0:
         raise BadImage(f"the image is {width} x {height}: it has no pixels")
+    if image.format in ("JPEG", "MPO") and has_too_many_scans(data):
+        raise BadImage(f"the JPEG has more than {MAX_SCANS} scans")
     return image
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .machine import missing, versions
-from .nodes import NodeError, NodeHere, alive_nodes, on_nodes
+from .nodes import NodeError, NodeHere, alive_nodes, on_nodes, own_node
 from .session import EngineError
 
 _OWN = "tokenloom"
@@ -23,7 +23,7 @@ def check_nodes(paths: Sequence[str], plugins: Sequence[str] = ()) -> None:
     A node that is gone, or goes meanwhile, lacks nothing: nothing is done there.
     """
     nodes = [node for node in alive_nodes() if node.cpus]
-    if len(nodes) < 2:
+    if {node.id for node in nodes} <= {own_node()}:
         return
     names = [_OWN, *plugins]
     here = versions(names)
@@ -31,14 +31,14 @@ def check_nodes(paths: Sequence[str], plugins: Sequence[str] = ()) -> None:
         for name in names:
             if found[name] != here[name]:
                 raise VersionsError(
-                    f"{node.name}, one of the cluster's {len(nodes)} nodes, has {name} {found[name] or 'not at all'}, "
+                    f"{_named(node, nodes)}, has {name} {found[name] or 'not at all'}, "
                     f"and {here[name]} is on the machine where this was started: install {name}=={here[name]} on every "
                     f"machine; `tokenloom doctor` tells of all of them"
                 )
     for node, lacking in _answers(missing, paths, nodes) if paths else ():
         if lacking:
             raise EngineError(
-                f"{lacking[0]}: not seen by {node.name}, one of the cluster's {len(nodes)} nodes; "
+                f"{lacking[0]}: not seen by {_named(node, nodes)}; "
                 f"give a URL of object storage, or a folder that all nodes mount"
             )
 
@@ -51,4 +51,9 @@ def _answers(
         if not isinstance(found, NodeError):
             yield node, found
         elif not found.gone:
-            raise EngineError(f"{node.name}, one of the cluster's {len(nodes)} nodes, can't be asked: {found.said}")
+            raise EngineError(f"{_named(node, nodes)}, can't be asked: {found.said}")
+
+
+def _named(node: NodeHere, nodes: Sequence[NodeHere]) -> str:
+    """nodes: that take part in the work."""
+    return f"{node.name}, " + (f"one of the cluster's {len(nodes)} nodes" if len(nodes) > 1 else "which does the work")

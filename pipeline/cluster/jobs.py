@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -97,6 +98,8 @@ def connect(address: str) -> JobSubmissionClient:
 
 def dashboard_url(address: str) -> str:
     """Written out where it is HEAD:8265 alone. JobError for what can't be a dashboard's."""
+    if "@" in address:  # not shown: what stands before it is a secret
+        raise JobError("--address: Ray's client sends no user or password; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN")
     url = address.rstrip("/") if "://" in address else f"http://{address.rstrip('/')}"
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise JobError(f"--address {address}: name the cluster's dashboard, as http://HEAD:8265")
@@ -135,15 +138,17 @@ _WHERE = "its port is 8265 unless `ray start --dashboard-port` says otherwise, n
 
 
 def send(client: JobSubmissionClient, package: Package, name: str) -> str:
-    """Starts a job of the package; its id. Raises JobError, EngineError."""
+    """Starts a job of the package; its id, which begins with what `name` has of letters, digits, - and _: it stands in
+    URLs and in commands. Raises JobError, EngineError."""
     package.check_size()
+    plain = re.sub(r"[^A-Za-z0-9_]+", "-", name)[:40].strip("-") or "recipe"
     with TemporaryDirectory(prefix="tokenloom-job-") as folder:
         package.write(Path(folder))
         try:
             return client.submit_job(
                 entrypoint=f"python {Path(in_job.__file__).name}",
                 runtime_env={"working_dir": folder},
-                submission_id=f"tokenloom-{name}-{os.urandom(4).hex()}",
+                submission_id=f"tokenloom-{plain}-{os.urandom(4).hex()}",
                 metadata={"tokenloom": name},
             )
         except (RuntimeError, OSError) as error:
@@ -155,6 +160,8 @@ def follow(
 ) -> int:
     """Hands on the job's log until it ends; its exit code. After a lost connection, of which it tells, it goes on where
     it was. Raises LostError when the dashboard is out of reach for a minute."""
+    from aiohttp import ClientError
+
     written, lost = 0, 0.0
 
     def back() -> None:
@@ -177,7 +184,7 @@ def follow(
         try:
             asyncio.run(tail())
             details = client.get_job_info(job)
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, ClientError) as error:
             if not lost:
                 lost = time.monotonic()
                 say(f"the dashboard is out of reach; trying again for {_PATIENCE:.0f} s")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 
 PYTHON = "Python"
 
@@ -32,6 +32,25 @@ def versions(names: Sequence[str]) -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = ""
     return found
+
+
+def pinned(pins: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
+    """Of an environment that should have these distributions, NAME==VERSION: the versions of these and of `names`; what
+    the pinned ones need and isn't there; and what they need in another version than is there."""
+    from packaging.requirements import Requirement  # which Ray brings
+
+    found = versions([*(pin.partition("==")[0] for pin in pins), *names])
+    lacking, unfit = [], []
+    for name in (pin.partition("==")[0] for pin in pins):
+        for needed in map(Requirement, (requires(name) or ()) if found[name] else ()):
+            if needed.marker and not needed.marker.evaluate({"extra": ""}):
+                continue
+            there, told = versions([needed.name])[needed.name], f"{name} needs {needed.name}{needed.specifier}"
+            if not there:
+                lacking.append(told)
+            elif not needed.specifier.contains(there, prereleases=True):
+                unfit.append(f"{told}, and {there} is there")
+    return found, lacking, unfit
 
 
 def missing(paths: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ...labelers.plugins.registry import PLUGINS
+from .ray_data import keep_on_head
 
 DEVICE = "TOKENLOOM_DEVICE"
 """Names the device on which workers compute, as torch does, in place of what is found: `cpu` where Ray counts GPUs that
@@ -65,8 +66,10 @@ def start_ray() -> None:
                 ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:  # some of Ray's are of this very class
             raise EngineError(f"Ray could not be started or reached: {error}") from error
-    elif ray.util.client.ray.is_connected():  # type: ignore[attr-defined] - Ray imports it by itself
-        refuse_ray_client("ray://HEAD:10001")
+    else:
+        started = False
+        if ray.util.client.ray.is_connected():  # type: ignore[attr-defined] - Ray imports it by itself
+            refuse_ray_client("ray://HEAD:10001")
     from ray.data import DataContext
 
     context = DataContext.get_current()
@@ -74,8 +77,11 @@ def start_ray() -> None:
     context.enable_operator_progress_bars = False
     context.target_max_block_size = 1  # every row its own block: a unit is what moves, and what is tried again
     context.execution_options.verbose_progress = False
+    context.execution_no_progress_timeout_s = -1  # half an hour by itself, in which no autoscaler may find a machine
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # its tracebacks; the cause becomes an EngineError
     warnings.filterwarnings("ignore", module=r"ray\.data\.")
+    if not started:
+        keep_on_head()
 
 
 def refuse_ray_client(address: str) -> None:

@@ -1,14 +1,15 @@
-"""Workers that wait for what no node of the cluster has: told, while they wait."""
+"""What workers wait for and no node has, and nodes that are about to go: told, while it is so."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from threading import Event, Thread
 
 from .size import Node
 
-_EVERY = 5.0
+_EVERY = 1.0
 _PATIENCE = 20.0
 """Seconds for which a worker waits before it is told: a node may just have gone, whose place another takes."""
 
@@ -19,10 +20,20 @@ Request = Mapping[str, float]
 """What one worker asks for: CPU, GPU, and memory in bytes."""
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """As the GCS has it. pending: what workers of any job wait for. leaving: nodes that drain, as spot machines do
+    after their warning, by Ray's ids; nodes: all others."""
+
+    pending: Sequence[Request] = ()
+    nodes: Sequence[Node] = ()
+    leaving: Mapping[str, Node] = field(default_factory=dict)
+
+
 @contextmanager
 def waits_told(pools: Mapping[str, Request], tell: Callable[[str], None]) -> Iterator[None]:
     """While the block runs, `tell` hears of each pool whose workers wait for what no node offers, once until that has
-    changed. pools: what a worker asks for, by what it makes."""
+    changed, and of each node that is about to go. pools: what a worker asks for, by what it makes."""
     import ray
 
     if not ray.is_initialized():
@@ -41,14 +52,18 @@ def waits_told(pools: Mapping[str, Request], tell: Callable[[str], None]) -> Ite
 
 def _watch(head: str, pools: Mapping[str, Request], tell: Callable[[str], None], over: Event) -> None:
     seconds: dict[str, float] = {}
+    left: set[str] = set()
     while not over.wait(_EVERY):
         with suppress(Exception):  # a head that is away is somebody else's to tell; Ray's own errors are of many kinds
-            pending, nodes = _cluster(head)
-            waiting = {name for name in without_node(pools, nodes) if any(map(_alike(pools[name]), pending))}
+            cluster = _cluster(head)
+            for id in cluster.leaving.keys() - left:
+                tell(f"a node of {_words(_offer(cluster.leaving[id]))} is about to go: its work goes on elsewhere")
+            left |= cluster.leaving.keys()
+            waiting = {n for n in without_node(pools, cluster.nodes) if any(map(_alike(pools[n]), cluster.pending))}
             seconds = {name: seconds.get(name, 0.0) + _EVERY for name in waiting}
             for name, waited in seconds.items():
                 if waited - _EVERY < _PATIENCE <= waited:
-                    tell(f"waiting for a node: {explained(name, pools[name], nodes)}")
+                    tell(f"waiting for a node: {explained(name, pools[name], cluster.nodes)}")
 
 
 def without_node(pools: Mapping[str, Request], nodes: Sequence[Node]) -> list[str]:
@@ -87,13 +102,20 @@ def _alike(asked: Request) -> Callable[[Request], bool]:
     return alike
 
 
-def _cluster(head: str) -> tuple[list[Request], list[Node]]:
-    """What workers wait for, of any job, and the nodes. head: the address of the GCS."""
+def _cluster(head: str) -> Cluster:
+    """head: the address of the GCS."""
     from ray._raylet import GcsClient  # type: ignore[attr-defined] - it is Cython's
     from ray.autoscaler.v2.sdk import get_cluster_resource_state
+    from ray.core.generated.autoscaler_pb2 import NodeStatus  # type: ignore[attr-defined] - made by protoc
 
     state = get_cluster_resource_state(GcsClient(head))
     pending: list[Request] = [dict(one.request.resources_bundle) for one in state.pending_resource_requests]
-    totals = [dict(node.total_resources) for node in state.node_states if node.total_resources]
-    nodes = [Node(one.get("CPU", 0.0), one.get("GPU", 0.0), one.get("memory", 0.0)) for one in totals]
-    return pending, nodes
+    nodes, leaving = [], {}
+    for one in state.node_states:
+        offer = dict(one.total_resources)
+        node = Node(offer.get("CPU", 0.0), offer.get("GPU", 0.0), offer.get("memory", 0.0), one.node_id.hex())
+        if one.status == NodeStatus.DRAINING:
+            leaving[node.id] = node
+        elif offer:
+            nodes.append(node)
+    return Cluster(pending, nodes, leaving)

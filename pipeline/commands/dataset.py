@@ -118,15 +118,17 @@ def status(url: str, watch: bool, as_json: bool, report: str | None = None) -> N
     """Prints how far the dataset is; with `watch` again and again, until it is finished. report: a page of the same."""
     store, console = Store(url), plain_console()
     ledgers = LedgerCounts(store)
-    page = ReportFile(report, url) if report else None
+    page = ReportFile(report, url) if report is not None else None
+    write = page and page.write
     live = Live(console=console, auto_refresh=False) if watch and console.is_terminal and not as_json else None
     with live or nullcontext(), _until_stopped():
         while True:
             now = read_status(store, ledgers)
-            if page:
+            if page and write:
                 lines = [line for line in _status_notes(now) if line]
                 sections = of_status(now, _STATUS_COLUMNS, [*_status_rows(now)])
-                page.write(lines, sections, last=now.finished or not watch)
+                write(lines, sections, last=now.finished or not watch)
+                write = page.rewrite
             if as_json:
                 print(json.dumps({"finished": now.finished, **asdict(now)}, indent=None if watch else 2), flush=True)
             elif live:

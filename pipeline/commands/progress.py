@@ -121,6 +121,9 @@ class RunProgress(FitProgress, RunListener):
         self._before = None
         self._phases.append((text.partition(" (")[0], time.monotonic()))
 
+    def note(self, text: str) -> None:
+        self._console.print(text, style="dim", soft_wrap=True)
+
     def labelled(self, tally: Tally) -> None:
         if self._before is None:
             self._began, self._before = time.monotonic(), replace(tally, rows=dict(tally.rows))

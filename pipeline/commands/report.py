@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from ..checks.reasons import Group
@@ -31,27 +32,41 @@ class ReportFile:
         """output: the dataset that it is about. options: for object storage."""
         self.url, dataset = absolute_url(target), absolute_url(output)
         folder, _, self._name = self.url.rpartition("/")
-        if target.endswith("/") or not self._name or folder.endswith(("/", ":")):
-            raise ReportError(f"--report {redact(target)}: name a file, as {redact(target).rstrip('/')}/report.html")
-        if f"{self.url}/".startswith(f"{dataset}/"):
+        if not self._name.endswith((".html", ".htm")) or folder.endswith(("/", ":")):
+            like = f"{redact(target).rstrip('/')}/report.html".lstrip("/")
+            raise ReportError(f"--report {redact(target)}: name a file that ends in .html, as {like}")
+        if f"{_real(self.url)}/".startswith(f"{_real(dataset)}/"):
             raise ReportError(
                 f"--report {redact(target)}: that is in the dataset, where `verify` finds it foreign; put it beside it"
             )
         self._store = Store(folder or "/", options if "://" in target else None)
         self._title = redact(dataset)
+        self.problem = ""
 
     def write(self, lines: Iterable[str], sections: Iterable[Section], last: bool) -> None:
         """last: the page that stays. Raises StorageError."""
         said = [f"{time_of_day()}: {line}" if index == 0 else line for index, line in enumerate(lines)]
         self._store.replace(self._name, page(self._title, said, sections, 0 if last else _RELOAD))
 
+    def rewrite(self, lines: Iterable[str], sections: Iterable[Section], last: bool) -> None:
+        """As `write`, of a page that was written; what goes wrong doesn't end what it tells of: `problem` says it."""
+        try:
+            self.write(lines, sections, last)
+            self.problem = ""
+        except (StorageError, OSError) as error:
+            self.problem = str(error)
+
+
+def _real(address: str) -> str:
+    """Where links lead, of a path."""
+    return address if "://" in address else str(Path(address).resolve())
+
 
 class RunReport(ReportFile):
-    """What a run does. What goes wrong with a page after the first doesn't end the run: `problem` says what did."""
+    """What a run does."""
 
     def __init__(self, target: str, output: str, options: Mapping[str, Any]) -> None:
         super().__init__(target, output, options)
-        self.problem = ""
         self._sections: list[Section] = []
         self._wrote = time.monotonic()
         self.write(["starting"], [], last=False)
@@ -70,11 +85,7 @@ class RunReport(ReportFile):
         self._write(lines, last=True)
 
     def _write(self, lines: Sequence[str], last: bool) -> None:
-        try:
-            self.write(lines, self._sections, last)
-            self.problem = ""
-        except (StorageError, OSError) as error:
-            self.problem = str(error)
+        self.rewrite(lines, self._sections, last)
         self._wrote = time.monotonic()
 
 

@@ -57,7 +57,7 @@ def run(
     if dry_run:
         print_plan(console, plan, replacing)
         return
-    page = RunReport(report, recipe.output, recipe.storage_options) if report else None
+    page = RunReport(report, recipe.output, recipe.storage_options) if report is not None else None
     _print_licences(console, plan)
     print_growth(console, plan)
     _print_changes(console, plan, replacing)
@@ -202,6 +202,9 @@ def print_plan(console: Console, plan: Plan, replacing: Sequence[str]) -> None:
         )
     if plan.to_fit:
         console.print(f"to fit before: the tokenizers of {', '.join(plan.to_fit)}")
+    for pins, names in plan.environments.items():
+        text = f"to install on every node, for the workers of {', '.join(names)}: {', '.join(pins)}"
+        console.print(text, soft_wrap=True)
 
 
 def _fields(names: Sequence[str]) -> str:
@@ -295,9 +298,15 @@ def _print_estimate(
 ) -> None:
     if estimate.seconds:
         _print_times(console, plan, groups, size, estimate, price)
-    elif estimate.samples:
+    elif estimate.samples and not estimate.untried:
         console.print(
             "\nno labels are left to make, but tokens of those that are kept: how long these take isn't tried"
+        )
+    if estimate.untried:
+        names, whose = ", ".join(estimate.untried), "which is" if len(estimate.untried) == 1 else "which are"
+        console.print(
+            f"\nnot tried, and not counted: {names}, {whose} made in an environment of its own, or from what is",
+            soft_wrap=True,
         )
     if lines := list(_found_in_trial(estimate)):
         console.print(f"\nof the {counted(estimate.tried, 'sample')} tried:")
@@ -333,11 +342,12 @@ def _print_times(
     if gpu:
         console.print(f"of that {gpu:,.1f} GPU hours, were GPUs as quick as this machine")
     if price is not None:
-        console.print(_money(price, size.gpus, longest, gpu), soft_wrap=True)
+        at_work = sum(count * stage.num_gpus for count, stage in zip(counts, groups, strict=True))
+        console.print(_money(price, max(size.gpus, at_work), longest, gpu), soft_wrap=True)
 
 
 def _money(price: float, gpus: float, seconds: float, hours: float) -> str:
-    """price: dollars for a GPU hour. gpus: of the cluster; seconds: for which it is needed; hours: of GPUs at work."""
+    """price: dollars for a GPU hour. gpus: there, or to come, for so many seconds; hours: of those at work."""
     if not hours:
         return "no stage has a GPU here, so that there are no GPU hours to price: plan on the cluster (RAY_ADDRESS)"
     held = gpus * seconds / 3600

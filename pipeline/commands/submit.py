@@ -13,7 +13,8 @@ from ...labelers.plugins.origin import Origin
 from ..cluster.jobs import LostError, Package, connect, dashboard_url, follow, send
 from ..plan.origins import OWN, origins
 from ..plan.recipe import Recipe, load_recipe, recipe_file
-from ..plan.secrets import refuse_secrets
+from ..plan.recipe_file import read_recipe
+from ..plan.secrets import refuse_secret_url, refuse_secrets
 from ..plan.weights import absolute_source
 from ..storage.store import absolute_url, redact
 from .console import counted
@@ -38,7 +39,9 @@ def submit(
     more = [word for modality in replacing for word in ("--replace", modality)]
     more += ["--take-changes"] if take_changes else []
     more += ["--limit", str(limit)] if limit is not None else []
-    more += ["--report", absolute_url(report)] if report else []
+    if report is not None:
+        refuse_secret_url("--report", report)
+        more += ["--report", absolute_url(report)]
     return have_done("run", name, address, overrides, corpus, output, more)
 
 
@@ -53,13 +56,12 @@ def have_done(
 ) -> int:
     """Sends a recipe and its plugins, has the command done to it on the cluster, and follows the job; its exit code,
     or that of the signal that ended this. more: options of the command."""
-    recipe = load_recipe(name, overrides, corpus, output)
-    refuse_secrets(recipe)
-    file = recipe_file(name)
+    recipe, file = load_recipe(name, overrides, corpus, output), recipe_file(name)
+    refuse_secrets(recipe, read_recipe(file, Recipe)[0])
     here = Path.cwd()
     named = list(origins(recipe, here))
     local = dict(_local(recipe))
-    words = [command, file.name, *(word for override in overrides for word in ("--set", override))]
+    words = [command, f"./{file.name}", *(word for override in overrides for word in ("--set", override))]
     words += [word for url in corpus for word in ("--corpus", url)] if "corpus" not in local else []
     words += ["--output", output] if output and "output" not in local else []
     for key, paths in local.items():

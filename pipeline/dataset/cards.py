@@ -82,6 +82,7 @@ class ModalityCard:
 
     labeler: its registered name, or module:Class as the recipe has it. requires: the label generations of what it is
     made from, by modality. common: what the recipe settles for all modalities: seed, views, reading of the corpus.
+    environment: what the labeler's workers had installed in place of the cluster's, as name==version, sorted.
     """
 
     kind: dict[str, Any]
@@ -96,6 +97,7 @@ class ModalityCard:
     keeps_tokens: bool
     keeps_labels: bool
     common: dict[str, Any] = field(default_factory=dict)
+    environment: list[str] = field(default_factory=list)
 
     @property
     def label_kind(self) -> Kind:
@@ -123,6 +125,8 @@ class ModalityCard:
         parts = asdict(self)
         for name in ("tokens", "keeps_tokens", "keeps_labels", "licence"):
             del parts[name]
+        if not self.environment:
+            del parts["environment"]  # without which generations were hashed before there were any
         return {**parts, "weights": self.weights and self.weights.sha256}
 
     def parts(self) -> dict[str, Any]:

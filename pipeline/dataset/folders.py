@@ -94,13 +94,14 @@ class FolderListing:
 
     def tried_again(self) -> set[int]:
         """The numbers of the units of which there is more than a first try."""
-        numbers, revisions = np.array(self._numbers, np.int64), np.array(self._revisions, np.int64)
+        numbers, revisions = np.asarray(self._numbers), np.asarray(self._revisions)
         return set(numbers[revisions > 0].tolist())
 
     def fold(self, table: UnitTable, retired: Set[str], again: Set[int], merges: Merges) -> Folder:
         """What that comes to. retired: ids of shards of the corpus; again: units with several revisions, wherever."""
-        numbers, revisions = np.array(self._numbers, np.int64), np.array(self._revisions, np.int64)
-        sizes, times, columns = np.array(self._sizes, np.int64), np.array(self._times), table.columns
+        # Not copied: several modalities are folded at once, of a million units each.
+        numbers, revisions = np.asarray(self._numbers), np.asarray(self._revisions)
+        sizes, times, columns = np.asarray(self._sizes), np.asarray(self._times), table.columns
         counts_no_more = _of_shards(table, retired).flags[numbers]
         folder = Folder(
             units=_by_revision(table, numbers[~counts_no_more], revisions[~counts_no_more]),
@@ -110,7 +111,7 @@ class FolderListing:
             foreign=self.foreign,
         )
         left = counts_no_more | self._is_covered(folder, table, numbers, revisions)
-        folder.bytes, folder.left_bytes = int(sizes[~left].sum()), int(sizes[left].sum())
+        folder.bytes, folder.left_bytes = int(sizes.sum(where=~left)), int(sizes.sum(where=left))
         for row in np.flatnonzero(np.isin(numbers, list(again)) & ~left).tolist() if again else ():
             (unit,) = table.units(numbers[row : row + 1])
             folder.tried_again[int(revisions[row]), unit] = int(sizes[row])

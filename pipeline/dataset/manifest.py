@@ -81,6 +81,8 @@ class Manifest:
         for place, cards in (("modalities", self.modalities), ("pending", self.pending)):
             for name, card in cards.items():
                 data[place][name]["generations"] = _generations(card)
+                if not card.environment:
+                    del data[place][name]["environment"]  # so that manifests without any stay as they were
         data["checksum"] = _checksum(data)
         return written(data)
 

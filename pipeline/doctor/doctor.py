@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..cluster.device import chosen_device
+from ..cluster.environments import Pins
 from ..cluster.machine import Machine, versions
 from ..cluster.nodes import NodeError, NodeHere, alive_nodes, answers, machines, on_nodes
 from ..cluster.session import start_ray
@@ -23,6 +24,7 @@ from ..run import check_work
 from ..storage.store import Store
 from . import gpus
 from .credentials import look_at_credentials
+from .environments import environments_here, look_at_environments, wanted_environments
 from .finding import Finding, Level, Row, failed, failed_by, grouped, ok
 from .places import clock, left_behind, marked, sweep
 from .samples import CORPUS, look_at_corpus
@@ -40,14 +42,16 @@ _ROUNDS = 3
 class Checkup:
     """What is wanted of the machines. plugins: distributions that the recipe's classes come from. wanting: modalities
     that want GPUs; memory: bytes of the largest of these; explicit: whether the recipe itself asks for them; idle:
-    modalities for which it does, though the user has others than GPUs compute."""
+    modalities for which it does, though the user has others than GPUs compute. environments: the modalities of each, by
+    its pins."""
 
     subject: Subject
     plugins: tuple[str, ...]
     wanting: tuple[str, ...]
     memory: float
     explicit: bool
-    idle: tuple[str, ...] = ()
+    idle: tuple[str, ...]
+    environments: Mapping[Pins, Sequence[str]]
 
 
 def diagnose(recipe: Recipe, on_cluster: bool, say: Callable[[str], None] = lambda text: None) -> list[Row]:
@@ -100,7 +104,7 @@ def _checkup(recipe: Recipe) -> Checkup:
     asking = tuple(name for stage in recipe.resources.stages if stage.num_gpus for name in stage.modalities)
     idle = asking if chosen_device() not in (None, "cuda") else ()
     plugins = tuple(plugin_distributions(recipe, Path.cwd()))
-    return Checkup(subject, plugins, tuple(wanting), memory, explicit, idle)
+    return Checkup(subject, plugins, tuple(wanting), memory, explicit, idle, wanted_environments(recipe))
 
 
 def _urls(recipe: Recipe) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -113,7 +117,7 @@ def _urls(recipe: Recipe) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
 def _here(checkup: Checkup, say: Callable[[str], None]) -> list[Row]:
     say("looking at this machine")
     findings = examine(checkup.subject, f"{os.environ.get('RAY_TMPDIR', '/tmp')}/ray", 0.0)
-    return [Row(one) for one in [*findings, *_gpus_here(checkup)]]
+    return [Row(one) for one in [*findings, *_gpus_here(checkup), *environments_here(checkup.environments)]]
 
 
 def _gpus_here(checkup: Checkup) -> list[Finding]:
@@ -143,6 +147,10 @@ def _on_cluster(checkup: Checkup, say: Callable[[str], None]) -> list[Row]:
         for node, findings in on_nodes(examine, lambda node: (subject, node.session, node.store), well).items():
             if isinstance(findings, NodeError):
                 findings = [failed("node", findings.said, "See Ray's logs there")]
+            found[node] += findings
+    if checkup.environments:
+        say("making environments there")
+        for node, findings in look_at_environments(checkup.environments, well).items():
             found[node] += findings
     left = left_behind(checkup.subject.output, mark)
     rows = [Row(one) for one in left] + grouped({node.name: findings for node, findings in found.items()})

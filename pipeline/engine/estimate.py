@@ -6,7 +6,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 from ..corpus.corpus import Corpus, Rejection, Sample, UnitLimits
@@ -14,7 +14,7 @@ from ..corpus.units import Unit
 from ..dataset.failed_labels import failed_views
 from ..dataset.finished import is_complete, units_of
 from ..dataset.ledger import Failure
-from ..plan.plan import Plan
+from ..plan.plan import Plan, at_work
 from ..plan.sampling import Tried, try_samples
 from ..plan.worklist import Work
 from .trial import Labels, label_in_process
@@ -38,7 +38,8 @@ class Estimate:
     reader refused. shards: from how many they are. seconds: by step, for all of them together, on one core or GPU
     without loading. overhead: the seconds of the trial that no step accounts for: decoding, above all. null: modalities
     of which none of the samples has a label, with how many labels didn't fail. fields: those that lie beside their
-    images. refused, left_out: as of `Tried`, the latter in lines."""
+    images. refused, left_out: as of `Tried`, the latter in lines. untried: modalities that are left to make, and can't
+    be made in this process: their labelers have environments, or need what is made in one."""
 
     samples: int
     labels: Mapping[str, int]
@@ -52,6 +53,7 @@ class Estimate:
     fields: list[str]
     refused: list[Rejection]
     left_out: list[str]
+    untried: list[str] = field(default_factory=list)
 
     @property
     def per_sample(self) -> float:
@@ -102,7 +104,9 @@ def calibrate(plan: Plan, count: int) -> Estimate | None:
     if not plan.works:
         return None
     tried = try_samples(Corpus(plan.recipe.corpus), plan.works, count)
-    seconds, overhead, labels = _labelled(plan, tried)
+    apart = [name for step in plan.graph.steps if step.environment for name in step.modalities]
+    untried = plan.graph.downstream(apart)
+    seconds, overhead, labels = _labelled(plan, tried, untried)
     views = plan.recipe.views.count
     per_sample = {name: plan.graph.cards[name].labels_per_sample(views) for name in labels}
     made = {name: len(found.labels) // per_sample[name] * views for name, found in labels.items()}
@@ -121,17 +125,18 @@ def calibrate(plan: Plan, count: int) -> Estimate | None:
         fields=sorted({name for sample in tried.samples for name in sample.fields}),
         refused=tried.refused,
         left_out=tried.left_out.told(),
+        untried=[name for name in untried if name in at_work(plan.graph, plan.works)],
     )
 
 
-def _labelled(plan: Plan, tried: Tried) -> tuple[dict[str, float], float, dict[str, Labels]]:
-    """Seconds by step, those that no step accounts for, and the labels, by modality: of what the samples lack. Labels
-    that are there and needed are made, too, and not counted: reading them takes less."""
+def _labelled(plan: Plan, tried: Tried, untried: Collection[str]) -> tuple[dict[str, float], float, dict[str, Labels]]:
+    """Seconds by step, those that no step accounts for, and the labels, by modality: of what the samples lack, less
+    what is `untried`. Labels that are there and needed are made, too, and not counted: reading them takes less."""
     seconds, labels = defaultdict[str, float](float), dict[str, Labels]()
     overhead, views = 0.0, plan.recipe.views.count
     alike = defaultdict[frozenset[str], list[Sample]](list)
     for sample, work in zip(tried.samples, tried.works, strict=True):
-        alike[frozenset(plan.graph.made_for(work.todo, work.kept))].append(sample)
+        alike[frozenset(plan.graph.made_for(work.todo, work.kept)).difference(untried)].append(sample)
     for making, samples in alike.items():
         if not making:
             continue

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..checks.reasons import Group, ReasonCounts
+from ..cluster.environments import check_installed
 from ..dataset.failed_labels import failed_views
 from ..dataset.layout import ASIDE
 from ..dataset.ledger import Failure
@@ -16,6 +17,7 @@ from ..storage.store import Store
 from .attempts import SUSPICIOUS, Attempts
 from .commit import UnitWriter, Written
 from .config import Mode, StageConfig
+from .departure import Departure
 from .labeling import Made, Result
 from .payload import UnitPayload
 from .probe import find_poison
@@ -33,26 +35,30 @@ class StageWorker:
     """The actor. One call takes one block of payloads; a unit's shards are written before it is passed on."""
 
     def __init__(self, config: StageConfig) -> None:
+        check_installed(config.stage.environment)
         self.config = config
         self._store = Store(config.output, config.storage_options)
         self.labeler = UnitLabeler(config, self._store)
         self._writers = ThreadPoolExecutor(4, thread_name_prefix="write")
         self._metrics: UnitMetrics | None = None
+        self._departure: Departure | None = None
         self._watch = Watch()
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         self._watch.lap(IDLE)
-        if self._metrics is None:
+        if self._metrics is None or self._departure is None:
             from .metrics import UnitMetrics  # imports Ray, which a unit alone does not need
 
             self._metrics = UnitMetrics()
-        for payload in UnitPayload.from_table(block):
-            processed = self.process(payload)
-            self._metrics.add(payload, processed)
-            table = processed.to_table()
-            self._watch.lap(OTHER)  # of the next unit: this one's table has been made
-            yield table
-            self._watch.lap(IDLE)
+            self._departure = Departure()
+        with self._departure.put_off():
+            for payload in UnitPayload.from_table(block):
+                processed = self.process(payload)
+                self._metrics.add(payload, processed)
+                table = processed.to_table()
+                self._watch.lap(OTHER)  # of the next unit: this one's table has been made
+                yield table
+                self._watch.lap(IDLE)
 
     def process(self, payload: UnitPayload) -> UnitPayload:
         """Labels, tokenises and writes a unit. Returns the payload for the next stage, or with the results alone."""

@@ -7,10 +7,12 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ..checks.reasons import Group
+from ..cluster.runtime_env import runtime_env, why_unmade
 from ..cluster.session import EngineError
 from ..corpus.corpus import Corpus, CorpusSettings, Rejection, Shard, UnitLimits
 from ..corpus.units import Unit
@@ -98,6 +100,7 @@ def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageCo
                 num_cpus=stage.num_cpus,
                 num_gpus=stage.num_gpus or None,
                 memory=stage.memory,
+                **_environment(stage.environment),
                 ray_remote_args_fn=_placing(stage.nodes),
                 compute=ActorPoolStrategy(
                     min_size=stage.min_workers, max_size=stage.max_workers, max_tasks_in_flight_per_actor=_AHEAD
@@ -113,6 +116,11 @@ def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageCo
     # what is raised, which somebody may keep; and it is in a circle.
     gc.collect()
     raise EngineError(reason)
+
+
+def _environment(pins: Sequence[str]) -> dict[str, Any]:
+    """Of a stage that has none its workers get no runtime_env: by one, Ray would start each of them twice."""
+    return {"runtime_env": runtime_env(pins)} if pins else {}
 
 
 def _placing(nodes: Sequence[str]) -> Callable[[], dict[str, Any]] | None:
@@ -135,8 +143,7 @@ def read_units(block: pa.Table, reader: ReaderConfig) -> Iterator[pa.Table]:
     left = reader.limit if reader.limit is not None else sys.maxsize
     watch = Watch()
     for text in block["work"]:
-        for raw in json.loads(text.as_py()):
-            shard = Shard(**raw.pop("shard"))
+        for shard, raw in _works_in(text.as_py()):
             for unit in corpus.read(shard, raw["start"], raw["stop"], reader.limits):
                 if raw["keys"] is not None:
                     wanted = frozenset().union(*raw["keys"].values())
@@ -160,9 +167,29 @@ def _blocks(works: Sequence[Work], limit: int | None) -> list[dict[str, str]]:
     blocks, start = [], 0
     for index in range(count):
         stop = start + size + (index < extra)
-        blocks.append({"work": json.dumps([asdict(work) for work in works[start:stop]])})
+        blocks.append({"work": works_as_text(works[start:stop])})
         start = stop
     return blocks
+
+
+def works_as_text(works: Sequence[Work]) -> str:
+    """As reading tasks take them: a shard, of which there may be many pieces and which may name many files, is told
+    once for those that follow each other."""
+    told = []
+    for _, same in groupby(works, lambda work: id(work.shard)):
+        pieces = list(same)
+        told.append({"shard": asdict(pieces[0].shard), "pieces": [_piece(work) for work in pieces]})
+    return json.dumps(told)
+
+
+def _piece(work: Work) -> dict[str, Any]:
+    return {one.name: getattr(work, one.name) for one in fields(work) if one.name != "shard"}
+
+
+def _works_in(text: str) -> Iterator[tuple[Shard, dict[str, Any]]]:
+    for told in json.loads(text):
+        shard = Shard(**told["shard"])
+        yield from ((shard, piece) for piece in told["pieces"])
 
 
 def _block_count(works: Sequence[Work], limit: int | None) -> int:
@@ -193,9 +220,14 @@ def result_of(head: Mapping[str, Any]) -> UnitResult:
 
 
 def cause(error: BaseException) -> str:
-    """The innermost error of a failed task, as its worker raised it, less what Ray Data adds to its text."""
+    """The innermost error of a failed task, as its worker raised it, less what Ray Data adds to its text; or why a
+    worker's environment couldn't be made."""
+    from ray.exceptions import RuntimeEnvSetupError
+
     while isinstance(getattr(error, "cause", None), BaseException):
         error = error.cause  # type: ignore[attr-defined]
+    if isinstance(error, RuntimeEnvSetupError):
+        return f"a worker's environment can't be made: {why_unmade(error.error_message)}"
     text = str(error).partition(_RAYS_ADVICE)[0].strip()
     own = type(error).__module__.startswith("tokenloom.")
     return text if own else f"{type(error).__name__}: {text or 'no message'}"

@@ -34,16 +34,18 @@ from .worklist import Kept, Work, worklist
 @dataclass(frozen=True)
 class Plan:
     """All that is known before anything runs. request: what the recipe asks for; manifest: that which the run begins
-    with; graph: steps, with the cards of what the run makes; growth: what has become of the corpus; kept: labels that
-    are there, by modality; began: whether the run has written its manifest; aside: labels that were put aside, `kept`
-    among others; unkept: what of modalities is kept no more, tokens or labels, though the dataset has it; taken_back:
-    modalities that somebody had begun to make anew, and this request doesn't go on with."""
+    with; graph: steps, with the cards of what the run makes; growth: what has become of the corpus; stocks: all that
+    was there at the last look; kept: labels that are there, by modality; began: whether the run has written its
+    manifest; aside: labels that were put aside, `kept` among others; unkept: what of modalities is kept no more, tokens
+    or labels, though the dataset has it; taken_back: modalities that somebody had begun to make anew, and this request
+    doesn't go on with."""
 
     recipe: Recipe
     request: Request
     graph: StepGraph
     manifest: Manifest
     growth: Growth
+    stocks: Mapping[str, Stock]
     finished: dict[str, Finished]
     kept: dict[str, Kept]
     works: list[Work]
@@ -73,6 +75,17 @@ class Plan:
         """Modalities that any unit lacks."""
         lacking = {name for work in self.works for name in work.todo}
         return [name for name in self.graph.cards if name in lacking]
+
+    @property
+    def environments(self) -> dict[tuple[str, ...], list[str]]:
+        """The modalities that are made, also in passing, by workers that have something installed in place of the
+        cluster's, by what that is."""
+        making = at_work(self.graph, self.works) | self.graph.made_for(self.to_fit if self.works else (), ())
+        found: dict[tuple[str, ...], list[str]] = {}
+        for step in self.graph.steps:
+            if step.environment and making & set(step.modalities):
+                found.setdefault(step.environment, []).extend(name for name in step.modalities if name in making)
+        return found
 
     @property
     def to_fit(self) -> list[str]:
@@ -106,6 +119,12 @@ class Plan:
         return {name: reasons for name, reasons in stale(after).items() if name not in self.graph.cards}
 
 
+def at_work(graph: StepGraph, works: Iterable[Work]) -> set[str]:
+    """The modalities of which the work needs labels or tokens made, also in passing."""
+    kinds = {(work.todo, work.kept) for work in works}
+    return set[str]().union(*({*todo} | graph.made_for(todo, kept) for todo, kept in kinds))
+
+
 def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: bool = False) -> Plan:
     """What the recipe comes to and what the output lacks; reads listings and the manifest, writes nothing.
 
@@ -135,7 +154,7 @@ def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: boo
     held = old.modalities if old else {}
     unkept = {name: held[name].kept - card.kept for name, card in manifest.modalities.items() if name in held}
     taken_back = tuple(name for name in (old.pending if old else ()) if name not in manifest.pending)
-    plan = Plan(recipe, request, graph, manifest, growth, {}, {}, [], unkept=unkept, taken_back=taken_back)
+    plan = Plan(recipe, request, graph, manifest, growth, stocks, {}, {}, [], unkept=unkept, taken_back=taken_back)
     refuse_partial(plan)
     return _with_work(plan, store, stocks)
 
@@ -223,7 +242,7 @@ def _with_work(plan: Plan, store: Store, stocks: Mapping[str, Stock]) -> Plan:
     aside = LabelsAside.below(store, cards, views, tries).less(kept)
     kept |= {name: (kept[name][0] | units, kept[name][1]) for name, units in aside.units.items()}
     works = worklist(plan.shards, done, kept, list(cards)) + _again(plan, store, finished, done)
-    return replace(plan, finished=finished, kept=kept, works=works, aside=aside)
+    return replace(plan, stocks=stocks, finished=finished, kept=kept, works=works, aside=aside)
 
 
 def _again(

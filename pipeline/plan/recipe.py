@@ -15,6 +15,7 @@ from ...labelers.networks.hub import CheckpointError
 from ...tokenizers.fitting.settings import FitSettings
 from ..corpus.corpus import CorpusSettings
 from ..storage.store import absolute_url, url_problem
+from .environment import EnvironmentChoice, EnvironmentSettings
 from .mistakes import MistakesError, Places, checked
 from .recipe_file import NOWHERE, RecipeError, Strict, Written, checked_recipe, override_key, read_recipe
 
@@ -81,6 +82,15 @@ class ModalitySettings(Strict):
         None, description="what is stored; by default tokens, or labels where nothing tokenises them"
     )
     batch_size: int | None = Field(default=None, ge=1, description="the labeler's own by default")
+    environment: EnvironmentChoice | None = Field(
+        default=None,
+        description="what the labeler's workers have installed: the name of one of `environments`, or {pip: [...]}",
+    )
+
+    @field_validator("environment", mode="before")
+    @classmethod
+    def _named_alone(cls, value: Any) -> Any:
+        return _written_out("environment", value)
 
     @field_validator("tokenizer", mode="before")
     @classmethod
@@ -139,6 +149,9 @@ class Recipe(Written):
     accept_license: list[str] = Field(
         default_factory=list, description="non-commercial licences of weights that you accept, as `run` names them"
     )
+    environments: dict[str, EnvironmentSettings] = Field(
+        default_factory=dict, description="environments that labelers of several modalities share, by name"
+    )
     fit: SampleSettings = SampleSettings()
     resources: Resources = Resources()
     max_failures: float = Field(default=0.25, ge=0, le=1, description="share of failed labels at which the run stops")
@@ -178,6 +191,19 @@ class Recipe(Written):
             if problem := name_problem(name):
                 raise ValueError(problem)
         return value
+
+    def pins_of(self, modality: str) -> tuple[str, ...]:
+        """What the environment of a modality's labeler has installed, as NAME==VERSION; () where it is the cluster's.
+        RecipeError where the recipe has none of that name."""
+        chosen = self.modalities[modality].environment
+        if chosen is None:
+            return ()
+        if chosen.name is not None and chosen.name not in self.environments:
+            there = f"these have {', '.join(self.environments)}" if self.environments else "there are none"
+            raise RecipeError(
+                f"modalities.{modality}.environment: {chosen.name!r} isn't among the recipe's `environments`; {there}"
+            )
+        return tuple(chosen.pip or self.environments[chosen.name or ""].pip)
 
 
 def load_recipe(
@@ -232,10 +258,10 @@ def recipe_file(name: str) -> Path:
 
 def _written_out(key: str, value: Any) -> Any:
     """What a recipe has at the key, its short forms written out: `corpus: URL`, `modalities: [NAME, ...]`,
-    `tokenizer: NAME` and `fit: true`."""
+    `tokenizer: NAME`, `environment: NAME` and `fit: true`."""
     if key == "corpus" and isinstance(value, str | list):
         return {"url": value}
-    if key == "tokenizer" and isinstance(value, str):
+    if key in ("tokenizer", "environment") and isinstance(value, str):
         return {"name": value}
     if key == "fit" and value is True:
         return {}

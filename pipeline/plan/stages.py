@@ -49,6 +49,11 @@ class Stage:
         return {name: amount for name, amount in asked.items() if amount}
 
     @property
+    def environment(self) -> tuple[str, ...]:
+        """What its workers have installed in place of the cluster's, as NAME==VERSION: the same of all steps."""
+        return self.steps[0].environment
+
+    @property
     def modalities(self) -> tuple[str, ...]:
         return tuple(name for step in self.steps for name in step.modalities)
 
@@ -57,6 +62,7 @@ def stages(graph: StepGraph, recipe: Recipe, size: ClusterSize) -> list[Stage]:
     """Groups the steps into actor pools, for a cluster of that size.
 
     As the recipe's `resources.stages` says; without it one fused stage, and on GPUs a pool of its own per heavy step.
+    Steps of different environments share none.
     A stage comes after those that make what it needs, so light steps that need a heavy one's labels form a second
     light stage. Raises RecipeError where the least workers that it asks for have no room on the cluster's nodes, and no
     autoscaler may bring others.
@@ -197,7 +203,7 @@ def _pool(step: Step, wishes: Sequence[StageSettings], gpus: float) -> str:
     wish = _wish(step, wishes)
     if wish is not None:
         return "/".join(wish.modalities)
-    return step.name if step.gpus and gpus else "light"
+    return step.name if step.gpus and gpus else " ".join(["light", *step.environment])
 
 
 def _stage(steps: tuple[Step, ...], wishes: Sequence[StageSettings], workers: int, gpus: float) -> Stage:

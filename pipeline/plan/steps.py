@@ -25,7 +25,8 @@ from .weights import PACKAGE, LocalWeights, WeightsSource, told
 class Step:
     """One labeler with its parameters. `modalities` are those of its outputs that the recipe asks for.
 
-    requires: modalities that a sample must have; wants: those used where they are, of the recipe's.
+    requires: modalities that a sample must have; wants: those used where they are, of the recipe's. environment: what
+    its workers have installed in place of the cluster's, as NAME==VERSION.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Step:
     cpus: float
     gpus: float
     memory: int
+    environment: tuple[str, ...] = ()
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -90,6 +92,7 @@ def step_graph(recipe: Recipe) -> StepGraph:
             for name in step.modalities:
                 cards[name] = _card(recipe, name, group, step, cards)
             steps.append(step)
+        _check_environments(recipe, steps)
         return StepGraph(tuple(steps), _with_vocabulary(recipe, cards))
 
 
@@ -138,6 +141,7 @@ class _Group:
     source: WeightsSource | None
     weights: LocalWeights | None
     settings: ModalitySettings
+    environment: tuple[str, ...]
     names: list[str]
 
     def modality(self, name: str) -> Modality:
@@ -159,6 +163,7 @@ class _Group:
             gpus=labeler.resources.gpus,
             # What is declared is for real networks; tiny ones are there to try a recipe on a small machine.
             memory=Resources().memory if self.source and self.source.source == TINY else labeler.resources.memory,
+            environment=self.environment,
         )
 
 
@@ -182,16 +187,17 @@ def _group(recipe: Recipe) -> list[_Group]:
 
 def _is_explicit(settings: ModalitySettings) -> bool:
     """Whether the modality has settings of its labeler, so that it joins no other's."""
-    return bool(settings.labeler or settings.params or settings.weights)
+    return bool(settings.labeler or settings.params or settings.weights or settings.environment)
 
 
 def _same(group: _Group, name: str, settings: ModalitySettings, plain: bool) -> bool:
     if all(modality.name != name for modality in group.labeler.makes):
         return False
-    return plain or (settings.labeler or name, settings.params, settings.weights) == (
+    return plain or (settings.labeler or name, settings.params, settings.weights, settings.environment) == (
         group.reference,
         group.settings.params,
         group.settings.weights,
+        group.settings.environment,
     )
 
 
@@ -211,7 +217,7 @@ def _new_group(recipe: Recipe, name: str, settings: ModalitySettings) -> _Group:
             f"modalities.{name}: the labeler {reference} makes {', '.join(made)}, not {name!r}; name the modality "
             f"after what it makes"
         )
-    return _Group(reference, labeler, source, weights, settings, [])
+    return _Group(reference, labeler, source, weights, settings, recipe.pins_of(name), [])
 
 
 def _labeler(labeler_class: type[Labeler], params: BaseModel, weights: str | None, reference: str) -> Labeler:
@@ -236,6 +242,17 @@ def _check_stages(recipe: Recipe) -> None:
             raise RecipeError(
                 f"resources.stages.{index}.modalities: {', '.join(unknown)} aren't among the recipe's modalities, "
                 f"{', '.join(recipe.modalities)}"
+            )
+
+
+def _check_environments(recipe: Recipe, steps: Sequence[Step]) -> None:
+    """Refuses a stage of the recipe's whose labelers have several environments: its workers are processes, of one."""
+    for index, stage in enumerate(recipe.resources.stages):
+        found = {step.environment: step.name for step in steps if set(step.modalities) & set(stage.modalities)}
+        if len(found) > 1:
+            raise RecipeError(
+                f"resources.stages.{index}.modalities: {' and '.join(found.values())} have different environments, and "
+                f"a stage's workers have one: write a stage for each"
             )
 
 
@@ -356,6 +373,7 @@ def _card(recipe: Recipe, name: str, group: _Group, step: Step, cards: Mapping[s
         tokens=tokens,
         keeps_tokens=keep in ("tokens", "both"),
         keeps_labels=keep in ("labels", "both"),
+        environment=list(step.environment),
         common={"seed": recipe.seed, "views": recipe.views.model_dump(), "corpus": reading_of(recipe)},
     )
 

@@ -31,6 +31,8 @@ def read_yaml(data: bytes) -> tuple[Any, dict[str, int]]:
         mark = error.problem_mark or error.context_mark
         said = " ".join(part for part in (error.context, error.problem) if part)
         raise YamlTextError(f"not YAML: {said}", mark.line + 1 if mark else None) from None
+    except RecursionError:
+        raise YamlTextError("not a recipe: it is nested more deeply than can be read", None) from None
     except yaml.reader.ReaderError as error:
         raise YamlTextError(
             f"not a text in UTF-8, nor in UTF-16 with a byte order mark ({error.reason}, at {error.position}): save it "

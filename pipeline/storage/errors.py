@@ -9,10 +9,27 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 _CREDENTIAL_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-_HARMLESS_OPTIONS = {"endpoint_url", "region_name", "region", "signature_version", "addressing_style", "protocol"}
-_CREDENTIAL = re.compile(r"(?i)key|secret|token|password|credential")
+HARMLESS_OPTIONS = frozenset(
+    (
+        *(
+            "endpoint_url",
+            "region_name",
+            "region",
+            "signature_version",
+            "addressing_style",
+            "protocol",
+            "profile",
+            "host",
+        ),
+        *("account_name", "account_host", "project", "access", "consistency"),
+        *("RequestPayer", "ACL", "ServerSideEncryption", "SSEKMSKeyId", "StorageClass"),
+    )
+)
+"""Options of file systems that are texts, and no secrets."""
+_CREDENTIAL = re.compile(r"(?i)key|secret|token|password|credential|connection_string|auth|cookie")
 _USER_PASSWORD = re.compile(r"(?<=://)[^/@\s'\"]+@")
-_SIGNED_QUERY = re.compile(r"(?i)(?<=[?&])((?:x-amz-|x-goog-)[\w-]+|sig|signature|token|key|password)=[^&\s'\"]+")
+_URL = re.compile(r"\w+://[^\s'\"]+")
+_QUERY = re.compile(r"(?<=[?&])([\w.~%-]+)=[^&]+")
 
 
 class StorageError(OSError):
@@ -27,8 +44,8 @@ class StorageError(OSError):
 
 
 def redact(url: str) -> str:
-    """The URL, or a text with URLs, without user:password@ and without the keys and signatures in queries."""
-    return _SIGNED_QUERY.sub(r"\1=***", _USER_PASSWORD.sub("***@", url))
+    """The URL, or a text with URLs, without user:password@ and without the values in queries: any may be a key."""
+    return _URL.sub(lambda found: _QUERY.sub(r"\1=***", found[0]), _USER_PASSWORD.sub("***@", url))
 
 
 def without_secrets(text: str, options: Mapping[str, Any]) -> str:
@@ -44,8 +61,13 @@ def _secret_values(options: Mapping[str, Any]) -> Iterator[str]:
     for name, value in options.items():
         if isinstance(value, Mapping):
             yield from _secret_values(value)
-        elif isinstance(value, str) and name not in _HARMLESS_OPTIONS:
-            yield value
+        elif name not in HARMLESS_OPTIONS:
+            yield from (one for one in (value if isinstance(value, list | tuple) else [value]) if isinstance(one, str))
+
+
+def may_be_credential(name: str) -> bool:
+    """Whether an option's name says that it is one."""
+    return bool(_CREDENTIAL.search(name))
 
 
 def options_without_credentials(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,7 +75,7 @@ def options_without_credentials(options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: options_without_credentials(value) if isinstance(value, Mapping) else value
         for name, value in options.items()
-        if not _CREDENTIAL.search(name)
+        if not may_be_credential(name)
     }
 
 

@@ -10,7 +10,7 @@ from . import answers
 from .errors import StorageError, redact, without_secrets
 from .local import Entry
 from .read_ahead import in_order
-from .s3_pages import read_quickly
+from .s3_pages import objects_of, read_quickly
 
 _LARGEST_PUT = 5 * 2**30
 _REQUESTS = 16
@@ -48,8 +48,8 @@ class ObjectFiles:
         if not self.is_s3:
             return list(self._list_any(prefix, recursive)), ""
         start, page = self._page(prefix, recursive, token)
-        found = [one for one in page.get("Contents", ()) if not one["Key"].endswith("/")]
-        entries = [Entry(one["Key"][len(start) :], one["Size"], _seconds(one), tag=_tag(one)) for one in found]
+        at, found = len(start), objects_of(page)
+        entries = [Entry(key[at:], size, modified, True, tag) for key, size, modified, tag in found if key[-1] != "/"]
         return entries, page["NextContinuationToken"] if page.get("IsTruncated") else ""
 
     def _page(self, prefix: str, recursive: bool, token: str) -> tuple[str, Mapping[str, Any]]:
@@ -87,9 +87,7 @@ class ObjectFiles:
         token: str | None = ""
         while token is not None:
             start, page = self._page(prefix, False, token)
-            names = [one["Key"] for one in page.get("Contents", ())] + [
-                one["Prefix"] for one in page.get("CommonPrefixes", ())
-            ]
+            names = [one.key for one in objects_of(page)] + [one["Prefix"] for one in page.get("CommonPrefixes", ())]
             found += [name[len(start) :] for name in names if name != start]
             token = page.get("NextContinuationToken")
         return found

@@ -7,16 +7,19 @@ few objects that have a content.
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 PAGE = 1000
+_PLAIN = re.compile(r"[\w./-]*", re.ASCII).fullmatch
 _TAG = "&quot;d41d8cd98f00b204e9800998ecf8427e&quot;"
 
 
@@ -104,11 +107,17 @@ class SyntheticS3:
 
 
 def _entry(key: str, size: int, modified: float) -> str:
-    at = datetime.fromtimestamp(round(modified, 3), timezone.utc).isoformat(timespec="milliseconds")
+    second, part = divmod(round(modified * 1000), 1000)
+    key = key if _PLAIN(key) else quote(key)
     return (
-        f"<Contents><Key>{quote(key)}</Key><LastModified>{at[:-6]}Z</LastModified><ETag>{_TAG}</ETag>"
+        f"<Contents><Key>{key}</Key><LastModified>{_second(second)}.{part:03d}Z</LastModified><ETag>{_TAG}</ETag>"
         f"<Size>{size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
     )
+
+
+@lru_cache
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, timezone.utc).isoformat()[:-6]
 
 
 class _Handler(BaseHTTPRequestHandler):

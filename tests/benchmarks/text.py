@@ -22,7 +22,6 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +35,7 @@ from tokenloom.pipeline.cluster.size import ClusterSize, Node
 from tokenloom.pipeline.corpus.corpus import UnitLimits
 from tokenloom.pipeline.engine.config import stage_configs
 from tokenloom.pipeline.engine.stage import StageWorker
-from tokenloom.pipeline.engine.stream import ReaderConfig, read_units, result_of
+from tokenloom.pipeline.engine.stream import ReaderConfig, read_units, result_of, works_as_text
 from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.plan.recipe import Recipe, load_recipe
 from tokenloom.pipeline.plan.stages import stages
@@ -90,7 +89,7 @@ def seconds_of_units(recipe: Recipe, count: int) -> float:
     worker.labeler.load()
     worker.labeler.models.tokenizer("text").encode(["loaded"])
     reader = ReaderConfig(recipe.corpus, UnitLimits(**recipe.units.model_dump()), None)
-    block = pa.table({"work": [json.dumps([asdict(work) for work in plan.works])]})
+    block = pa.table({"work": [works_as_text(plan.works)]})
     began, done = time.perf_counter(), 0
     for table in read_units(block, reader):
         done += result_of(json.loads(next(worker(table))["head"][0].as_py())).unit.count

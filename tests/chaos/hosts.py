@@ -91,6 +91,7 @@ class Host:
     first: int = field(init=False)
     """The first of its processes, which lasts as long as it does."""
     _port: str = field(init=False)
+    _wire: subprocess.Popen[str] | None = None
 
     def __post_init__(self) -> None:
         names = self.shared[0] / "hosts"
@@ -102,10 +103,19 @@ class Host:
         if self._holder.stdout.readline() != "ready\n":
             raise OSError(f"{self.name} didn't start")
         self.first = descendants(self._holder.pid)[0].pid
+        self._plug()
+
+    def _plug(self) -> None:
         self._port = f"p{next(_numbers)}"
         _run("ip", "link", "add", self._port, "type", "veth", "peer", "name", "eth0", "netns", str(self.first))
+        self._join()
+
+    def _join(self) -> None:
+        """Puts its end of a wire to use, and the other one on the bridge."""
         _run("ip", "link", "set", self._port, "master", "br0", "up")
-        for words in (f"addr add {self.address}/24 dev eth0", "link set lo up", "link set eth0 up"):
+        # The others go on sending to this address, whatever wire it is on.
+        own = f"link set eth0 address 02:00:00:00:00:{self.number:02x}"
+        for words in (own, f"addr add {self.address}/24 dev eth0", "link set lo up", "link set eth0 up"):
             _run(*self.command("ip", *words.split()))
 
     @property
@@ -126,6 +136,9 @@ class Host:
 
     def end(self) -> None:
         """As when the power goes."""
+        if self._wire:
+            self._wire.kill()
+            self._wire.wait()
         self._holder.kill()  # and by --kill-child the first of its processes, with which all others end
         self._holder.wait()
 
@@ -147,7 +160,24 @@ class Host:
         words = f"qdisc replace dev eth0 root tbf rate {rate} burst 64kb latency 400ms"
         _run(*self.command("tc", *words.split()))
 
+    def delay(self, seconds: float) -> None:
+        """What it sends and receives takes so long, on another wire."""
+        _run("ip", "link", "del", self._port)
+        self._port, end = f"p{next(_numbers)}", f"p{next(_numbers)}"
+        words = [sys.executable, str(Path(__file__).with_name("wire.py")), self._port, end, str(seconds)]
+        self._wire = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        assert self._wire.stdout is not None
+        if self._wire.stdout.readline() != "ready\n":
+            raise OSError(f"the wire of {self.name} didn't start")
+        _run("ip", "link", "set", end, "netns", str(self.first), "name", "eth0")
+        self._join()
+
     def clear(self) -> None:
-        """Neither loses nor narrows any more."""
+        """Its network is as it was at first."""
         _run(*self.command("nft", "flush", "ruleset"))
         subprocess.run(self.command("tc", "qdisc", "del", "dev", "eth0", "root"), stderr=subprocess.DEVNULL)
+        if self._wire:
+            self._wire.kill()
+            self._wire.wait()
+            self._wire = None
+            self._plug()

@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 from signal import Signals
 
+from clocks import environment as with_clock
 from hosts import Host
 from processes import Process
 from runs import ChaosError
@@ -46,11 +47,12 @@ _logs = count()
 
 @dataclass
 class Node:
-    """A raylet with its workers, the head's with what leads the cluster."""
+    """A raylet with its workers, the head's with what leads the cluster. clock: so many seconds ahead."""
 
     number: int
     started: Spawned
     host: Host | None
+    clock: int
 
     @property
     def is_up(self) -> bool:
@@ -84,7 +86,8 @@ class Node:
 @dataclass
 class Cluster:
     """kind: raylets or hosts. folder: for all that it shares, a short path. address: of the head's machine, where
-    there are no hosts. environment: of the nodes, besides ENVIRONMENT."""
+    there are no hosts. environment: of the nodes, besides ENVIRONMENT. library: of clocks. clocks: how many seconds
+    each node's is to be ahead, where it is off at all."""
 
     kind: str
     size: int
@@ -93,6 +96,8 @@ class Cluster:
     address: str
     port: int
     environment: Mapping[str, str] = field(default_factory=dict)
+    library: Path | None = None
+    clocks: Mapping[int, int] = field(default_factory=dict)
     nodes: dict[int, Node] = field(default_factory=dict)
 
     @property
@@ -112,10 +117,13 @@ class Cluster:
         if 0 in self.nodes and not self.nodes[0].is_up:
             self.down()
         for number in range(self.size):
-            if number not in self.nodes or not self.nodes[number].is_up:
+            if number not in self.nodes or not self._is_as_meant(self.nodes[number]):
                 self.start(number)
         for node in self.nodes.values():
             self._await(node)
+
+    def _is_as_meant(self, node: Node) -> bool:
+        return node.is_up and node.clock == self.clocks.get(node.number, 0)
 
     def down(self) -> None:
         for node in self.nodes.values():
@@ -135,7 +143,7 @@ class Cluster:
         else:
             words += f" --address {self.gcs}"
         temporary = "/tmp/ray" if host else str(self.folder / f"ray-{self.kind}")
-        environment = {**self.environment, "RAY_TMPDIR": "/tmp" if host else temporary}
+        environment = {**self._environment(number), "RAY_TMPDIR": "/tmp" if host else temporary}
         # What is forked off one process draws the same numbers, and Ray's ids are drawn.
         environment["RAY_OVERRIDE_NODE_ID_FOR_TESTING"] = os.urandom(28).hex()
         if number == 0 and not host:
@@ -143,7 +151,7 @@ class Cluster:
         log = self.folder / f"logs/{self.kind}-node{number}-{next(_logs)}.log"
         before = self._sockets()
         started = self.spawner.start(words.split(), log, host and host.first, **environment)
-        self.nodes[number] = node = Node(number, started, host)
+        self.nodes[number] = node = Node(number, started, host, self.clocks.get(number, 0))
         if number == 0:
             self._await(node)
         elif not host:  # raylets that start at once on one machine take each other's sockets
@@ -171,7 +179,12 @@ class Cluster:
             "RAY_ADDRESS": self.gcs,
             "RAY_TMPDIR": "/tmp" if host else str(self.folder / f"ray-{self.kind}"),
         }
-        return self.spawner.start(words, log, host and host.first, **{**self.environment, **environment})
+        return self.spawner.start(words, log, host and host.first, **{**self._environment(number), **environment})
+
+    def _environment(self, number: int) -> dict[str, str]:
+        seconds = self.clocks.get(number, 0)
+        off = with_clock(self.library, seconds) if self.library and seconds else {}
+        return {**self.environment, **off}
 
 
 def _text(log: Path) -> str:

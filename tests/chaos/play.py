@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -16,16 +15,23 @@ from faulty_s3 import Fault as S3Fault
 from faulty_s3 import FaultyS3, Kind, passing_faults
 from ground import Ground
 from machines import Cluster, Node
+from report import Played
 from runs import ChaosError, Run, count_objects
 from schedules import LASTING, Fault, Schedule
 from signals import slowed, stopped
+from spawner import Spawned
 
 _LONGEST = 300.0
 """Seconds within which a run has to be over, whatever befalls it."""
-_DEAD = 11.0
-"""Seconds for which a node doesn't answer until it counts as dead: more than ENVIRONMENT's health checks take."""
+_DEAD = 15.0
+"""Seconds for which a node doesn't answer until it counts as dead: more than ENVIRONMENT's health checks take, which is
+three times a period and a time-out."""
 _MOST_MEMORY = 500 * 2**20
 """Bytes at which a worker is killed, as the kernel does where there are no more."""
+_LEAST_OFF, _MOST_OFF = 60, 600
+"""Seconds by which a clock is off that is; S3 wants less than a quarter of an hour."""
+_DELAY = 0.02
+"""Seconds that what a host sends takes longer, for each that another fault would last."""
 _PASSES = 0.5
 """Seconds that a fault of S3 lasts which lasts."""
 
@@ -33,22 +39,13 @@ _PASSES = 0.5
 class Job(Run):
     """A run on a cluster that others use, too: abandoned, its driver alone is killed."""
 
+    def ask_where(self) -> None:
+        assert isinstance(self.driver, Spawned)
+        self.driver.ask_where()
+
     def abandon(self) -> None:
         self.driver.kill()
         self.driver.wait()
-
-
-@dataclass
-class Played:
-    """What came of a schedule. requests: to S3 that went wrong. lost, duplicated: labels and tokens. stops: the errors
-    with which runs ended."""
-
-    faults: Counter[str] = field(default_factory=Counter)
-    runs: int = 0
-    requests: int = 0
-    stops: list[str] = field(default_factory=list)
-    lost: int = 0
-    duplicated: int = 0
 
 
 @dataclass
@@ -59,13 +56,17 @@ class Player:
     cluster: Cluster
     ground: Ground
     stack: ExitStack
-    played: Played = field(default_factory=Played)
+    played: Played = field(init=False)
 
-    def play(self) -> Played:
+    def __post_init__(self) -> None:
+        self.played = Played(self.schedule.seed)
+
+    def play(self) -> None:
         """Raises ChaosError when the output differs in the end, or a run hangs, or ends without a word."""
         self.output = self.ground.output(self.schedule)
         self.expected = self.ground.reference(self.schedule.recipe, self.schedule.storage)
         self._waiting = [fault for fault in self.schedule.faults if fault.name not in LASTING]
+        self.cluster.clocks = self._clocks()
         self.cluster.up()
         self._begin_lasting()
         self.recipe = self._write_recipe()
@@ -77,7 +78,14 @@ class Player:
         else:
             raise ChaosError(f"{self.output}: it doesn't go on: {self.played.stops[-1]}")
         self._compare()
-        return self.played
+
+    def _clocks(self) -> dict[int, int]:
+        """How many seconds each node's is ahead, where it is off: one as far as another is behind."""
+        for fault in self.schedule.faults:
+            if fault.name == "clocks":
+                seconds = round(_LEAST_OFF + (_MOST_OFF - _LEAST_OFF) * fault.choice)
+                return {1: seconds, 2: -seconds}
+        return {}
 
     def _begin_lasting(self) -> None:
         """What is there from the beginning, and the proxy by which it reaches S3."""
@@ -88,6 +96,8 @@ class Player:
             self._host(loss).lose(3)
         if narrow := faults.get("narrow"):
             self._host(narrow).narrow("4mbit")
+        if delay := faults.get("delay"):
+            self._host(delay).delay(_DELAY * delay.seconds)
         if self.schedule.storage == "s3":
             share = 0.1 * ("S3 10%" in faults) + 0.01 * ("S3 1%" in faults)
             bad = passing_faults(share, _PASSES) if share else []
@@ -133,6 +143,7 @@ class Player:
             if all(job.is_over for job in jobs):
                 return False
             if jobs[0].seconds > _LONGEST:
+                jobs[0].ask_where()
                 raise jobs[0].misbehaved(f"it still wasn't over after {_LONGEST:.0f} s")
             time.sleep(0.05)
         time.sleep(fault.pause)

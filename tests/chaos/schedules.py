@@ -11,12 +11,12 @@ KINDS = ("raylets", "hosts")
 STORAGES = ("folder", "s3")
 
 EVERYWHERE = ("worker", "raylet", "node", "driver", "head", "frozen", "lost", "slow", "store full", "two jobs")
-ON_HOSTS = ("partition", "partition for good", "loss", "narrow")
-"""Those that need a network between the nodes."""
+ON_HOSTS = ("partition", "partition for good", "loss", "narrow", "delay", "clocks")
+"""Those of nodes with a network between them and clocks of their own."""
 ON_FOLDER = ("disk full",)
 ON_S3 = ("S3 1%", "S3 10%", "credentials")
 
-LASTING = ("loss", "narrow", "S3 1%", "S3 10%", "two jobs")
+LASTING = ("loss", "narrow", "delay", "clocks", "S3 1%", "S3 10%", "two jobs")
 """Those that are there from the beginning."""
 
 _MOST_FAULTS = 3

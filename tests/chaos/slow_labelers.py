@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 from tokenloom import Batch, Labeler, Modality, Resources, Vector
 
 LEAK = "TOKENLOOM_CHAOS_LEAK"
 """Names so many MiB in the environment of nodes."""
+
+HOLD = "TOKENLOOM_CHAOS_HOLD"
+"""Names a file there: while it is there, nobody goes on once HELD_AT shards lie in the folder that it names."""
+
+HELD_AT = 3
 
 _SECONDS = 0.05
 
@@ -20,6 +26,8 @@ class Colour(Labeler):
     makes = (Modality("colour", Vector(3)),)
 
     def label(self, batch: Batch):
+        while _is_held():
+            time.sleep(0.1)
         time.sleep(_SECONDS * len(batch))
         return {"colour": [image.mean((0, 1), dtype=np.float32) / 255 for image in np.asarray(batch.images)]}
 
@@ -58,3 +66,13 @@ class Leaky(Colour):
     def label(self, batch: Batch):
         self._lost += [os.urandom(1) * (int(os.environ.get(LEAK, "0")) * 2**20) for _ in batch.keys]
         return {"leaky": super().label(batch)["colour"]}
+
+
+def _is_held() -> bool:
+    hold = Path(os.environ.get(HOLD, ""))
+    return hold.is_file() and shards(Path(hold.read_text())) >= HELD_AT
+
+
+def shards(folder: Path) -> int:
+    """How many lie in it."""
+    return sum(path.suffix in (".tar", ".parquet") for path in folder.rglob("*"))

@@ -5,18 +5,21 @@ They are forked off a process that has imported all modules, since importing the
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from processes import Process, descendants
 
@@ -47,6 +50,11 @@ class Spawned:
         for process in self.processes[:1]:
             process.kill()
 
+    def ask_where(self) -> None:
+        """Has it print the stacks of its threads to its log."""
+        if any(process.send(signal.SIGUSR1) for process in self.processes[:1]):
+            time.sleep(1)
+
     def wait(self) -> int:
         while self.poll() is None:
             time.sleep(0.02)
@@ -70,6 +78,7 @@ class Spawner:
 
     def start(self, words: Sequence[str], log: Path, within: int | None = None, **environment: str) -> Spawned:
         """words: `tokenloom ...`, `ray ...`, or `fill`. within: the process in whose namespaces it runs."""
+        log.with_suffix(".code").unlink(missing_ok=True)
         order = {"words": list(words), "log": str(log), "within": within, "environment": environment}
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -88,14 +97,7 @@ class Spawner:
 
 def _serve() -> int:
     """Reads orders and forks; the exit code, in the processes that it forks that of their command."""
-    import signal
-
-    import ray.data
-    import ray.scripts.scripts
-    from tokenloom.pipeline.cli import main as tokenloom
-    from tokenloom.pipeline.commands import run  # noqa: F401 - imported here, once for all
-
-    commands = {"tokenloom": tokenloom, "ray": ray.scripts.scripts.main, "fill": _fill}
+    commands = _commands()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         order = json.loads(line)
@@ -112,8 +114,22 @@ def _serve() -> int:
             part.rename(part.with_suffix(".code"))
             os._exit(0)
         _become(order)
-        return commands[order["words"][0]]() or 0
+        return _run(commands)
     return 0
+
+
+def _run(commands: Mapping[str, Callable[[], Any]]) -> int:
+    faulthandler.register(signal.SIGUSR1)
+    return commands[sys.argv[0]]() or 0
+
+
+def _commands() -> dict[str, Callable[[], Any]]:
+    import ray.data
+    import ray.scripts.scripts
+    from tokenloom.pipeline.cli import main as tokenloom
+    from tokenloom.pipeline.commands import run  # noqa: F401 - imported here, once for all
+
+    return {"tokenloom": tokenloom, "ray": ray.scripts.scripts.main, "fill": _fill}
 
 
 def _fill() -> None:
@@ -146,9 +162,14 @@ def _become(order: dict) -> None:
         os.dup2(log, number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.update(order["environment"])
+    if "LD_PRELOAD" in order["environment"]:  # a process gets that by beginning anew
+        os.execv(sys.executable, [sys.executable, __file__, *order["words"]])
     random.seed()  # else all that are forked draw the same
     sys.argv = order["words"]
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        sys.argv = sys.argv[1:]
+        sys.exit(_run(_commands()))
     sys.exit(_serve())

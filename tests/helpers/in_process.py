@@ -8,7 +8,6 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
-from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,7 +23,7 @@ from tokenloom.pipeline.commands import run as commands
 from tokenloom.pipeline.engine.config import StageConfig
 from tokenloom.pipeline.engine.merging import merge_one
 from tokenloom.pipeline.engine.stage import StageWorker
-from tokenloom.pipeline.engine.stream import ReaderConfig, UnitResult, read_units, result_of
+from tokenloom.pipeline.engine.stream import ReaderConfig, UnitResult, read_units, result_of, works_as_text
 from tokenloom.pipeline.engine.tally import Tally
 from tokenloom.pipeline.fitting import fit as fitting
 from tokenloom.pipeline.fitting import ray_train
@@ -41,7 +40,7 @@ from tokenloom.training.use import export as exporting
 def stream_here(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageConfig]) -> Iterator[UnitResult]:
     """As `engine.stream.stream`, without Ray."""
     workers = [StageWorker(config) for config in stages]
-    block = pa.table({"work": [json.dumps([asdict(work) for work in works])]})
+    block = pa.table({"work": [works_as_text(works)]})
     for table in read_units(block, reader):
         for worker in workers:
             table = next(worker(table))

@@ -31,7 +31,8 @@ _UNTIL_EOF = '"$@" & cat >/dev/null; kill $!; wait $!'
 
 @dataclass(frozen=True)
 class Head:
-    """A head that runs. environment: of commands that may use it. folder: of all that it writes."""
+    """A head that runs. environment: of commands that may use it. folder: of all that it writes; pip finds what lies in
+    its `wheels`, and nothing else."""
 
     address: str
     environment: dict[str, str]
@@ -74,6 +75,8 @@ def _head() -> Iterator[Head]:
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # there is no other node to drain to
         # In which a process for a client of `ray://` has to start; 30 s by itself, which two busy cores can exceed.
         "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "150",
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": f"{folder}/wheels",
     }
     words = f"start --head --block --port {GCS} --dashboard-host 127.0.0.1 --dashboard-port {DASHBOARD} --num-cpus 2"
     words += f" --ray-client-server-port {CLIENT} --dashboard-agent-listen-port {AGENT} --temp-dir {folder}/ray"

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from tokenloom.pipeline.cluster import waiting
 from tokenloom.pipeline.cluster.size import Node
-from tokenloom.pipeline.cluster.waiting import explained, waits_told, without_node
+from tokenloom.pipeline.cluster.waiting import Cluster, explained, waits_told, without_node
 
 NODES = [Node(2, 0, 8 * 2**30), Node(4, 1, 4 * 2**30)]
 
@@ -42,7 +42,7 @@ def test_a_worker_is_told_once_until_it_has_a_node(monkeypatch):
     monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="nowhere"))
     monkeypatch.setattr(waiting, "_EVERY", 0.01)
     monkeypatch.setattr(waiting, "_PATIENCE", 0.03)
-    lost, there = ([{"GPU": 1.0}], [Node(8)]), ([], [Node(8, 1)])
+    lost, there = Cluster([{"GPU": 1.0}], [Node(8)]), Cluster([], [Node(8, 1)])
     answers = iter([lost] * 8 + [there] + [lost] * 8)
     over, told = threading.Event(), []
 
@@ -58,3 +58,19 @@ def test_a_worker_is_told_once_until_it_has_a_node(monkeypatch):
         assert over.wait(30)
     assert len(told) == 2
     assert all(text.startswith("waiting for a node: a worker for depth asks for 0 CPUs, 1 GPUs") for text in told)
+
+
+def test_a_node_that_is_about_to_go_is_told_once(monkeypatch):
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="nowhere"))
+    monkeypatch.setattr(waiting, "_EVERY", 0.01)
+    over, told, asked = threading.Event(), [], iter(range(9))
+
+    def cluster(head: str):
+        over.set() if next(asked, None) is None else None
+        return Cluster([], [Node(8)], {"a": Node(2, 1, 2**30)})
+
+    monkeypatch.setattr(waiting, "_cluster", cluster)
+    with waits_told({"rgb": {"CPU": 1.0}}, told.append):
+        assert over.wait(30)
+    assert told == ["a node of 2 CPUs, 1 GPUs and 1.0 GiB is about to go: its work goes on elsewhere"]

@@ -11,6 +11,7 @@ import pytest
 from tokenloom.pipeline.cluster import head
 from tokenloom.pipeline.cluster.alike import check_nodes
 from tokenloom.pipeline.cluster.head import head_watched
+from tokenloom.pipeline.cluster.nodes import NodeError, NodeHere, answers
 from tokenloom.pipeline.cluster.session import EngineError
 
 
@@ -22,6 +23,17 @@ def test_a_node_that_has_died_since_it_was_listed_lacks_no_path(ray_session, mon
     check_nodes([str(tmp_path)])
     with pytest.raises(EngineError, match="gone: not seen by"):
         check_nodes([str(tmp_path / "gone")])
+
+
+def test_a_node_that_falls_silent_while_it_is_asked_is_gone_once_ray_takes_it_for_dead(ray_session):
+    import ray
+
+    never = ray.remote(resources={"nowhere": 1})(lambda: None).remote()
+    node, began = NodeHere("0f" * 28, "silent"), time.monotonic()
+    error = answers({node: never}, seconds=60.0)[node]
+    ray.cancel(never)
+    assert error == NodeError("it died", gone=True)
+    assert time.monotonic() - began < 20
 
 
 def test_a_head_that_does_not_answer_is_told_of_once_and_again_when_it_does(monkeypatch, capfd):

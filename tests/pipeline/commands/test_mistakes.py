@@ -73,6 +73,7 @@ WHOLE: dict[str, Any] = {
         },
         "caption": {},
     },
+    "environments": {"rgb": {"pip": ["some-thing==1.0"]}},
     "vocabulary": None,
     "accept_license": ["MIT"],
     "resources": {"workers": 2, "stages": [{"modalities": ["rgb"]}]},

@@ -94,6 +94,18 @@ def test_nothing_is_said_of_what_is_left_while_that_is_a_guess(monkeypatch):
     assert lines == ["so far 10 samples, 0 quarantined", "so far 90 samples, 6.7/s, 1 min 46 s left, 0 quarantined"]
 
 
+def test_what_happens_meanwhile_is_no_phase_of_the_run(monkeypatch):
+    """As a node that goes."""
+    clock = Clock(monkeypatch)
+    shown = RunProgress(Console(file=clock.printed, width=200), 0)
+    shown.say("labelling")
+    clock.now += 20
+    shown.note("a node is about to go")
+    clock.now += 20
+    assert [name for name, _ in shown.phases()] == ["starting", "labelling"]
+    assert clock.printed.getvalue().splitlines() == ["labelling ...", "a node is about to go"]
+
+
 def test_a_round_whose_end_is_not_known_says_nothing_of_it(monkeypatch):
     clock = Clock(monkeypatch)
     shown = RunProgress(Console(file=clock.printed, width=200), 0)

@@ -8,11 +8,14 @@ import re
 import shutil
 import subprocess
 from html import unescape
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from in_process import said
+from rich.console import Console
 from tokenloom.pipeline.commands import report as reports
+from tokenloom.pipeline.commands.progress import RunProgress
 from tokenloom.pipeline.commands.report import ReportError, RunReport
 from tokenloom.pipeline.engine.tally import Tally
 from tokenloom.pipeline.storage.store import StorageError, Store
@@ -141,15 +144,31 @@ def test_it_grows_with_the_run_and_does_not_end_it(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("target", "reason"),
-    [("out/page.html", "that is in the dataset"), ("out", "that is in the dataset"), ("pages/", "name a file")],
+    [
+        ("out/page.html", "that is in the dataset"),
+        ("link/page.html", "that is in the dataset"),
+        ("pages/", "name a file that ends in .html, as pages/report.html"),
+        ("recipe.yaml", "name a file"),
+        ("", "name a file that ends in .html, as report.html"),
+    ],
 )
 def test_where_no_report_can_lie(target, reason, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "link").symlink_to("out")
     with pytest.raises(ReportError, match=reason):
         RunReport(target, "out", {})
     (tmp_path / "nobody").touch()
     with pytest.raises(StorageError, match="nobody"):
         RunReport("nobody/page.html", "out", {})
+
+
+def test_a_note_is_no_phase():
+    """What a run waits for doesn't take the place of what it does."""
+    progress = RunProgress(Console(file=StringIO()), 0)
+    progress.say("labelling")
+    progress.note("waiting for a node")
+    assert [name for name, _ in progress.phases()] == ["starting", "labelling"]
 
 
 def test_a_run_that_fails_says_so_on_its_page(made):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -14,7 +17,7 @@ from tokenloom.labelers.contract.labeler import Labeler
 from tokenloom.labelers.plugins.origin import origin_of
 from tokenloom.labelers.plugins.registry import LABELER_GROUP, RegistryError
 from tokenloom.pipeline.cluster.in_job import JOB
-from tokenloom.pipeline.cluster.jobs import MOST, JobError, Package
+from tokenloom.pipeline.cluster.jobs import MOST, JobError, Package, send
 
 
 @pytest.fixture
@@ -108,3 +111,12 @@ def _large(folder: Path) -> Path:
     with (folder / "large.bin").open("wb") as large:
         large.truncate(MOST // 2)
     return folder / "large.bin"
+
+
+def test_a_jobs_id_is_fit_for_urls_and_commands():
+    """Whatever the recipe's file is called."""
+    sent: dict[str, Any] = {}
+    client: Any = SimpleNamespace(submit_job=lambda **words: sent.update(words) or words["submission_id"])
+    package = Package({}, {}, [])
+    assert re.fullmatch(r"tokenloom-my-recipe-1-[0-9a-f]{8}", send(client, package, "my recipe #1 ü"))
+    assert re.fullmatch(r"tokenloom-recipe-[0-9a-f]{8}", send(client, package, "ü"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from in_process import said
 from tokenloom.pipeline.plan.origins import told_origins
-from tokenloom.pipeline.plan.recipe import RecipeError, parse_recipe
+from tokenloom.pipeline.plan.recipe import Recipe, RecipeError, parse_recipe
 from tokenloom.pipeline.plan.secrets import refuse_secrets
 
 PLACES = {"corpus": "corpus", "output": "out"}
@@ -47,17 +49,44 @@ def test_credentials_in_a_recipe_are_refused_by_their_keys():
             "modalities": {"depth": {"weights": "https://host/w?token=1"}, "canny_edge": {}},
         }
     )
-    with pytest.raises(RecipeError) as refused:
-        refuse_secrets(recipe)
-    keys = [
-        line.removeprefix("recipe: ").partition(": holds a credential")[0] for line in str(refused.value).splitlines()
-    ]
-    assert keys == [
+    assert refused(recipe) == {
         "storage_options.key",
         "corpus.storage_options.client_kwargs.aws_secret_key",
         "output",
         "vocabulary",
         "modalities.depth.weights",
-    ]
+    }
     harmless = {**PLACES, "storage_options": {"profile": "p", "requester_pays": True}, "modalities": ["canny_edge"]}
-    refuse_secrets(parse_recipe(harmless))
+    assert refused(parse_recipe(harmless)) == set()
+
+
+@pytest.mark.parametrize(
+    ("part", "key"),
+    [
+        ({"connection_string": "AccountName=a;AccountKey=x"}, "storage_options.connection_string"),
+        ({"client_kwargs": {"headers": {"Authorization": "Bearer x"}}}, "storage_options.client_kwargs.headers"),
+        ({"client_kwargs": {"auth": ["u", "x"]}}, "storage_options.client_kwargs.auth"),
+        ({"pin": "x", "verify": False, "timeout": 5.0}, "storage_options.pin"),
+        ({"token": {"private_key": "x"}}, "storage_options.token"),
+        ({"proxy": "http://u:x@p"}, "storage_options.proxy"),
+    ],
+)
+def test_an_option_that_is_not_known_is_taken_for_a_credential(part, key):
+    (found,) = refused(parse_recipe({**PLACES, "storage_options": part, "modalities": ["canny_edge"]}))
+    assert found.startswith(key)
+
+
+def test_what_only_the_file_holds_is_refused_too():
+    """Which goes along whole, whatever is overridden."""
+    recipe = parse_recipe({**PLACES, "modalities": ["canny_edge"]})
+    file = {"output": "s3://a:x@b/out", "modalities": {"mine": {"params": {"api_key": "x", "key": "caption"}}}}
+    assert refused(recipe, file) == {"output", "modalities.mine.params.api_key"}
+
+
+def refused(recipe: Recipe, file: Mapping[str, Any] | None = None) -> set[str]:
+    """The keys that hold credentials."""
+    try:
+        refuse_secrets(recipe, file or {})
+    except RecipeError as error:
+        return {line.removeprefix("recipe: ").partition(": holds a cred")[0] for line in str(error).splitlines()}
+    return set()

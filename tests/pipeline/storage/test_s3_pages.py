@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tokenloom.pipeline.storage import objects
-from tokenloom.pipeline.storage.s3_pages import _take_objects
+from tokenloom.pipeline.storage.s3_pages import _take_objects, objects_of, read_quickly
 from tokenloom.pipeline.storage.store import Store
 
 NAMES = ["a", "below/b", "two words", "plus+sign", "100%", "ümlaut", "<tag>&'\"", "=?:@", "b" * 200]
@@ -31,7 +31,14 @@ def test_they_are_told_as_the_client_tells_them(s3_url, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "page", [PAGE % (b"a", b"yesterday", TAG), PAGE % (b"a&#13;", TIME, TAG), PAGE % (b"a", TIME, b""), b"<Key>a</Key>"]
+    "page",
+    [
+        PAGE % (b"a", b"yesterday", TAG),
+        PAGE % (b"a&#13;", TIME, TAG),
+        PAGE % (b"a", TIME, b""),
+        b"<Key>a</Key>",
+        (PAGE % (b"a", TIME, TAG)).replace(b"</List", b"<CommonPrefixes/><Contents></Contents></List"),
+    ],
 )
 def test_a_page_that_is_written_otherwise_is_left_to_the_client(page):
     answer, taken = {"status_code": 200, "body": page}, {}
@@ -42,7 +49,20 @@ def test_a_page_that_is_written_otherwise_is_left_to_the_client(page):
 def test_of_a_page_that_is_taken_the_rest_is_left():
     answer, taken = {"status_code": 200, "body": PAGE % (b"&lt;a&quot;", TIME, TAG)}, {}
     _take_objects(response_dict=answer, customized_response_dict=taken)
-    (found,) = taken["Contents"]
-    assert (found["Key"], found["Size"], found["ETag"]) == ('<a"', 1, "t")
-    assert found["LastModified"].timestamp() == 1795773600
+    assert objects_of(taken) == [('<a"', 1, 1795773600, "t")]
     assert answer["body"] == b"<ListBucketResult></ListBucketResult>"
+
+
+def test_they_are_taken_before_the_client_parses_the_page():
+    import botocore.session
+
+    client = botocore.session.get_session().create_client("s3", region_name="us-east-1")
+    read_quickly(client)
+    answer, model = {"status_code": 200, "body": PAGE % (b"a", TIME, TAG)}, client.meta.service_model
+    called = client.meta.events.emit(
+        "before-parse.s3.ListObjectsV2",
+        operation_model=model.operation_model("ListObjectsV2"),
+        response_dict=answer,
+        customized_response_dict={},
+    )
+    assert called[0][0] is _take_objects
