@@ -14,7 +14,7 @@ from .cluster.alike import check_nodes
 from .cluster.environments import make_environments
 from .cluster.raylet import raylet_watched
 from .cluster.session import EngineError, start_ray
-from .cluster.size import cluster_size
+from .cluster.size import ClusterSize, cluster_size
 from .cluster.waiting import waits_told
 from .corpus.corpus import Corpus, UnitLimits
 from .corpus.left_out import few
@@ -93,12 +93,7 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
     recipe, listener = plan.recipe, listener or RunListener()
     store = Store(recipe.output, recipe.storage_options)
     tally = Tally(recipe.output, plan.graph.cards)
-    if plan.works:
-        start_ray()
-        # What the cluster can't give is refused before anything is written.
-        stages(plan.graph, recipe, cluster_size())
-        make_environments(plan.environments, listener.say, listener.note)
-    plan, given = _begun(plan, store)
+    plan, given = _begun(plan, store, listener)
     if plan.works:
         start_ray()
         pools = {", ".join(stage.modalities): stage.request for stage in stages(plan.graph, recipe, cluster_size())}
@@ -258,6 +253,14 @@ def _with_vocabulary(
     return {name: with_vocabulary(card, digest) for name, card in cards.items()}
 
 
+def check_work(plan: Plan, size: ClusterSize) -> dict[str, Tokenizer]:
+    """All that can be refused of a plan's work before anything is written, which is what `doctor` asks, too: stages
+    that a cluster of that size has no room for, and trained tokenizers that aren't for their modalities. The tokenizers
+    that the recipe names, by modality. Raises RecipeError."""
+    stages(plan.graph, plan.recipe, size)
+    return _given(plan)
+
+
 def _given(plan: Plan) -> dict[str, Tokenizer]:
     """The trained tokenizers that the recipe names, for modalities that lack theirs. RecipeError for one that isn't for
     the modality's labels."""
@@ -271,11 +274,15 @@ def _given(plan: Plan) -> dict[str, Tokenizer]:
     return given
 
 
-def _begun(plan: Plan, store: Store) -> tuple[Plan, dict[str, Tokenizer]]:
+def _begun(plan: Plan, store: Store, listener: RunListener) -> tuple[Plan, dict[str, Tokenizer]]:
     """The plan, once a manifest names what the run makes and of what; another one, where somebody else has taken up
     the corpus since it was made. With the trained tokenizers that the recipe names."""
     while True:
-        given = _given(plan) if plan.works else {}  # what can't be is found before anything is written
+        given = {}
+        if plan.works:
+            start_ray()
+            given = check_work(plan, cluster_size())
+            make_environments(plan.environments, listener.say, listener.note)
         if plan.growth.added:
             store_listing(store, plan.growth.added)
         try:

@@ -17,6 +17,7 @@ from ..dataset.finished import Finished, Stock, folders_of, take_stock, unnamed_
 from ..dataset.layout import (
     ATTEMPTS,
     CORPUS,
+    DOCTORS,
     FIT,
     MANIFESTS,
     MERGES,
@@ -109,6 +110,8 @@ def find_garbage(store: Store, keep: timedelta = KEEP, now: float | None = None)
         found += _made_tokens(store, living)
     tops = (ATTEMPTS,) if fitting else (ATTEMPTS, FIT)
     found += [(f"{top}/{entry.name}", entry, "left of a run that died") for top in tops for entry in store.list(top)]
+    marks = (entry for entry in store.list(recursive=False) if entry.name.startswith(DOCTORS))
+    found += [(entry.name, entry, "left of a doctor that died, or could delete nothing") for entry in marks]
     return [Garbage(path, entry.size, what) for path, entry, what in found if entry.modified < oldest]
 
 

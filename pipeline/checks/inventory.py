@@ -12,6 +12,7 @@ from ..dataset.finished import Finished, Stock, folders_of, take_stock
 from ..dataset.layout import (
     ATTEMPTS,
     CORPUS,
+    DOCTORS,
     FIT,
     MANIFESTS,
     QUARANTINE,
@@ -38,6 +39,7 @@ _MANY = 20
 GO_ON = "run the recipe again, which goes on from there"
 COMPACT = "`tokenloom compact DATASET` goes on from there; else `tokenloom gc` deletes it"
 RETRY = "`tokenloom quarantine DATASET --retry` tries that again"
+DOCTOR = "`tokenloom gc` deletes it after a day, and the next `tokenloom doctor` after an hour"
 GC = "`tokenloom gc` deletes it, where nothing needs it"
 NOT_OURS = "move it elsewhere, or delete it"
 
@@ -202,6 +204,8 @@ def _temporaries(store: Store, folder: str, depth: int) -> Iterator[str]:
 
 def foreign(path: str) -> Fault:
     top = path.split("/")[0]
+    if top.startswith(DOCTORS):
+        return Fault("foreign", path, "what a `tokenloom doctor` left that was killed, or could delete nothing", DOCTOR)
     if path.rsplit("/", 1)[-1].startswith(TEMPORARY):
         return Fault("foreign", path, "what a writer that died left behind, or one that is at work", GO_ON)
     if top == RETRIES:

@@ -45,13 +45,18 @@ class ClusterSize:
 def cluster_size() -> ClusterSize:
     """Of the cluster that RAY_ADDRESS names or that runs already, else of this machine, before Ray is started."""
     if "RAY_ADDRESS" not in os.environ and "ray" not in sys.modules:
-        return ClusterSize((Node(os.cpu_count() or 1, _gpus_here()),))
+        return this_machine()
     start_ray()
     import ray
 
     alive = [(node["NodeID"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
     nodes = tuple(Node(offer.get("CPU", 0), offer.get("GPU", 0), offer.get("memory", 0), id) for id, offer in alive)
     return ClusterSize(nodes, "RAY_ADDRESS" in os.environ, _scales())
+
+
+def this_machine() -> ClusterSize:
+    """What Ray would have, were it started here."""
+    return ClusterSize((Node(os.cpu_count() or 1, _gpus_here()),))
 
 
 def _scales() -> bool:

@@ -39,6 +39,10 @@ ATTEMPTS = "attempts"
 CORPUS = "corpus"
 """Where the listings of the corpus lie, and the name under which the quarantine has what its reader refused."""
 
+DOCTORS = ".tokenloom-doctor-"
+"""How the names of objects begin that `doctor` writes to learn whether it may, and deletes again. No dataset's own name
+begins with a dot."""
+
 RETRIES = "retries"
 """Where a retry lists what it has begun."""
 

@@ -15,19 +15,25 @@ from ..cluster.environments import Pins
 from ..cluster.machine import Machine, versions
 from ..cluster.nodes import NodeError, NodeHere, alive_nodes, answers, machines, on_nodes
 from ..cluster.session import start_ray
+from ..cluster.size import cluster_size, this_machine
 from ..plan.origins import plugin_distributions, references
+from ..plan.plan import make_plan
 from ..plan.recipe import Recipe
 from ..plan.steps import named_weights
+from ..run import check_work
 from ..storage.store import Store
 from . import gpus
 from .credentials import look_at_credentials
 from .environments import environments_here, look_at_environments, wanted_environments
-from .finding import Finding, Row, failed, grouped
-from .places import clock, look_at_corpus, marked
-from .subject import Subject, examine, wants_gpus
+from .finding import Finding, Level, Row, failed, failed_by, grouped, ok
+from .places import clock, left_behind, marked, sweep
+from .samples import CORPUS, look_at_corpus
+from .subject import Subject, examine, looks_at_images, wants_gpus
 from .versions import CHECK as VERSIONS
 from .versions import compare, needed
+from .weights import CHECK as WEIGHTS
 
+PLAN = "plan"
 _ROUNDS = 3
 """How often a clock is asked: the quickest answer tells most."""
 
@@ -35,14 +41,16 @@ _ROUNDS = 3
 @dataclass(frozen=True)
 class Checkup:
     """What is wanted of the machines. plugins: distributions that the recipe's classes come from. wanting: modalities
-    that want GPUs; memory: bytes of the largest of these; explicit: whether the recipe itself asks for them.
-    environments: the modalities of each, by its pins."""
+    that want GPUs; memory: bytes of the largest of these; explicit: whether the recipe itself asks for them; idle:
+    modalities for which it does, though the user has others than GPUs compute. environments: the modalities of each, by
+    its pins."""
 
     subject: Subject
     plugins: tuple[str, ...]
     wanting: tuple[str, ...]
     memory: float
     explicit: bool
+    idle: tuple[str, ...]
     environments: Mapping[Pins, Sequence[str]]
 
 
@@ -57,10 +65,32 @@ def diagnose(recipe: Recipe, on_cluster: bool, say: Callable[[str], None] = lamb
     for what, url, options in _urls(recipe):
         rows += [Row(one) for one in look_at_credentials(what, url, options)]
     say("reading the corpus' listings")
-    findings, shard = look_at_corpus(recipe.corpus)
-    rows += [Row(one) for one in findings]
-    checkup = replace(checkup, subject=replace(checkup.subject, shard=shard))
-    return rows + (_on_cluster(checkup, say) if on_cluster else _here(checkup, say))
+    findings, shards = look_at_corpus(recipe.corpus)
+    rows += [Row(one) for one in (*findings, *sweep(checkup.subject.output))]
+    checkup = replace(checkup, subject=replace(checkup.subject, shards=shards))
+    rows += _on_cluster(checkup, say) if on_cluster else _here(checkup, say)
+    if checkup.idle:
+        rows.append(Row(gpus.unused(checkup.idle)))
+    if not any(_hinders_plan(row.finding) for row in rows):
+        say("making the plan, as a run does; weights that this machine lacks are fetched")
+        rows.append(Row(_look_at_plan(recipe, on_cluster)))
+    return rows
+
+
+def _hinders_plan(found: Finding) -> bool:
+    """Whether a plan would be refused for what is told already."""
+    return found.level is Level.FAILED and (found.check == CORPUS or found.check.startswith(WEIGHTS))
+
+
+def _look_at_plan(recipe: Recipe, on_cluster: bool) -> Finding:
+    """What a run refuses before it begins, in its own words."""
+    try:
+        plan = make_plan(recipe)
+        if plan.works:
+            check_work(plan, cluster_size() if on_cluster else this_machine())
+    except (ValueError, RuntimeError, OSError) as error:  # those that the command line takes for the user's
+        return failed_by(PLAN, error)
+    return ok(PLAN, f"there is work to do for {', '.join(plan.todo)}" if plan.works else "nothing is left to do")
 
 
 def _checkup(recipe: Recipe) -> Checkup:
@@ -68,9 +98,13 @@ def _checkup(recipe: Recipe) -> Checkup:
     wanting, memory = wants_gpus(recipe) if chosen_device() in (None, "cuda") else ([], 0.0)
     explicit = any(stage.num_gpus for stage in recipe.resources.stages)
     output = Store(recipe.output, recipe.storage_options)
-    subject = Subject(recipe.corpus, output, tuple(references(recipe)), weights=weights)
+    looks = looks_at_images(recipe)
+    named = tuple(references(recipe))
+    subject = Subject(recipe.corpus, output, named, looks, recipe.max_failures, weights=weights)
+    asking = tuple(name for stage in recipe.resources.stages if stage.num_gpus for name in stage.modalities)
+    idle = asking if chosen_device() not in (None, "cuda") else ()
     plugins = tuple(plugin_distributions(recipe, Path.cwd()))
-    return Checkup(subject, plugins, tuple(wanting), memory, explicit, wanted_environments(recipe))
+    return Checkup(subject, plugins, tuple(wanting), memory, explicit, idle, wanted_environments(recipe))
 
 
 def _urls(recipe: Recipe) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -118,7 +152,8 @@ def _on_cluster(checkup: Checkup, say: Callable[[str], None]) -> list[Row]:
         say("making environments there")
         for node, findings in look_at_environments(checkup.environments, well).items():
             found[node] += findings
-    rows = grouped({node.name: findings for node, findings in found.items()})
+    left = left_behind(checkup.subject.output, mark)
+    rows = [Row(one) for one in left] + grouped({node.name: findings for node, findings in found.items()})
     if checkup.wanting and not any(node.gpus for node in nodes):
         rows.append(Row(gpus.none_at_all(checkup.wanting, checkup.explicit)))
     return rows

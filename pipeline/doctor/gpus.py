@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from ..cluster.device import chosen_device
 from ..cluster.session import DEVICE
 from .finding import Finding, failed, ok, warning
 
@@ -20,6 +21,12 @@ def none_at_all(wanting: Sequence[str], explicit: bool) -> Finding:
         return failed(CHECK, f"none, and resources.stages asks for some ({named})", "Take a cluster with GPUs")
     way_out = f"Take machines with GPUs, or set {DEVICE}=cpu where that is meant"
     return warning(CHECK, f"none, and {named} would compute on CPUs, which may take a hundred times as long", way_out)
+
+
+def unused(modalities: Sequence[str]) -> Finding:
+    """Where the user names another device, and the recipe asks for GPUs."""
+    said = f"resources.stages asks for some ({', '.join(modalities)}), and {DEVICE}={chosen_device()} leaves them idle"
+    return warning(CHECK, said, f"Unset {DEVICE}, or leave num_gpus out of the recipe")
 
 
 def usable(seen: str, claimed: float, memory: float) -> Finding:

@@ -1,4 +1,4 @@
-"""The corpus and the output, looked at from a machine: what may be done there, and what time it is."""
+"""The output, looked at from a machine: what may be done there, and what time it is."""
 
 from __future__ import annotations
 
@@ -6,42 +6,19 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..corpus.corpus import Corpus, CorpusError, CorpusSettings, Shard
-from ..corpus.samples import UnitLimits
+from ..dataset.layout import DOCTORS
 from ..storage.store import Store
 from .finding import Finding, failed, failed_by, ok, warning
 
-CORPUS, SAMPLE, OUTPUT = "corpus", "sample", "output"
+OUTPUT = "output"
 
-_PROBE = ".tokenloom-doctor-"
-"""How the names of objects begin that are written to learn whether they may be. Nobody takes a dot for a dataset's."""
+_OLD = 3600.0
+"""Seconds after which a mark is nobody's: no doctor takes so long."""
 _LATE, _TOO_LATE = 5.0, 300.0
 """Seconds by which a clock may differ."""
-
-
-def look_at_corpus(settings: CorpusSettings) -> tuple[list[Finding], Shard | None]:
-    """Lists it, as a run does; and the shard whose first sample nodes are to read."""
-    try:
-        shards = Corpus(settings).shards()
-    except (CorpusError, OSError) as error:
-        return [failed_by(CORPUS, error)], None
-    size = sum(shard.size for shard in shards)
-    count = f"{len(shards):,} shard" + "s" * (len(shards) != 1)
-    return [ok(CORPUS, f"listed: {count}, {size / 2**20:,.1f} MiB")], shards[0] if shards else None
-
-
-def look_at_sample(settings: CorpusSettings, shard: Shard) -> Finding:
-    """Reads the shard's beginning, until there is a sample."""
-    try:
-        for unit in Corpus(settings).read(shard, limits=UnitLimits(samples=1)):
-            if unit.samples:
-                return ok(SAMPLE, f"{unit.samples[0].key}, the first of {shard.url}, was read")
-    except (CorpusError, OSError) as error:
-        return failed_by(SAMPLE, error)
-    return failed(SAMPLE, f"{shard.url}: holds no usable sample", "`tokenloom run` says what is refused of it, and why")
 
 
 @dataclass(frozen=True)
@@ -52,14 +29,30 @@ class Mark:
     content: bytes
 
 
+def new_mark() -> Mark:
+    return Mark(f"{DOCTORS}{secrets.token_hex(8)}", secrets.token_bytes(8))
+
+
+def sweep(output: Store) -> list[Finding]:
+    """Deletes the marks of doctors that were killed, or could delete nothing."""
+    swept = 0
+    with suppress(OSError):  # whether one may do so is `look_at_output`'s to tell
+        for entry in output.list(recursive=False):
+            if entry.name.startswith(DOCTORS) and time.time() - entry.modified > _OLD:
+                output.delete(entry.name)
+                swept += 1
+    return [ok(OUTPUT, f"{output.url}: what earlier doctors had left there is deleted ({swept})")] if swept else []
+
+
 @contextmanager
 def marked(output: Store) -> Iterator[Mark | None]:
-    """A mark lies in the output while the block runs; None where none can be made. A folder that wasn't there isn't
-    there afterwards, either."""
-    mark = Mark(f"{_PROBE}{secrets.token_hex(8)}", secrets.token_bytes(8))
+    """A mark lies in the output while the block runs; None where none can be made, or deleted again. A folder that
+    wasn't there isn't there afterwards, either."""
+    mark = new_mark()
     made = _lacking(output)
     try:
         try:
+            output.delete(mark.name)
             output.create(mark.name, mark.content)
         except OSError:
             yield None
@@ -69,6 +62,21 @@ def marked(output: Store) -> Iterator[Mark | None]:
         with suppress(OSError):
             output.delete(mark.name)
         _remove(made)
+
+
+def left_behind(output: Store, mark: Mark | None) -> list[Finding]:
+    """What is to be said of a mark that couldn't be deleted."""
+    with suppress(OSError):
+        if mark is None or not output.exists(mark.name):
+            return []
+    return [failed(OUTPUT, f"{output.url}: {_left(mark.name)}", _DELETE)] if mark else []
+
+
+_DELETE = f"Delete it; the next `tokenloom doctor` that may delete does so, {_OLD / 3600:g} hour later"
+
+
+def _left(name: str) -> str:
+    return f"{name} is left there"
 
 
 def _lacking(store: Store) -> list[Path]:
@@ -97,40 +105,46 @@ def look_at_output(output: Store, mark: Mark | None = None) -> list[Finding]:
 
 
 def _tried(output: Store, mark: Mark | None) -> list[Finding]:
-    name, first = f"{_PROBE}{secrets.token_hex(8)}", secrets.token_bytes(8)
+    probe = new_mark()
+    name, first = probe.name, probe.content
     created = False
     try:
         output.list(recursive=False)
         if mark and not (output.exists(mark.name) and output.read(mark.name) == mark.content):
             said = f"{output.url}: isn't the place that it is on the machine where this was started"
             return [failed(OUTPUT, said, "Give a URL of object storage and one endpoint, or a folder that all mount")]
+        output.delete(name)  # it isn't there: who may not delete is told so before there is anything to be left
         began = time.time()
         created = output.create(name, first)
         ended = time.time()
         if output.create(name, secrets.token_bytes(8)) or output.read(name) != first:
-            return [
-                failed(
-                    OUTPUT,
-                    f"{output.url}: an object that was there was overwritten, which was to be created if absent",
-                    "A store is needed that knows If-None-Match (S3, Ceph, MinIO, R2), or a disk",
-                )
-            ]
+            found = failed(
+                OUTPUT,
+                f"{output.url}: an object that was there was overwritten, which was to be created if absent",
+                "A store is needed that knows If-None-Match (S3, Ceph, MinIO, R2), or a disk",
+            )
+            return [_without(output, name, found)]
         modified = output.stat(name).modified
         output.delete(name)
-        created = False
         if output.exists(name):
-            return [failed(OUTPUT, f"{output.url}: an object that was deleted is still there")]
+            return [failed(OUTPUT, f"{output.url}: an object that was deleted is still there: {name}")]
     except OSError as error:
-        return [failed_by(OUTPUT, error)]
-    finally:
-        if created:
-            with suppress(OSError):
-                output.delete(name)
+        found = failed_by(OUTPUT, error)
+        return [_without(output, name, found) if created else found]
     done = "may be listed, and objects created, not overwritten, read and deleted"
     findings = [ok(OUTPUT, f"{output.url}: {done}")]
     if modified:
         findings.append(clock(skew(modified, began, ended), OUTPUT, "the output's"))
     return findings
+
+
+def _without(output: Store, name: str, found: Finding) -> Finding:
+    """The finding, once the probe is deleted; which says so where it can't be."""
+    try:
+        output.delete(name)
+    except OSError:
+        return replace(found, said=f"{found.said}; {_left(name)}", way_out=f"{found.way_out}. {_DELETE}".lstrip(". "))
+    return found
 
 
 def skew(theirs: float, began: float, ended: float) -> float:

@@ -8,27 +8,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...labelers.contract.labeler import Labeler
-from ...labelers.plugins.registry import RegistryError, find
+from ...labelers.plugins.registry import RegistryError, find, find_labeler
 from ..corpus.corpus import CorpusSettings, Shard
 from ..plan.origins import Reference
 from ..plan.recipe import Recipe
 from ..plan.weights import WeightsSource
 from ..storage.store import Store
 from .finding import Finding, failed, ok
-from .places import Mark, look_at_output, look_at_sample
+from .places import Mark, look_at_output
+from .samples import look_at_samples
 from .space import SESSION, SHARED, look_at_space
 from .weights import look_at_weights
 
 
 @dataclass(frozen=True)
 class Subject:
-    """shard: of the corpus, whose first sample is to be read; None where there is none. weights: of labelers, by
-    modality. mark: which has to be in the output."""
+    """shards: of the corpus, whose first samples are to be read; decode, most: as of `look_at_samples`. weights: of
+    labelers, by modality. mark: which has to be in the output."""
 
     corpus: CorpusSettings
     output: Store
     references: tuple[Reference, ...]
-    shard: Shard | None = None
+    decode: bool = True
+    most: float = 0.0
+    shards: tuple[Shard, ...] = ()
     mark: Mark | None = None
     weights: Mapping[str, WeightsSource] = field(default_factory=dict)
 
@@ -37,8 +40,8 @@ def examine(subject: Subject, session: str, store: float) -> list[Finding]:
     """What this machine finds. session, store: as of `NodeHere`."""
     findings = [_look_at_classes(subject.references)]
     findings += [look_at_weights(name, weights) for name, weights in subject.weights.items()]
-    if subject.shard is not None:
-        findings.append(look_at_sample(subject.corpus, subject.shard))
+    if subject.shards:
+        findings.append(look_at_samples(subject.corpus, subject.shards, subject.decode, subject.most))
     findings += look_at_output(subject.output, subject.mark)
     return findings + look_at_space(_folders(subject, session), store)
 
@@ -59,6 +62,11 @@ def _folders(subject: Subject, session: str) -> dict[str, str]:
     if subject.output.is_local:
         folders["output"] = subject.output.url
     return folders
+
+
+def looks_at_images(recipe: Recipe) -> bool:
+    """Whether any labeler of the recipe does, so that one that can't be decoded is a failure."""
+    return any(find_labeler(settings.labeler or name).on != "nothing" for name, settings in recipe.modalities.items())
 
 
 def wants_gpus(recipe: Recipe) -> tuple[list[str], float]:

@@ -10,9 +10,11 @@ from ..plan.weights import HUB_FILES, PACKAGE, WeightsSource, cached, told
 from ..storage.store import Store
 from .finding import Finding, failed, failed_by, ok
 
+CHECK = "weights"
+
 
 def look_at_weights(modality: str, weights: WeightsSource) -> Finding:
-    check, source = f"weights ({modality})", weights.source
+    check, source = f"{CHECK} ({modality})", weights.source
     name = told(source)
     if source == TINY:
         return ok(check, f"{name}: made where they are used")

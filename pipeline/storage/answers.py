@@ -64,7 +64,7 @@ def way_out(error: BaseException, is_s3: bool) -> str:
     if found := _WAYS_OUT.get(error_code(error) or ""):
         return found
     if isinstance(error, PermissionError):
-        return "Check the credentials, and that they may list, read and write there"
+        return "Check the credentials, and that they may list, read, write and delete there"
     if name in ("EndpointConnectionError", "ConnectTimeoutError", "ClientConnectorError", "ServiceRequestError"):
         where = "AWS_ENDPOINT_URL, or `endpoint_url` in `storage_options`" if is_s3 else "the URL"
         return f"Nothing answers there: check {where}"

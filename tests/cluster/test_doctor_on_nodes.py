@@ -39,7 +39,8 @@ def rows(table: str, check: str) -> list[str]:
 
 
 def test_each_node_is_looked_at_and_those_alike_are_one_row(three: Head, place: Path):
-    code, table = looked(three, place)
+    stages = 'resources.stages=[{"modalities": ["depth"], "num_cpus": 5000}]'
+    code, table = looked(three, place, "--set", stages)
     assert code == 1, table
     well, ill = rows(table, "versions")
     assert "ok 2 of 3 nodes" in well
@@ -51,7 +52,10 @@ def test_each_node_is_looked_at_and_those_alike_are_one_row(three: Head, place: 
     assert "sees none of the 1 that Ray counts" in gpus
     (output,) = rows(table, "output")
     assert "ok 2 of 3 nodes" in output or "ok all 2" in output
-    assert table.rstrip().endswith("2 failures")
+    (plan,) = rows(table, "plan")
+    assert "failed" in plan
+    assert "1 worker of 5e+03 CPUs" in table
+    assert table.rstrip().endswith("3 failures")
 
 
 def test_a_job_looks_from_the_head_and_a_run_is_refused_there(three: Head, place: Path):

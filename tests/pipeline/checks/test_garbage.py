@@ -26,7 +26,7 @@ from tokenloom.pipeline.cli import app
 from tokenloom.pipeline.commands.housekeeping import parse_age
 from tokenloom.pipeline.corpus.taken import Listing
 from tokenloom.pipeline.dataset.dataset import open_dataset
-from tokenloom.pipeline.dataset.layout import ledger_path, manifest_path, token_path, tokenizer_folder
+from tokenloom.pipeline.dataset.layout import DOCTORS, ledger_path, manifest_path, token_path, tokenizer_folder
 from tokenloom.pipeline.dataset.ledger import digest_of
 from tokenloom.pipeline.dataset.listings import store_listing
 from tokenloom.pipeline.dataset.manifest import DatasetError, publish
@@ -264,11 +264,13 @@ def test_what_a_run_left_goes_and_what_is_foreign_stays(small):
         f"quarantine/dinov2/{unit.name}.jsonl",
         "photographs/corpus.tar",
     }
-    for path in (*left, *strange):
+    mark = f"{DOCTORS}00"
+    for path in (*left, *strange, mark):
         small.store.create(path, b"?")
     assert garbage(small) == {}
     age(small)
-    assert garbage(small) == dict.fromkeys(left, "left of a run that died")
+    doctors = {mark: "left of a doctor that died, or could delete nothing"}
+    assert garbage(small) == dict.fromkeys(left, "left of a run that died") | doctors
 
 
 def test_the_age_of_things_is_told_by_the_stores_own_clock(small, monkeypatch):

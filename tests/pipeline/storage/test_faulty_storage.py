@@ -104,7 +104,7 @@ def test_a_body_that_is_cut_is_never_taken_for_whole(kind, proxy, store, monkeyp
 
 
 PERMANENT = [
-    (403, "AccessDenied", "Check the credentials, and that they may list, read and write there"),
+    (403, "AccessDenied", "Check the credentials, and that they may list, read, write and delete there"),
     (400, "ExpiredToken", "The credentials have expired: get new ones, and run it again"),
     (403, "RequestTimeTooSkewed", "The clocks of this machine and of the store differ"),
     (404, "NoSuchBucket", "The bucket does not exist: create it"),
