@@ -155,7 +155,8 @@ def _on_cluster(checkup: Checkup, say: Callable[[str], None]) -> list[Row]:
     left = left_behind(checkup.subject.output, mark)
     rows = [Row(one) for one in left] + grouped({node.name: findings for node, findings in found.items()})
     if checkup.wanting and not any(node.gpus for node in nodes):
-        rows.append(Row(gpus.none_at_all(checkup.wanting, checkup.explicit)))
+        to_come = cluster_size().scales
+        rows.append(Row((gpus.to_come if to_come else gpus.none_at_all)(checkup.wanting, checkup.explicit)))
     return rows
 
 

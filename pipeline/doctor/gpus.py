@@ -23,6 +23,16 @@ def none_at_all(wanting: Sequence[str], explicit: bool) -> Finding:
     return warning(CHECK, f"none, and {named} would compute on CPUs, which may take a hundred times as long", way_out)
 
 
+def to_come(wanting: Sequence[str], explicit: bool) -> Finding:
+    """Where Ray counts none, and an autoscaler may bring some."""
+    named = ", ".join(wanting)
+    if explicit:
+        way_out = "See that a node type of the cluster has GPUs; once one is there, doctor looks at them"
+        return warning(CHECK, f"none yet; {named} will ask the autoscaler for some", way_out)
+    way_out = f"Write num_gpus in resources.stages, for which the autoscaler is asked, or set {DEVICE}=cpu"
+    return warning(CHECK, f"none yet, and {named} asks for none: a plan without GPUs computes on CPUs", way_out)
+
+
 def unused(modalities: Sequence[str]) -> Finding:
     """Where the user names another device, and the recipe asks for GPUs."""
     said = f"resources.stages asks for some ({', '.join(modalities)}), and {DEVICE}={chosen_device()} leaves them idle"

@@ -200,6 +200,8 @@ def test_gpus_that_are_wanted_and_lacking(place, monkeypatch):
     assert "TOKENLOOM_DEVICE=cpu leaves them idle" in flat(table)
     assert "depth) and the least workers of all other stages don't fit" in flat(table)
     assert gpus.none_at_all(["depth"], explicit=False).level is Level.WARNING
+    assert gpus.to_come(["depth"], explicit=True).level is Level.WARNING
+    assert "num_gpus in resources.stages" in gpus.to_come(["depth"], explicit=False).way_out
     seen = {"torch": "2.0", "names": ["A", "A"], "free": [3 * GIB, 2 * GIB]}
     assert gpus.usable(json.dumps(seen), 2, GIB).said == "2 x A, 2.0 GiB free on the fullest"
     assert gpus.usable(json.dumps(seen), 2, 8 * GIB).level is Level.WARNING
