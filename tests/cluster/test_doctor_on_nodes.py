@@ -39,7 +39,7 @@ def rows(table: str, check: str) -> list[str]:
 
 
 def test_each_node_is_looked_at_and_those_alike_are_one_row(three: Head, place: Path):
-    stages = 'resources.stages=[{"modalities": ["depth"], "num_cpus": 5000}]'
+    stages = 'resources.stages=[{"modalities": ["depth"], "num_cpus": 5000, "num_gpus": 1}]'
     code, table = looked(three, place, "--set", stages)
     assert code == 1, table
     well, ill = rows(table, "versions")
