@@ -60,11 +60,11 @@ _VIEWS = ViewSettings()
 
 def prepare(fitted: str, output: str, tars: Sequence[str]) -> None:
     """Fits the tokenizers. Prints decodes per image, with one and with eight light labelers."""
-    _execute(fitted, tars, MODALITIES)
+    run_recipe(fitted, tars, MODALITIES)
     counts = {}
     for count in (1, len(LIGHT)):
         modalities = {name: {**LIGHT[name], "keep": "labels"} for name in list(LIGHT)[:count]}
-        tally = _execute(f"{output}/{count}", tars, modalities)
+        tally = run_recipe(f"{output}/{count}", tars, modalities)
         counts[count] = tally.decodes / tally.samples
     print(json.dumps(counts))
 
@@ -72,10 +72,10 @@ def prepare(fitted: str, output: str, tars: Sequence[str]) -> None:
 def tokenloom(fitted: str, output: str, tars: Sequence[str]) -> None:
     for folder in (CORPUS, MANIFESTS, TOKENIZERS, VOCABULARIES):
         shutil.copytree(Path(fitted) / folder, Path(output) / folder)
-    _execute(output, tars, MODALITIES)
+    run_recipe(output, tars, MODALITIES)
 
 
-def _execute(output: str, tars: Sequence[str], modalities: Mapping[str, Any]) -> Tally:
+def run_recipe(output: str, tars: Sequence[str], modalities: Mapping[str, Any]) -> Tally:
     recipe = parse_recipe(
         {
             "corpus": list(tars),
@@ -124,7 +124,7 @@ def decode_as_tokenloom(key: str, jpeg: bytes) -> np.ndarray:
 
 
 @functools.cache
-def _tokenizers(fitted: str) -> dict[str, Tokenizer]:
+def fitted_tokenizers(fitted: str) -> dict[str, Tokenizer]:
     store = Store(fitted)
     manifest = read_manifest(store)
     assert manifest is not None
@@ -152,9 +152,9 @@ def _loop(fitted: str, output: str, tars: Sequence[str], decode: Callable[[str, 
 
 
 def _share(fitted: str, output: str, tars: Sequence[str], decode: Callable[[str, bytes], np.ndarray]) -> None:
-    tokenizers = _tokenizers(fitted)
+    tokenizers = fitted_tokenizers(fitted)
     for tar in tars:
-        samples = _samples(tar)
+        samples = samples_of(tar)
         for number in range(sys.maxsize):
             unit = list(islice(samples, _UNIT))
             if not unit:
@@ -170,7 +170,7 @@ def _share(fitted: str, output: str, tars: Sequence[str], decode: Callable[[str,
                 _write(Path(output, name, f"{Path(tar).stem}-{number:05d}.parquet"), [key for key, *_ in unit], rows)
 
 
-def _samples(tar: str) -> Iterator[tuple[str, bytes, str]]:
+def samples_of(tar: str) -> Iterator[tuple[str, bytes, str]]:
     """(key, JPEG, caption) of a tar in which each caption follows its photograph."""
     with tarfile.open(tar) as file:
         jpeg = b""
@@ -216,7 +216,7 @@ def _labelled_columns(batch: dict[str, np.ndarray]) -> dict[str, Any]:
 
 def _token_columns(batch: dict[str, np.ndarray], fitted: str) -> dict[str, Any]:
     columns: dict[str, Any] = {"key": batch["key"]}
-    for name, tokenizer in _tokenizers(fitted).items():
+    for name, tokenizer in fitted_tokenizers(fitted).items():
         labels = [json.loads(label) for label in batch[name]] if name == "metadata" else list(batch[name])
         columns[name] = tokenizer.encode(labels)
     return columns

@@ -80,7 +80,7 @@ class Ground:
 
     def recipe(self, case: Case, output: Path) -> Path:
         path = self.folder / f"{output.name}.yaml"
-        path.write_text(yaml.safe_dump(content(case.recipe, str(self.folder), str(output), None)))
+        path.write_text(yaml.safe_dump(content(case.recipe, str(self.folder), str(output), None), sort_keys=False))
         return path
 
     def expected(self, recipe: str) -> dict[str, str]:
