@@ -29,7 +29,8 @@ HARMLESS_OPTIONS = frozenset(
 _CREDENTIAL = re.compile(r"(?i)key|secret|token|password|credential|connection_string|auth|cookie")
 _USER_PASSWORD = re.compile(r"(?<=://)[^/@\s'\"]+@")
 _URL = re.compile(r"\w+://[^\s'\"]+")
-_QUERY = re.compile(r"(?<=[?&])([\w.~%-]+)=[^&]+")
+_QUERY = re.compile(r"\?[\w.~%-]+=.*")
+_VALUE = re.compile(r"=[^&]+")
 
 
 class StorageError(OSError):
@@ -45,7 +46,9 @@ class StorageError(OSError):
 
 def redact(url: str) -> str:
     """The URL, or a text with URLs, without user:password@ and without the values in queries: any may be a key."""
-    return _URL.sub(lambda found: _QUERY.sub(r"\1=***", found[0]), _USER_PASSWORD.sub("***@", url))
+    return _URL.sub(
+        lambda url: _QUERY.sub(lambda query: _VALUE.sub("=***", query[0]), url[0]), _USER_PASSWORD.sub("***@", url)
+    )
 
 
 def without_secrets(text: str, options: Mapping[str, Any]) -> str:

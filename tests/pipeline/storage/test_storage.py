@@ -320,6 +320,7 @@ def test_missing_file_systems_are_explained():
 def test_urls_are_shown_without_credentials():
     url = redact("ftp://me:word@host/x?X-Amz-Signature=abc&sig=d&page=2")
     assert url == "ftp://***@host/x?X-Amz-Signature=***&sig=***&page=***"
+    assert redact("memory://R&D=2024/out") == "memory://R&D=2024/out"  # no query: a path
     assert repr(Store("sftp://me:word@host/x")) == "Store('sftp://***@host/x')"
 
 
