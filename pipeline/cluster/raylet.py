@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 from .head import head_watched
+from .nodes import own_node
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def raylet_watched() -> Iterator[None]:
     """
     import ray
 
-    here = ray.get_runtime_context().get_node_id()
+    here = own_node()
     path = next(node["RayletSocketName"] for node in ray.nodes() if node["NodeID"] == here)
     if not Path(path).exists():  # a driver that is connected through a Ray client has no raylet beside it
         yield

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Lock, Thread
 
+from ..cluster.nodes import own_node
+
 _EVERY = 3.0
 """Seconds between two looks at the node: each is a request to the head, of every worker."""
 
@@ -24,14 +26,12 @@ class Departure:
     """Ends this process while it has no unit in hand, once its node drains, if it is a worker of Ray's."""
 
     def __init__(self) -> None:
-        import ray
         from ray._private.worker import WORKER_MODE, global_worker
 
         self._in_hand = Lock()
         self._idle_since = time.monotonic()
         if global_worker.mode == WORKER_MODE:  # asked first: all else would start a Ray where there is none
-            here = ray.get_runtime_context().get_node_id()
-            Thread(target=self._watch, args=(here,), daemon=True, name="departure").start()
+            Thread(target=self._watch, args=(own_node(),), daemon=True, name="departure").start()
 
     @contextmanager
     def put_off(self) -> Iterator[None]:

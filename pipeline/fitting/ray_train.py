@@ -10,6 +10,7 @@ from threading import Thread
 from typing import Any
 
 from ..cluster.device import chosen_device
+from ..cluster.nodes import own_node
 from ..cluster.session import start_ray
 from .job import FitError, FitJob
 from .listener import FitListener
@@ -52,7 +53,7 @@ def run_fit(job: FitJob, listener: FitListener | None = None) -> dict[str, bytes
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    here = NodeAffinitySchedulingStrategy(own_node(), soft=False)
     board: Any = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
     ended: list[Exception] = []
     try:
