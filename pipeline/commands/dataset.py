@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -129,6 +130,8 @@ def status(url: str, watch: bool, as_json: bool, report: str | None = None) -> N
                 sections = of_status(now, _STATUS_COLUMNS, [*_status_rows(now)])
                 write(lines, sections, last=now.finished or not watch)
                 write = page.rewrite
+                if page.problem:
+                    print(f"the report isn't up to date: {page.problem}", file=sys.stderr, flush=True)
             if as_json:
                 print(json.dumps({"finished": now.finished, **asdict(now)}, indent=None if watch else 2), flush=True)
             elif live:

@@ -33,7 +33,7 @@ class ReportFile:
         self.url, dataset = absolute_url(target), absolute_url(output)
         folder, _, self._name = self.url.rpartition("/")
         if not self._name.endswith((".html", ".htm")) or folder.endswith(("/", ":")):
-            like = f"{redact(target).rstrip('/')}/report.html".lstrip("/")
+            like = f"{redact(target)}report.html" if target.endswith("/") or not target else f"{redact(target)}.html"
             raise ReportError(f"--report {redact(target)}: name a file that ends in .html, as {like}")
         if f"{_real(self.url)}/".startswith(f"{_real(dataset)}/"):
             raise ReportError(

@@ -45,7 +45,7 @@ def chosen(shards: Sequence[Shard], settings: CorpusSettings) -> list[Shard]:
 
 def look_at_samples(settings: CorpusSettings, shards: Sequence[Shard], decode: bool, most: float) -> Finding:
     """Reads the first samples of the shards. decode: whether the recipe looks at images; most: the share that may
-    fail. A shard without samples is none that failed, as long as others hold some."""
+    fail in a run. A shard without samples is none that failed, as long as others hold some."""
     good, bad, looked, began = 0, list[str](), 0, time.monotonic()
     for shard in shards:
         if looked and time.monotonic() - began > _SECONDS:
@@ -64,9 +64,13 @@ def look_at_samples(settings: CorpusSettings, shards: Sequence[Shard], decode: b
     if not bad:
         return ok(SAMPLES, f"{_count(good)} of {where} read" + " and decoded" * decode)
     said = f"of {_count(good + len(bad))} of {where} {len(bad)} can't be used: {bad[0]}"
-    if len(bad) > most * (good + len(bad)):
-        way_out = "Mend them, or leave them out of `corpus.url`"
-        return failed(SAMPLES, f"{said}; a run stops past max_failures = {most:g}", way_out)
+    way_out = "Mend them, or leave them out of `corpus.url`"
+    if not good:
+        return failed(SAMPLES, said, way_out)
+    if len(bad) > most * (good + len(bad)):  # of these; what a run judges is the whole
+        return warning(
+            SAMPLES, f"{said}; where that is so of the whole, a run stops (max_failures = {most:g})", way_out
+        )
     return warning(SAMPLES, said, "A run goes on without them, and `tokenloom quarantine` names them")
 
 

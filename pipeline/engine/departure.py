@@ -8,6 +8,7 @@ are there stands still. So a worker with nothing in hand leaves by itself; Ray s
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,11 +27,10 @@ class Departure:
     """Ends this process while it has no unit in hand, once its node drains, if it is a worker of Ray's."""
 
     def __init__(self) -> None:
-        from ray._private.worker import WORKER_MODE, global_worker
-
         self._in_hand = Lock()
         self._idle_since = time.monotonic()
-        if global_worker.mode == WORKER_MODE:  # asked first: all else would start a Ray where there is none
+        ray = sys.modules.get("ray._private.worker")  # there, where this is one; nothing here starts a Ray
+        if ray and ray.global_worker.mode == ray.WORKER_MODE:
             Thread(target=self._watch, args=(own_node(),), daemon=True, name="departure").start()
 
     @contextmanager

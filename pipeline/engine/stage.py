@@ -41,16 +41,15 @@ class StageWorker:
         self.labeler = UnitLabeler(config, self._store)
         self._writers = ThreadPoolExecutor(4, thread_name_prefix="write")
         self._metrics: UnitMetrics | None = None
-        self._departure: Departure | None = None
+        self._departure = Departure()  # at once: a worker may wait for its first unit on a node that drains
         self._watch = Watch()
 
     def __call__(self, block: pa.Table) -> Iterator[pa.Table]:
         self._watch.lap(IDLE)
-        if self._metrics is None or self._departure is None:
+        if self._metrics is None:
             from .metrics import UnitMetrics  # imports Ray, which a unit alone does not need
 
             self._metrics = UnitMetrics()
-            self._departure = Departure()
         with self._departure.put_off():
             for payload in UnitPayload.from_table(block):
                 processed = self.process(payload)

@@ -9,22 +9,16 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 _CREDENTIAL_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-HARMLESS_OPTIONS = frozenset(
-    (
-        *(
-            "endpoint_url",
-            "region_name",
-            "region",
-            "signature_version",
-            "addressing_style",
-            "protocol",
-            "profile",
-            "host",
-        ),
-        *("account_name", "account_host", "project", "access", "consistency"),
-        *("RequestPayer", "ACL", "ServerSideEncryption", "SSEKMSKeyId", "StorageClass"),
-    )
-)
+# fmt: off
+HARMLESS_OPTIONS = frozenset({
+    "endpoint_url", "region_name", "region", "location", "signature_version",
+    "addressing_style", "protocol", "profile", "host", "verify",
+    "mode", "request_checksum_calculation", "response_checksum_validation", "requester_pays", "http",
+    "https", "cache_type", "account_name", "account_host", "tenant_id",
+    "project", "access", "consistency", "RequestPayer", "ACL",
+    "ServerSideEncryption", "SSEKMSKeyId", "StorageClass",
+})
+# fmt: on
 """Options of file systems that are texts, and no secrets."""
 _CREDENTIAL = re.compile(r"(?i)key|secret|token|password|credential|connection_string|auth|cookie")
 _USER_PASSWORD = re.compile(r"(?<=://)[^/@\s'\"]+@")

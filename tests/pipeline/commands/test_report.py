@@ -148,7 +148,7 @@ def test_it_grows_with_the_run_and_does_not_end_it(tmp_path, monkeypatch):
         ("out/page.html", "that is in the dataset"),
         ("link/page.html", "that is in the dataset"),
         ("pages/", "name a file that ends in .html, as pages/report.html"),
-        ("recipe.yaml", "name a file"),
+        ("recipe.yaml", "name a file that ends in .html, as recipe.yaml.html"),
         ("", "name a file that ends in .html, as report.html"),
     ],
 )

@@ -56,7 +56,18 @@ def test_credentials_in_a_recipe_are_refused_by_their_keys():
         "vocabulary",
         "modalities.depth.weights",
     }
-    harmless = {**PLACES, "storage_options": {"profile": "p", "requester_pays": True}, "modalities": ["canny_edge"]}
+    config = {
+        "retries": {"mode": "adaptive"},
+        "request_checksum_calculation": "when_required",
+        "proxies": {"https": "p"},
+    }
+    options = {
+        "profile": "p",
+        "requester_pays": "project",
+        "config_kwargs": config,
+        "client_kwargs": {"verify": "ca.pem"},
+    }
+    harmless = {**PLACES, "storage_options": options, "modalities": ["canny_edge"]}
     assert refused(parse_recipe(harmless)) == set()
 
 
