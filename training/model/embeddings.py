@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from ..data.masking import NOTHING
-from .config import PATCH, ModalityConfig
+from ..data.mixture import PATCH
+from .config import ModalityConfig
 
 _TABLE = 512
 """Positions that the published checkpoints hold of a sequence, however long it is (ml-4m, encoder_embeddings.py)."""
@@ -80,12 +81,10 @@ class InputEmbedding(_Embedding):
 class TargetEmbedding(_Embedding):
     """token_emb: what a text's tokens are, once they are said; of images it is stored beside the logits, unused."""
 
-    def __init__(self, modality: ModalityConfig, dim: int, share_embedding: bool) -> None:
+    def __init__(self, modality: ModalityConfig, dim: int) -> None:
         super().__init__(modality, dim)
         self.token_emb = nn.Embedding(modality.vocabulary, dim)
         self.to_logits = nn.Linear(dim, modality.vocabulary, bias=False)
-        if share_embedding:
-            self.to_logits.weight = self.token_emb.weight
 
     def forward(
         self, ids: torch.Tensor, position: torch.Tensor, mask_token: torch.Tensor

@@ -15,6 +15,7 @@ from ..data.masking import IGNORED
 from .config import ModelConfig
 
 _EVERYTHING = 2**31 - 1
+_FOREIGN = -2
 
 _Moved = TypeVar("_Moved", bound="_Movable")
 
@@ -92,16 +93,19 @@ class Sides(_Movable):
     def of(cls, config: ModelConfig, batch: Mapping[str, Any], modalities: Sequence[str]) -> Sides:
         """A batch of the loader. modalities: which its numbers stand for, `TrainingBatches.modalities`.
 
-        Raises KeyError for a modality that the model doesn't have.
+        Raises ValueError for a modality that the model doesn't have on the side where it comes up.
         """
-        number = {name: place for place, name in enumerate(config.names)}
-        places = torch.tensor([number[name] for name in modalities] + [-1])  # the last stands for -1, nothing
-        inputs, targets = (
-            {**batch[side], "modality": places[batch[side]["modality"].long()]} for side in ("inputs", "targets")
-        )
-        sides = [Tokens.of(config, one["ids"], one["position"], one["modality"]) for one in (inputs, targets)]
-        labels = Labels.of(config, targets["labels"], targets["modality"])
-        return cls(sides[0], sides[1], labels, batch.get("arrays", {}))
+        made: list[Tokens] = []
+        for side, own in (("inputs", config.inputs), ("targets", config.targets)):
+            given, known = batch[side], {one.name for one in own}
+            places = [config.names.index(name) if name in known else _FOREIGN for name in modalities]
+            modality = torch.tensor([*places, -1])[given["modality"].long()]  # the last stands for -1, nothing
+            if foreign := given["modality"][modality == _FOREIGN].tolist():
+                raise ValueError(f"the model has no {modalities[foreign[0]]} among its {side}, and the batch has")
+            made.append(Tokens.of(config, given["ids"], given["position"], modality))
+        inputs, targets = made
+        labels = Labels.of(config, batch["targets"]["labels"], targets.modality)
+        return cls(inputs, targets, labels, batch.get("arrays", {}))
 
     def to(self, device: torch.device | str) -> Sides:
         arrays = {name: one.to(device, non_blocking=True) for name, one in self.arrays.items()}
