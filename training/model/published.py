@@ -164,13 +164,10 @@ def _told(name: str, tensors: Mapping[str, torch.Tensor], where: str) -> Modalit
     if "token_emb.weight" not in found:
         raise CheckpointError(f"{where}/model.safetensors: {name} has neither token_emb, proj nor emb_proj .weight")
     vocabulary = found["token_emb.weight"].shape[0]
-    sequence = ModalityConfig(name, "text", _LENGTHS.get(name, places), vocabulary, **roles)
-    if _same(sines(sequence, dim), positions):
-        return sequence
-    spaced = ModalityConfig(name, "grid", places, vocabulary, grid=grid, **roles)
-    if grid and _same(sines(spaced, dim), positions):
-        return spaced
-    return ModalityConfig(name, "grid", places, vocabulary, **roles)
+    if _same(sines(None, places, dim), positions):
+        return ModalityConfig(name, "text", _LENGTHS.get(name, places), vocabulary, **roles)
+    in_space = grid is not None and _same(sines(grid, places, dim), positions)
+    return ModalityConfig(name, "grid", places, vocabulary, grid=grid if in_space else None, **roles)
 
 
 def _checked(where: str, *args: Any, **fields: Any) -> ModalityConfig:
