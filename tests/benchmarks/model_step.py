@@ -128,8 +128,7 @@ def ours(model: FourM, batch: Batch, device: str) -> Callable[[], torch.Tensor]:
 
     def loss() -> torch.Tensor:
         sides = Sides.of(config, loaded, batch.modalities)
-        counts = [sides.labels.counts[config.names.index(one.name)] for one in config.targets]
-        return loss_weights(config, counts, "mod").to(device) @ model(sides.to(device))
+        return loss_weights(config, sides.labels.said(config), "mod").to(device) @ model(sides.to(device))
 
     return loss
 
