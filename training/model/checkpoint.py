@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from ...labelers.networks.hub import CheckpointError
@@ -55,9 +56,10 @@ def write_model(config: ModelConfig, tensors: Tensors, folder: str | Path) -> No
             _sync(path)
         begun.rename(folder)
         _sync(folder.parent)
-    except (OSError, RuntimeError) as error:  # what safetensors raises for a full disk isn't an OSError
-        shutil.rmtree(begun, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: can't be written ({error}); nothing was left there") from error
+    finally:
+        shutil.rmtree(begun, ignore_errors=True)
 
 
 @dataclass(frozen=True)
