@@ -5,8 +5,8 @@
 4M-21's modalities, pixels and T5's embeddings among them, as the loader gives them with 4M-21's masking; ids are cut to
 codebooks of 1,024 codes and a vocabulary of 4,096. Two copies of a model make the same steps in turn, on one thread:
 
-- ours: `training/model`, which embeds what the budgets select;
-- plain: `plain_fourm.py`, which embeds every token of every modality before it selects.
+- ours: `training/model`, which embeds what the budgets select, and torch's fused AdamW;
+- plain: `plain_fourm.py`, which embeds every token of every modality before it selects, and AdamW as torch has it.
 
 Seconds are those of the processor (of a GPU those of the clock), the best of the steps. The table says what share of a
 step each sort of work has. `difference`: the largest between their losses over all steps, relative. `outside`: the
@@ -76,7 +76,9 @@ def main() -> None:
     modalities = [replace(one, vocabulary=vocabulary(mixture, one.name)) for one in modalities_of(mixture)]
     model = initialise(FourM(ModelConfig.of_size(given.size, modalities))).to(given.device)
     models = {"ours": model, "plain": deepcopy(model)}
-    optimisers = {name: torch.optim.AdamW(one.parameters(), 1e-4) for name, one in models.items()}
+    optimisers = {
+        name: torch.optim.AdamW(one.parameters(), 1e-4, fused=name == "ours" or None) for name, one in models.items()
+    }
     losses = {"ours": ours, "plain": plain}
     taken: dict[str, list[float]] = defaultdict(list)
     values: dict[str, list[float]] = defaultdict(list)
