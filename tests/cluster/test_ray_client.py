@@ -1,12 +1,18 @@
-"""Ray Client, `ray://`: a run is refused there with the way out, for as long as Ray Data doesn't work through it."""
+"""Ray Client, `ray://`: the same recipe, and its plugin, from a machine that is none of the cluster's."""
 
 from __future__ import annotations
 
+import re
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import yaml
-from ray_head import CLIENT, CLUSTER, Head
+from held_plugin import contents, read_until
+from in_process import weave
+from ray_head import CLIENT, CLUSTER, GCS, Head, asked
+from tokenloom.pipeline.plan.recipe import load_recipe
 
 ADDRESS = f"ray://127.0.0.1:{CLIENT}"
 
@@ -18,18 +24,98 @@ ray.data.range(2).map_batches(lambda batch: batch).take_all()
 """
 
 
-def test_a_run_is_refused_at_once(head: Head, small_corpus: Path, tmp_path: Path):
-    recipe = {"corpus": str(small_corpus), "output": "out", "modalities": {"canny_edge": {}}}
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
-    for command in ("run", "doctor"):
-        code, said = head.command(command, "mine.yaml", cwd=tmp_path, RAY_ADDRESS=ADDRESS)
-        assert code == 1, said
-        assert "`tokenloom submit RECIPE --address http://127.0.0.1:8265`" in said
-    assert not (tmp_path / "out").exists()
+def drivers(head: Head) -> list[str]:
+    """What runs as a driver, beside those of the dashboard and of Ray Client itself."""
+    return [job["entrypoint"] for job in asked(head, "/api/jobs/") if job["status"] == "RUNNING"]
+
+
+def started(head: Head, place: Path, **environment: str) -> subprocess.Popen[str]:
+    """A run that is held up after its first unit."""
+    (place / "held").touch()
+    run = head.start("run", "mine.yaml", cwd=place, RAY_ADDRESS=ADDRESS, **environment)
+    while not list((place / "out/means").rglob("*.tar")):
+        assert run.poll() is None, run.stdout and run.stdout.read()
+        time.sleep(0.1)
+    return run
+
+
+def test_ctrl_c_stops_a_run_and_the_same_command_goes_on_to_the_same_bytes(head: Head, place: Path, monkeypatch):
+    run = started(head, place)
+    run.send_signal(signal.SIGINT)
+    said, _ = run.communicate(timeout=120)
+    assert run.returncode == 130, said
+    assert "plugin_means:Means: sent along from" in said
+    assert said.count("labelling ...") == 1
+    assert said.endswith("tokenloom: stopped; what was committed stays, the same command goes on from there\n")
+    (place / "held").unlink()
+    left = len(list((place / "out/means").rglob("*.tar")))
+    assert 0 < left < 6
+    code, said = head.command("run", "mine.yaml", cwd=place, RAY_ADDRESS=ADDRESS)
+    assert code == 0, said
+    assert f"{6 - left} samples in {6 - left} units, " in said or left == 5
+
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(str(place))
+    weave(load_recipe("mine.yaml", output="here"))
+    assert contents(place / "out") == contents(place / "here")
+
+
+def test_a_run_ends_when_who_started_it_is_gone(head: Head, place: Path):
+    run = started(head, place, RAY_CLIENT_RECONNECT_GRACE_PERIOD="1")
+    assert any("in_job.py" in driver for driver in drivers(head))
+    run.kill()
+    deadline = time.monotonic() + 60
+    while any("in_job.py" in driver for driver in drivers(head)):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def test_what_goes_wrong_there_is_told_as_here(head: Head, place: Path):
+    """By the same streams and exit codes."""
+    recipe = yaml.safe_load((place / "mine.yaml").read_text()) | {"corpus": str(place / "nowhere")}
+    (place / "wrong.yaml").write_text(yaml.safe_dump(recipe))
+    ended = {}
+    for address in (ADDRESS, f"127.0.0.1:{GCS}"):
+        ended[address] = subprocess.run(
+            [CLUSTER / "python", "-m", "tokenloom.pipeline.cli", "run", "wrong.yaml"],
+            cwd=place,
+            env={**head.environment, "RAY_ADDRESS": address},
+            capture_output=True,
+            text=True,
+        )
+    there, here = ended.values()
+    assert (there.returncode, there.stderr) == (here.returncode, here.stderr)
+    assert there.returncode != 0
+    assert there.stderr.count("\n") == 1
+
+
+def test_what_is_refused_is_one_line(head: Head, place: Path):
+    code, said = head.command("run", "mine.yaml", cwd=place, RAY_ADDRESS=ADDRESS, RAY_AUTH_TOKEN="0" * 32)
+    assert (code, said.splitlines()[3:]) == (1, [])
+    other = "import tokenloom.pipeline.commands.package as package; package.version = lambda name: '0.0.1'; "
+    other += "from tokenloom.pipeline.cli import main; main()"
+    ended = subprocess.run(
+        [CLUSTER / "python", "-c", other, "run", "mine.yaml"],
+        cwd=place,
+        env={**head.environment, "RAY_ADDRESS": ADDRESS},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stdout.splitlines()[-1].startswith("tokenloom: the cluster has tokenloom 0.1.0, and 0.0.1 where this")
+    assert not (place / "out").exists()
+    code, said = head.command("compact", "nowhere", cwd=place, RAY_ADDRESS=ADDRESS)
+
+
+def test_plan_and_doctor_are_done_there(head: Head, place: Path):
+    for words in (("plan", "mine.yaml", "--calibrate", "0"), ("doctor", "mine.yaml", "--address", ADDRESS)):
+        code, said = head.command(*words, cwd=place, RAY_ADDRESS=ADDRESS)
+        assert code == 0, said
+    assert re.search(r"^plan +ok +.*there is work to do for means", said, re.MULTILINE), said
 
 
 def test_ray_data_does_not_work_through_it(head: Head):
-    """Tasks do. Once this fails, a run may be tried through it."""
+    """Tasks do. Once this fails, there may be a simpler way."""
     ended = subprocess.run(
         [CLUSTER / "python", "-c", _THROUGH],
         env={**head.environment, "RAY_ADDRESS": ADDRESS},

@@ -17,7 +17,8 @@ from tokenloom.labelers.contract.labeler import Labeler
 from tokenloom.labelers.plugins.origin import origin_of
 from tokenloom.labelers.plugins.registry import LABELER_GROUP, RegistryError
 from tokenloom.pipeline.cluster.in_job import JOB
-from tokenloom.pipeline.cluster.jobs import MOST, JobError, Package, send
+from tokenloom.pipeline.cluster.jobs import send
+from tokenloom.pipeline.cluster.package import MOST, Package, SendError
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_what_is_too_large_is_refused_with_its_sizes(recipe):
         large.truncate(MOST)
     ended = command("submit", "mine.yaml", "--address", "127.0.0.1:1")
     assert ended.code == 2
-    assert ended.err.startswith("tokenloom: the recipe and its plugins are 100.0 MiB, and Ray's Jobs API takes 100: ")
+    assert ended.err.startswith("tokenloom: the recipe and its plugins are 100.0 MiB, and Ray takes 100: ")
     assert "mine_labelers/weights.bin 100.0 MiB" in ended.err
 
 
@@ -103,7 +104,7 @@ def test_a_labeler_that_is_nowhere_is_named_with_its_key(recipe):
 
 def test_a_size_below_the_limit_is_taken(recipe):
     Package({"a": recipe / "mine.yaml"}, {}, []).check_size()
-    with pytest.raises(JobError):
+    with pytest.raises(SendError):
         Package({str(n): _large(recipe) for n in range(3)}, {}, []).check_size()
 
 

@@ -1,0 +1,104 @@
+"""Ray Client, `ray://`: a command done in the cluster while this process waits for it, and hands on what it says.
+
+Ray Data, by which a run works, wants a core worker in the driver's own process, which a client doesn't have (Ray 2.60).
+So the driver is a process on the head.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from . import in_job
+from .driver import ALONE, Driver
+from .nodes import alive_nodes, by_value, place_on
+from .package import LostError, Package
+from .session import EngineError, check_address
+
+_STOPPED = 143
+"""The exit code of what SIGTERM stopped."""
+
+
+def have_driven(address: str, package: Package, write: Callable[[int, str], None]) -> int:
+    """Has the package's command done on the cluster at `ray://HOST:PORT`; its exit code. What stops this process (a
+    SystemExit, raised by a signal) stops the command, and what that says until its end is still heard; a second one is
+    raised. write: takes the command's lines, each with the number of its stream.
+
+    Raises SendError where the package is too large, EngineError where the cluster can't be reached or refuses, and
+    LostError where it can't be reached any more.
+    """
+    package.check_size()
+    with TemporaryDirectory(prefix="tokenloom-client-") as folder:
+        package.write(Path(folder))
+        with _connected(address, folder):
+            return _follow(address, _driver(), write)
+
+
+@contextmanager
+def _connected(address: str, folder: str) -> Iterator[None]:
+    """Connected, with the folder's content as working directory of all that is started."""
+    check_address(address)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # this process' environment is none of the cluster's
+    import ray
+
+    # The driver is to see the head's GPUs, as one that is started there does.
+    runtime_env = {"working_dir": folder, "env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ray.init(address, runtime_env=runtime_env, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # Ray's are of many classes
+        raise EngineError(_refused(address, error)) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _refused(address: str, error: Exception) -> str:
+    return f"{address}: {error}"
+
+
+def _driver() -> Any:
+    import ray
+
+    by_value(Driver)
+    head = next(node for node in alive_nodes() if node.is_head)
+    actor: Any = ray.remote(Driver)
+    return actor.options(num_cpus=0, max_concurrency=2, **place_on(head)).remote(
+        [Path(in_job.__file__).name, in_job.ATTACHED]
+    )
+
+
+def _follow(address: str, driver: Any, write: Callable[[int, str], None]) -> int:
+    import ray
+    from ray.exceptions import RayError
+
+    taken, stopped, code = 0, 0, None
+    try:
+        while code is None:
+            try:
+                lines, code = ray.get(driver.read.remote(taken))
+                for number, line in lines:
+                    taken += 1
+                    write(number, line)
+            except SystemExit as signalled:
+                if stopped:
+                    raise
+                stopped = int(str(signalled.code))
+                ray.get(driver.stop.remote())
+    except RayError as error:
+        raise EngineError(f"{address}: {error}") from error
+    except ConnectionError as error:
+        raise LostError(
+            f"{address}: the connection is lost ({error}). The cluster stops the run within {ALONE:.0f} s, "
+            f"if it goes on at all; what was committed stays, the same command goes on from there"
+        ) from error
+    return stopped if stopped and code == _STOPPED else code
