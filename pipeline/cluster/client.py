@@ -21,8 +21,8 @@ from .nodes import alive_nodes, by_value, place_on
 from .package import LostError, Package
 from .session import EngineError, check_address
 
-_STOPPED = 143
-"""The exit code of what SIGTERM stopped."""
+_STOPPED, _KILLED = 143, 137
+"""The exit codes of what SIGTERM stopped, and SIGKILL."""
 
 
 def have_driven(address: str, package: Package, write: Callable[[int, str], None]) -> int:
@@ -30,10 +30,9 @@ def have_driven(address: str, package: Package, write: Callable[[int, str], None
     SystemExit, raised by a signal) stops the command, and what that says until its end is still heard; a second one is
     raised. write: takes the command's lines, each with the number of its stream.
 
-    Raises SendError where the package is too large, EngineError where the cluster can't be reached or refuses, and
-    LostError where it can't be reached any more.
+    Raises EngineError where the cluster can't be reached, refuses, or kills it, and LostError where it can't be reached
+    any more.
     """
-    package.check_size()
     with TemporaryDirectory(prefix="tokenloom-client-") as folder:
         package.write(Path(folder))
         with _connected(address, folder):
@@ -45,6 +44,7 @@ def _connected(address: str, folder: str) -> Iterator[None]:
     """Connected, with the folder's content as working directory of all that is started."""
     check_address(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # this process' environment is none of the cluster's
     import ray
 
@@ -56,6 +56,8 @@ def _connected(address: str, folder: str) -> Iterator[None]:
             ray.init(address, runtime_env=runtime_env, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray's are of many classes
         raise EngineError(_refused(address, error)) from error
+    for chatty in ("ray", "ray.util.client.logsclient"):  # of each attempt to reconnect
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)
     try:
         yield
     finally:
@@ -63,7 +65,15 @@ def _connected(address: str, folder: str) -> Iterator[None]:
 
 
 def _refused(address: str, error: Exception) -> str:
-    return f"{address}: {error}"
+    """Ray's own words, of which there may be a page, in a line."""
+    if isinstance(error, ConnectionError) and "timeout" in str(error):
+        return (
+            f"{address}: what answers there isn't Ray Client's server, or has another token: its port is 10001 unless "
+            f"`ray start --ray-client-server-port` says otherwise, and where the cluster asks for a token, set "
+            f"RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) as on its head"
+        )
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{address}: {lines[-1] if 'Traceback' in str(error) else ' '.join(map(str.strip, lines))}"
 
 
 def _driver() -> Any:
@@ -78,27 +88,35 @@ def _driver() -> Any:
 
 
 def _follow(address: str, driver: Any, write: Callable[[int, str], None]) -> int:
-    import ray
-    from ray.exceptions import RayError
-
     taken, stopped, code = 0, 0, None
-    try:
-        while code is None:
-            try:
-                lines, code = ray.get(driver.read.remote(taken))
-                for number, line in lines:
-                    taken += 1
-                    write(number, line)
-            except SystemExit as signalled:
-                if stopped:
-                    raise
-                stopped = int(str(signalled.code))
-                ray.get(driver.stop.remote())
-    except RayError as error:
-        raise EngineError(f"{address}: {error}") from error
-    except ConnectionError as error:
-        raise LostError(
-            f"{address}: the connection is lost ({error}). The cluster stops the run within {ALONE:.0f} s, "
-            f"if it goes on at all; what was committed stays, the same command goes on from there"
-        ) from error
+    while code is None:
+        try:
+            lines, code = _asked(address, driver.read, taken)
+            for number, line in lines:
+                taken += 1
+                write(number, line)
+        except SystemExit as signalled:
+            if stopped:
+                raise
+            stopped = int(str(signalled.code))
+            _asked(address, driver.stop)
+    if code == _KILLED:
+        raise EngineError(
+            f"{address}: the command's process on the head was killed; was there too little memory? What was committed "
+            f"stays, the same command goes on from there"
+        )
     return stopped if stopped and code == _STOPPED else code
+
+
+def _asked(address: str, method: Any, *arguments: Any) -> Any:
+    import ray
+
+    try:
+        return ray.get(method.remote(*arguments))
+    except Exception as error:  # Ray's and gRPC's are of many classes
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        why = "there is no connection" if isinstance(error, ConnectionError) else lines[-1].strip()
+        raise LostError(
+            f"{address}: lost sight of what runs there ({why}). The cluster stops it within {ALONE:.0f} s, if it "
+            f"goes on at all; what was committed stays, the same command goes on from there"
+        ) from error

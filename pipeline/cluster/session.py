@@ -104,6 +104,8 @@ def check_address(address: str) -> None:
     """Raises EngineError where nothing answers at a cluster's address, which Ray takes ten minutes to notice, or
     something that isn't Ray, for which it waits for ever."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
+    if through_client(address) and not port.isdigit():
+        raise EngineError(f"RAY_ADDRESS is {address}: name the port, too, as ray://HEAD:10001")
     if not port.isdigit():
         return  # local, auto, or something that Ray knows better
     try:
