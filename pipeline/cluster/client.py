@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import get_terminal_size
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -82,9 +83,9 @@ def _driver() -> Any:
     by_value(Driver)
     head = next(node for node in alive_nodes() if node.is_head)
     actor: Any = ray.remote(Driver)
-    return actor.options(num_cpus=0, max_concurrency=2, **place_on(head)).remote(
-        [Path(in_job.__file__).name, in_job.ATTACHED]
-    )
+    words = [Path(in_job.__file__).name, in_job.ATTACHED]
+    columns = get_terminal_size().columns
+    return actor.options(num_cpus=0, max_concurrency=2, **place_on(head)).remote(words, columns)
 
 
 def _follow(address: str, driver: Any, write: Callable[[int, str], None]) -> int:

@@ -24,15 +24,24 @@ class Driver:
     """The process: a driver of its own, in the actor's working directory. It dies with the actor, and that with the
     connection of Ray Client; a connection that falls silent Ray takes for alive for ten minutes, this doesn't."""
 
-    def __init__(self, words: Sequence[str]) -> None:
-        """words: of the process' command, after Python."""
+    def __init__(self, words: Sequence[str], columns: int) -> None:
+        """words: of the process' command, after Python. columns: of the lines that it says."""
         self._news = Condition()
         self._said: list[tuple[int, str]] = []
         self._taken = 0  # of all that was ever said, what the other side has
         self._open = 2
         self._asked = time.monotonic()
         # Ray blocks SIGINT in its processes, and what they start: so it is stopped by SIGTERM.
-        self._process = Popen([sys.executable, *words], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True, env=_own())
+        variables = {**_own(), "COLUMNS": str(columns)}
+        self._process = Popen(
+            [sys.executable, *words],
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            text=True,
+            errors="replace",
+            env=variables,
+        )
         for number, stream in ((1, self._process.stdout), (2, self._process.stderr)):
             Thread(target=self._listen, args=(number, stream), daemon=True).start()
         Thread(target=self._watch, daemon=True).start()

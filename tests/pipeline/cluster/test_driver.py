@@ -31,19 +31,19 @@ def heard(one: Driver, taken: int = 0) -> tuple[list[tuple[int, str]], int]:
 
 
 def test_lines_come_once_by_their_streams_and_then_the_exit_code():
-    said = "import sys; print('ä'); print('b', end=''); print('wrong', file=sys.stderr); sys.exit(3)"
-    lines, code = heard(Driver(["-X", "utf8", "-c", said]))
+    said = "import sys; print('ä'); print('b', end=''); sys.stderr.buffer.write(b'\\xff\\n'); sys.exit(3)"
+    lines, code = heard(Driver(["-X", "utf8", "-c", said], 80))
     assert code == 3
     assert [line for number, line in lines if number == 1] == ["ä\n", "b"]
-    assert [line for number, line in lines if number == 2] == ["wrong\n"]
+    assert [line for number, line in lines if number == 2] == ["\ufffd\n"]
 
 
 def test_an_answer_that_got_lost_is_given_again():
-    one = Driver(["-c", "print('a\\nb')"])
+    one = Driver(["-c", "import os; print('a\\n' + os.environ['COLUMNS'])"], 120)
     while one.read(0)[1] is None:
         pass
-    assert one.read(0) == ([(1, "a\n"), (1, "b\n")], 0)
-    assert one.read(1) == one.read(1) == ([(1, "b\n")], 0)
+    assert one.read(0) == ([(1, "a\n"), (1, "120\n")], 0)
+    assert one.read(1) == one.read(1) == ([(1, "120\n")], 0)
     assert one.read(2) == ([], 0)
 
 
@@ -51,10 +51,10 @@ def test_an_answer_that_got_lost_is_given_again():
 def test_it_is_stopped(how, monkeypatch):
     monkeypatch.setattr(driver, "_LOOK", 0.05)
     if how == "before Python is up":
-        one = Driver(["-c", "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"])
+        one = Driver(["-c", "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"], 80)
         assert heard(one) == ([], 143)
         return
-    one = Driver(["-c", HELD])
+    one = Driver(["-c", HELD], 80)
     assert one.read(0) == ([(1, "held\n")], None)
     if how == "told":
         one.stop()

@@ -19,6 +19,7 @@ from tokenloom.labelers.plugins.registry import LABELER_GROUP, RegistryError
 from tokenloom.pipeline.cluster.in_job import JOB
 from tokenloom.pipeline.cluster.jobs import send
 from tokenloom.pipeline.cluster.package import MOST, Package, SendError
+from tokenloom.pipeline.commands import attached
 
 
 @pytest.fixture
@@ -77,6 +78,28 @@ def test_paths_are_told_and_a_dead_address_is_one_line(recipe):
     assert ended.code == 2
     assert ended.err.count("\n") == 1
     assert f"--address {address}: nothing answers there (Connection refused)" in ended.err
+
+
+def test_through_ray_client_all_options_go_along(recipe, monkeypatch):
+    packages: list[Package] = []
+    monkeypatch.setattr(attached, "have_driven", lambda address, package, write: packages.append(package) or 3)
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    options = ["--set", "seed=1", "--replace", "mine", "--take-changes"]
+    paths = ["--corpus", f"{recipe}/photos", "--output", f"{recipe}/out"]
+    for words in (["run", "--limit", "2", "--dry-run", "--report", "s3://b/r.html"], ["plan", "--price", "2.5"]):
+        assert command(words[0], "mine.yaml", *options, *words[1:]).code == 3
+        more = words[1:] if words[0] == "run" else ["--calibrate", "32", *words[1:]]
+        sent = packages.pop()
+        assert list(sent.words) == [words[0], "./mine.yaml", *options[:2], *paths, *options[2:], *more]
+        assert {"mine.yaml", "mine_labelers/a.py", "beside_mine.py"} < sent.files.keys()
+
+
+def test_a_dead_address_of_ray_client_is_one_line(recipe, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("RAY_ADDRESS", f"ray://127.0.0.1:{server.getsockname()[1]}")
+    ended = command("run", "mine.yaml")
+    assert (ended.code, ended.err.count("\n")) == (1, 1)
+    assert "nothing answers there (Connection refused)" in ended.err
 
 
 def test_another_server_is_not_a_dashboard(recipe):
