@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
 import sys
-import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -162,11 +160,15 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keeps SIGTERM's handler, in whose place Ray puts one that exits without a word."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    """Keeps SIGTERM's handler, in whose place Ray puts others, at its beginning and later, that exit without a word."""
+    from ray._private import utils
+
+    ours = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = ours
 
 
 @contextmanager
@@ -183,6 +185,10 @@ def _silent_stderr() -> Iterator[None]:
 
 
 def stop_ray() -> None:
-    """Disconnects from the cluster, or stops the Ray that `start_ray` started here."""
+    """Disconnects from the cluster, or stops the Ray that `start_ray` started here.
+
+    Where the head or the raylet is gone Ray takes half a minute for this, or ends the process out of native code. So
+    commands that fail say why first, and leave this to the process' end, at which Ray does the same.
+    """
     if "ray" in sys.modules:
         sys.modules["ray"].shutdown()

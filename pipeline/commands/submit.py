@@ -36,13 +36,18 @@ def submit(
 ) -> int:
     """Has `tokenloom run` do a recipe on the cluster: as `have_done`. report: a path of the machine that runs the
     job, or a URL."""
-    more = [word for modality in replacing for word in ("--replace", modality)]
-    more += ["--take-changes"] if take_changes else []
+    more = planning(replacing, take_changes)
     more += ["--limit", str(limit)] if limit is not None else []
     if report is not None:
         refuse_secret_url("--report", report)
         more += ["--report", absolute_url(report)]
     return have_done("run", name, address, overrides, corpus, output, more)
+
+
+def planning(replacing: Sequence[str], take_changes: bool) -> list[str]:
+    """The options that a plan hangs on beside the recipe, as words."""
+    words = [word for modality in replacing for word in ("--replace", modality)]
+    return [*words, "--take-changes"] if take_changes else words
 
 
 def have_done(

@@ -32,7 +32,7 @@ def as_lines(rows) -> bytes:
 
 
 def corpus_with(data: bytes, name: str = "docs.jsonl", **settings):
-    return corpus_of(f"{memory_store(name, data)._address}/{name}", **{"text": "text", **settings})
+    return corpus_of(f"{memory_store(name, data).address}/{name}", **{"text": "text", **settings})
 
 
 @pytest.mark.parametrize("ending", PACKED)
@@ -40,7 +40,7 @@ def corpus_with(data: bytes, name: str = "docs.jsonl", **settings):
 def test_json_lines_are_texts(place, name, ending):
     rows = [{"text": f"the text {n}\nin two lines", "url": f"u{n}", "score": float("nan")} for n in range(5)]
     place.create(f"c4/{name}{ending}", PACKED[ending](as_lines(rows)))
-    samples, refused = contents(corpus_of(f"{place._address}/c4/*{name[-5:]}{ending}", text="text"))
+    samples, refused = contents(corpus_of(f"{place.address}/c4/*{name[-5:]}{ending}", text="text"))
     assert not refused
     assert [sample.fields for sample in samples.values()] == [{**row, "score": None} for row in rows]
     assert all(sample.image is None for sample in samples.values())
@@ -51,7 +51,7 @@ def test_json_lines_are_texts(place, name, ending):
 @pytest.mark.parametrize("ending", PACKED)
 def test_a_line_of_plain_text_is_a_text_and_blank_ones_are_none(place, ending):
     place.create(f"wiki.txt{ending}", PACKED[ending](b"= Title =\n \n\n\tfirst  paragraph \r\nsecond"))
-    corpus = corpus_of(f"{place._address}/wiki.txt{ending}", text="text")
+    corpus = corpus_of(f"{place.address}/wiki.txt{ending}", text="text")
     samples, refused = contents(corpus)
     assert [sample.fields["text"] for sample in samples.values()] == ["= Title =", "\tfirst  paragraph ", "second"]
     assert not refused
@@ -255,5 +255,5 @@ def test_settings_that_contradict_each_other_are_refused(settings, said):
 
 def test_one_file_is_taken_whatever_it_is_called(place):
     place.create("dump-2024", as_lines([{"text": "x"}]))
-    samples, _ = contents(corpus_of(f"{place._address}/dump-2024", format="jsonl"))
+    samples, _ = contents(corpus_of(f"{place.address}/dump-2024", format="jsonl"))
     assert [sample.fields["text"] for sample in samples.values()] == ["x"]
