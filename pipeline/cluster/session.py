@@ -164,13 +164,13 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 def _own_sigterm() -> Iterator[None]:
     """Keeps SIGTERM's handler. Ray puts others in its place that exit without a word, and its core, natively, one that
     may abort: SIGTERM waits for as long as that begins, and then finds ours."""
-    import ray
     from ray._private import utils
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    ours, theirs, core = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler, ray._raylet.CoreWorker
+    native: Any = sys.modules["ray._raylet"]
+    ours, theirs, core = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler, native.CoreWorker
 
     def begun(*words: Any, **more: Any) -> Any:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
@@ -180,11 +180,11 @@ def _own_sigterm() -> Iterator[None]:
             signal.signal(signal.SIGTERM, ours)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    utils.set_sigterm_handler, ray._raylet.CoreWorker = lambda handler: None, begun
+    utils.set_sigterm_handler, native.CoreWorker = lambda handler: None, begun
     try:
         yield
     finally:
-        utils.set_sigterm_handler, ray._raylet.CoreWorker = theirs, core
+        utils.set_sigterm_handler, native.CoreWorker = theirs, core
         signal.signal(signal.SIGTERM, ours)
 
 
