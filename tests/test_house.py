@@ -29,7 +29,7 @@ WINGS = {  # of each room, floor by floor, lowest first; ".": the files that lie
         ("run.py",),
         ("retry.py", "compact.py", "doctor"),
         ("commands", "options.py"),
-        ("tokenizer_cli.py",),
+        ("ending.py", "tokenizer_cli.py"),
         ("cli.py",),
     ),
     "training": (("data",), ("model",), ("fit", "generation"), ("show", "use")),

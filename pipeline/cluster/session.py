@@ -168,11 +168,30 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keeps SIGTERM's handler, in whose place Ray puts one that exits without a word."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    """Keeps SIGTERM's handler. Ray puts others in its place that exit without a word, and its core, natively, one that
+    may abort: SIGTERM waits for as long as that begins, and then finds ours."""
+    from ray._private import utils
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    native: Any = sys.modules["ray._raylet"]
+    ours, theirs, core = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler, native.CoreWorker
+
+    def begun(*words: Any, **more: Any) -> Any:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        try:
+            return core(*words, **more)
+        finally:
+            signal.signal(signal.SIGTERM, ours)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    utils.set_sigterm_handler, native.CoreWorker = lambda handler: None, begun
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler, native.CoreWorker = theirs, core
+        signal.signal(signal.SIGTERM, ours)
 
 
 @contextmanager
@@ -189,6 +208,10 @@ def _silent_stderr() -> Iterator[None]:
 
 
 def stop_ray() -> None:
-    """Disconnects from the cluster, or stops the Ray that `start_ray` started here."""
+    """Disconnects from the cluster, or stops the Ray that `start_ray` started here.
+
+    Where the head or the raylet is gone Ray takes half a minute for this, or ends the process out of native code. So
+    commands that fail say why first, and leave this to the process' end, at which Ray does the same.
+    """
     if "ray" in sys.modules:
         sys.modules["ray"].shutdown()

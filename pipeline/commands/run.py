@@ -30,9 +30,10 @@ from ..run import execute
 from ..storage.store import Store
 from .attached import attached, ray_client
 from .console import counted, plain_console
-from .dataset import broken_parts, printable
+from .dataset import broken_parts
 from .growth import print_growth
 from .package import run_options
+from .printable import printable
 from .progress import RunProgress, duration
 from .report import RunReport
 from .spent import LEAST, print_spent
@@ -73,8 +74,7 @@ def run(
     except BaseException as error:
         progress.ended([f"stopped: {error}" if isinstance(error, Exception) else "stopped"])
         raise
-    finally:
-        stop_ray()
+    stop_ray()
     phases = progress.phases()
     if tally.units and (page or sum(seconds for _, seconds in phases) >= LEAST):
         print_spent(console, phases, tally.times)
@@ -138,12 +138,10 @@ def _print_requests(console: Console, plan: Plan, stages: int, estimate: Estimat
 
 def retry_quarantined(url: str, modalities: Sequence[str]) -> None:
     console = plain_console()
-    try:
-        with RunProgress(console, 0) as progress:
-            progress.say("labelling quarantined samples again")
-            tally = retry(url, modalities, listener=progress)
-    finally:
-        stop_ray()
+    with RunProgress(console, 0) as progress:
+        progress.say("labelling quarantined samples again")
+        tally = retry(url, modalities, listener=progress)
+    stop_ray()
     failed = sum(tally.failed.values())
     tried = sum(tally.rows.values())
     text = (

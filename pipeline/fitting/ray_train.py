@@ -11,6 +11,7 @@ from typing import Any
 
 from ..cluster.device import chosen_device
 from ..cluster.nodes import own_node
+from ..cluster.raylet import raylet_watched
 from ..cluster.session import start_ray
 from .job import FitError, FitJob
 from .listener import FitListener
@@ -45,6 +46,11 @@ def run_fit(job: FitJob, listener: FitListener | None = None) -> dict[str, bytes
     for name, value in _RAY_TRAIN.items():
         os.environ.setdefault(name, value)
     start_ray()
+    with raylet_watched():
+        return _fitted(job, listener or FitListener())
+
+
+def _fitted(job: FitJob, listener: FitListener) -> dict[str, bytes]:
     gpus = _check_cluster(job)
     import ray
 
@@ -62,7 +68,7 @@ def run_fit(job: FitJob, listener: FitListener | None = None) -> dict[str, bytes
         trainer.start()
         while trainer.is_alive():
             trainer.join(_LOOK)
-            _pass_on(board, job, listener or FitListener())
+            _pass_on(board, job, listener)
         files, reason = ray.get([board.files.remote(), board.reason.remote()])
     except RayError as error:
         raise FitError(f"Ray went down under the training ({error}); the same command goes on from there") from None

@@ -21,7 +21,7 @@ from ..dataset.listings import read_taken
 from ..dataset.made_without import made_without
 from ..dataset.manifest import CorpusCard, DatasetError, Manifest, read_manifest, stale
 from ..dataset.second_tries import up_to_date, usable_labels
-from ..storage.errors import without_credentials
+from ..storage.errors import told_url, without_credentials
 from ..storage.local import names_by_links
 from ..storage.store import Store
 from .again import samples_again, work_again
@@ -283,7 +283,7 @@ def make_request(recipe: Recipe, graph: StepGraph, corpus: CorpusCard, replacing
 def _corpus_card(recipe: Recipe, found: Found, growth: Growth, left_out: list[str]) -> CorpusCard:
     shards = [*growth.shards, *growth.left]
     return CorpusCard(
-        url=[without_credentials(url) for url in recipe.corpus.urls],
+        url=[told_url(url) for url in recipe.corpus.urls],
         root=without_credentials(found.root),
         shards=len(shards),
         bytes=sum(shard.size for shard in shards),

@@ -68,6 +68,11 @@ def way_out(error: BaseException, is_s3: bool) -> str:
     if name in ("EndpointConnectionError", "ConnectTimeoutError", "ClientConnectorError", "ServiceRequestError"):
         where = "AWS_ENDPOINT_URL, or `endpoint_url` in `storage_options`" if is_s3 else "the URL"
         return f"Nothing answers there: check {where}"
+    if not is_s3 and http_status(error) in (401, 403):
+        return (
+            "It refuses access: a signed URL may have expired, for which the recipe takes a new one; or check the "
+            "credentials"
+        )
     if http_status(error) in _PASSING_STATUSES:
         return "The store is overloaded or down: run it again later, which goes on where this stopped"
     return ""

@@ -98,13 +98,13 @@ def without_ray(gpus: int = 0) -> Iterator[None]:
         patch.setattr(exporting, "run_tasks", run_tasks_here)
         for module in (running, commands):
             patch.setattr(module, "cluster_size", lambda: ClusterSize((Node(2, gpus),)))
-        patch.setattr(running, "raylet_watched", nullcontext)
         for module in (fitting, ray_train):
             patch.setattr(module, "run_fit", run_fit_here)
         patch.setattr(running, "check_nodes", lambda paths, plugins=(): None)
         patch.setattr(compacting, "stream_merges", lambda store, merges: (merge_one(store, one) for one in merges))
         for module in (running, retrying, compacting):
             patch.setattr(module, "start_ray", lambda: None)
+            patch.setattr(module, "raylet_watched", nullcontext)
         patch.setattr("tokenloom.pipeline.commands.doctor.stop_ray", lambda: None)  # the tests' own, that others use
         yield
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from tokenloom.pipeline.storage import local as storage_local
 from tokenloom.pipeline.storage import objects
-from tokenloom.pipeline.storage.errors import StorageError, redact
+from tokenloom.pipeline.storage.errors import StorageError, redact, told_url, without_credentials
 from tokenloom.pipeline.storage.store import Store
 
 
@@ -309,17 +309,33 @@ def test_missing_credentials_are_explained(s3_url, monkeypatch):
 def test_missing_file_systems_are_explained():
     with pytest.raises(StorageError, match=r"fsspec knows .*s3"):
         Store("nonsense://x").list()
-    script = (
-        "import sys; sys.modules['s3fs'] = None; from tokenloom.pipeline.storage.store import Store\n"
-        "Store('s3://bucket').list()"
-    )
+    script = """
+import sys
+sys.modules |= dict.fromkeys(["s3fs", "adlfs", "gcsfs"])
+from tokenloom.pipeline.storage.store import Store, StorageError
+for url in ("s3://bucket", "az://container/x", "gs://bucket"):
+    try:
+        Store(url).list()
+    except StorageError as error:
+        print(error)
+"""
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
-    assert "s3://bucket: no file system for s3:// is installed. pip install 'tokenloom[s3]'." in done.stderr
+    s3, azure, google = done.stdout.splitlines()
+    assert s3 == "s3://bucket: no file system for s3:// is installed. pip install 'tokenloom[s3]'."
+    assert azure == "az://container/x: no file system for az:// is installed. pip install 'tokenloom[azure]'."
+    assert "gs://bucket: no file system for gs:// is installed. " in google
+    assert "gcsfs" in google
 
 
 def test_urls_are_shown_without_credentials():
-    url = redact("ftp://me:word@host/x?X-Amz-Signature=abc&sig=d&page=2")
-    assert url == "ftp://***@host/x?X-Amz-Signature=***&sig=***&page=***"
+    url = redact("ftp://me:word@host/x?X-Amz-Signature=abc&sig=d&page=2&version=a/b&raw=1#k=v")
+    assert url == "ftp://***@host/x?X-Amz-Signature=***&sig=***&page=2&version=***&raw=***"
+    assert redact("https://host/x?download=true: gone; see https://host/y?v=1.2, too") == (
+        "https://host/x?download=true: gone; see https://host/y?v=1.2, too"
+    )
+    assert told_url("https://me:word@host/x?dl=1&sig=d&raw=1") == "https://host/x?dl=1&raw=1"
+    assert told_url("https://host/x?sig=d") == "https://host/x"
+    assert without_credentials("s3://bucket/a#1/0?.tar") == "s3://bucket/a#1/0?.tar"  # a name and a pattern
     assert redact("memory://R&D=2024/out") == "memory://R&D=2024/out"  # no query: a path
     assert repr(Store("sftp://me:word@host/x")) == "Store('sftp://***@host/x')"
 
