@@ -147,7 +147,7 @@ def _label(plan: Plan, store: Store, limit: int | None, tally: Tally, listener: 
     Where another run was quicker with a unit's labels, its tokens may be lacking still: so it looks again.
     """
     while plan.works:
-        whole = [work for work in plan.works if work.keys is None]
+        whole = plan.works.whole
         mode = Mode.COMMIT if whole else Mode.REPAIR  # single samples last, of what then is there
         for result in label_units(plan, whole or plan.works, mode, limit):
             tally.add(result)

@@ -9,14 +9,15 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from ...labelers.plugins.registry import PLUGINS
 from .ray_data import keep_on_head
+from .takes_nothing import TakesNothing
 
 DEVICE = "TOKENLOOM_DEVICE"
 """Names the device on which workers compute, as torch does, in place of what is found: `cpu` where Ray counts GPUs that
@@ -41,6 +42,8 @@ def start_ray() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's core warns of Ray Data's own actors on every run
+    # Of a Ray that is started here: it would keep 100,000, some 5 kB each, for a dashboard that it hasn't.
+    os.environ.setdefault("RAY_task_events_max_num_task_in_gcs", "1000")
     import ray
 
     if not ray.is_initialized():
@@ -74,6 +77,10 @@ def start_ray() -> None:
     from ray.data import DataContext
 
     context = DataContext.get_current()
+    with suppress(ImportError, AttributeError):  # other versions of Ray hold what they hold
+        from .driver_memory import hold_little
+
+        hold_little(context)
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
     context.target_max_block_size = 1  # every row its own block: a unit is what moves, and what is tried again
@@ -134,20 +141,13 @@ def _speaks_grpc(connection: socket.socket) -> bool:
     return len(frame) == 9 and frame[3] == _SETTINGS
 
 
-class _Ignored(list[str]):
-    """Takes nothing in."""
-
-    def extend(self, values: Iterable[str], /) -> None:
-        pass
-
-
 def _job_config() -> Any:
     """One by which workers don't look for modules in the working directory first, as Ray would have them: a `random.py`
     there would take the place of Python's own. Plugins are looked for there last, by PLUGINS."""
     from ray.job_config import JobConfig
 
     config = JobConfig()
-    config._py_driver_sys_path = _Ignored()
+    config._py_driver_sys_path = TakesNothing()
     return config
 
 
