@@ -13,6 +13,7 @@ from ...pipeline.plan.recipe_file import RecipeError, Strict, Written, checked_r
 from ...pipeline.storage.store import absolute_url, url_problem
 from .masking import Keep
 from .schemes import NAMES
+from .train_settings import ModelSettings, TrainSettings
 
 _END = 2**31
 """Of whatever is counted."""
@@ -149,9 +150,16 @@ class DataSettings(Strict):
 
 
 class TrainingRecipe(Written):
-    """What a model is trained on."""
+    """What a model is trained on and, for `tokenloom train`, which one and how."""
 
     data: DataSettings
+    model: ModelSettings | None = None
+    train: TrainSettings | None = None
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _size_alone(cls, value: Any) -> Any:
+        return {"size": value} if isinstance(value, str) else value
 
 
 def load_training_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TrainingRecipe:
