@@ -8,9 +8,6 @@ from typing import Literal
 
 from ..data.masking import Form
 
-PATCH = 16
-"""Pixels on a side of what is one token of pixels."""
-
 Positions = Literal["grid", "learned", "sequence"]
 
 
@@ -39,7 +36,7 @@ class ModalityConfig:
     """One modality. form: as in masking, which also says how it is embedded:
 
     - grid: ids below `vocabulary` at `length` places, which lie in `grid` (rows, columns), or have no order;
-    - pixels: squares of PATCH x PATCH pixels, RGB, in `grid`;
+    - pixels: squares of mixture.PATCH pixels on a side, RGB, in `grid`;
     - text: ids below `vocabulary`, at positions counted from 0;
     - embeddings: vectors of `width` numbers, likewise.
 
@@ -93,7 +90,8 @@ class ModelConfig:
 
     mlp_ratio: the inner width of the MLPs, of which SwiGLU takes two thirds, by dim. qk_norm: queries and keys are
     normalised, head by head. num_register_tokens: learned tokens that stand before each row of inputs.
-    share_embedding: a target's logits are by its tokens' embeddings.
+    share_embedding: a target's logits are by its tokens' embeddings. image_size: of views, in pixels on a side, for
+    whoever reads the configuration.
 
     Raises ValueError, naming the field, for what can't be.
     """
@@ -107,6 +105,7 @@ class ModelConfig:
     qk_norm: bool = False
     num_register_tokens: int = 0
     share_embedding: bool = True
+    image_size: int = 224
 
     def __post_init__(self) -> None:
         names = [one.name for one in self.modalities]

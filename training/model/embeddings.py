@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from ..data.masking import NOTHING
-from .config import PATCH, ModalityConfig
+from ..data.mixture import PATCH
+from .config import ModalityConfig
 
 _TABLE = 512
 """Positions that the published checkpoints hold of a sequence, however long it is (ml-4m, encoder_embeddings.py)."""
@@ -27,7 +28,17 @@ class _Embedding(nn.Module):
         if modality.positions == "learned":
             self.pos_emb = nn.Parameter(torch.zeros(1, modality.length, dim))
         else:
-            self.register_buffer("pos_emb", sines(modality, dim))
+            sequence = modality.positions == "sequence"
+            places = max(_TABLE, modality.length) if sequence else modality.length
+            self.register_buffer("pos_emb", torch.empty(1, places, dim))
+            if not self.pos_emb.is_meta:
+                self.fill_sines()
+
+    def fill_sines(self) -> None:
+        """Gives positions that aren't learned what they are."""
+        if not isinstance(self.pos_emb, nn.Parameter):
+            places, dim = self.pos_emb.shape[1:]
+            self.pos_emb.copy_(sines(self.modality.grid, places, dim))
 
     def _place(self, position: torch.Tensor) -> torch.Tensor:
         """(k, dim), by positions (k,)."""
@@ -80,12 +91,10 @@ class InputEmbedding(_Embedding):
 class TargetEmbedding(_Embedding):
     """token_emb: what a text's tokens are, once they are said; of images it is stored beside the logits, unused."""
 
-    def __init__(self, modality: ModalityConfig, dim: int, share_embedding: bool) -> None:
+    def __init__(self, modality: ModalityConfig, dim: int) -> None:
         super().__init__(modality, dim)
         self.token_emb = nn.Embedding(modality.vocabulary, dim)
         self.to_logits = nn.Linear(dim, modality.vocabulary, bias=False)
-        if share_embedding:
-            self.to_logits.weight = self.token_emb.weight
 
     def forward(
         self, ids: torch.Tensor, position: torch.Tensor, mask_token: torch.Tensor
@@ -109,13 +118,12 @@ def patches(pixels: torch.Tensor, row: torch.Tensor, position: torch.Tensor) -> 
     return found.flatten(1)
 
 
-def sines(modality: ModalityConfig, dim: int) -> torch.Tensor:
-    """float32 (1, places, dim): sines and cosines of the count, or of row and column (MoCo v3), the sines first."""
-    if modality.grid is None:
-        return _waves(torch.arange(max(_TABLE, modality.length)), dim)[None]
-    places = torch.arange(modality.length)
-    columns = modality.grid[1]
-    return torch.cat([_waves(places // columns, dim // 2), _waves(places % columns, dim // 2)], dim=1)[None]
+def sines(grid: tuple[int, int] | None, places: int, dim: int) -> torch.Tensor:
+    """float32 (1, places, dim): sines and cosines of row and column in a grid, or else of the count (MoCo v3)."""
+    counted = torch.arange(places)
+    if grid is None:
+        return _waves(counted, dim)[None]
+    return torch.cat([_waves(counted // grid[1], dim // 2), _waves(counted % grid[1], dim // 2)], dim=1)[None]
 
 
 def _waves(positions: torch.Tensor, dim: int) -> torch.Tensor:

@@ -38,12 +38,7 @@ class FourM(nn.Module):
         self.config = config
         dim = config.dim
         self.encoder_embeddings = nn.ModuleDict({one.name: InputEmbedding(one, dim) for one in config.inputs})
-        self.decoder_embeddings = nn.ModuleDict(
-            {one.name: TargetEmbedding(one, dim, config.share_embedding) for one in config.targets}
-        )
-        for name, own in self.decoder_embeddings.items():
-            if name in self.encoder_embeddings:
-                own.mod_emb = self.encoder_embeddings[name].mod_emb
+        self.decoder_embeddings = nn.ModuleDict({one.name: TargetEmbedding(one, dim) for one in config.targets})
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         if config.num_register_tokens:
             self.register_tokens = nn.Parameter(torch.zeros(1, config.num_register_tokens, dim))
@@ -52,6 +47,23 @@ class FourM(nn.Module):
         self.decoder_proj_context = nn.Linear(dim, dim)
         self.decoder = nn.ModuleList(DecoderBlock(config) for _ in range(config.decoder_depth))
         self.decoder_norm = Norm(dim)
+        self.tie()
+
+    @classmethod
+    def empty(cls, config: ModelConfig, device: torch.device | str = "cpu") -> FourM:
+        """With whatever the memory holds as weights, which takes no time."""
+        with torch.device("meta"):
+            model = cls(config)
+        return model.to_empty(device=device).tie()
+
+    def tie(self) -> FourM:
+        """Shares what is shared, as it must be anew where `to_empty` has given each name a tensor of its own."""
+        for name, own in self.decoder_embeddings.items():
+            if name in self.encoder_embeddings:
+                own.mod_emb = self.encoder_embeddings[name].mod_emb
+            if self.config.share_embedding:
+                own.to_logits.weight = own.token_emb.weight
+        return self
 
     def forward(self, sides: Sides) -> torch.Tensor:
         """float32 (targets,): of each target modality, in the order of `config.targets`, the sum of cross-entropies of

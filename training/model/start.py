@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from .blocks import Norm
-from .embeddings import InputEmbedding, TargetEmbedding, sines
+from .embeddings import InputEmbedding, TargetEmbedding
 from .fourm import FourM
 
 _STD = 0.02
@@ -34,10 +34,9 @@ def initialise(model: FourM) -> FourM:
             nn.init.zeros_(module.bias)
         elif isinstance(module, InputEmbedding | TargetEmbedding):
             drawn.append(module.mod_emb)
+            module.fill_sines()
             if isinstance(module.pos_emb, nn.Parameter):
                 drawn.append(module.pos_emb)
-            else:
-                module.pos_emb.copy_(sines(module.modality, model.config.dim))
     for one in drawn:
         nn.init.normal_(one, std=_STD)
     return model

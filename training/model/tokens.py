@@ -6,8 +6,8 @@ All of it is known before the model begins, on the CPU, so that no step waits fo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
 import torch
 
@@ -15,21 +15,11 @@ from ..data.masking import IGNORED
 from .config import ModelConfig
 
 _EVERYTHING = 2**31 - 1
-
-_Moved = TypeVar("_Moved", bound="_Movable")
-
-
-class _Movable:
-    """A data class of tensors, and of what isn't."""
-
-    def to(self: _Moved, device: torch.device | str) -> _Moved:
-        found = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-        moved = {name: one.to(device, non_blocking=True) for name, one in found.items() if hasattr(one, "to")}
-        return replace(self, **moved)  # type: ignore[type-var]
+_FOREIGN = -2
 
 
 @dataclass(frozen=True)
-class Tokens(_Movable):
+class Tokens:
     """One side of n samples, with l places each.
 
     ids, position, modality: int64 (n, l), as of `masking.Masked`; modality is -1 where a place isn't used. used: bool
@@ -64,7 +54,7 @@ class Tokens(_Movable):
 
 
 @dataclass(frozen=True)
-class Labels(_Movable):
+class Labels:
     """What is to be said. ids: int64 (k,). order, counts: as of Tokens, of the places where something is."""
 
     ids: torch.Tensor
@@ -80,7 +70,7 @@ class Labels(_Movable):
 
 
 @dataclass(frozen=True)
-class Sides(_Movable):
+class Sides:
     """A batch as a model takes it. arrays: pixels and embeddings by modality, as of `batch.Batch`."""
 
     inputs: Tokens
@@ -92,20 +82,33 @@ class Sides(_Movable):
     def of(cls, config: ModelConfig, batch: Mapping[str, Any], modalities: Sequence[str]) -> Sides:
         """A batch of the loader. modalities: which its numbers stand for, `TrainingBatches.modalities`.
 
-        Raises KeyError for a modality that the model doesn't have.
+        Raises ValueError for a modality that the model doesn't have on the side where it comes up.
         """
-        number = {name: place for place, name in enumerate(config.names)}
-        places = torch.tensor([number[name] for name in modalities] + [-1])  # the last stands for -1, nothing
-        inputs, targets = (
-            {**batch[side], "modality": places[batch[side]["modality"].long()]} for side in ("inputs", "targets")
-        )
-        sides = [Tokens.of(config, one["ids"], one["position"], one["modality"]) for one in (inputs, targets)]
-        labels = Labels.of(config, targets["labels"], targets["modality"])
-        return cls(sides[0], sides[1], labels, batch.get("arrays", {}))
+        made: list[Tokens] = []
+        for side, own in (("inputs", config.inputs), ("targets", config.targets)):
+            given, known = batch[side], {one.name for one in own}
+            places = [config.names.index(name) if name in known else _FOREIGN for name in modalities]
+            modality = torch.tensor([*places, -1])[given["modality"].long()]  # the last stands for -1, nothing
+            if foreign := given["modality"][modality == _FOREIGN].tolist():
+                raise ValueError(f"the model has no {modalities[foreign[0]]} among its {side}, and the batch has")
+            made.append(Tokens.of(config, given["ids"], given["position"], modality))
+        inputs, targets = made
+        labels = Labels.of(config, batch["targets"]["labels"], targets.modality)
+        return cls(inputs, targets, labels, batch.get("arrays", {}))
 
     def to(self, device: torch.device | str) -> Sides:
-        arrays = {name: one.to(device, non_blocking=True) for name, one in self.arrays.items()}
-        return replace(super().to(device), arrays=arrays)
+        return _moved(self, device)
+
+
+def _moved(value: Any, device: torch.device | str) -> Any:
+    """With all tensors in it on the device. From pinned memory they travel while the program goes on."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, Mapping):
+        return {name: _moved(one, device) for name, one in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: _moved(getattr(value, field.name), device) for field in fields(value)})
+    return value
 
 
 def grouped(modality: torch.Tensor, count: int) -> tuple[torch.Tensor, tuple[int, ...]]:
