@@ -1,4 +1,4 @@
-"""Processes that train one network together, by Ray Train: started, followed, stopped, and started again if they die."""
+"""Processes that train one network together, by Ray Train: started, followed, stopped, started again if they die."""
 
 from __future__ import annotations
 
@@ -66,6 +66,42 @@ class Board:
 
     def outcome(self) -> Any:
         return self._outcome
+
+
+def attempt(
+    work: Callable[[], None],
+    board: Any,
+    alone: bool,
+    reason: Callable[[Exception], str],
+    ours: tuple[type[Exception], ...],
+    of_all: tuple[type[Exception], ...],
+) -> None:
+    """Does the work in a training process, unless the training is to stop already.
+
+    What is the user's to mend is written on the board as a reason, and not tried again; with several processes, which
+    wait for each other, the error ends them all. Other errors are for Ray Train, which starts the processes again.
+    ours: what is the user's, where a process isn't alone; else everything is. of_all: of these, what all processes
+    raise at one step, so that nobody is left to wait.
+    """
+    import ray
+
+    try:
+        if ray.get(board.reason.remote()) is None:
+            work()
+    except StoppedError:
+        if not alone:
+            raise
+    except Exception as error:
+        if not alone and not isinstance(error, ours):
+            raise
+        ray.get(board.stop.remote(reason(error)))
+        if not alone and not isinstance(error, of_all):
+            raise
+
+
+def threads_for(config: Mapping[str, Any], processes_here: int) -> int:
+    """Of torch, in each of so many training processes of a machine. config: what `Trainers.work` is given."""
+    return config["threads"] or max(1, (os.cpu_count() or 1) // processes_here)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ A training goes on from the latest that is complete.
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
@@ -38,6 +39,7 @@ class Checkpoints:
         # Its own, so that what is written in a thread never mixes with what the training sends.
         self._group = dist.new_group(backend="gloo") if _distributed() else None
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        logging.getLogger("c10d-NullHandler-dcp_logger").setLevel(logging.WARNING)  # two lines for each tensor
 
     def latest(self) -> int | None:
         """The step of the newest complete one."""
@@ -47,12 +49,14 @@ class Checkpoints:
         """What was saved beside the tensors. Raises DamagedCheckpointError."""
         return read_index(self._store, _folder(step))["meta"]
 
-    def load(self, step: int, state: Mapping[str, Tensor]) -> None:
-        """Fills the tensors of `state`, of this process, with what was saved under their names.
+    def load(self, step: int, state: Mapping[str, Tensor], below: str = "") -> None:
+        """Fills the tensors of `state`, of this process, with what was saved under their names, which are all that
+        begin with `below`.
 
         Raises DamagedCheckpointError, also where names or shapes are others."""
         reader = ShardReader(self._store, _folder(step))
-        found = {name: list(one.size) for name, one in reader.read_metadata().state_dict_metadata.items()}
+        saved = reader.read_metadata().state_dict_metadata
+        found = {name: list(one.size) for name, one in saved.items() if name.startswith(below)}
         wanted = {name: list(tensor.shape) for name, tensor in state.items()}
         if odd := sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)):
             raise DamagedCheckpointError(
@@ -79,31 +83,25 @@ class Checkpoints:
         with _unwrapped():
             writing.result()
         if self._first:
-            self._remove(self._complete()[: -self._keep])
-
-    def clean(self) -> None:
-        """Removes what was never completed. Only where nobody else writes here; by one process alone."""
-        complete = self._complete()
-        self._remove([step for step in self._all() if step not in complete])
+            self._remove_old()
 
     def _names(self) -> list[str]:
-        return [entry.name for entry in self._store.list(_FOLDER)]
-
-    def _all(self) -> set[int]:
-        return {int(folder) for name in self._names() if (folder := name.partition("/")[0]).isdigit()}
+        found = (entry.name for entry in self._store.list(_FOLDER))
+        return [name for name in found if name.partition("/")[0].isdigit()]
 
     def _complete(self) -> list[int]:
         """Oldest first."""
-        parts = (name.partition("/") for name in self._names())
-        return sorted(int(folder) for folder, _, file in parts if folder.isdigit() and file == INDEX)
+        return sorted(
+            int(folder) for folder, _, file in (name.partition("/") for name in self._names()) if file == INDEX
+        )
 
-    def _remove(self, steps: list[int]) -> None:
-        """What makes a checkpoint complete goes first."""
-        for step in steps:
-            folder = _folder(step)
-            names = [entry.name for entry in self._store.list(folder)]
-            for name in sorted(names, key=lambda name: name != INDEX):
-                self._store.delete(f"{folder}/{name}")
+    def _remove_old(self) -> None:
+        """What is older than those that are kept, and what somebody who died has left of one. What makes a checkpoint
+        complete goes first. Where another driver trains the same it loses nothing that is newer."""
+        oldest = self._complete()[-self._keep :][0]
+        names = [name for name in self._names() if int(name.partition("/")[0]) < oldest]
+        for name in sorted(names, key=lambda name: not name.endswith(f"/{INDEX}")):
+            self._store.delete(f"{_FOLDER}/{name}")
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from ..model.fourm import FourM
 def prepare(network: FourM, device: torch.device, world: int, half: bool, keep_less: bool, compiled: bool) -> FourM:
     """The network on the device, changed in place; names of parameters stay.
 
-    world: processes among which each block's weights are shared out (FSDP2); with one, all are here. half: their weights
-    are sent in bfloat16. keep_less: activations of a block are computed again for its gradient. compiled: by
+    world: processes among which each block's weights are shared out (FSDP2); with one, all are here. half: weights are
+    sent in bfloat16. keep_less: activations of a block are computed again for its gradient. compiled: by
     torch.compile, block by block, since blocks are alike.
     """
     blocks: list[nn.Module] = [*network.encoder, *network.decoder]

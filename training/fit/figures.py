@@ -18,9 +18,9 @@ class Figures:
 
     step: steps done by now. tokens: seen by now, by the budgets of inputs and targets. loss: of the step, over all
     processes; losses: each modality's mean cross-entropy in nats, None where nothing was to be said. used: tokens that
-    samples really had. gradient_norm: before clipping. left_out: why the step changed nothing, "" where it did; suspects:
-    then, what of which samples made it so. tokens_per_second: of all processes together, by the budgets, over the last
-    few steps. mfu: the share of the GPUs' arithmetic that was of use; None where the device's isn't known.
+    samples really had. gradient_norm: before clipping. left_out: why the step changed nothing, "" where it did;
+    suspects: then, what of which samples made it so. tokens_per_second: of all processes together, by the budgets, over
+    the last few steps. mfu: the share of the GPUs' arithmetic that was of use; None where the device isn't known.
     """
 
     step: int

@@ -1,46 +1,90 @@
-"""The network that a recipe asks for: its configuration from the data, and the weights that it begins with."""
+"""The network that a recipe asks for, with the weights that it begins with."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
 import torch
 
+from ...labelers.networks.hub import CheckpointError
+from ...pipeline.storage.store import Store
 from ..data.opening import OpenData
 from ..data.recipe import TrainingRecipe
-from ..data.ride_along import PIXELS
-from ..model.config import PATCH, ModalityConfig, ModelConfig
+from ..model.checkpoint import MODEL, Start, start_from, write_model
+from ..model.config import ModalityConfig, ModelConfig
 from ..model.fourm import FourM
+from ..model.from_data import modalities_of
 from ..model.start import initialise
+from .checkpoints import Checkpoints
+from .export import FOLDER
+from .trainer import WEIGHTS
 
 
 def model_config(data: OpenData, recipe: TrainingRecipe) -> ModelConfig:
     assert recipe.model is not None
-    modalities = [_modality(data, name) for name in data.mixture.modalities]
+    size = recipe.model
     return ModelConfig.of_size(
-        recipe.model.size, modalities, qk_norm=recipe.model.qk_norm, num_register_tokens=recipe.model.registers
+        size.size, modalities_of(data.mixture), qk_norm=size.qk_norm, num_register_tokens=size.registers
     )
 
 
-def _modality(data: OpenData, name: str) -> ModalityConfig:
-    mixture = data.mixture
-    spec = mixture.spec(name)
-    roles = {
-        "is_input": any(name in (one.mixed.inputs or ()) for one in data.datasets),
-        "is_target": spec is not None and any(name in (one.mixed.targets or ()) for one in data.datasets),
-    }
-    if name == PIXELS:
-        side = mixture.size // PATCH
-        return ModalityConfig(name, "pixels", side * side, grid=(side, side), **roles)
-    if spec is None:
-        return ModalityConfig(name, "embeddings", mixture.most(name), width=mixture.width(name), **roles)
-    if spec.type == "text":
-        return ModalityConfig(name, "text", mixture.most(name), spec.vocabulary, **roles)
-    return ModalityConfig(name, "grid", spec.max_length, spec.vocabulary, grid=spec.grid, **roles)
-
-
 def new_network(config: ModelConfig, recipe: TrainingRecipe) -> FourM:
-    """With the weights that it begins with, drawn from the recipe's seed."""
+    """With weights that are drawn from the recipe's seed."""
     assert recipe.train is not None
-    with torch.device("meta"):
-        network = FourM(config)
+    network = FourM.empty(config)
     torch.manual_seed(recipe.train.seed)
-    return initialise(network.to_empty(device="cpu"))
+    return initialise(network)
+
+
+def started(network: FourM, recipe: TrainingRecipe) -> Start | None:
+    """Gives it the weights of `model.start`, where the recipe has one. Raises CheckpointError."""
+    if recipe.model is None or recipe.model.start is None:
+        return None
+    with _here(Store(recipe.model.start, recipe.model.storage_options)) as folder:
+        return start_from(network, folder)
+
+
+@contextmanager
+def _here(store: Store) -> Iterator[Path]:
+    """A folder of this machine with the checkpoint; of a training whose output is named with its model, or with the
+    weights that were saved last."""
+    if store.exists(f"{FOLDER}/{MODEL}"):
+        store = store.below(FOLDER)
+    if store.exists(MODEL) and store.is_local:
+        yield Path(store.url)
+        return
+    with tempfile.TemporaryDirectory(prefix="tokenloom-start-") as above:
+        folder = Path(above, FOLDER)
+        if not store.exists(MODEL) and (network := saved_network(store)):
+            write_model(network.config, network.state_dict(), folder)
+            yield folder
+            return
+        folder.mkdir()
+        for name in ("config.json", "modalities.json", MODEL):
+            try:
+                (folder / name).write_bytes(store.read(name))
+            except FileNotFoundError as error:
+                if name != "modalities.json":
+                    raise CheckpointError(f"{error}; a model is a folder with config.json and {MODEL}") from None
+        yield folder
+
+
+def saved_network(store: Store) -> FourM | None:
+    """With the weights that the training whose output is `store` has saved last; None where there are none."""
+    checkpoints = Checkpoints(store, 1)
+    step = checkpoints.latest()
+    if step is None:
+        return None
+    network = initialise(FourM.empty(config_from(checkpoints.meta(step)["model"])))
+    checkpoints.load(step, {f"{WEIGHTS}{name}": one for name, one in network.named_parameters()}, WEIGHTS)
+    return network
+
+
+def config_from(told: Mapping[str, Any]) -> ModelConfig:
+    """What `asdict` made of a configuration, and JSON of that."""
+    modalities = [{**one, "grid": one["grid"] and tuple(one["grid"])} for one in told["modalities"]]
+    return ModelConfig(**{**told, "modalities": tuple(ModalityConfig(**one) for one in modalities)})

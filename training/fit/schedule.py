@@ -17,8 +17,8 @@ _WARMUP = 0.02
 
 @dataclass(frozen=True)
 class Schedule:
-    """steps: of the optimiser. step_tokens: of one step, inputs and targets, as the budgets have them on average. tokens,
-    warmup: in all, and those over which the rate rises. largest: learning rate."""
+    """steps: of the optimiser. step_tokens: of one step, inputs and targets, as the budgets have them on average.
+    tokens, warmup: in all, and those over which the rate rises. largest: learning rate."""
 
     steps: int
     step_tokens: float

@@ -41,7 +41,9 @@ def sample_losses(
     return positions.numpy(), losses.numpy()
 
 
-def suspects(positions: np.ndarray, losses: np.ndarray, modalities: Sequence[str], name: Callable[[int], str]) -> list[str]:
+def suspects(
+    positions: np.ndarray, losses: np.ndarray, modalities: Sequence[str], name: Callable[[int], str]
+) -> list[str]:
     """Whom to look at, in words, as `sample_losses` tells of them: whatever isn't finite or, where all is, what is
     largest for its modality. name: of the sample at a position."""
     odd = np.isnan(losses) | np.isposinf(losses)

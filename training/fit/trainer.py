@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from .guard import PATIENCE, Guard
 from .schedule import Schedule
 from .suspects import sample_losses, suspects
 
+WEIGHTS = "weights/"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -35,13 +36,13 @@ class Place:
 
     rank: int = 0
     world: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 class Trainer:
     """network: trained in place; in several processes, the same in all of them. modalities: what a batch's numbers of
-    modalities stand for. name: tells the sample at a position. step_flops: of a step of all processes, for the share of `peak` operations a second that they
-    use; None where that isn't known.
+    modalities stand for. name: tells the sample at a position. step_flops: of a step of all processes together, for the
+    share that they use of `peak` operations a second; None where that isn't known.
 
     State is all that the next step depends on beside the batch; noise, where a network has any, is drawn from the
     seed and the step.
@@ -84,16 +85,14 @@ class Trainer:
         weights = loss_weights(self.network.config, counts, self._settings.loss)
         loss = float(weights @ sums)
         norm = self._norm()
+        blamed: Sequence[str] = ()
         if left_out := self._guard.look(loss, norm):
-            suspects = self._suspects(batch)
+            blamed = self._suspects(batch)
         else:
-            suspects = ()
             self._take(norm)
         self._optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        figures = replace(
-            self._figures(rate, loss, sums, counts, norm, used), left_out=left_out, suspects=suspects
-        )
+        figures = replace(self._figures(rate, loss, sums, counts, norm, used), left_out=left_out, suspects=blamed)
         if self._guard.in_a_row >= PATIENCE:
             raise DivergedError(_report(figures, self._schedule))
         return figures, stop
@@ -102,7 +101,7 @@ class Trainer:
         """By name, the tensors themselves: weights, the optimiser's moments, and the guard's numbers."""
         state: dict[str, Tensor] = {"guard": self._guard.state()}
         for name, weight in self.network.named_parameters():
-            state[f"weights/{name}"] = weight
+            state[f"{WEIGHTS}{name}"] = weight
             state |= {f"{moment}/{name}": value for moment, value in self._moments(weight).items()}
         return state
 
@@ -181,7 +180,9 @@ class Trainer:
             nn.utils.clip_grads_with_norm_(self.network.parameters(), self._settings.clip, total)
         self._optimizer.step()
 
-    def _figures(self, rate: float, loss: float, sums: Tensor, counts: Sequence[int], norm: float, used: int) -> Figures:
+    def _figures(
+        self, rate: float, loss: float, sums: Tensor, counts: Sequence[int], norm: float, used: int
+    ) -> Figures:
         means = [total / count if count else None for total, count in zip(sums.tolist(), counts, strict=True)]
         names = [one.name for one in self.network.config.targets]
         tokens = self._schedule.step_tokens
