@@ -20,12 +20,14 @@ def print_paper(console: Console, recipe: TrainingRecipe) -> None:
     of_all = of_all_sizes(
         modalities_of(data.mixture), step, qk_norm=recipe.model.qk_norm, num_register_tokens=recipe.model.registers
     )
-    headings, rows = table(of_all)
     shown = Table(box=None, pad_edge=False)
-    for heading in headings:
-        shown.add_column(heading, justify="left" if heading == "size" else "right", overflow="fold")
-    for row in rows:
-        shown.add_row(*row)
+    headings, rows = table(of_all)
+    for line, cells in enumerate(zip(headings, *rows, strict=True)):  # a column for each size fits a terminal
+        if line == 0:
+            for cell in cells:
+                shown.add_column(cell, justify="left" if cell == headings[0] else "right")
+        else:
+            shown.add_row(*cells)
     console.print(shown)
     seconds = schedule.tokens / of_all[recipe.model.size].tokens_per_second()
     again = ", whose activations are computed again" if step.checkpointing else ""
