@@ -254,8 +254,8 @@ def test_the_code_of_the_dataset_runs(workplace, monkeypatch):
 def test_the_commands_and_the_code_of_training_run(workplace, monkeypatch):
     workplace.follow("docs/training.md")
     monkeypatch.chdir(workplace.folder)
-    namespace: dict = {}
-    exec(compile((workplace.folder / "train.py").read_text(), "train.py", "exec"), namespace)
+    code = "".join((workplace.folder / name).read_text() for name in ("train.py", "model.py"))
+    exec(compile(code, "docs/training.md", "exec"), namespace := {})
     assert namespace["dataset"].state_dict()["position"] == 5 * 8
 
 

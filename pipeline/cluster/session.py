@@ -46,6 +46,7 @@ def start_ray() -> None:
     if not ray.is_initialized():
         # Without an address Ray would join whatever other cluster runs on this machine.
         address = os.environ.get("RAY_ADDRESS") or "local"
+        refuse_ray_client(address)
         check_address(address)
         started = address == "local"
         variables = {
@@ -84,23 +85,27 @@ def start_ray() -> None:
         keep_on_head()
 
 
+def through_client(address: str) -> bool:
+    """Whether it is one of Ray Client's."""
+    return address.startswith("ray://")
+
+
 def refuse_ray_client(address: str) -> None:
-    """Raises EngineError for an address of Ray Client's, through which Ray Data doesn't work: it wants a core worker in
-    the driver's own process."""
-    if address.startswith("ray://"):
+    """Raises EngineError for an address of Ray Client's: the driver has to live in the cluster (see client.py)."""
+    if through_client(address):
         host = urlsplit(address).hostname or "HEAD"
         raise EngineError(
-            f"{address}: Ray Data, by which a run works, doesn't work through Ray Client: have the "
-            f"cluster do it as a job, `tokenloom submit RECIPE --address http://{host}:8265`, or run it on one of the "
-            f"cluster's machines with RAY_ADDRESS={host}:6379"
+            f"{address}: through Ray Client the commands `run`, `plan` and `doctor` work, and nothing else that needs "
+            f"Ray: do it on one of the cluster's machines, with RAY_ADDRESS={host}:6379"
         )
 
 
 def check_address(address: str) -> None:
     """Raises EngineError where nothing answers at a cluster's address, which Ray takes ten minutes to notice, or
-    something that isn't Ray, for which it waits for ever; and for Ray Client's."""
-    refuse_ray_client(address)
-    host, _, port = address.rpartition(":")
+    something that isn't Ray, for which it waits for ever."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if through_client(address) and not port.isdigit():
+        raise EngineError(f"RAY_ADDRESS is {address}: name the port, too, as ray://HEAD:10001")
     if not port.isdigit():
         return  # local, auto, or something that Ray knows better
     try:
@@ -114,7 +119,8 @@ def check_address(address: str) -> None:
     if not speaks:
         raise EngineError(
             f"RAY_ADDRESS is {address}, and what answers there isn't Ray: name the address that `ray start --head` "
-            f"printed (port 6379 unless told otherwise; the dashboard's won't do), or unset it to have Ray started here"
+            f"printed (port 6379 unless told otherwise, 10001 of ray://; the dashboard's won't do), or unset it to "
+            f"have Ray started here"
         )
 
 

@@ -13,6 +13,7 @@ from ..doctor.doctor import diagnose
 from ..doctor.finding import Level, Row
 from ..plan.origins import told_origins
 from ..plan.recipe import load_recipe
+from .attached import attached, ray_client
 from .console import counted, plain_console
 from .dataset import printable
 from .submit import have_done
@@ -22,15 +23,17 @@ _WORDS = {Level.OK: "ok", Level.WARNING: "warning", Level.FAILED: "failed"}
 
 def doctor(name: str, address: str | None, overrides: Sequence[str], corpus: Sequence[str], output: str | None) -> int:
     """Prints what is so on this machine, or on every node of the cluster: 1 where something failed, else 0. What has a
-    dashboard's address is done there by a job, whose exit code this is."""
+    dashboard's address is done there by a job, and through Ray Client by a process there, whose exit code this is."""
     if address and address.startswith(("http://", "https://")):
         return have_done("doctor", name, address, overrides, corpus, output)
+    if address:
+        os.environ["RAY_ADDRESS"] = address
+    if client := ray_client():
+        return attached(client, "doctor", name, overrides, corpus, output)
     recipe = load_recipe(name, overrides, corpus, output)
     console = plain_console()
     for line in told_origins(recipe, Path.cwd()):
         console.print(printable(line), soft_wrap=True)
-    if address:
-        os.environ["RAY_ADDRESS"] = address
     on_cluster = os.environ.get("RAY_ADDRESS") not in (None, "", "local")
     try:
         rows = diagnose(recipe, on_cluster, lambda text: console.print(f"{text} ...", soft_wrap=True))

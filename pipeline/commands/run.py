@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.table import Table
 from ...tokenizers.fitting.perceptual import PERCEPTUAL
 from ..checks.nulls import NullSearch, told_null
 from ..checks.status import LedgerCounts
-from ..cluster.session import refuse_ray_client, stop_ray
+from ..cluster.session import stop_ray
 from ..cluster.size import ClusterSize, cluster_size
 from ..corpus.refusals import why_refused
 from ..dataset.cards import TokensCard
@@ -29,9 +28,11 @@ from ..plan.stages import UNBOUNDED, Stage, stages, workers_at_once
 from ..retry import retry
 from ..run import execute
 from ..storage.store import Store
+from .attached import attached, ray_client
 from .console import counted, plain_console
 from .dataset import broken_parts, printable
 from .growth import print_growth
+from .package import run_options
 from .progress import RunProgress, duration
 from .report import RunReport
 from .spent import LEAST, print_spent
@@ -48,15 +49,18 @@ def run(
     limit: int | None,
     dry_run: bool,
     report: str | None = None,
-) -> None:
+) -> int:
+    """The exit code."""
+    if address := ray_client():
+        more = run_options(replacing, take_changes, limit, report, dry_run)
+        return attached(address, "run", name, overrides, corpus, output, more)
     recipe = load_recipe(name, overrides, corpus, output)
-    refuse_ray_client(os.environ.get("RAY_ADDRESS", ""))  # before what may take long
     console = plain_console()
     _print_origins(console, recipe)
     plan = make_plan(recipe, replacing, take_changes)
     if dry_run:
         print_plan(console, plan, replacing)
-        return
+        return 0
     page = RunReport(report, recipe.output, recipe.storage_options) if report is not None else None
     _print_licences(console, plan)
     print_growth(console, plan)
@@ -77,6 +81,7 @@ def run(
     lines = list(summary(plan, tally))
     console.print(*lines, sep="\n", soft_wrap=True)
     progress.ended(lines[::-1])
+    return 0
 
 
 def plan(
@@ -88,8 +93,12 @@ def plan(
     take_changes: bool,
     samples: int,
     price: float | None = None,
-) -> None:
-    """price: dollars for a GPU hour."""
+) -> int:
+    """price: dollars for a GPU hour. The exit code."""
+    if address := ray_client():
+        more = [*run_options(replacing, take_changes), "--calibrate", str(samples)]
+        more += ["--price", str(price)] if price is not None else []
+        return attached(address, "plan", name, overrides, corpus, output, more)
     recipe = load_recipe(name, overrides, corpus, output)
     console = plain_console()
     _print_origins(console, recipe)
@@ -104,6 +113,7 @@ def plan(
     if estimate:
         _print_estimate(console, plan, groups, size, estimate, price)
     _print_requests(console, plan, len(groups), estimate)
+    return 0
 
 
 def _print_origins(console: Console, recipe: Recipe) -> None:

@@ -129,7 +129,7 @@ class Trainer:
     def _agreed(self, parts: Sequence[Sides], stop: bool) -> tuple[list[int], int, bool]:
         """Of all processes together: how many tokens each target modality is to say, how many tokens there are, and
         whether one wants to stop."""
-        said = map(self._said, parts)
+        said = [part.labels.said(self.network.config) for part in parts]
         used = sum(sum(part.inputs.counts) + sum(part.targets.counts) for part in parts)
         told = torch.tensor([*map(sum, zip(*said, strict=True)), used, stop])
         if self._place.world > 1:
@@ -162,17 +162,12 @@ class Trainer:
         return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def _suspects(self, batch: Mapping[str, Any]) -> Sequence[str]:
-        def forward(one: Mapping[str, Any]) -> tuple[Tensor, list[int]]:
+        def forward(one: Mapping[str, Any]) -> tuple[Tensor, Sequence[int]]:
             sides = self._sides(one, slice(None))
-            return self._forward(sides), self._said(sides)
+            return self._forward(sides), sides.labels.said(self.network.config)
 
         found = sample_losses(forward, batch, self._place.world)
         return suspects(*found, [one.name for one in self.network.config.targets], self._name)
-
-    def _said(self, sides: Sides) -> list[int]:
-        """How many tokens of each target modality are to be said."""
-        counts = zip(sides.labels.counts, self.network.config.modalities, strict=True)
-        return [count for count, one in counts if one.is_target]
 
     def _take(self, norm: float) -> None:
         if self._settings.clip:

@@ -40,7 +40,8 @@ class Norm(nn.Module):
         self.register_buffer("bias", torch.zeros(dim))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, _EPS)
+        bias = self.bias.to(self.weight.dtype)  # FSDP2 casts parameters alone
+        return functional.layer_norm(x, self.weight.shape, self.weight, bias, _EPS)
 
 
 class SwiGLU(nn.Module):
@@ -70,8 +71,8 @@ class _Attention(nn.Module):
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
         """Heads side by side again: (n, tokens, dim)."""
-        value = value.to(query.dtype)  # which its norm may have made wider, under autocast
-        x = functional.scaled_dot_product_attention(query, key.to(query.dtype), value, mask)
+        query, key = query.to(value.dtype), key.to(value.dtype)  # which norms make wider, under autocast
+        x = functional.scaled_dot_product_attention(query, key, value, mask)
         return x.transpose(1, 2).flatten(2)
 
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from ...labelers.networks.hub import CheckpointError
-from ...labelers.networks.state_dicts import fill, read_tensors
+from ...labelers.networks.state_dicts import read_tensors
 from .config import ModelConfig
 from .fourm import FourM
 from .published import modality_of, read_config, written
 
 MODEL = "model.safetensors"
+
+Tensors: TypeAlias = Mapping[str, torch.Tensor]
 
 
 def read_model(folder: str | Path) -> FourM:
@@ -26,11 +30,15 @@ def read_model(folder: str | Path) -> FourM:
     Raises CheckpointError naming the file, and the key, field or modality that is wrong.
     """
     config, tensors = _read(Path(folder))
-    model = fill(FourM.empty(config), tensors, Path(folder) / MODEL)
-    return model.requires_grad_(True)
+    with torch.device("meta"):
+        model = FourM(config)
+    _refuse_differences(model.state_dict(), tensors, Path(folder))
+    model = model.to_empty(device="cpu").tie()
+    model.load_state_dict(tensors)
+    return model.eval()
 
 
-def write_model(config: ModelConfig, tensors: Mapping[str, torch.Tensor], folder: str | Path) -> None:
+def write_model(config: ModelConfig, tensors: Tensors, folder: str | Path) -> None:
     """Writes a model to a new folder, which appears once all of it is there. tensors: its state dict.
 
     Raises CheckpointError where the folder is there already, or can't be written; then nothing is left of it.
@@ -48,9 +56,10 @@ def write_model(config: ModelConfig, tensors: Mapping[str, torch.Tensor], folder
             _sync(path)
         begun.rename(folder)
         _sync(folder.parent)
-    except (OSError, RuntimeError) as error:  # what safetensors raises for a full disk isn't an OSError
-        shutil.rmtree(begun, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: can't be written ({error}); nothing was left there") from error
+    finally:
+        shutil.rmtree(begun, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ def start_from(model: FourM, folder: str | Path, called: Mapping[str, str | None
             given[name] = tensors[source]
         else:
             new[f"{side}.{modality}"] = None
-    _refuse_other_network(learned, given, folder)
+    _refuse_differences(learned, given, folder, {name for name in learned if not modality_of(name)[0]})
     if model.config.share_embedding and not config.share_embedding:
         raise CheckpointError(
             f"{folder}/{MODEL}: its logits aren't by the embeddings of its tokens (to_logits.weight is another than "
@@ -135,21 +144,19 @@ def _found(name: str, theirs: Mapping[str, object]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _refuse_other_network(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], folder: Path) -> None:
-    network = {name for name in own if not modality_of(name)[0]}
-    if lacking := sorted(network - given.keys()):
-        raise CheckpointError(
-            f"{folder}/{MODEL}: lacks {lacking[0]}, and {len(lacking) - 1:,} more; its size is another"
-        )
-    if foreign := sorted(given.keys() - own.keys()):
-        raise CheckpointError(
-            f"{folder}/{MODEL}: has {foreign[0]}, which the model lacks, and {len(foreign) - 1:,} more"
-        )
+def _refuse_differences(own: Tensors, given: Tensors, folder: Path, needed: Collection[str] | None = None) -> None:
+    """Raises CheckpointError unless a checkpoint has exactly the tensors of a model; with `needed`, those at least."""
+    where = f"{folder}/{MODEL}"
+    for what, names in (
+        ("lacks {0}", (own.keys() if needed is None else needed) - given.keys()),
+        ("has {0}, which the model lacks", given.keys() - own.keys()),
+    ):
+        if names:
+            more = f" ({len(names) - 1:,} more so)" if len(names) > 1 else ""
+            raise CheckpointError(f"{where}: {what.format(min(names))}{more}; the model is another")
     for name, tensor in given.items():
         if tensor.shape != own[name].shape:
-            raise CheckpointError(
-                f"{folder}/{MODEL}: {name} is of shape {tuple(tensor.shape)}, and in the model {tuple(own[name].shape)}"
-            )
+            raise CheckpointError(f"{where}: {name} is of shape {tuple(tensor.shape)}, not {tuple(own[name].shape)}")
 
 
 def _read(folder: Path) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
@@ -166,7 +173,7 @@ def _read(folder: Path) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
     return read_config((folder / "config.json").read_bytes(), modalities, tensors, str(folder)), tensors
 
 
-def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _apart(tensors: Tensors) -> dict[str, torch.Tensor]:
     """Each name with memory of its own, as safetensors wants it."""
     seen: set[int] = set()
     found: dict[str, torch.Tensor] = {}

@@ -50,7 +50,7 @@ class Published(BaseModel):
     encoder_depth: int = Field(ge=1)
     decoder_depth: int = Field(ge=1)
     num_heads: int = Field(ge=1)
-    mlp_ratio: float = Field(default=4.0, gt=0)
+    mlp_ratio: float = Field(default=4.0, gt=0, allow_inf_nan=False)
     qkv_bias: Literal[False] = False
     proj_bias: Literal[False] = False
     mlp_bias: Literal[False] = False
@@ -93,6 +93,12 @@ def read_config(
     """
     published = _parsed(TypeAdapter(Published), config, f"{where}/config.json")
     _refuse_other_names(published, tensors, where)
+    for field, stack in (("encoder_depth", "encoder."), ("decoder_depth", "decoder.")):
+        depth, blocks = getattr(published, field), {name.split(".")[1] for name in tensors if name.startswith(stack)}
+        if depth != len(blocks):
+            raise CheckpointError(
+                f"{where}/config.json: {field}: {depth}, and model.safetensors has {len(blocks)} blocks"
+            )
     if modalities is None:
         names = sorted({*published.domains_in, *published.domains_out})
         given = tuple(_told(name, tensors, where) for name in names)
@@ -156,14 +162,15 @@ def _told(name: str, tensors: Mapping[str, torch.Tensor], where: str) -> Modalit
     places, dim = positions.shape[1:]
     side = round(places**0.5)
     grid = (side, side) if side * side == places else None
-    if "proj.weight" in found:
+    names = ("token_emb.weight", "proj.weight", "emb_proj.weight")
+    key = next((key for key in names if key in found and found[key].ndim == 2), None)
+    if key is None:
+        raise CheckpointError(f"{where}/model.safetensors: {name} has none of {', '.join(names)} (numbers, numbers)")
+    if key == "proj.weight":
         return _checked(where, name, "pixels", places, grid=grid, **roles)
-    if "emb_proj.weight" in found:
-        width = found["emb_proj.weight"].shape[1]
-        return _checked(where, name, "embeddings", _LENGTHS.get(name, places), width=width, **roles)
-    if "token_emb.weight" not in found:
-        raise CheckpointError(f"{where}/model.safetensors: {name} has neither token_emb, proj nor emb_proj .weight")
-    vocabulary = found["token_emb.weight"].shape[0]
+    if key == "emb_proj.weight":
+        return _checked(where, name, "embeddings", _LENGTHS.get(name, places), width=found[key].shape[1], **roles)
+    vocabulary = found[key].shape[0]
     if _same(sines(None, places, dim), positions):
         return ModalityConfig(name, "text", _LENGTHS.get(name, places), vocabulary, **roles)
     in_space = grid is not None and _same(sines(grid, places, dim), positions)

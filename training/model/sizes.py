@@ -133,9 +133,8 @@ def evenly(config: ModelConfig, step: Step) -> Sides:
 
 def _shares(most: Sequence[int], total: int) -> list[int]:
     counts = [0] * len(most)
-    for place in np.argsort(most, kind="stable").tolist():
-        left = sum(1 for one in counts if one == 0)
-        counts[place] = min(most[place], (total - sum(counts)) // left)
+    for others, place in zip(range(len(most) - 1, -1, -1), np.argsort(most, kind="stable").tolist(), strict=True):
+        counts[place] = min(most[place], (total - sum(counts)) // (others + 1))
     return counts
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,11 +15,24 @@ from ..data.masking import IGNORED
 from .config import ModelConfig
 
 _EVERYTHING = 2**31 - 1
+"""As far as a target of an image sees."""
+
 _FOREIGN = -2
+"""Stands for a modality that a side of the model doesn't have."""
+
+_Own = TypeVar("_Own")
+
+
+class _Movable:
+    """A data class with tensors in it."""
+
+    def to(self: _Own, device: torch.device | str) -> _Own:
+        """On the device. From pinned memory they travel while the program goes on."""
+        return _moved(self, device)
 
 
 @dataclass(frozen=True)
-class Tokens:
+class Tokens(_Movable):
     """One side of n samples, with l places each.
 
     ids, position, modality: int64 (n, l), as of `masking.Masked`; modality is -1 where a place isn't used. used: bool
@@ -54,7 +67,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Labels:
+class Labels(_Movable):
     """What is to be said. ids: int64 (k,). order, counts: as of Tokens, of the places where something is."""
 
     ids: torch.Tensor
@@ -68,9 +81,13 @@ class Labels:
         order, counts = grouped(where, len(config.modalities))
         return cls(labels.reshape(-1)[order].long(), order, counts)
 
+    def said(self, config: ModelConfig) -> tuple[int, ...]:
+        """Of each of `config.targets`, how many there are."""
+        return tuple(count for one, count in zip(config.modalities, self.counts, strict=True) if one.is_target)
+
 
 @dataclass(frozen=True)
-class Sides:
+class Sides(_Movable):
     """A batch as a model takes it. arrays: pixels and embeddings by modality, as of `batch.Batch`."""
 
     inputs: Tokens
@@ -96,12 +113,8 @@ class Sides:
         labels = Labels.of(config, batch["targets"]["labels"], targets.modality)
         return cls(inputs, targets, labels, batch.get("arrays", {}))
 
-    def to(self, device: torch.device | str) -> Sides:
-        return _moved(self, device)
-
 
 def _moved(value: Any, device: torch.device | str) -> Any:
-    """With all tensors in it on the device. From pinned memory they travel while the program goes on."""
     if isinstance(value, torch.Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, Mapping):

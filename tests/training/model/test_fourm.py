@@ -16,6 +16,7 @@ from tokenloom.training.model.fourm import FourM
 from tokenloom.training.model.losses import loss_weights
 from tokenloom.training.model.start import initialise
 from tokenloom.training.model.tokens import Sides, Tokens
+from torch.nn import functional
 
 DEPTH = ModalityConfig("depth", "grid", 6, 8, grid=(2, 3))
 GLOBAL = ModalityConfig("global", "grid", 1, 5)
@@ -173,6 +174,7 @@ def test_what_is_selected_is_listed_once_modality_by_modality(model, seed):
         assert sorted(side.order.tolist()) == torch.nonzero(flat >= 0).flatten().tolist()
         assert flat[side.order].tolist() == sorted(flat[flat >= 0].tolist())
         assert side.counts == tuple((flat == number).sum() for number in range(len(NAMES)))
+        assert {one.device.type for one in (side.to("meta").ids, side.to("meta").order)} == {"meta"}
     wanted = given["targets"]["labels"].flatten()
     assert sides.labels.ids.tolist() == wanted[sides.labels.order].tolist()
     assert (wanted != IGNORED).sum() == len(sides.labels.order) == sum(sides.labels.counts)
@@ -219,6 +221,23 @@ def test_a_cache_gives_what_all_at_once_gives(qk_norm):
         new = Tokens.of(model.config, ids[:, [at]], places[:, [at]], modality[:, [at]])
         step = model.decode(new, context, encoded.used, caches)
         torch.testing.assert_close(step[:, 0], expected[:, at], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_half_precision_is_nearly_the_same():
+    """And attention is computed in it."""
+    model, given = network(qk_norm=True, num_register_tokens=1), batch(8)
+    whole, seen = sums(model, given), []
+    attention = functional.scaled_dot_product_attention
+
+    def spied(*given: torch.Tensor) -> torch.Tensor:
+        seen.extend(given[:3])
+        return attention(*given)
+
+    with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
+        patch.setattr(functional, "scaled_dot_product_attention", spied)
+        torch.testing.assert_close(sums(model, given), whole, rtol=0.1, atol=0.5)
+    assert {one.dtype for one in seen} == {torch.bfloat16}
 
 
 @torch.no_grad()

@@ -136,16 +136,16 @@ def test_names_of_4m_and_names_that_are_given(folder):
         (small(replace(CAPTION, name="depth")), {}, "form of depth is grid, and of the model's depth text"),
         (small(DEPTH), {"depth": "caption2"}, "has no modality 'caption2'; it has depth, dinov2_global"),
         (small(DEPTH), {"normal": "depth"}, "'normal' is no modality of the model, which has depth"),
-        (small(DEPTH), {}, r"has decoder\.0\.cross_attn\.k_norm\.bias, which the model lacks, and 12 more"),
+        (small(DEPTH), {}, r"has decoder\.0\.cross_attn\.k_norm\.bias, which the model lacks \(12 more so\)"),
         (
             ModelConfig((DEPTH,), 16, 2, 1, 2, num_register_tokens=2, qk_norm=True),
             {},
-            r"lacks encoder\.1\.attn\.k_norm\.bias, and 12 more",
+            r"lacks encoder\.1\.attn\.k_norm\.bias \(12 more so\)",
         ),
         (
             small(DEPTH, num_register_tokens=3, qk_norm=True),
             {},
-            r"register_tokens is of shape \(1, 2, 16\), and in the model \(1, 3, 16\)",
+            r"register_tokens is of shape \(1, 2, 16\), not \(1, 3, 16\)",
         ),
     ],
 )
@@ -201,9 +201,9 @@ def retell_modalities(folder: Path, **fields) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lose("mask_token"), r"model\.safetensors: 1 tensors don't fit FourM: it lacks mask_token"),
-        (put("stranger", torch.ones(2)), "it has an unknown stranger"),
-        (put("mask_token", torch.ones(1, 1, 8)), r"it has mask_token of shape \(1, 1, 8\), not \(1, 1, 16\)"),
+        (lose("mask_token"), r"model\.safetensors: lacks mask_token; the model is another"),
+        (put("stranger", torch.ones(2)), r"model\.safetensors: has stranger, which the model lacks"),
+        (put("mask_token", torch.ones(1, 1, 8)), r"mask_token is of shape \(1, 1, 8\), not \(1, 1, 16\)"),
         (
             put("encoder_embeddings.depth.mod_emb", torch.ones(1, 1, 16)),
             r"decoder_embeddings\.depth\.mod_emb is another than encoder_embeddings\.depth\.mod_emb",
@@ -219,6 +219,10 @@ def retell_modalities(folder: Path, **fields) -> None:
         (lambda folder: (folder / "config.json").write_text("{"), r"config\.json: Invalid JSON"),
         (lambda folder: retold(folder, qkv_bias=True), r"config\.json: field qkv_bias: Input should be False"),
         (lambda folder: retold(folder, dim="wide"), r"config\.json: field dim: Input should be a valid integer"),
+        (
+            lambda folder: retold(folder, encoder_depth=10**9),
+            r"config\.json: encoder_depth: 1000000000, and model\.safetensors has 1 blocks",
+        ),
         (lambda folder: retold(folder, num_heads=3), r"config\.json: num_heads: 3 don't divide dim 16"),
         (
             lambda folder: retold(folder, domains_out=["depth", "semseg"]),
@@ -233,6 +237,17 @@ def retell_modalities(folder: Path, **fields) -> None:
             r"modalities\.json: field 0: depth: grid: \(2, 2\) aren't",
         ),
         (lambda folder: retell_modalities(folder, form="sound"), r"modalities\.json: field 0\.form: Input should be"),
+        (
+            lambda folder: retell_modalities(folder, vocabulary=10**15),
+            r"depth\.to_logits\.weight is of shape \(8, 16\), not \(1000000000000000, 16\)",
+        ),
+        (
+            lambda folder: [
+                (folder / "modalities.json").unlink(),
+                lose("encoder_embeddings.pixels.proj.weight")(folder),
+            ],
+            r"pixels has none of token_emb\.weight, proj\.weight, emb_proj\.weight",
+        ),
         (lambda folder: shutil.rmtree(folder), "model: no such folder"),
     ],
 )

@@ -72,6 +72,13 @@ def test_activations_are_what_the_network_keeps(more):
     assert on_paper(config, step).activations == pytest.approx(sum(kept.values()) / 2, rel=0.1)
 
 
+def test_tokens_are_shared_out_to_the_last():
+    config = ModelConfig.of_size("tiny", MODALITIES_4M21)
+    for tokens in (1, 16, 17, 256, 1000):
+        sides = evenly(config, Step(1, tokens, tokens))
+        assert sum(sides.inputs.counts) == sum(sides.targets.counts) == tokens
+
+
 def test_the_table_has_a_row_for_every_size(papers):
     headings, rows = table(papers)
     assert [row[0] for row in rows] == ["tiny", "small", "B", "L", "XL"]
