@@ -122,7 +122,7 @@ class Trainers:
     patience: float = 0.0
     _ended: list[Exception] = field(default_factory=list)
 
-    def run(self, hear: Callable[[Any], None]) -> Any:
+    def run(self, hear: Callable[[Any], object]) -> Any:
         """What the work gave to `Board.finish`. hear: is told each of the news, in this process.
 
         Raises TrainersError with the board's reason, or for processes that died too often; RayError.
@@ -154,7 +154,7 @@ class Trainers:
             raise TrainersError(reason or self._died())
         return outcome
 
-    def _follow(self, trainer: Thread, board: Any, hear: Callable[[Any], None], until: float = float("inf")) -> None:
+    def _follow(self, trainer: Thread, board: Any, hear: Callable[[Any], object], until: float = float("inf")) -> None:
         import ray
 
         while trainer.is_alive() and time.monotonic() < until:
@@ -162,7 +162,7 @@ class Trainers:
             for news in ray.get(board.take.remote()):
                 hear(news)
 
-    def _wait(self, trainer: Thread, board: Any, hear: Callable[[Any], None]) -> None:
+    def _wait(self, trainer: Thread, board: Any, hear: Callable[[Any], object]) -> None:
         from ray.exceptions import RayError
 
         try:

@@ -96,10 +96,14 @@ def run_fit_here(job: FitJob, listener: FitListener | None = None) -> dict[str, 
     return files
 
 
-def run_training_here(recipe: TrainingRecipe, hear: Callable[[str | Figures], None]) -> Trained:
+def run_training_here(recipe: TrainingRecipe, hear: Callable[[str | Figures], object]) -> Trained:
     """As `training.fit.run.run_training` with one worker, which is this process, without Ray."""
+
+    def tell(news: str | Figures) -> None:
+        hear(news)
+
     training.check(recipe)
-    return train(recipe, Place(), hear)
+    return train(recipe, Place(), tell)
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def train_very_small(config: Mapping[str, Any]) -> None:
         train_worker(config)
 
 
-def run_very_small(recipe: TrainingRecipe, hear: Callable[[str | Figures], None]) -> Trained:
+def run_very_small(recipe: TrainingRecipe, hear: Callable[[str | Figures], object]) -> Trained:
     """As `run_training`, by Ray Train."""
     with very_small(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "train_worker", train_very_small)

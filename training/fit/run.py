@@ -18,7 +18,7 @@ _PATIENCE = 600.0
 """Seconds that a Ctrl-C waits for a checkpoint; another one doesn't wait."""
 
 
-def run_training(recipe: TrainingRecipe, hear: Callable[[str | Figures], None]) -> Trained:
+def run_training(recipe: TrainingRecipe, hear: Callable[[str | Figures], object]) -> Trained:
     """Trains until the end, going on from the latest checkpoint in the recipe's output.
 
     hear: told in this process, a line or a step's figures. Ctrl-C and SIGTERM have the training saved before they
