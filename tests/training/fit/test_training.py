@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def new_trainer(recipe: TrainingRecipe) -> tuple[Trainer, TrainingBatches]:
         batches = TrainingBatches(recipe)
         network = new_network(model_config(batches.data, recipe), recipe)
     assert recipe.train is not None
-    name = lambda position: sample_name(batches.data, position)  # noqa: E731
+    name = partial(sample_name, batches.data)
     return Trainer(network, batches.modalities, recipe.train, schedule_of(recipe), name=name), batches
 
 
@@ -61,8 +62,6 @@ def losses(recipe: TrainingRecipe, steps: int = 2) -> list[float]:
 
 
 def test_it_learns_and_leaves_a_line_for_each_step(folder, undisturbed):
-    from tensorboardX.event_file_writer import EventFileWriter  # noqa: F401 - what wrote them
-
     figures = undisturbed.figures
     assert undisturbed.said == ["training for 12 steps"]
     assert [one.step for one in figures] == list(range(1, 13))
@@ -74,15 +73,8 @@ def test_it_learns_and_leaves_a_line_for_each_step(folder, undisturbed):
     events = sorted((folder / "run/tensorboard").iterdir())
     assert [path.name.rpartition(".")[2] for path in events] == ["00000000", "00000004", "00000008"]
     assert b"losses/dinov2" in events[0].read_bytes()
-    assert (
-        sorted(path.name for path in (folder / "run/model").iterdir())
-        == [
-            "config.json",
-            "model.safetensors",
-            "modalities.json",
-        ]
-        or len(list((folder / "run/model").iterdir())) == 3
-    )
+    names = {path.name for path in (folder / "run/model").iterdir()}
+    assert names == {"config.json", "modalities.json", "model.safetensors"}
 
 
 @pytest.mark.parametrize("until", [3, 8])
