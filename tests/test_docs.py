@@ -60,6 +60,7 @@ SHORTER = [
     ("tokenloom run ", "--set resources.workers=1"),
     ("tokenloom plan ./mine.yaml", "--calibrate 1"),
     ("tokenloom label ", "--weights dinov2=tiny"),
+    ("tokenloom train ", "--set train.steps=2"),
     ("tokenloom tokenizer fit ", f"--set 'modalities.canny_edge.tokenizer={TINY_FIT}'"),
 ]
 """What is added to commands that begin so, the first that fits, for them to end soon and without a download."""
