@@ -71,14 +71,11 @@ def without_node(pools: Mapping[str, Request], nodes: Sequence[Node]) -> list[st
     return [name for name, asked in pools.items() if not any(_holds(node, asked) for node in nodes)]
 
 
-def nodes_for(asked: Request) -> list[str]:
+def nodes_for(asked: Request, head: str) -> list[str]:
     """Ids of those that could hold such a worker, were they empty, but for those that are about to go; none where the
-    head doesn't answer."""
-    import ray
-
+    head, at that address, doesn't answer."""
     with suppress(Exception):  # Ray's own errors are of many kinds
-        nodes = _cluster(ray.get_runtime_context().gcs_address).nodes
-        return sorted(node.id for node in nodes if _holds(node, asked))
+        return sorted(node.id for node in _cluster(head).nodes if _holds(node, asked))
     return []
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -35,6 +37,9 @@ MOST_BLOCKS = 1000
 _AHEAD = 2
 """Units that a worker has in hand and waiting: enough that it never idles, few enough for the object store."""
 
+
+_LOOK = 5.0
+"""Seconds for which the nodes are known on which there may be workers."""
 
 _RAYS_ADVICE = "\nFailed to apply UDF transform"
 
@@ -89,7 +94,7 @@ def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageCo
             fn_args=(reader,),
             batch_format="pyarrow",
             num_cpus=0,
-            ray_remote_args_fn=_beside(stages[0].stage),
+            ray_remote_args_fn=_beside(stages[0].stage, ray.get_runtime_context().gcs_address),
             concurrency=_readers(stages),
         )
         for config in stages:
@@ -139,17 +144,22 @@ def _placing(nodes: Sequence[str]) -> Callable[[], dict[str, Any]] | None:
     return arguments if nodes else None
 
 
-def _beside(stage: Stage) -> Callable[[], dict[str, Any]]:
-    """Has Ray start reading tasks where the stage has its workers, or may have them, one node after another: what is
-    read crosses no network on the way to a worker there, which Ray Data prefers. Anywhere, where no such node is there
-    or left."""
+def _beside(stage: Stage, head: str) -> Callable[[], dict[str, Any]]:
+    """Has Ray start reading tasks on nodes where the stage may have workers, in turn, or if it has no more than the
+    least, where it has them: what is read crosses no network on the way to a worker there, which Ray Data prefers.
+    Anywhere, where no such node is there, or it is no more."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    fixed = stage.nodes if stage.min_workers == stage.max_workers else ()
+    told = stage.nodes if stage.min_workers == stage.max_workers else ()
+    nodes: Sequence[str] = ()
+    known = -math.inf
     turns = count()
 
     def arguments() -> dict[str, Any]:
-        nodes = fixed or nodes_for(stage.request)
+        nonlocal nodes, known
+        if time.monotonic() > known:
+            there, known = nodes_for(stage.request, head), time.monotonic() + _LOOK
+            nodes = [node for node in told if node in there] or there
         if not nodes:
             return {}
         return {"scheduling_strategy": NodeAffinitySchedulingStrategy(nodes[next(turns) % len(nodes)], soft=True)}

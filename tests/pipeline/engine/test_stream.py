@@ -35,15 +35,18 @@ def test_a_shard_is_told_once_for_all_its_pieces_that_follow_each_other():
         ((), 9, ["a", "b"], ["a", "b", "a"]),
         ((), 9, [], [None, None, None]),
         (("c",), 9, ["a", "c"], ["a", "c", "a"]),
-        (("c", "d"), 2, ["a"], ["c", "d", "c"]),
+        (("c", "d"), 2, ["a", "c", "d"], ["c", "d", "c"]),
+        (("c", "d"), 2, ["a", "b"], ["a", "b", "a"]),
     ],
 )
 def test_units_are_read_where_the_first_stage_may_have_workers(monkeypatch, fixed, most, there, turns):
-    """Where it has them, if it may have no more than the least, whose nodes it was told."""
+    """Where it has them, if it may have no more than the least, whose nodes it was told. A letter is a node."""
     asked = []
-    monkeypatch.setattr(stream, "nodes_for", lambda request: asked.append(request) or there)
-    place = stream._beside(Stage("", (), 1, 0.5, 0, max(1, len(fixed)) if most == 9 else most, most, nodes=fixed))
+    ids = [letter * 56 for letter in there]
+    monkeypatch.setattr(stream, "nodes_for", lambda request, head: asked.append(request) or ids)
+    nodes = tuple(letter * 56 for letter in fixed)
+    place = stream._beside(Stage("", (), 1, 0.5, 0, len(fixed) or 1, most, nodes=nodes), "")
     told = [place().get("scheduling_strategy") for _ in turns]
-    assert [one and one.node_id for one in told] == turns
+    assert [one and one.node_id[0] for one in told] == turns
     assert all(one is None or one.soft for one in told)
     assert all(request == {"CPU": 1, "GPU": 0.5} for request in asked)
