@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from .waiting import PATIENCE, Request
 
 _UNABLE = 20.0
-"""Seconds on end for which it has to say that it can't, or has to be silent, to be believed."""
+"""Seconds on end for which it has to say that it can't, to be believed."""
 
 _EVERY = 1
 
@@ -36,8 +36,8 @@ def room_made(workers: Sequence[Request], tell: Callable[[], None]) -> bool:
 
 
 def _may_come(head: str, group: str) -> bool:
-    """Whether the autoscaler at work hasn't said that no nodes it could start would hold the group. The first version
-    doesn't say."""
+    """Whether the autoscaler hasn't said that no nodes that it could start would hold the group; where nodes have types
+    and there is no autoscaler, Ray's monitor says it in its place. The first version doesn't say."""
     from ray._raylet import GcsClient  # type: ignore[attr-defined] - it is Cython's
     from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ignore[attr-defined] - protoc's
 
