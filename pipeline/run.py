@@ -14,9 +14,10 @@ from .checks.status import LedgerCounts
 from .cluster.alike import check_nodes
 from .cluster.environments import make_environments
 from .cluster.raylet import raylet_watched
+from .cluster.room import room_made
 from .cluster.session import EngineError, start_ray
 from .cluster.size import ClusterSize, cluster_size
-from .cluster.waiting import waits_told
+from .cluster.waiting import explained, waits_told, without_node
 from .corpus.corpus import Corpus, UnitLimits
 from .corpus.left_out import few
 from .corpus.refusals import why_refused
@@ -47,10 +48,10 @@ from .fitting.sample import (
 )
 from .plan.origins import plugin_distributions
 from .plan.plan import Plan, at_work, make_plan, refuse_partial, with_work
-from .plan.recipe import Recipe, at_key, load_recipe, parse_recipe
+from .plan.recipe import Recipe, RecipeError, at_key, load_recipe, parse_recipe
 from .plan.reconcile import OvertakenError, cards_for, completed, reconcile
 from .plan.sampling import sample_works
-from .plan.stages import stages
+from .plan.stages import Stage, have_room, least_workers, stages
 from .plan.tokenizer_choice import given_vocabulary, perceptual_source
 from .plan.weights import WeightsSource
 from .plan.worklist import Work
@@ -106,7 +107,7 @@ def _made(
 ) -> Plan:
     """Has all that is left made by Ray's workers; the plan with what then is left, as of `_label`."""
     recipe = plan.recipe
-    pools = {", ".join(stage.modalities): stage.request for stage in stages(plan.graph, recipe, cluster_size())}
+    pools = _pools(stages(plan.graph, recipe, cluster_size()))
     with waits_told(pools, listener.note):
         check_nodes(_local_paths(plan, store), plugin_distributions(recipe, Path.cwd()))
         if plan.to_fit:
@@ -132,6 +133,11 @@ def _judged(plan: Plan, store: Store, tally: Tally) -> Tally:
     tally.empty = empty_shards(units_of(finished.values()))
     tally.null = ledgers.nulls.find(plan.graph.cards, finished, recipe.views.count)
     return tally
+
+
+def _pools(groups: Sequence[Stage]) -> dict[str, Mapping[str, float]]:
+    """What a worker asks for, by what it makes."""
+    return {", ".join(stage.modalities): stage.request for stage in groups}
 
 
 def _local_paths(plan: Plan, store: Store) -> list[str]:
@@ -297,6 +303,7 @@ def _begun(plan: Plan, store: Store, listener: RunListener) -> tuple[Plan, dict[
         if plan.works:
             start_ray()
             given = check_work(plan, cluster_size())
+            _await_room(plan, listener)
             make_environments(plan.environments, listener.say, listener.note)
         if plan.growth.added:
             store_listing(store, plan.growth.added)
@@ -304,6 +311,24 @@ def _begun(plan: Plan, store: Store, listener: RunListener) -> tuple[Plan, dict[
             return _published(plan, store), given
         except OvertakenError:
             plan = make_plan(plan.recipe, plan.request.replacing, plan.request.take_changes)
+
+
+def _await_room(plan: Plan, listener: RunListener) -> None:
+    """Waits for the nodes that an autoscaler has to bring for the least workers. RecipeError where it can't."""
+    size = cluster_size()
+    groups = stages(plan.graph, plan.recipe, size)
+    if have_room(groups, size):
+        return
+    pools = _pools(groups)
+    wanting = without_node(pools, size.nodes) or pools
+    told = "; ".join(explained(name, pools[name], size.nodes) for name in wanting)
+    with raylet_watched():
+        came = room_made(least_workers(groups), lambda: listener.note(f"waiting for nodes: {told}"))
+    if not came:
+        try:
+            stages(plan.graph, plan.recipe, replace(cluster_size(), scales=False))
+        except RecipeError as error:
+            raise RecipeError(f"{error}; the autoscaler has no type of node for this, or may start no more") from None
 
 
 def _published(plan: Plan, store: Store) -> Plan:

@@ -10,7 +10,7 @@ from threading import Event, Thread
 from .size import Node
 
 _EVERY = 1.0
-_PATIENCE = 20.0
+PATIENCE = 20.0
 """Seconds for which a worker waits before it is told: a node may just have gone, whose place another takes."""
 
 _ROUNDING = 1e-4
@@ -62,13 +62,21 @@ def _watch(head: str, pools: Mapping[str, Request], tell: Callable[[str], None],
             waiting = {n for n in without_node(pools, cluster.nodes) if any(map(_alike(pools[n]), cluster.pending))}
             seconds = {name: seconds.get(name, 0.0) + _EVERY for name in waiting}
             for name, waited in seconds.items():
-                if waited - _EVERY < _PATIENCE <= waited:
+                if waited - _EVERY < PATIENCE <= waited:
                     tell(f"waiting for a node: {explained(name, pools[name], cluster.nodes)}")
 
 
 def without_node(pools: Mapping[str, Request], nodes: Sequence[Node]) -> list[str]:
     """The pools of which no node could hold a worker, were it empty."""
     return [name for name, asked in pools.items() if not any(_holds(node, asked) for node in nodes)]
+
+
+def nodes_for(asked: Request, head: str) -> list[str]:
+    """Ids of those that could hold such a worker, were they empty, but for those that are about to go; none where the
+    head, at that address, doesn't answer."""
+    with suppress(Exception):  # Ray's own errors are of many kinds
+        return sorted(node.id for node in _cluster(head).nodes if _holds(node, asked))
+    return []
 
 
 def explained(name: str, asked: Request, nodes: Sequence[Node]) -> str:

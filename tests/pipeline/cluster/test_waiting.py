@@ -41,7 +41,7 @@ def test_a_worker_is_told_once_until_it_has_a_node(monkeypatch):
     monkeypatch.setattr("ray.is_initialized", lambda: True)
     monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="nowhere"))
     monkeypatch.setattr(waiting, "_EVERY", 0.01)
-    monkeypatch.setattr(waiting, "_PATIENCE", 0.03)
+    monkeypatch.setattr(waiting, "PATIENCE", 0.03)
     lost, there = Cluster([{"GPU": 1.0}], [Node(8)]), Cluster([], [Node(8, 1)])
     answers = iter([lost] * 8 + [there] + [lost] * 8)
     over, told = threading.Event(), []
