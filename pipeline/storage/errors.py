@@ -38,6 +38,10 @@ class StorageError(OSError):
         return StorageError, (self.what, self.url, self.way_out)
 
 
+class UrlError(ValueError):
+    """What is neither a URL nor a path; the message says what may be meant."""
+
+
 def redact(url: str) -> str:
     """The URL, or a text with URLs, without user:password@ and without the values in queries: any may be a key."""
     return _URL.sub(

@@ -12,13 +12,14 @@ import io
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import StorageError, options_without_credentials, redact, without_secrets
+from .errors import StorageError, UrlError, options_without_credentials, redact, without_secrets
 from .local import Entry, LocalFiles, without_dots
 from .objects import ObjectFiles
 
@@ -33,6 +34,9 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.2, 8.0
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _ONE_NAME = {"s3a": "s3", "gcs": "gs"}
 """Of protocols that fsspec knows by two names."""
+_ON_DISK = ("file", "local")
+_ALMOST = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(:/|:$|//)(?!/)(.*)", re.DOTALL)
+"""A URL that has lost a character of its `://`."""
 
 
 class Store:
@@ -223,9 +227,11 @@ class RangeFile(io.RawIOBase):
 
 def absolute_url(url: str) -> str:
     """The URL as all write it that mean it: without a slash at its end, a local path absolute and without `..`; links
-    keep their names. Keeps credentials: `redact` before printing."""
-    for scheme in ("file://", "local://"):
-        url = url.removeprefix(scheme)
+    keep their names. Keeps credentials: `redact` before printing. UrlError for a URL that has lost a character."""
+    if problem := _almost_url(url):
+        raise UrlError(problem)
+    for scheme in _ON_DISK:
+        url = url.removeprefix(f"{scheme}://")
     if "://" not in url:
         return str(without_dots(Path(url).expanduser().absolute()))
     scheme, rest = url.split("://", 1)
@@ -242,7 +248,7 @@ def url_problem(url: str) -> str | None:
     if "::" in url and not Path(url).exists():
         return f"{redact(url)}: `::` is in no path or URL that is read here; of several URLs write a list"
     if not found:
-        return None
+        return _almost_url(url)
     from fsspec import available_protocols
 
     known = available_protocols()
@@ -251,6 +257,21 @@ def url_problem(url: str) -> str | None:
         return None if named else f"{url}: names no place: write {protocol}://, the bucket or host, and the path in it"
     close = difflib.get_close_matches(protocol, known, n=3) or sorted(known)
     return f"{redact(url)}: no file system is called {protocol}://; there are {', '.join(close)}"
+
+
+def _almost_url(url: str) -> str | None:
+    """Why it is no path, though it would be taken for one: the disk of each machine would be filled."""
+    if not (found := _ALMOST.match(url)):
+        return None
+    protocol, mark, place = found.groups()
+    if mark == "//":
+        from fsspec import available_protocols
+
+        if protocol not in available_protocols() or Path(protocol).exists():
+            return None
+    given = redact(f"{protocol}://{place}").replace("://", mark, 1)
+    meant = redact(f"{protocol}://{'/' * (protocol in _ON_DISK)}{place}")
+    return f"{given}: a URL has :// in it: write {meant}, or ./{given} for a folder of that name"
 
 
 def _check_path(path: str, url: str) -> None:

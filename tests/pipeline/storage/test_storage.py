@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 from tokenloom.pipeline.storage import local as storage_local
 from tokenloom.pipeline.storage import objects
-from tokenloom.pipeline.storage.errors import StorageError, redact
-from tokenloom.pipeline.storage.store import Store
+from tokenloom.pipeline.storage.errors import StorageError, UrlError, redact
+from tokenloom.pipeline.storage.store import Store, url_problem
 
 
 @pytest.fixture
@@ -159,6 +159,32 @@ def test_local_urls_mean_the_same_everywhere(tmp_path, monkeypatch):
     assert Store("out").url == Store(f"file://{tmp_path}/out/").url == Store(tmp_path / "out").url == f"{tmp_path}/out"
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Store("~/out").url == f"{tmp_path}/out"
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("s3:/bucket/x", "s3://bucket/x"),
+        ("s3//bucket/x", "s3://bucket/x"),
+        ("gs:/bucket", "gs://bucket"),
+        ("https:/host/x", "https://host/x"),
+        ("file:/tmp/x", "file:///tmp/x"),
+        ("s3:/key:word@bucket/x", "s3://***@bucket/x"),
+    ],
+)
+def test_a_url_that_lost_a_character_is_no_folder(url, meant):
+    assert f": a URL has :// in it: write {meant}, or ./" in (url_problem(url) or "")
+    assert "word" not in (url_problem(url) or "")
+    with pytest.raises(UrlError, match="a URL has :// in it"):
+        Store(url)
+
+
+def test_paths_that_look_like_urls_are_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()  # fsspec has a data://, too
+    for path in ("./s3:/x", "data//x", "runs//x", "a:b/c", "/s3:/x"):
+        assert url_problem(path) is None
+        assert Store(path).is_local
 
 
 def test_create_without_links(tmp_path, monkeypatch):
