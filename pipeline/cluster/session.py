@@ -23,6 +23,9 @@ DEVICE = "TOKENLOOM_DEVICE"
 shouldn't be used."""
 
 
+TOKEN = "RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) as on the cluster's head"
+"""What is to be set where a cluster asks for a token."""
+
 _ANSWER = 30.0
 """Seconds within which a cluster has to take a connection, and to answer."""
 

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from ..cluster.jobs import connect, dashboard_url, follow, send
+from ..cluster.jobs import connect, dashboard_url, follow, new_job, send
 from ..cluster.package import LostError
 from ..plan.recipe import recipe_file
 from .package import LOST, package_of, run_options
@@ -41,13 +41,16 @@ def have_done(
     """Sends a recipe and its plugins, has the command done to it on the cluster, and follows the job; its exit code,
     or that of the signal that ended this. more: options of the command."""
     package = package_of(command, name, overrides, corpus, output, more)
-    client = connect(address)
-    job = send(client, package, recipe_file(name).stem)
-    print(f"job {job}", flush=True)
+    client, recipe = connect(address), recipe_file(name).stem
+    job, taken = new_job(recipe), False
+    print(f"job {job}", flush=True)  # before it is sent: what is stopped meanwhile may run all the same
     try:
+        send(client, package, job, recipe)
+        taken = True
         return follow(client, job, _write, _say)
     except SystemExit as stopped:  # Ctrl-C or SIGTERM
-        print(f"\ndetached: the job goes on. {_how_to(address, job)}", file=sys.stderr)
+        what = "detached: the job goes on" if taken else "stopped while it was sent: the cluster may have taken the job"
+        print(f"\n{what}. {_how_to(address, job)}", file=sys.stderr)
         return int(str(stopped.code))
     except LostError as error:
         _say(str(error))
