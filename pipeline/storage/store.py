@@ -184,7 +184,9 @@ class Store:
         user = self._address.partition("://")[2].partition("/")[0].rpartition("@")[0]
         first = str(error).strip().partition("\n")[0].strip()  # Azure's goes on with numbers and XML
         said = without_secrets(first, {**self._options, "user:password": user})
-        return StorageError(f"could not {action} ({type(error).__name__}: {said})", url, way_out)
+        named = type(error).__name__
+        why = named if said in ("", "None") else f"{named}: {said}"  # None: of an answer without words
+        return StorageError(f"could not {action} ({why})", url, way_out)
 
 
 def _wait(attempt: int) -> float:
