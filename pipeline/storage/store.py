@@ -132,9 +132,9 @@ class Store:
         except FileNotFoundError:  # deleted meanwhile
             return False
 
-    def replace(self, path: str, data: bytes) -> None:
-        """Write an object at once, in the place of any other."""
-        self._do("write", path, lambda files: files.replace(path, data))
+    def replace(self, path: str, data: bytes, content_type: str = "") -> None:
+        """Write an object at once, in the place of any other. content_type: as whom S3 and GCS serve to take it for."""
+        self._do("write", path, lambda files: files.replace(path, data, content_type))
 
     def delete(self, path: str) -> None:
         """Delete an object; a missing one is fine."""

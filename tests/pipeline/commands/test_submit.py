@@ -82,7 +82,8 @@ def test_a_token_that_isnt_there_is_one_line(recipe, monkeypatch):
 def test_paths_are_told_and_a_dead_address_is_one_line(recipe):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
-    ended = command("submit", "mine.yaml", "--address", address)
+    ended = command("submit", "mine.yaml", "--address", address, "--report", "r.html")
+    assert f"report: {recipe}/r.html: a path, on the disk of the cluster's head" in ended.out
     assert f"corpus: {recipe}/photos: a path, which every machine of the cluster has to see" in ended.out
     assert f"output: {recipe}/out: a path" in ended.out
     assert ended.code == 2
