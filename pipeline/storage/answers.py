@@ -68,6 +68,8 @@ def way_out(error: BaseException, is_s3: bool) -> str:
     if name in ("EndpointConnectionError", "ConnectTimeoutError", "ClientConnectorError", "ServiceRequestError"):
         where = "AWS_ENDPOINT_URL, or `endpoint_url` in `storage_options`" if is_s3 else "the URL"
         return f"Nothing answers there: check {where}"
+    if name in ("ReadTimeoutError", "ServerTimeoutError", "ConnectionTimeoutError", "ServiceResponseTimeoutError"):
+        return "Requests are taken there, and not answered: look after the store, or run it again later"
     if http_status(error) in _PASSING_STATUSES:
         return "The store is overloaded or down: run it again later, which goes on where this stopped"
     return ""

@@ -15,6 +15,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 from .errors import StorageError, UrlError, options_without_credentials, redact, without_secrets
 from .local import Entry, LocalFiles, without_dots
 from .objects import ObjectFiles
+from .slow import told_when_slow
 
 __all__ = ["Entry", "StorageError", "Store", "absolute_url", "redact"]
 
@@ -157,6 +159,10 @@ class Store:
     def _do(self, action: str, path: str, operation: Callable[[LocalFiles | ObjectFiles], T]) -> T:
         url = redact(f"{self._address}/{path}".rstrip("/") if path else self._address)
         _check_path(path, url)
+        with nullcontext() if self.is_local else told_when_slow(f"{action} {url}"):
+            return self._tried(action, url, operation)
+
+    def _tried(self, action: str, url: str, operation: Callable[[LocalFiles | ObjectFiles], T]) -> T:
         began, renewed = time.monotonic(), False
         for attempt in count(1):
             try:
