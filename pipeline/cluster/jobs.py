@@ -36,6 +36,8 @@ _SILENCES = 10
 """Of them in a row, after which the log is asked for anew."""
 _CHATTY = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging")
 """Loggers that tell of every upload and connection."""
+_OUTPUT = "tokenloom_output"
+"""The entry of a job's metadata that says what it makes."""
 _STOPPED = 143
 """A stopped job's exit code: Ray ends it by SIGTERM, and tells none."""
 
@@ -122,9 +124,21 @@ def new_job(name: str) -> str:
     return f"tokenloom-{plain}-{os.urandom(4).hex()}"
 
 
-def send(client: JobSubmissionClient, package: Package, job: str, name: str) -> None:
-    """Starts a job of the package, with this id. Raises SendError, EngineError, and LostError where the cluster may or
-    may not have taken it."""
+def at_work_on(client: JobSubmissionClient, output: str) -> list[str]:
+    """The ids of the cluster's jobs that were sent to make this output and haven't ended; none where it doesn't say."""
+    try:
+        return [
+            job.submission_id or ""
+            for job in client.list_jobs()
+            if (job.metadata or {}).get(_OUTPUT) == output and not job.status.is_terminal()
+        ]
+    except (RuntimeError, OSError):
+        return []
+
+
+def send(client: JobSubmissionClient, package: Package, job: str, name: str, output: str = "") -> None:
+    """Starts a job of the package, with this id. output: what it makes, for `at_work_on`. Raises SendError,
+    EngineError, and LostError where the cluster may or may not have taken it."""
     from requests.exceptions import ConnectionError, Timeout
 
     package.check_size()
@@ -135,7 +149,7 @@ def send(client: JobSubmissionClient, package: Package, job: str, name: str) -> 
                 entrypoint=f"python {Path(in_job.__file__).name}",
                 runtime_env={"working_dir": folder},
                 submission_id=job,
-                metadata={"tokenloom": name},
+                metadata={"tokenloom": name, **({_OUTPUT: output} if output else {})},
             )
         except (ConnectionError, Timeout) as error:
             raise LostError(f"{job}: the dashboard doesn't say that it has taken the job: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,7 @@ class FakeDashboard:
         self.status = "RUNNING"
         self.silent = False
         self.jobs: list[str] = []
+        self.metadata: dict[str, Mapping[str, str]] = {}
         self.taking: Callable[[], Awaitable[None]] | None = None
         self.tails = 0
         self.address = ""
@@ -42,16 +43,23 @@ class FakeDashboard:
         return web.Response()
 
     async def _take(self, request: web.Request) -> web.Response:
-        job = (await request.json())["submission_id"]
+        sent = await request.json()
+        job = sent["submission_id"]
         self.jobs.append(job)
+        self.metadata[job] = sent["metadata"]
         if self.taking:
             await self.taking()
         return web.json_response({"job_id": job, "submission_id": job})
 
+    def _details(self, job: str) -> Mapping[str, Any]:
+        known = {"type": "SUBMISSION", "submission_id": job, "entrypoint": "", "message": ""}
+        return {**known, "status": self.status, "metadata": self.metadata.get(job)}
+
     async def _info(self, request: web.Request) -> web.Response:
-        job = request.match_info["job"]
-        said = {"type": "SUBMISSION", "submission_id": job, "status": self.status, "entrypoint": "", "message": ""}
-        return web.json_response(said)
+        return web.json_response(self._details(request.match_info["job"]))
+
+    async def _list(self, request: web.Request) -> web.Response:
+        return web.json_response([self._details(job) for job in self.jobs])
 
     async def _tail(self, request: web.Request) -> web.WebSocketResponse:
         """Of the first that asks the connection breaks unheard; the next get all that there is, and the end."""
@@ -68,6 +76,7 @@ class FakeDashboard:
         app.router.add_get("/api/version", self._version)
         app.router.add_route("*", "/api/packages/{protocol}/{name}", self._package)
         app.router.add_post("/api/jobs/", self._take)
+        app.router.add_get("/api/jobs/", self._list)
         app.router.add_get("/api/jobs/{job}", self._info)
         app.router.add_get("/api/jobs/{job}/logs/tail", self._tail)
         return app

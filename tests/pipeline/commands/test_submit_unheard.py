@@ -50,7 +50,7 @@ def _once_heard(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) ->
     monkeypatch.setattr(submit, "follow", follows)
 
 
-def test_a_job_that_was_stopped_while_it_was_sent_is_named():
+def test_a_job_that_was_stopped_while_it_was_sent_is_named_then_and_when_it_is_sent_again():
     async def stopped() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         await for_ever()
@@ -61,6 +61,13 @@ def test_a_job_that_was_stopped_while_it_was_sent_is_named():
     assert ended.code == 130
     assert "the cluster may have taken the job" in ended.err
     assert _told(dashboard, ended)
+    assert "is at work" not in ended.err
+
+    (first,) = dashboard.jobs
+    ended = _sent_to(dashboard)
+    assert f"tokenloom: {first} is at work on the same output" in ended.err
+    dashboard.status = "STOPPED"
+    assert "is at work" not in _sent_to(dashboard).err
 
 
 def test_a_job_that_is_never_said_to_be_taken_is_left_with_the_way_back(monkeypatch: pytest.MonkeyPatch):
