@@ -97,7 +97,7 @@ def test_a_run_ends_when_who_started_it_is_gone(head: Head, place: Path, how):
 
 
 def test_what_goes_wrong_there_is_told_as_here(head: Head, place: Path):
-    """By the same streams and exit codes."""
+    """By the same streams and exit codes; but a path that was made absolute has come by an option."""
     recipe = yaml.safe_load((place / "mine.yaml").read_text()) | {"corpus": str(place / "nowhere")}
     (place / "wrong.yaml").write_text(yaml.safe_dump(recipe))
     ended = {}
@@ -110,8 +110,10 @@ def test_what_goes_wrong_there_is_told_as_here(head: Head, place: Path):
             text=True,
         )
     there, here = ended.values()
-    assert (there.returncode, there.stderr) == (here.returncode, here.stderr)
-    assert there.returncode != 0
+    assert (there.returncode, here.returncode) == (2, 2)
+    told = f"corpus.url: {place}/nowhere: nothing is there"
+    assert here.stderr.startswith(f"tokenloom: wrong.yaml:1: {told}")
+    assert there.stderr == here.stderr.replace("wrong.yaml:1: ", "--corpus: ")
     assert there.stderr.count("\n") == 1
 
 
