@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 
+from .ending import Commands, said_how_it_ends
 from .options import (
     AsJson,
     Cluster,
@@ -37,6 +33,7 @@ from .tokenizer_cli import tokenizer_app
 
 app = typer.Typer(
     name="tokenloom",
+    cls=Commands,
     help="Turns a corpus of images into an aligned, tokenised, any-to-any training set.",
     no_args_is_help=True,
     add_completion=False,
@@ -94,6 +91,8 @@ def doctor(
     overrides: Overrides = [],  # noqa: B006
     corpus: CorpusUrls = [],  # noqa: B006
     output: OutputUrl = None,
+    replacing: Replacing = [],  # noqa: B006
+    take_changes: TakeChanges = False,
 ) -> None:
     """Check what a recipe needs, on every machine: storage and rights, credentials, versions, GPUs, clocks, room.
 
@@ -103,7 +102,7 @@ def doctor(
     from .commands.doctor import doctor
 
     elsewhere.refuse(recipe)
-    raise typer.Exit(doctor(recipe, address, overrides, corpus, output))
+    raise typer.Exit(doctor(recipe, address, overrides, corpus, output, replacing, take_changes))
 
 
 @app.command()
@@ -337,59 +336,13 @@ for point in entry_points(group="tokenloom.commands"):
     app.command(point.name)(point.load())
 
 
-class Stopped(SystemExit):
-    """SIGTERM or Ctrl-C, raised in the main thread; not a KeyboardInterrupt, which typer would end in its own way."""
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Turns the two signals into Stopped, with the exit code that shells expect; so, too, what comes of a Stopped that
-    reaches no Python code: raised in the middle of an import, C may make it another error."""
-    codes: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        codes.append(128 + number)
-        raise Stopped(codes[-1])
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except Exception:
-        if not codes:
-            raise
-        raise Stopped(codes[-1]) from None
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 _command = cache(lambda: typer.main.get_command(app))  # built once, for those who run many commands in one process
 
 
 def main() -> None:
-    """Runs the command line. What is expected to go wrong is a message without a traceback: exit code 2 where the user
-    asked for what can't be, 1 for the rest."""
-    try:
-        with _stoppable():
-            _command()()
-    except Stopped as stopped:
-        _fail("stopped; what was committed stays, the same command goes on from there", int(str(stopped.code)))
-    except (ValueError, RuntimeError, OSError) as error:
-        if not _expected(error):
-            raise
-        _fail(str(error), 2 if isinstance(error, ValueError) else 1)
-
-
-def _expected(error: Exception) -> bool:
-    """Whether the error was written for the user: one of this package's own, or of the file system."""
-    return type(error).__module__.startswith("tokenloom.") or isinstance(error, OSError)
-
-
-def _fail(message: str, code: int) -> None:
-    from .commands.dataset import printable
-
-    print("tokenloom:", "\n".join(map(printable, message.split("\n"))), file=sys.stderr)
-    sys.exit(code)
+    """Runs the command line."""
+    with said_how_it_ends():
+        _command()()
 
 
 if __name__ == "__main__":

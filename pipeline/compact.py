@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .cluster.raylet import raylet_watched
 from .cluster.session import EngineError, start_ray
 from .corpus.units import Unit
 from .dataset.cards import ModalityCard
@@ -17,7 +18,7 @@ from .dataset.finished import Folder, Stock, folders_of, take_stock
 from .dataset.layout import extension_of, stem_of
 from .dataset.manifest import Manifest, require_manifest
 from .dataset.merges import Merges, publish_merges
-from .engine.merging import Merge, stream_merges
+from .engine.merging import Merge, MergeResult, stream_merges
 from .storage.store import Store
 
 
@@ -118,9 +119,7 @@ def _make(
 
     for folder in [folder for folder, count in left.items() if not count]:
         publish(folder)  # what nobody reads any more goes
-    if todo:
-        start_ray()
-    for result in stream_merges(store, todo) if todo else ():
+    for result in _merged(store, todo) if todo else ():
         merge = result.merge
         if result.problem:
             compacted.problems[_path(merge)] = result.problem
@@ -135,6 +134,12 @@ def _make(
         if not left[merge.folder]:
             publish(merge.folder)
         listener.merged(compacted)
+
+
+def _merged(store: Store, merges: Sequence[Merge]) -> Iterator[MergeResult]:
+    start_ray()
+    with raylet_watched():
+        yield from stream_merges(store, merges)
 
 
 def _path(merge: Merge) -> str:

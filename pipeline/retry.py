@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .cluster.environments import make_environments
+from .cluster.raylet import raylet_watched
 from .cluster.session import start_ray
 from .corpus.corpus import Shard
 from .corpus.growth import Growth
@@ -28,9 +29,9 @@ from .plan.mistakes import Places
 from .plan.plan import Plan, make_request
 from .plan.recipe import Recipe, parse_recipe
 from .plan.steps import StepGraph, step_graph
-from .plan.worklist import Work
+from .plan.worklist import Work, Worklist
 from .run import RunListener, label_units
-from .storage.store import Store
+from .storage.store import Store, redact
 
 
 def retry(
@@ -49,8 +50,8 @@ def retry(
     """
     store, listener = Store(url, storage_options), listener or RunListener()
     manifest = require_manifest(store)
-    check_modalities(url, modalities, manifest.modalities)
-    tally, begun = Tally(url, manifest.modalities), unfinished_retries(store)
+    check_modalities(store.url, modalities, manifest.modalities)
+    tally, begun = Tally(store.url, manifest.modalities), unfinished_retries(store)
     for now, pending in _held(manifest):
         trial = _Trial.of(store, now, modalities, storage_options or {})
         plan, failures = trial.plan([line for lines in begun.values() for line in lines], pending)
@@ -58,16 +59,17 @@ def retry(
             start_ray()
             make_environments(plan.environments, listener.say, listener.note)
             begun[begin_retry(store, failures)] = failures
-            for result in label_units(plan, plan.works, Mode.REPAIR):
-                tally.add(result)
-                listener.labelled(tally)
+            with raylet_watched():
+                for result in label_units(plan, plan.works, Mode.REPAIR):
+                    tally.add(result)
+                    listener.labelled(tally)
         if not pending:
             refused = trial.failures(lambda name: name == CORPUS)
             tally.rejected = sum(one.error != LEFT_OUT for one in refused)
             tally.broken = [one.reason for one in refused if not one.key and one.error != LEFT_OUT]
     for path in begun:
         store.delete(path)
-    _still_there(url, manifest, require_manifest(store), tally)
+    _still_there(store.url, manifest, require_manifest(store), tally)
     return tally
 
 
@@ -96,7 +98,7 @@ class _Trial:
 
     @classmethod
     def of(cls, store: Store, manifest: Manifest, modalities: Sequence[str], options: Mapping[str, Any]) -> _Trial:
-        recipe = recipe_of(manifest, store.url, options)
+        recipe = recipe_of(manifest, store.address, options)
         now = step_graph(recipe)
         graph = _as_made(now, manifest)
         stocks = take_traced_stock(store, graph.cards, manifest.corpus.retired, manifest)
@@ -121,8 +123,8 @@ class _Trial:
         failed = samples_again(failures, self.finished, self.graph)
         half_done = {name: self.stocks[name].half_done(card, self.finished[name]) for name, card in cards.items()}
         done = {n: self.finished[n].units - (half_done[n] if pending else frozenset()) for n in cards if n in tried}
-        works = [self._work(unit, keys, done) for unit, keys in failed.items()]
-        works = [work for work in works if work.todo]
+        pieces = (self._work(unit, keys, done) for unit, keys in failed.items())
+        works = Worklist(work for work in pieces if work.todo)
         if not pending:
             _refuse_stale(url, self.manifest, self.graph, {name for work in works for name in work.todo})
             _refuse_half_done(url, failed, half_done)
@@ -154,7 +156,7 @@ def recipe_of(manifest: Manifest, url: str, storage_options: Mapping[str, Any]) 
             "accept_license": sorted({card.licence for card in weights}),
             "storage_options": dict(storage_options),
         },
-        Places(f"{url}/manifests"),
+        Places(f"{redact(url)}/manifests"),
     )
 
 

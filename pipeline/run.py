@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,16 +95,30 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
     store = Store(recipe.output, recipe.storage_options)
     tally = Tally(recipe.output, plan.graph.cards)
     plan, given = _begun(plan, store, listener)
-    if plan.works:
-        start_ray()
-        pools = {", ".join(stage.modalities): stage.request for stage in stages(plan.graph, recipe, cluster_size())}
-        with raylet_watched(), waits_told(pools, listener.note):
-            check_nodes(_local_paths(plan, store), plugin_distributions(recipe, Path.cwd()))
-            if plan.to_fit:
-                plan = _fit(plan, store, listener, given)
-            tally.cards = plan.graph.cards
-            listener.say("labelling")
-            plan = _label(plan, store, limit, tally, listener)
+    with raylet_watched() if plan.works else nullcontext():  # to the end: what comes after the work may take long, too
+        if plan.works:
+            plan = _made(plan, store, limit, tally, listener, given)
+        return _judged(plan, store, tally)
+
+
+def _made(
+    plan: Plan, store: Store, limit: int | None, tally: Tally, listener: RunListener, given: Mapping[str, Tokenizer]
+) -> Plan:
+    """Has all that is left made by Ray's workers; the plan with what then is left, as of `_label`."""
+    recipe = plan.recipe
+    pools = {", ".join(stage.modalities): stage.request for stage in stages(plan.graph, recipe, cluster_size())}
+    with waits_told(pools, listener.note):
+        check_nodes(_local_paths(plan, store), plugin_distributions(recipe, Path.cwd()))
+        if plan.to_fit:
+            plan = _fit(plan, store, listener, given)
+        tally.cards = plan.graph.cards
+        listener.say("labelling")
+        return _label(plan, store, limit, tally, listener)
+
+
+def _judged(plan: Plan, store: Store, tally: Tally) -> Tally:
+    """Looks at what is there now, hands over what takes the place of others, and tells of all of it."""
+    recipe = plan.recipe
     _clean(plan, store)
     seen, plan = plan, _published(plan, store)
     if plan.graph.cards != seen.graph.cards:  # else the last look holds, however long its listings took
@@ -122,7 +137,7 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
 def _local_paths(plan: Plan, store: Store) -> list[str]:
     """The paths that workers need, of this machine's file system. The output's is there once it has a manifest."""
     weights = [step.weights.source for step in plan.graph.steps if step.weights]
-    output = [f"{store.url}/{MANIFESTS}"] if store.is_local else []
+    output = [f"{store.address}/{MANIFESTS}"] if store.is_local else []
     return sorted({*output, *(path for path in (*(s.root for s in plan.shards), *weights) if path.startswith("/"))})
 
 
@@ -132,7 +147,7 @@ def _label(plan: Plan, store: Store, limit: int | None, tally: Tally, listener: 
     Where another run was quicker with a unit's labels, its tokens may be lacking still: so it looks again.
     """
     while plan.works:
-        whole = [work for work in plan.works if work.keys is None]
+        whole = plan.works.whole
         mode = Mode.COMMIT if whole else Mode.REPAIR  # single samples last, of what then is there
         for result in label_units(plan, whole or plan.works, mode, limit):
             tally.add(result)

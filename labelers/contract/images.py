@@ -27,6 +27,11 @@ T = TypeVar("T")
 MAX_PIXELS = 89_478_485
 """Larger images are refused before memory is used: a quarter of a gigabyte of RGB, where Pillow starts to warn too."""
 
+_LARGE = 2**24
+"""Pixels above which an image is decoded with little beside it in memory, which takes longer."""
+_STRIP = 256
+"""Rows of one that are converted at once."""
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 
 _JPEG_EIGHTHS = (1, 2, 3, 4, 5)
@@ -95,8 +100,7 @@ def decode_image(data: bytes) -> np.ndarray:
         image = _open(data)
         orientation = _orientation(image)
         jpeg = _decode_jpeg(data, image, eighths=8)
-        pixels = np.array(_to_rgb(image)) if jpeg is None else jpeg  # a copy: torch warns of arrays it can't write to
-        return _upright(pixels, orientation)
+        return _upright(_pixels(data, image) if jpeg is None else jpeg, orientation)
 
 
 @_also_bare
@@ -114,7 +118,7 @@ def decode_view(data: bytes, view: View) -> np.ndarray:
         jpeg = _decode_jpeg(data, image, eighths)
         scale = 1.0 if jpeg is None else eighths / 8
         left, top, right, bottom = (side * scale for side in _stored_box(view, orientation))
-        stored = _to_rgb(image) if jpeg is None else Image.fromarray(jpeg)
+        stored = _picture(data, image) if jpeg is None else Image.fromarray(jpeg)
         scaled = stored.resize((view.size, view.size), Image.Resampling.BICUBIC, box=(left, top, right, bottom))
         upright = _upright(np.asarray(scaled), orientation)
         return np.ascontiguousarray(upright[:, ::-1]) if view.hflip else upright
@@ -145,6 +149,8 @@ def _open(data: bytes) -> Image.Image:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise BadImage(f"the image is {width} x {height}: more than {MAX_PIXELS:,} pixels")
+    if image.format == "WEBP" and getattr(image, "n_frames", 1) > 1 and width * height > MAX_PIXELS // 2:
+        raise BadImage(f"the animation is {width} x {height}: more than {MAX_PIXELS // 2:,} pixels")
     if width * height == 0:
         raise BadImage(f"the image is {width} x {height}: it has no pixels")
     if image.format in ("JPEG", "MPO") and has_too_many_scans(data):
@@ -214,9 +220,54 @@ def _decode_jpeg(data: bytes, image: Image.Image, eighths: int) -> np.ndarray | 
     return None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Mode RGB, not yet upright. Of 16-bit values the high byte is kept; alpha is laid over white."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+def _pixels(data: bytes, image: Image.Image) -> np.ndarray:
+    """Stored pixels as Pillow decodes them: uint8 RGB, for whoever asks to write to.
+
+    Of a large image at most 9 bytes a pixel are in memory at any time, and of an animated WebP 16. Pillow by itself
+    would come to 14 of a PNG, and to 22 of a WebP.
+    """
+    width, height = image.size
+    if width * height <= _LARGE:
+        return np.array(_to_rgb(image, image.format))
+    large = _still_webp(data, image)
+    if isinstance(large, Image.Image):
+        large.load()
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, _STRIP):
+        bottom = min(top + _STRIP, height)
+        strip = large.crop((0, top, width, bottom)) if isinstance(large, Image.Image) else _of(large[top:bottom])
+        pixels[top:bottom] = np.asarray(_to_rgb(strip, image.format))
+    return pixels
+
+
+def _picture(data: bytes, image: Image.Image) -> Image.Image:
+    """The same for Pillow."""
+    is_large = image.width * image.height > _LARGE
+    return Image.fromarray(_pixels(data, image)) if is_large else _to_rgb(image, image.format)
+
+
+def _still_webp(data: bytes, image: Image.Image) -> Image.Image | np.ndarray:
+    """A WebP without animation as OpenCV decodes it, by the same library and without the canvases of animations: uint8
+    BGR or BGRA. The image itself where it is no such, or is broken, which Pillow tells."""
+    if image.format != "WEBP" or getattr(image, "n_frames", 1) > 1:
+        return image
+    import cv2
+
+    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if found is None or found.shape != (image.height, image.width, len(image.getbands())):
+        return image
+    return found
+
+
+def _of(strip: np.ndarray) -> Image.Image:
+    """BGR or BGRA for Pillow."""
+    return Image.fromarray(np.ascontiguousarray(strip[..., [2, 1, 0, 3][: strip.shape[2]]]))
+
+
+def _to_rgb(image: Image.Image, format: str | None) -> Image.Image:
+    """Mode RGB, not yet upright. Of 16-bit values the high byte is kept; alpha is laid over white. format: that of the
+    file."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and format in ("PNG", "PPM")):
         high_byte = np.asarray(image) >> 8
         return Image.fromarray(high_byte.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):

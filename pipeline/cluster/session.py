@@ -9,14 +9,15 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from ...labelers.plugins.registry import PLUGINS
 from .ray_data import keep_on_head
+from .takes_nothing import TakesNothing
 
 DEVICE = "TOKENLOOM_DEVICE"
 """Names the device on which workers compute, as torch does, in place of what is found: `cpu` where Ray counts GPUs that
@@ -44,6 +45,8 @@ def start_ray() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's core warns of Ray Data's own actors on every run
+    # Of a Ray that is started here: it would keep 100,000, some 5 kB each, for a dashboard that it hasn't.
+    os.environ.setdefault("RAY_task_events_max_num_task_in_gcs", "1000")
     import ray
 
     if not ray.is_initialized():
@@ -80,6 +83,10 @@ def start_ray() -> None:
     from ray.data import DataContext
 
     context = DataContext.get_current()
+    with suppress(ImportError, AttributeError):  # other versions of Ray hold what they hold
+        from .driver_memory import hold_little
+
+        hold_little(context)
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
     context.target_max_block_size = 1  # every row its own block: a unit is what moves, and what is tried again
@@ -155,20 +162,13 @@ def _speaks_grpc(connection: socket.socket) -> bool:
     return len(frame) == 9 and frame[3] == _SETTINGS
 
 
-class _Ignored(list[str]):
-    """Takes nothing in."""
-
-    def extend(self, values: Iterable[str], /) -> None:
-        pass
-
-
 def _job_config() -> Any:
     """One by which workers don't look for modules in the working directory first, as Ray would have them: a `random.py`
     there would take the place of Python's own. Plugins are looked for there last, by PLUGINS."""
     from ray.job_config import JobConfig
 
     config = JobConfig()
-    config._py_driver_sys_path = _Ignored()
+    config._py_driver_sys_path = TakesNothing()
     return config
 
 
@@ -189,11 +189,30 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keeps SIGTERM's handler, in whose place Ray puts one that exits without a word."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    """Keeps SIGTERM's handler. Ray puts others in its place that exit without a word, and its core, natively, one that
+    may abort: SIGTERM waits for as long as that begins, and then finds ours."""
+    from ray._private import utils
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    native: Any = sys.modules["ray._raylet"]
+    ours, theirs, core = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler, native.CoreWorker
+
+    def begun(*words: Any, **more: Any) -> Any:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        try:
+            return core(*words, **more)
+        finally:
+            signal.signal(signal.SIGTERM, ours)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    utils.set_sigterm_handler, native.CoreWorker = lambda handler: None, begun
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler, native.CoreWorker = theirs, core
+        signal.signal(signal.SIGTERM, ours)
 
 
 @contextmanager
@@ -210,6 +229,10 @@ def _silent_stderr() -> Iterator[None]:
 
 
 def stop_ray() -> None:
-    """Disconnects from the cluster, or stops the Ray that `start_ray` started here."""
+    """Disconnects from the cluster, or stops the Ray that `start_ray` started here.
+
+    Where the head or the raylet is gone Ray takes half a minute for this, or ends the process out of native code. So
+    commands that fail say why first, and leave this to the process' end, at which Ray does the same.
+    """
     if "ray" in sys.modules:
         sys.modules["ray"].shutdown()

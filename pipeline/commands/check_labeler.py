@@ -16,7 +16,7 @@ from ...labelers.plugins.registry import RegistryError, find_labeler
 from ..engine.probe import how_it_ended
 from ..plan.steps import validated
 from ..plan.weights import localise
-from .dataset import printable
+from .printable import printable
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess

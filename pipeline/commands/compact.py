@@ -9,7 +9,8 @@ from ..compact import Compacted, CompactionListener, ShardSize
 from ..compact import compact as compact_dataset
 from ..dataset.manifest import DatasetError
 from .console import counted, plain_console
-from .dataset import printable, readable_size
+from .dataset import readable_size
+from .printable import printable
 from .progress import Shown
 
 _SHOWN = 5
@@ -26,11 +27,9 @@ class CompactionProgress(Shown, CompactionListener):
 def compact(url: str, samples: int, mebibytes: int) -> None:
     """Merges units; DatasetError, after all else was merged, where some can't be."""
     console = plain_console()
-    try:
-        with CompactionProgress(console) as progress:
-            compacted = compact_dataset(url, ShardSize(samples, mebibytes * 2**20), listener=progress)
-    finally:
-        stop_ray()
+    with CompactionProgress(console) as progress:
+        compacted = compact_dataset(url, ShardSize(samples, mebibytes * 2**20), listener=progress)
+    stop_ray()
     if compacted.problems:
         for problem in list(compacted.problems.values())[:_SHOWN]:
             console.print(printable(problem), soft_wrap=True, markup=False)

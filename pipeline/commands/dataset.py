@@ -34,7 +34,8 @@ from ..dataset.layout import CORPUS
 from ..dataset.ledger import MADE_WITHOUT
 from ..dataset.manifest import NoDatasetError, require_manifest, ways_on
 from ..storage.store import Store
-from .console import counted, plain_console, printable
+from .console import counted, plain_console
+from .printable import printable
 from .progress import duration
 from .report import ReportFile, of_status
 

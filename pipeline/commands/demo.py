@@ -64,19 +64,17 @@ def demo(output: Path, storage: str | None) -> None:
             f"modalities.dinov2.weights={dinov2_small(output / 'weights' / 'dinov2-small')}",
             f"modalities.caption_embedding.weights={MINILM}",
         ],
-        corpus=corpus.url,
-        output=dataset.url,
+        corpus=corpus.address,
+        output=dataset.address,
     )
     plan = make_plan(recipe)
-    try:
-        with RunProgress(console, plan.bytes) as progress:
-            tally = execute(plan, listener=progress)
-    finally:
-        stop_ray()
-    report = verify(dataset.url)
+    with RunProgress(console, plan.bytes) as progress:
+        tally = execute(plan, listener=progress)
+    stop_ray()
+    report = verify(dataset.address)
     if report.faults:
         raise DatasetError("\n".join(str(fault) for fault in report.faults))
-    index = write_preview(dataset.url, gallery)
+    index = write_preview(dataset.address, gallery)
     _print_end(console, tally, dataset.url, index, time.monotonic() - began)
 
 

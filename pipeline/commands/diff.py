@@ -15,7 +15,7 @@ from ..checks.comparison import Compared, compare_datasets
 from ..dataset.dataset import open_dataset
 from ..dataset.manifest import check_modalities
 from .console import counted, plain_console
-from .dataset import printable
+from .printable import printable
 
 
 def diff(first: str, second: str, modalities: Sequence[str], samples: int, as_json: bool) -> None:

@@ -15,31 +15,40 @@ from ..plan.origins import told_origins
 from ..plan.recipe import load_recipe
 from .attached import attached, ray_client
 from .console import counted, plain_console
-from .dataset import printable
+from .package import run_options
+from .printable import printable
 from .submit import have_done
 
 _WORDS = {Level.OK: "ok", Level.WARNING: "warning", Level.FAILED: "failed"}
 
 
-def doctor(name: str, address: str | None, overrides: Sequence[str], corpus: Sequence[str], output: str | None) -> int:
+def doctor(
+    name: str,
+    address: str | None,
+    overrides: Sequence[str],
+    corpus: Sequence[str],
+    output: str | None,
+    replacing: Sequence[str],
+    take_changes: bool,
+) -> int:
     """Prints what is so on this machine, or on every node of the cluster: 1 where something failed, else 0. What has a
     dashboard's address is done there by a job, and through Ray Client by a process there, whose exit code this is."""
+    more = run_options(replacing, take_changes)
     if address and is_dashboard(address):
-        return have_done("doctor", name, address, overrides, corpus, output)
+        return have_done("doctor", name, address, overrides, corpus, output, more)
     if address:
         check_address(address, "--address")
         os.environ["RAY_ADDRESS"] = address
     if client := ray_client():
-        return attached(client, "doctor", name, overrides, corpus, output)
+        return attached(client, "doctor", name, overrides, corpus, output, more)
     recipe = load_recipe(name, overrides, corpus, output)
     console = plain_console()
     for line in told_origins(recipe, Path.cwd()):
         console.print(printable(line), soft_wrap=True)
     on_cluster = os.environ.get("RAY_ADDRESS") not in (None, "", "local")
-    try:
-        rows = diagnose(recipe, on_cluster, lambda text: console.print(f"{text} ...", soft_wrap=True))
-    finally:
-        stop_ray()
+    say = lambda text: console.print(f"{text} ...", soft_wrap=True)  # noqa: E731
+    rows = diagnose(recipe, on_cluster, say, replacing, take_changes)
+    stop_ray()
     console.print()
     console.print(_table(rows, on_cluster))
     console.print(f"\n{_summary(rows)}", soft_wrap=True)

@@ -12,7 +12,7 @@ from ..dataset.finished import list_finished
 from ..plan.plan import Plan
 from ..storage.store import Store
 from .console import counted
-from .dataset import printable
+from .printable import printable
 
 _FEW = 3
 """Files that are named where there are many."""

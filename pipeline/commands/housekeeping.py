@@ -15,7 +15,8 @@ from ..checks.history import compare, read_history
 from ..dataset.manifest import DatasetError
 from ..storage.store import Store
 from .console import counted, plain_console
-from .dataset import printable, readable_size
+from .dataset import readable_size
+from .printable import printable
 from .progress import duration
 
 _SHOWN = 20

@@ -8,7 +8,7 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .console import printable
+from .printable import printable
 
 _WIDTH, _HEIGHT = 600, 14
 

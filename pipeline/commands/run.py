@@ -30,9 +30,10 @@ from ..run import execute
 from ..storage.store import Store
 from .attached import attached, ray_client
 from .console import counted, plain_console
-from .dataset import broken_parts, printable
+from .dataset import broken_parts
 from .growth import print_growth
 from .package import run_options
+from .printable import printable
 from .progress import RunProgress, duration
 from .report import RunReport, stop_told
 from .spent import LEAST, print_spent
@@ -75,8 +76,7 @@ def run(
     except BaseException as error:
         progress.ended([f"stopped: {error}" if isinstance(error, Exception) else "stopped"])
         raise
-    finally:
-        stop_ray()
+    stop_ray()
     phases = progress.phases()
     if tally.units and (page or sum(seconds for _, seconds in phases) >= LEAST):
         print_spent(console, phases, tally.times)
@@ -140,12 +140,10 @@ def _print_requests(console: Console, plan: Plan, stages: int, estimate: Estimat
 
 def retry_quarantined(url: str, modalities: Sequence[str]) -> None:
     console = plain_console()
-    try:
-        with RunProgress(console, 0) as progress:
-            progress.say("labelling quarantined samples again")
-            tally = retry(url, modalities, listener=progress)
-    finally:
-        stop_ray()
+    with RunProgress(console, 0) as progress:
+        progress.say("labelling quarantined samples again")
+        tally = retry(url, modalities, listener=progress)
+    stop_ray()
     failed = sum(tally.failed.values())
     tried = sum(tally.rows.values())
     text = (
@@ -181,7 +179,7 @@ def print_plan(console: Console, plan: Plan, replacing: Sequence[str]) -> None:
     for *row, weights in rows:
         table.add_row(*row, _from_left(weights, max(12, console.width - taken)))
     console.print(table)
-    again = sorted({name for work in plan.works for name in plan.graph.made_for(work.todo, work.kept)} - set(plan.todo))
+    again = sorted(plan.labelled - set(plan.todo))
     if again:
         console.print(f"\nmade again in passing, since their labels aren't kept: {', '.join(again)}")
     print_growth(console, plan)
@@ -200,7 +198,7 @@ def print_plan(console: Console, plan: Plan, replacing: Sequence[str]) -> None:
     if not plan.works:
         console.print("\nnothing left to do")
         return
-    shards = len({work.shard.id for work in plan.works})
+    shards = len(plan.works.shards)
     console.print(
         f"\nleft: {', '.join(plan.todo)} in {shards:,} of {counted(plan.request.corpus.shards, 'shard')}; at most "
         f"{plan.bytes / 2**20:,.1f} MiB to read",
@@ -272,7 +270,7 @@ def _describe(tokens: TokensCard) -> str:
 def _print_licences(console: Console, plan: Plan) -> None:
     """Under what licences the weights are that the run is about to use."""
     used: dict[tuple[str, str], list[str]] = {}
-    for name in {name for work in plan.works for name in plan.graph.made_for(work.todo, work.kept)}:
+    for name in plan.labelled:
         card = plan.graph.cards[name]
         for weights in (card.weights, card.tokens.weights if card.tokens else None):
             if weights:
@@ -342,7 +340,7 @@ def _print_times(
     longest = max(own / count for own, count in zip(seconds, counts, strict=True))
     slowest = sorted(estimate.seconds.items(), key=lambda item: -item[1])[:3]
     shares = ", ".join(f"{name} {1000 * seconds / estimate.samples:,.1f}" for name, seconds in slowest)
-    shards = len({work.shard.id for work in plan.works})
+    shards = len(plan.works.shards)
     console.print(
         f"\ntried on {counted(estimate.samples, 'sample')} here, from {estimate.shards} of {counted(shards, 'shard')}: "
         f"{1000 * estimate.per_sample:,.1f} ms each ({shares} of that)\n"

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from ..corpus.refusals import how_many
 from ..engine.tally import Tally
 from ..plan.plan import Plan
-from .console import counted, printable
+from .console import counted
 from .dataset import broken_parts, empty_shards, null_everywhere, readable_size
+from .printable import printable
 
 
 def refused(tally: Tally) -> str:

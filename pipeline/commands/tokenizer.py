@@ -76,11 +76,9 @@ def fit(name: str, modality: str, target: str, overrides: Sequence[str]) -> None
 
     job = fit_job(load_recipe(name, overrides), modality, target)
     console = plain_console()
-    try:
-        with FitProgress(console) as progress:
-            files = run_fit(job, progress)
-    finally:
-        stop_ray()
+    with FitProgress(console) as progress:
+        files = run_fit(job, progress)
+    stop_ray()
     job.store.replace(METRICS, job.store.read(f"{job.prefix}/{METRICS}"))
     for path in sorted(files, reverse=True):  # config.json, by which a tokenizer is found, comes last
         job.store.replace(path, files[path])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from .left_out import Account, Why
 from .lines import check_field, read_lines
 from .listing import Choice, Found, find_files
 from .parquet import find_columns, open_parquet, read_parquet
+from .reach import Reach
 from .samples import (
     TEXT,
     CorpusError,
@@ -116,8 +118,8 @@ class Corpus:
         """
         settings = self.settings
         format = None if settings.format == "auto" else settings.format
-        options, texts = settings.storage_options, settings.text is not None
-        return find_files(settings.urls, format, settings.image, options, known_root, known_format, texts)
+        texts = settings.text is not None
+        return find_files(settings.urls, format, settings.image, self.reach, known_root, known_format, texts)
 
     def shards(self) -> list[Shard]:
         """Every shard, in order, of a corpus that nothing was taken up of yet. Raises as `find` does."""
@@ -125,7 +127,7 @@ class Corpus:
 
     def refuse_output(self, url: str) -> None:
         """Raises CorpusError where what lies there belongs to the corpus, or may do once more of it is written."""
-        if Choice(self.settings.urls, self.settings.storage_options).meets(absolute_url(url)):
+        if Choice(self.settings.urls, self.reach).meets(absolute_url(url)):
             raise CorpusError(
                 f"{redact(url)} lies in the corpus, or the corpus in it, so that a later run would take the output for "
                 f"part of it; choose a place outside of it, as --output does"
@@ -147,7 +149,7 @@ class Corpus:
         import pyarrow as pa
 
         try:
-            schema = open_parquet(self._store(shard.root), shard.path, shard.size).schema_arrow
+            schema = open_parquet(self.store(shard.root), shard.path, shard.size).schema_arrow
         except (StorageError, FileNotFoundError):
             raise
         except (pa.ArrowException, OSError):
@@ -166,7 +168,7 @@ class Corpus:
         for root, table in islice(tables, _MOST_TABLES):
             own = [shard for shard in shards if shard.root == root and any(path == table for path, _ in shard.tables)]
             images = {f"{shard.path}/{name}".lstrip("/") for shard in own for name, _ in shard.files}
-            told += unused(self._store(root), table, images)
+            told += unused(self.store(root), table, images)
         return told
 
     def read(
@@ -207,9 +209,14 @@ class Corpus:
         return Selection(settings.image, settings.key, settings.fields, settings.split, settings.text)
 
     def _stretch(self, shard: Shard, start: int = 0, stop: int | None = None) -> Stretch:
-        return Stretch(self._store(shard.root), shard.path, shard.size, start, stop)
+        return Stretch(self.store(shard.root), shard.path, shard.size, start, stop)
 
-    def _store(self, root: str) -> Store:
+    def store(self, root: str) -> Store:
         if root not in self._stores:
-            self._stores[root] = Store(root, self.settings.storage_options)
+            self._stores[root] = self.reach.store(root)
         return self._stores[root]
+
+    @cached_property
+    def reach(self) -> Reach:
+        """How its files are reached. CorpusError."""
+        return Reach.of(self.settings.urls, self.settings.storage_options)

@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from ..storage.errors import redact, without_credentials
-from ..storage.store import Entry, Store, absolute_url
+from ..storage.read_ahead import in_order
+from ..storage.store import Entry, absolute_url
 from .folder import pictures_by_folder
 from .formats import Format, Sort, sort_among_texts, sort_of, sorts_of, tables_of
 from .left_out import Account, Why
 from .names import is_hidden
+from .reach import Reach, braces, parted
 from .samples import UNREAD_EXTENSIONS, CorpusError, is_image
 
 _MAGIC = re.compile(r"[*?\[]")
@@ -51,10 +52,10 @@ class _Match:
 
 
 def find_files(
-    urls: Iterable[str],
+    urls: Sequence[str],
     format: Format | None,
     image: str | None,
-    options: Mapping[str, Any],
+    reach: Reach,
     known_root: str = "",
     known_format: Format | None = None,
     texts: bool = False,
@@ -67,7 +68,7 @@ def find_files(
     dataset has had, without credentials; it stays the root for as long as any file lies below it. known_format: that
     which it has had; where files of several lie there and none is named, it stays.
     """
-    by_url = [list(_resolve(url, options)) for url in urls]
+    by_url = [list(_resolve(url, reach)) for url in urls]
     matches = [match for found in by_url for match in found]
     _refuse_two_places([match.base for match in matches])
     root = _known(matches, known_root) or _common_folder([match.base for match in by_url[0]])
@@ -98,7 +99,7 @@ def find_files(
     asked = dict(files)
     if format == "folder":
         for folder, way_there in chosen.items():
-            files.update(_texts_beside(folder, way_there, files, options))
+            files.update(_texts_beside(folder, way_there, files, reach))
         by_folder = [(folder, found) for folder, found in pictures_by_folder(files, image) if found]
         wanted = {folder + entry.name for folder, found in by_folder for one in found for entry in one.files}
         wanted.update(table for folder, _ in by_folder for table in tables_of(folder, files))
@@ -113,11 +114,9 @@ def find_files(
     return Found(root, format, {path: files[path] for path in sorted(wanted)}, account.told())
 
 
-def _texts_beside(
-    folder: str, way_there: str, files: Mapping[str, int], options: Mapping[str, Any]
-) -> Iterator[tuple[str, int]]:
+def _texts_beside(folder: str, way_there: str, files: Mapping[str, int], reach: Reach) -> Iterator[tuple[str, int]]:
     """What lies in a folder beside images that were chosen one by one, or by their endings."""
-    entries = {entry.name: entry.size for entry in _visible(Store(folder or "/", options).list(recursive=False))}
+    entries = {entry.name: entry.size for entry in _visible(reach.store(folder or "/").list(recursive=False))}
     for name, sort in sorts_of(entries, None).items():
         if sort in (Sort.TABLE, Sort.OTHER) and way_there + name not in files:
             yield way_there + name, entries[name]
@@ -174,20 +173,20 @@ def way(root: str, folder: str) -> str:
     return "".join(f"{part}/" for part in [".."] * (len(ours) - shared) + theirs[shared:])
 
 
-def _resolve(url: str, options: Mapping[str, Any]) -> Iterator[_Match]:
+def _resolve(url: str, reach: Reach) -> Iterator[_Match]:
     """What a URL stands for: its names must be there, its patterns look."""
-    names, patterns = _expanded(url, options)
+    names, patterns = _expanded(url, reach)
     by_parent: defaultdict[str, list[str]] = defaultdict(list)
     for one in names:
         parent, _, name = one.rpartition("/")
         by_parent[parent].append(name)
     missing: list[str] = []
     for parent, children in by_parent.items():
-        yield from _named(parent, children, options, missing)
+        yield from _named(parent, children, reach, missing)
     if missing:
-        raise CorpusError(_nothing(missing[0], options, len(missing), len(names) + len(patterns)))
+        raise CorpusError(_nothing(missing[0], reach, len(missing), len(names) + len(patterns)))
     for pattern in patterns:
-        yield _matching(pattern, options)
+        yield _matching(pattern, reach)
 
 
 @dataclass(frozen=True)
@@ -223,24 +222,18 @@ class _Pattern:
         return True
 
 
-def _expanded(url: str, options: Mapping[str, Any]) -> tuple[list[str], list[_Pattern]]:
+def _expanded(url: str, reach: Reach) -> tuple[list[str], list[_Pattern]]:
     """The addresses that a URL names, braces first ({000..123} and {a,b}), and those with * or ?, which look.
 
-    A part in brackets is a pattern, too, unless there is something of that very name.
+    Without its query. A part in brackets is a pattern, too, unless there is something of that very name.
     """
-    from braceexpand import braceexpand
-
-    address = absolute_url(url)
+    address = absolute_url(parted(url)[0])
     if "://" not in address and Path(address).exists():
         return [address], []
     names, patterns = [], []
-    try:
-        expanded = list(braceexpand(address))
-    except ValueError:
-        raise CorpusError(f"{redact(url)}: there is a {{ without its }}, or the other way round") from None
-    for one in expanded:
+    for one in braces(address):
         parts = one.split("/")
-        fixed = next((at for at in range(len(parts)) if _is_magic(parts, at, options)), None)
+        fixed = next((at for at in range(len(parts)) if _is_magic(parts, at, reach)), None)
         if fixed is None:
             names.append(one)
         else:
@@ -248,20 +241,20 @@ def _expanded(url: str, options: Mapping[str, Any]) -> tuple[list[str], list[_Pa
     return names, patterns
 
 
-def _is_magic(parts: Sequence[str], at: int, options: Mapping[str, Any]) -> bool:
+def _is_magic(parts: Sequence[str], at: int, reach: Reach) -> bool:
     if "*" in parts[at] or "?" in parts[at]:
         return True
     if "[" not in parts[at]:
         return False
-    above = Store("/".join(parts[:at]) or "/", options).children()
+    above = reach.store("/".join(parts[:at]) or "/").children()
     return parts[at] not in above and f"{parts[at]}/" not in above
 
 
 class Choice:
     """Which addresses the URLs of a corpus stand for, whether or not anything is there."""
 
-    def __init__(self, urls: Iterable[str], options: Mapping[str, Any]) -> None:
-        expanded = [_expanded(url, options) for url in urls]
+    def __init__(self, urls: Iterable[str], reach: Reach) -> None:
+        expanded = [_expanded(url, reach) for url in urls]
         self._names = {name for names, _ in expanded for name in names}
         self._patterns = [pattern for _, patterns in expanded for pattern in patterns]
 
@@ -271,22 +264,25 @@ class Choice:
         return bool(names) or any(pattern.meets(folder) for pattern in self._patterns)
 
 
-def _named(parent: str, names: list[str], options: Mapping[str, Any], missing: list[str]) -> Iterator[_Match]:
-    """The files and folders of these names; what is neither is added to `missing`. Many cost one listing."""
+def _named(parent: str, names: list[str], reach: Reach, missing: list[str]) -> Iterator[_Match]:
+    """The files and folders of these names; what is neither is added to `missing`. Many cost one listing, but those
+    that have queries, which go with files alone."""
     whole_bucket = parent.endswith(":/")
-    store = Store(parent or "/", options)
+    store = reach.store(parent or "/")
+    asked = any(f"{parent}/{name}" in reach.queries for name in names)
     if whole_bucket:
         sizes = {}
-    elif len(names) > _FEW:
+    elif len(names) > _FEW and not asked:
         sizes = {entry.name: entry.size for entry in store.list(recursive=False)}
     else:
-        sizes = {name: store.size(name) for name in names if name and store.exists(name)}
+        found = in_order(lambda name: store.size(name) if name and store.exists(name) else None, names)
+        sizes = {name: size for name, size in zip(names, found, strict=True) if size is not None}
     for name in names:
         url = f"{parent}/{name}"
         if name in sizes:
             files = [Entry(name, sizes[name], 0.0)]
             yield _Match(url, parent, files, files, named=True)
-        elif below := _visible(Store(url, options).list(others=True)):
+        elif url not in reach.queries and (below := _visible(reach.store(url).list(others=True))):
             yield _Match(url, url, below)
         else:
             missing.append(url)
@@ -296,14 +292,14 @@ def _visible(entries: Iterable[Entry]) -> list[Entry]:
     return [entry for entry in entries if not is_hidden(entry.name)]
 
 
-def _matching(pattern: _Pattern, options: Mapping[str, Any]) -> _Match:
+def _matching(pattern: _Pattern, reach: Reach) -> _Match:
     """The files that a pattern matches, and all files below folders that it matches."""
     shards = (Sort.TAR, Sort.PARQUET, Sort.JSON_LINES, Sort.PLAIN_TEXT)
     names_files = len(pattern.rest) == 1 and {sort_of(pattern.rest[0]), sort_among_texts(pattern.rest[0])} & {*shards}
-    listed = _visible(Store(pattern.base or "/", options).list(recursive=not names_files, others=True))
+    listed = _visible(reach.store(pattern.base or "/").list(recursive=not names_files, others=True))
     files = [entry for entry in listed if any(pattern.matches(part) for part in _ancestors(entry.name))]
     if not files:
-        raise CorpusError(_nothing(pattern.address, options))
+        raise CorpusError(_nothing(pattern.address, reach))
     alone = [entry for entry in files if not any(pattern.matches(part) for part in _ancestors(_above(entry.name)))]
     return _Match(pattern.address, pattern.base, files, alone)
 
@@ -369,7 +365,7 @@ def _refuse_two_places(bases: Sequence[str]) -> None:
         )
 
 
-def _nothing(url: str, options: Mapping[str, Any], missing: int = 1, of: int = 1) -> str:
+def _nothing(url: str, reach: Reach, missing: int = 1, of: int = 1) -> str:
     """The message for a URL that stands for nothing: what there is at the nearest place that exists."""
     if "://" not in url and Path(url).is_dir():
         return f"{url}: the folder is empty"
@@ -377,10 +373,12 @@ def _nothing(url: str, options: Mapping[str, Any], missing: int = 1, of: int = 1
     message = f"{redact(url)}: nothing is there"
     if missing > 1 or of > 1:
         message += f", one of {missing:,} missing of {of:,}"
+    if url in reach.queries:
+        return message
     lowest = 3 if "://" in url else 1
     for length in range(len(parts) - 1, lowest - 1, -1):
         folder = "/".join(parts[:length]) or "/"
-        children = [] if _MAGIC.search(folder) else Store(folder, options).children()
+        children = [] if _MAGIC.search(folder) else reach.store(folder).children()
         if children := [name for name in children if not name.startswith(".")]:
             close = difflib.get_close_matches(parts[length], children, 3, 0.5) or children[:3]
             names = ", ".join(close)

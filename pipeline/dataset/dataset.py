@@ -122,7 +122,7 @@ class Dataset:
         """
         self._wanted([modality], labels)
         paths = self.reader.columns.files(modality, labels, self.reader.units([modality]))
-        return [f"{self.store.url}/{path}" for path in paths]
+        return [f"{self.store.address}/{path}" for path in paths]
 
     def iterate(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,15 @@ class Checkup:
     environments: Mapping[Pins, Sequence[str]]
 
 
-def diagnose(recipe: Recipe, on_cluster: bool, say: Callable[[str], None] = lambda text: None) -> list[Row]:
+def diagnose(
+    recipe: Recipe,
+    on_cluster: bool,
+    say: Callable[[str], None] = lambda text: None,
+    replacing: Collection[str] = (),
+    take_changes: bool = False,
+) -> list[Row]:
     """What was found, in the order in which it matters. on_cluster: whether RAY_ADDRESS names one, on whose nodes to
-    look; else this machine is all there is. say: told what is being done.
+    look; else this machine is all there is. say: told what is being done. replacing, take_changes: as of `make_plan`.
 
     Raises RecipeError for what is wrong with the recipe itself, and EngineError where there is no such cluster.
     """
@@ -73,7 +79,7 @@ def diagnose(recipe: Recipe, on_cluster: bool, say: Callable[[str], None] = lamb
         rows.append(Row(gpus.unused(checkup.idle)))
     if not any(_hinders_plan(row.finding) for row in rows):
         say("making the plan, as a run does; weights that this machine lacks are fetched")
-        rows.append(Row(_look_at_plan(recipe, on_cluster)))
+        rows.append(Row(_look_at_plan(recipe, on_cluster, replacing, take_changes)))
     return rows
 
 
@@ -82,10 +88,10 @@ def _hinders_plan(found: Finding) -> bool:
     return found.level is Level.FAILED and (found.check == CORPUS or found.check.startswith(WEIGHTS))
 
 
-def _look_at_plan(recipe: Recipe, on_cluster: bool) -> Finding:
+def _look_at_plan(recipe: Recipe, on_cluster: bool, replacing: Collection[str], take_changes: bool) -> Finding:
     """What a run refuses before it begins, in its own words."""
     try:
-        plan = make_plan(recipe)
+        plan = make_plan(recipe, replacing, take_changes)
         if plan.works:
             check_work(plan, cluster_size() if on_cluster else this_machine())
     except (ValueError, RuntimeError, OSError) as error:  # those that the command line takes for the user's

@@ -83,7 +83,7 @@ def _lacking(store: Store) -> list[Path]:
     """The folders that would have to be made first, the deepest first."""
     if not store.is_local:
         return []
-    path = Path(store.url)
+    path = Path(store.address)
     return [one for one in (path, *path.parents) if not one.exists()]
 
 

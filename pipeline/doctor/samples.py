@@ -35,9 +35,9 @@ def look_at_corpus(settings: CorpusSettings) -> tuple[list[Finding], tuple[Shard
 
 def chosen(shards: Sequence[Shard], settings: CorpusSettings) -> list[Shard]:
     """The first, the last and one between of what each URL stands for, of at most four URLs."""
-    found: dict[str, Shard] = {}
+    found, reach = dict[str, Shard](), Corpus(settings).reach
     for url in spread(settings.urls, _URLS):
-        choice = Choice([url], settings.storage_options)
+        choice = Choice([url], reach)
         own = [one for one in shards if choice.meets(f"{one.root}/{one.path}".rstrip("/"))]
         found |= {one.id: one for one in (own[:1] + own[len(own) // 2 : len(own) // 2 + 1] + own[-1:])}
     return list(found.values())

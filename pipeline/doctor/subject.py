@@ -60,7 +60,7 @@ def _folders(subject: Subject, session: str) -> dict[str, str]:
     if subject.weights:
         folders["weights' cache"] = str(Path(os.environ.get("TOKENLOOM_CACHE", "~/.cache/tokenloom")).expanduser())
     if subject.output.is_local:
-        folders["output"] = subject.output.url
+        folders["output"] = subject.output.address
     return folders
 
 

@@ -7,7 +7,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -173,23 +173,28 @@ def _blocks(works: Sequence[Work], limit: int | None) -> list[dict[str, str]]:
 
 
 def works_as_text(works: Sequence[Work]) -> str:
-    """As reading tasks take them: a shard, of which there may be many pieces and which may name many files, is told
-    once for those that follow each other."""
+    """As reading tasks take them. A shard, of which there may be many pieces and which may name many files, is told
+    once for those that follow each other; what pieces lack and have, once for all that are alike."""
+    kinds: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = {}
     told = []
     for _, same in groupby(works, lambda work: id(work.shard)):
         pieces = list(same)
-        told.append({"shard": asdict(pieces[0].shard), "pieces": [_piece(work) for work in pieces]})
-    return json.dumps(told)
-
-
-def _piece(work: Work) -> dict[str, Any]:
-    return {one.name: getattr(work, one.name) for one in fields(work) if one.name != "shard"}
+        rows = [
+            (kinds.setdefault((one.todo, one.kept), len(kinds)), one.start, one.stop, one.revisions, one.keys)
+            for one in pieces
+        ]
+        told.append({"shard": asdict(pieces[0].shard), "pieces": rows})
+    return json.dumps({"kinds": list(kinds), "shards": told})
 
 
 def _works_in(text: str) -> Iterator[tuple[Shard, dict[str, Any]]]:
-    for told in json.loads(text):
-        shard = Shard(**told["shard"])
-        yield from ((shard, piece) for piece in told["pieces"])
+    told = json.loads(text)
+    for one in told["shards"]:
+        shard = Shard(**one["shard"])
+        for kind, start, stop, revisions, keys in one["pieces"]:
+            todo, kept = map(tuple, told["kinds"][kind])
+            piece = {"start": start, "stop": stop, "todo": todo, "kept": kept, "revisions": revisions, "keys": keys}
+            yield shard, piece
 
 
 def _block_count(works: Sequence[Work], limit: int | None) -> int:

@@ -10,8 +10,7 @@ from importlib.metadata import requires
 from typing import Annotated
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
-from packaging.version import Version
+from packaging.utils import canonicalize_name, canonicalize_version
 from pydantic import AfterValidator, Field, model_validator
 
 from .recipe_file import Strict
@@ -26,7 +25,8 @@ _ADDRESS = (
 
 
 def _pinned(text: str) -> str:
-    """The requirement as `name==version`, the name as PyPI normalises it. ValueError for what isn't one version of one
+    """The requirement as `name==version`, in the one way of writing it that packaging has for all that mean the same,
+    since it is hashed: `Foo_Bar == 1.0` is foo-bar==1. ValueError for what isn't one version of one
     distribution, or can't be other than the cluster's."""
     if text.lstrip().startswith("-") or "@" in text or "://" in text:
         raise ValueError(_ADDRESS)  # without the text
@@ -43,7 +43,7 @@ def _pinned(text: str) -> str:
             f"{text!r}: leave out {what}; what is listed is installed on every machine, and nothing else: list what "
             f"{name} needs beside it"
         )
-    version = str(Version(versions[0].version))
+    version = canonicalize_version(versions[0].version)
     _check_shared(name, version)
     return f"{name}=={version}"
 

@@ -36,14 +36,13 @@ def requests_left(plan: Plan, units: int, stages: int) -> Requests:
     if "://" in plan.recipe.output:
         kept = sum(len(plan.graph.cards[name].kept) for name in plan.todo)
         writes = units * (kept + _MARKS * stages)
-    reads = sum(_reads(shard) for shard in {work.shard.id: work.shard for work in plan.works}.values())
+    reads = sum(map(_reads, plan.works.shards))
     return Requests(writes, reads)
 
 
 def least_units(plan: Plan) -> int:
     """How many units what is left comes to at least, of samples whose number isn't known."""
-    sizes = {work.shard.id: work.shard.size for work in plan.works}
-    return sum(max(1, math.ceil(size / plan.recipe.units.bytes)) for size in sizes.values())
+    return sum(max(1, math.ceil(shard.size / plan.recipe.units.bytes)) for shard in plan.works.shards)
 
 
 def _reads(shard: Shard) -> int:

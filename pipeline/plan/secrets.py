@@ -39,7 +39,8 @@ _WAY_OUT = (
 
 
 def _secrets(key: str, value: Any) -> Iterator[str]:
-    """Keys of options that may be credentials, of texts that are called so, and of URLs with a password or a query."""
+    """Keys of options that may be credentials, of texts that are called so, and of URLs of which `redact` hides
+    anything: a password, or parameters of a query that aren't known to be harmless."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             path = f"{key}.{name}".lstrip(".")

@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 from ...labelers.contract.labeler import Labeler
 from ...labelers.contract.licences import TINY
 from ...labelers.networks.hub import package_path, quiet_transformers
-from ..storage.errors import without_credentials
+from ..storage.errors import without_credentials, without_secrets
+from ..storage.objects import file_system
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -157,22 +158,21 @@ def cached(url: str) -> Path:
 
 
 def _download(url: str, options: dict[str, Any]) -> str:
-    import fsspec
-
     safe, target = without_credentials(url), cached(url)
     if target.exists():
         return str(target)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
-        filesystem, remote = fsspec.core.url_to_fs(url, **options)
+        filesystem, remote = file_system(url, options)
         filesystem.get(remote, str(partial), recursive=filesystem.isdir(remote))
         partial.rename(target)
     except FileNotFoundError:
         raise WeightsError(f"weights {safe}: nothing there") from None
-    except OSError as error:
+    except Exception as error:  # clients of web servers and of Azure have errors of their own
         if not target.exists():  # another process may have been quicker
-            raise WeightsError(f"weights {safe}: can't be fetched ({type(error).__name__}: {error})") from None
+            said = without_secrets(str(error), options)
+            raise WeightsError(f"weights {safe}: can't be fetched ({type(error).__name__}: {said})") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         partial.unlink(missing_ok=True)

@@ -204,13 +204,13 @@ def _target(store: Store, output: str | Path | None) -> Path:
     """The gallery's folder. Raises DatasetError for one that mustn't be written to."""
     name = store.url.rstrip("/").rsplit("/", 1)[-1] + "-preview"
     if output is None:
-        target = Path(store.url).parent / name if store.is_local else Path(name)
+        target = Path(store.address).parent / name if store.is_local else Path(name)
     elif "://" in str(output):
         raise DatasetError(f"{output}: a preview is written to a local folder; copy it where it is wanted")
     else:
         target = Path(output).expanduser()
     target = target.resolve()
-    if store.is_local and target.is_relative_to(Path(store.url).resolve()):
+    if store.is_local and target.is_relative_to(Path(store.address).resolve()):
         raise DatasetError(f"{target}: a preview can't lie in the dataset, whose files are all verified; give --output")
     return refuse_others(target, _MARK)
 

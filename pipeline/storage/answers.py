@@ -70,6 +70,11 @@ def way_out(error: BaseException, is_s3: bool) -> str:
         return f"Nothing answers there: check {where}"
     if name in ("ReadTimeoutError", "ServerTimeoutError", "ConnectionTimeoutError", "ServiceResponseTimeoutError"):
         return "Requests are taken there, and not answered: look after the store, or run it again later"
+    if not is_s3 and http_status(error) in (401, 403):
+        return (
+            "It refuses access: a signed URL may have expired, for which the recipe takes a new one; or check the "
+            "credentials"
+        )
     if http_status(error) in _PASSING_STATUSES:
         return "The store is overloaded or down: run it again later, which goes on where this stopped"
     return ""

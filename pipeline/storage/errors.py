@@ -18,13 +18,21 @@ HARMLESS_OPTIONS = frozenset({
     "project", "access", "consistency", "RequestPayer", "ACL",
     "ServerSideEncryption", "SSEKMSKeyId", "StorageClass",
 })
-# fmt: on
 """Options of file systems that are texts, and no secrets."""
+HARMLESS_PARAMETERS = frozenset({
+    "alt", "dl", "download", "export", "format", "generation", "inline", "lang", "page", "part", "raw", "ref", "rev",
+    "revision", "snapshot", "tag", "v", "version",
+})
+# fmt: on
+"""Parameters of queries that say which file is meant, or in what form."""
+_PLAIN = re.compile(r"[\w.-]{0,40}[:,;)]*")
+"""A value that such a parameter may have, with what a sentence puts behind a URL."""
 _CREDENTIAL = re.compile(r"(?i)key|secret|token|password|credential|connection_string|auth|cookie")
 _USER_PASSWORD = re.compile(r"(?<=://)[^/@\s'\"]+@")
 _URL = re.compile(r"\w+://[^\s'\"]+")
 _QUERY = re.compile(r"\?[\w.~%-]+=.*")
-_VALUE = re.compile(r"=[^&]+")
+_HIDDEN = re.compile(r"^\w+://\*\*\*@|[?&][^=&]*=\*\*\*(&|$)")
+_PARAMETER = re.compile(r"(?<=[?&])([^=&]*)=([^&]+)")
 
 
 class StorageError(OSError):
@@ -43,10 +51,23 @@ class UrlError(ValueError):
 
 
 def redact(url: str) -> str:
-    """The URL, or a text with URLs, without user:password@ and without the values in queries: any may be a key."""
-    return _URL.sub(
-        lambda url: _QUERY.sub(lambda query: _VALUE.sub("=***", query[0]), url[0]), _USER_PASSWORD.sub("***@", url)
-    )
+    """The URL, or a text with URLs, without user:password@, and of its queries without the values of parameters that
+    aren't known to be harmless."""
+    hidden = lambda query: _PARAMETER.sub(_hidden, query[0])  # noqa: E731
+    return _URL.sub(lambda url: _QUERY.sub(hidden, url[0]), _USER_PASSWORD.sub("***@", url))
+
+
+HIDDEN = "what may be a credential is hidden in it by ***, so that it leads nowhere; give it whole"
+
+
+def hides_credentials(url: str) -> bool:
+    """Whether the URL is one that was made to be shown, and is no address any more."""
+    return bool(_HIDDEN.search(url))
+
+
+def _hidden(parameter: re.Match[str]) -> str:
+    name, value = parameter.groups()
+    return parameter[0] if name in HARMLESS_PARAMETERS and _PLAIN.fullmatch(value) else f"{name}=***"
 
 
 def without_secrets(text: str, options: Mapping[str, Any]) -> str:
@@ -80,9 +101,23 @@ def options_without_credentials(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def told_url(url: str) -> str:
+    """The URL less its user and password, and the parameters of its query that may be credentials: to be written down
+    where it should still lead there."""
+    query = _QUERY.search(url) if "://" in url else None
+    if query is None:
+        return without_credentials(url)
+    harmless = [one[0] for one in _PARAMETER.finditer(query[0]) if _hidden(one) == one[0]]
+    return without_credentials(url[: query.start()]) + ("?" + "&".join(harmless) if harmless else "")
+
+
 def without_credentials(url: str) -> str:
     """The URL less its user, password and query, fit to be written down."""
-    if "://" not in url:
+    scheme, found, rest = url.partition("://")
+    if not found:
         return url
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    if scheme in ("http", "https"):
+        parts = urlsplit(url)
+        return urlunsplit((scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    place, slash, path = _QUERY.sub("", rest).partition("/")  # elsewhere names may have a ? and a #
+    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"

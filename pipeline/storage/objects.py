@@ -12,6 +12,9 @@ from .local import Entry
 from .read_ahead import in_order
 from .s3_pages import objects_of, read_quickly
 
+_EXTRAS = {"s3": "s3", "s3a": "s3", "az": "azure", "abfs": "azure", "abfss": "azure", "hf": "hub"}
+"""Of this package, with the file systems of protocols."""
+_GONE = (404, 410)
 _LARGEST_PUT = 5 * 2**30
 _REQUESTS = 16
 _CONNECTIONS = 32
@@ -22,29 +25,20 @@ _CONTENT_TYPE = {"s3": "ContentType", "gs": "content_type"}
 
 
 class ObjectFiles:
-    """The objects below a URL of an fsspec file system other than the local one."""
+    """The objects below a URL of an fsspec file system other than the local one. queries: as of `Store`."""
 
-    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
-        import fsspec
-        from fsspec.core import url_to_fs
-
+    def __init__(self, url: str, options: Mapping[str, Any], queries: Mapping[str, str] | None = None) -> None:
         protocol = url.split("://", 1)[0]
-        try:
-            # A listing cache would hide what other processes write.
-            self.fs, self.root = url_to_fs(url, **{"use_listings_cache": False, **_settings(protocol, options)})
-        except ImportError as error:
-            package = "pip install 'tokenloom[s3]'" if protocol in ("s3", "s3a") else str(error)
-            raise StorageError(f"no file system for {protocol}:// is installed", redact(url), package) from None
-        except ValueError as error:
-            known = sorted(fsspec.available_protocols())
-            way_out = answers.NO_CREDENTIALS if protocol in known else f"fsspec knows {', '.join(known)}"
-            raise StorageError(without_secrets(str(error), options), redact(url), way_out) from None
-        self.is_s3 = "s3" in _protocols(self.fs)
+        # A listing cache would hide what other processes write.
+        self.fs, self.root = file_system(url, {"use_listings_cache": False, **_settings(protocol, options)})
+        self._queries = queries or {}
+        self.is_s3, self._is_web = "s3" in _protocols(self.fs), "http" in _protocols(self.fs)
         if self.is_s3:
             self.fs.retries = 1  # `Store` tries again
 
     def _full(self, path: str) -> str:
-        return f"{self.root.rstrip('/')}/{path}" if path else self.root
+        full = f"{self.root.rstrip('/')}/{path}" if path else self.root
+        return full + self._queries.get(full, "")
 
     def list_page(self, prefix: str, recursive: bool, token: str) -> tuple[list[Entry], str]:
         """A part of a listing, and the token for the next one; "" for the first, and after the last."""
@@ -134,6 +128,8 @@ class ObjectFiles:
         except OSError as error:
             if self.is_s3 and answers.error_code(error) in ("400", "403"):
                 self._page("", False, "")  # a HEAD's answer doesn't say why, which this raises
+            if self._is_web and (cause := error.__cause__) and answers.http_status(cause) not in _GONE:
+                raise cause from None  # fsspec takes whatever a web server answers for a file that isn't there
             raise
 
     def exists(self, path: str) -> bool:
@@ -188,6 +184,24 @@ class ObjectFiles:
     def _one_put(self) -> dict[str, int]:
         """One request however large the object: the parts of an upload would not be refused until its end."""
         return {"chunksize": _LARGEST_PUT} if self.is_s3 else {}
+
+
+def file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
+    """fsspec's file system of a URL, and the URL as that one writes it. StorageError."""
+    import fsspec
+    from fsspec.core import url_to_fs
+
+    protocol = url.split("://", 1)[0]
+    try:
+        return url_to_fs(url, **options)
+    except ImportError as error:
+        extra = _EXTRAS.get(protocol)
+        way_out = f"pip install 'tokenloom[{extra}]'" if extra else str(error)
+        raise StorageError(f"no file system for {protocol}:// is installed", redact(url), way_out) from None
+    except ValueError as error:
+        known = sorted(fsspec.available_protocols())
+        way_out = answers.NO_CREDENTIALS if protocol in known else f"fsspec knows {', '.join(known)}"
+        raise StorageError(without_secrets(str(error), options), redact(url), way_out) from None
 
 
 def _settings(protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import StorageError, UrlError, options_without_credentials, redact, without_secrets
+from .errors import (
+    HIDDEN,
+    StorageError,
+    UrlError,
+    hides_credentials,
+    options_without_credentials,
+    redact,
+    without_secrets,
+)
 from .local import Entry, LocalFiles, without_dots
 from .objects import ObjectFiles
 from .slow import told_when_slow
@@ -47,20 +55,29 @@ class Store:
     url: a local path, file://, s3://, memory://, or any other that fsspec knows. `~` and relative paths are resolved
         here, so that the store means the same folder in every process.
     options: for the file system (fsspec's storage options), over its environment variables and configuration files.
+    queries: of objects on web servers, by their addresses: each is asked for with its own, which stands in no message.
 
     A store may be pickled, forked and used by several threads. What passes by itself is tried again, ten times within a
     minute; the rest are FileNotFoundError for a missing object and StorageError for everything else.
     """
 
-    def __init__(self, url: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> None:
-        self._options = dict(options or {})
-        self._address = absolute_url(os.fspath(url))
+    def __init__(
+        self,
+        url: str | os.PathLike[str],
+        options: Mapping[str, Any] | None = None,
+        queries: Mapping[str, str] | None = None,
+    ) -> None:
+        self._options, self._queries = dict(options or {}), queries or {}
+        self.address = absolute_url(os.fspath(url))
+        if hides_credentials(self.address):
+            raise StorageError(HIDDEN, self.address)
         self._backend: tuple[int, LocalFiles | ObjectFiles] | None = None
 
     @property
     def url(self) -> str:
-        """The root for people and for manifests: without credentials, without a slash at its end."""
-        return redact(self._address)
+        """The root for people: without credentials, without a slash at its end. No store can be made of it where it
+        lacks any; `address` is for that, and for nobody's eyes."""
+        return redact(self.address)
 
     @property
     def identity(self) -> str:
@@ -71,7 +88,7 @@ class Store:
 
     @property
     def is_local(self) -> bool:
-        return "://" not in self._address
+        return "://" not in self.address
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
@@ -81,7 +98,7 @@ class Store:
 
     def below(self, folder: str) -> Store:
         """The store whose root is a folder of this one."""
-        return Store(f"{self._address}/{folder}", self._options)
+        return Store(f"{self.address}/{folder}", self._options, self._queries)
 
     def list(self, prefix: str = "", recursive: bool = True, others: bool = False) -> builtins.list[Entry]:
         """The objects below the folder `prefix`, by name; [] when there is no such folder. others: also what is no
@@ -152,12 +169,14 @@ class Store:
     def _files(self) -> LocalFiles | ObjectFiles:
         """The backend of this process: a forked child must not share its parent's connections."""
         if self._backend is None or self._backend[0] != os.getpid():
-            files = LocalFiles(self._address) if self.is_local else ObjectFiles(self._address, self._options)
+            files = (
+                LocalFiles(self.address) if self.is_local else ObjectFiles(self.address, self._options, self._queries)
+            )
             self._backend = (os.getpid(), files)
         return self._backend[1]
 
     def _do(self, action: str, path: str, operation: Callable[[LocalFiles | ObjectFiles], T]) -> T:
-        url = redact(f"{self._address}/{path}".rstrip("/") if path else self._address)
+        url = redact(f"{self.address}/{path}".rstrip("/") if path else self.address)
         _check_path(path, url)
         with nullcontext() if self.is_local else told_when_slow(f"{action} {url}"):
             return self._tried(action, url, operation)
@@ -187,7 +206,7 @@ class Store:
         way_out = files.way_out(error) if files else ""
         if isinstance(error, FileNotFoundError) and not way_out:
             return FileNotFoundError(f"{url} does not exist")
-        user = self._address.partition("://")[2].partition("/")[0].rpartition("@")[0]
+        user = self.address.partition("://")[2].partition("/")[0].rpartition("@")[0]
         first = str(error).strip().partition("\n")[0].strip()  # Azure's goes on with numbers and XML
         said = without_secrets(first, {**self._options, "user:password": user})
         named = type(error).__name__
@@ -257,6 +276,8 @@ def url_problem(url: str) -> str | None:
         return f"{redact(url)}: `::` is in no path or URL that is read here; of several URLs write a list"
     if not found:
         return _almost_url(url)
+    if hides_credentials(url):
+        return f"{url}: {HIDDEN}"
     from fsspec import available_protocols
 
     known = available_protocols()

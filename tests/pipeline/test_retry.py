@@ -355,3 +355,25 @@ def test_labels_that_failed_are_one_number_everywhere(labeler, name, views, keep
     retried = said("quarantine", tmp_path / "out", "--retry")
     assert (f"{count} of {labels} made, 0 failed again" if count else "nothing to try again") in retried
     assert [one.quarantined for one in read_status(Store(tmp_path / "out")).modalities] == [0]
+
+
+def test_an_address_with_credentials_is_used_and_not_shown(corpus, tmp_path, monkeypatch):
+    """Never one without them in its place: all that is asked for has them."""
+    address = f"memory://me:hunter2@{tmp_path.name}/out"
+    modalities = {"mean_colour": waits_for(tmp_path, "WaitsFor", "now"), "caption": {"keep": "labels"}}
+    weave(recipe(corpus, address, modalities, **MORE))
+    (tmp_path / "now").touch()
+    monkeypatch.chdir(tmp_path)
+    told = said("quarantine", address, "--retry")
+    assert "1 of 1 label made" in told
+    for words in (("status", address), ("verify", address), ("preview", address), ("quarantine", address, "--retry")):
+        told += said(*words)
+    assert all(
+        Store(address).exists(path.partition("/out/")[2]) for path in open_dataset(address).files("caption", True)
+    )
+    shown = Store(address).url
+    told += said("quarantine", address, "--modality", "x", "--retry", code=2) + said("status", shown, code=1)
+    assert "hidden in it by ***" in told
+    assert "hunter2" not in told.replace(address, "")
+    with pytest.raises(RecipeError, match=r"output: .*hidden in it by \*\*\*"):
+        recipe(corpus, shown, modalities)

@@ -117,7 +117,7 @@ def export(
     format.prepare(source, todo)
     progress(len(pieces) - len(todo), len(pieces))
     if todo:
-        paths = [store.url for store in (dataset, target) if store.is_local]
+        paths = [store.address for store in (dataset, target) if store.is_local]
         done = run_tasks(PieceWriter(source, target, format).write, todo, paths)
         for number, _ in enumerate(done, len(pieces) - len(todo) + 1):
             progress(number, len(pieces))

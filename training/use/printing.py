@@ -13,7 +13,8 @@ from rich.text import Text
 from ...labelers.contract.instances import InstanceSet
 from ...labelers.contract.kinds import LabelError
 from ...pipeline.commands.console import counted, plain_console
-from ...pipeline.commands.dataset import printable, readable_size
+from ...pipeline.commands.dataset import readable_size
+from ...pipeline.commands.printable import printable
 from ...pipeline.commands.progress import Shown
 from ...pipeline.dataset.dataset import Dataset
 from ...pipeline.dataset.manifest import DatasetError

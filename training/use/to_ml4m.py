@@ -30,7 +30,6 @@ from ...pipeline.dataset.cards import ModalityCard
 from ...pipeline.dataset.listings import taken_shards
 from ...pipeline.dataset.reader import Column, aligned
 from ...pipeline.dataset.tokenizers import load_tokenizer
-from ...pipeline.storage.store import Store
 from ...tokenizers.contract.tokenizer import Tokenizer
 from .ml4m_labels import CODED, WRITERS, Kept, refusal, upright
 from .ml4m_readme import CROPS, PIXELS, data_path, differences, folder_of, folders, has_pixels, readme
@@ -85,7 +84,7 @@ class Ml4m(Format):
         if shard is None:
             raise _no_corpus(source, f"{needed} is none of its shards any more")
         path = f"{shard.path}/{shard.files[0][0]}".lstrip("/") if shard.files else shard.path
-        store = Store(shard.root, _corpus_settings(source).storage_options)
+        store = Corpus(_corpus_settings(source)).store(shard.root)
         try:
             if store.exists(path):
                 return

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_dataset import repair_palette, rewrite_tokens, write_dataset
 from tokenloom.pipeline.checks.quarantine import Case, cases, list_failures
 from tokenloom.pipeline.cli import app
-from tokenloom.pipeline.commands.dataset import printable
+from tokenloom.pipeline.commands.printable import printable
 from tokenloom.pipeline.dataset.layout import ledger_path, stem_of, token_path
 from tokenloom.pipeline.dataset.ledger import Failure, digest_of, write_ledger
 from tokenloom.pipeline.dataset.manifest import DatasetError

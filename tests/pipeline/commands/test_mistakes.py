@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from math import nan
@@ -378,23 +377,3 @@ def test_what_is_meant_is_read(shared, tmp_path):
     assert fit.modalities["rgb"].tokenizer.fit.steps == 7  # type: ignore[union-attr]
     with pytest.raises(RecipeError, match="learning_rate: input should be greater than 0"):
         load_recipe(tmp_path / "mine.yaml", ["modalities.rgb.tokenizer.fit.learning_rate=-1e-3"])
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_is_one_whatever_becomes_of_it(number, monkeypatch, capsys):
-    """Raised within an import that is C's, it comes out as a TypeError (seen in Ray's first `put`)."""
-
-    def interrupted(*_: object) -> None:
-        try:
-            signal.raise_signal(number)
-        except SystemExit:
-            raise TypeError("expected a message argument") from None
-
-    monkeypatch.setattr("tokenloom.pipeline.commands.dataset.status", interrupted)
-    monkeypatch.setattr(sys, "argv", ["tokenloom", "status", "out"])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 128 + number
-    assert (
-        capsys.readouterr().err == "tokenloom: stopped; what was committed stays, the same command goes on from there\n"
-    )

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenloom.pipeline.corpus.growth import grown
 from tokenloom.pipeline.corpus.listing import Format, Found, find_files
+from tokenloom.pipeline.corpus.reach import Reach
 from tokenloom.pipeline.corpus.samples import CorpusError
 from tokenloom.pipeline.corpus.taken import Listing, Taken, files_of
 
@@ -198,10 +199,10 @@ def test_paths_stay_when_urls_are_added(tmp_path, first, later):
     for name in ("2023/a.jpg", "2024/b.jpg", "more/deep/c.jpg"):
         Path(photos, name).parent.mkdir(parents=True, exist_ok=True)
         Path(photos, name).write_bytes(b"1")
-    before = find_files([str(photos / url) for url in first], None, None, {})
-    after = find_files([str(photos / url) for url in later], None, None, {}, before.root)
+    before = find_files([str(photos / url) for url in first], None, None, Reach({}, {}))
+    after = find_files([str(photos / url) for url in later], None, None, Reach({}, {}), before.root)
     assert after.root == before.root
     assert before.files.keys() <= after.files.keys()
     moved = photos.rename(tmp_path / "moved")
-    elsewhere = find_files([str(moved / url) for url in first], None, None, {}, before.root)
+    elsewhere = find_files([str(moved / url) for url in first], None, None, Reach({}, {}), before.root)
     assert elsewhere.files == before.files

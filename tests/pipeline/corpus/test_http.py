@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from corpus_files import contents, corpus_of, parquet_bytes, tar_bytes
+from tokenloom.pipeline.corpus.samples import CorpusError
 from tokenloom.pipeline.storage.store import StorageError
 
 pytestmark = pytest.mark.slow
@@ -83,3 +84,42 @@ def test_a_server_that_sends_the_whole_file_for_a_part(server, tmp_path):
     (tmp_path / "a.tar").write_bytes(TAR * 200)
     with pytest.raises(StorageError, match="the whole file where a part is asked for"):
         contents(corpus_of(f"{server}/a.tar"))
+
+
+class Signed(Ranges):
+    """As object stores answer for signed URLs: only those who have the signature get anything, and no listing."""
+
+    def do_GET(self) -> None:
+        address, _, query = self.path.partition("?")
+        if query != "X-Sig=a%2Bb&dl=1" or address.endswith("/"):
+            return self.send_error(403)
+        self.path = address
+        return super().do_GET()
+
+    def do_HEAD(self) -> None:
+        self.send_error(403)  # the signature is for GET
+
+
+@pytest.mark.parametrize("server", [Signed], indirect=True)
+def test_signed_urls_are_read_and_their_signatures_are_no_names(server, tmp_path):
+    for name in ("a.tar", "c"):
+        (tmp_path / name).write_bytes(TAR)
+    (tmp_path / "b.tar").write_bytes(other := tar_bytes([(f"b{index}.jpg", b"1") for index in range(20)]))
+    signed = f"{server}/{{a,b}}.tar?X-Sig=a%2Bb&dl=1"
+    corpus = corpus_of(signed)
+    assert [(shard.path, shard.size) for shard in corpus.shards()] == [("a.tar", len(TAR)), ("b.tar", len(other))]
+    samples, refused = contents(corpus)
+    assert (len(samples), refused) == (40, [])
+    assert len(contents(corpus_of(f"{server}/c?X-Sig=a%2Bb&dl=1", format="tar"))[0]) == 20
+    # The cause and the way out where it can't be read, and the signature in none of them.
+    for url, error, said in (
+        (f"{server}/a.tar?X-Sig=old&dl=1", StorageError, r"/a\.tar: could not look for it .*403.*may have expired"),
+        (f"{server}/a.tar", StorageError, r"/a\.tar: could not look for it .*403.*may have expired"),
+        (signed.replace("a,b", "a,d"), CorpusError, r"/d\.tar: nothing is there, one of 1 missing of 2"),
+        (signed.replace("{a,b}", "*"), CorpusError, r"/\*\.tar\?X-Sig=\*\*\*&dl=1: a URL with a query names files"),
+    ):
+        with pytest.raises(error, match=said) as raised:
+            corpus_of(url).shards()
+        assert not re.search("a%2Bb|a\\+b|old", str(raised.value))
+    with pytest.raises(CorpusError, match="differ in their queries alone"):
+        corpus_of([f"{server}/get?id=1", f"{server}/get?id=2"], format="tar").shards()

@@ -32,7 +32,7 @@ def as_lines(rows) -> bytes:
 
 
 def corpus_with(data: bytes, name: str = "docs.jsonl", **settings):
-    return corpus_of(f"{memory_store(name, data)._address}/{name}", **{"text": "text", **settings})
+    return corpus_of(f"{memory_store(name, data).address}/{name}", **{"text": "text", **settings})
 
 
 @pytest.mark.parametrize("ending", PACKED)
@@ -40,7 +40,7 @@ def corpus_with(data: bytes, name: str = "docs.jsonl", **settings):
 def test_json_lines_are_texts(place, name, ending):
     rows = [{"text": f"the text {n}\nin two lines", "url": f"u{n}", "score": float("nan")} for n in range(5)]
     place.create(f"c4/{name}{ending}", PACKED[ending](as_lines(rows)))
-    samples, refused = contents(corpus_of(f"{place._address}/c4/*{name[-5:]}{ending}", text="text"))
+    samples, refused = contents(corpus_of(f"{place.address}/c4/*{name[-5:]}{ending}", text="text"))
     assert not refused
     assert [sample.fields for sample in samples.values()] == [{**row, "score": None} for row in rows]
     assert all(sample.image is None for sample in samples.values())
@@ -51,7 +51,7 @@ def test_json_lines_are_texts(place, name, ending):
 @pytest.mark.parametrize("ending", PACKED)
 def test_a_line_of_plain_text_is_a_text_and_blank_ones_are_none(place, ending):
     place.create(f"wiki.txt{ending}", PACKED[ending](b"= Title =\n \n\n\tfirst  paragraph \r\nsecond"))
-    corpus = corpus_of(f"{place._address}/wiki.txt{ending}", text="text")
+    corpus = corpus_of(f"{place.address}/wiki.txt{ending}", text="text")
     samples, refused = contents(corpus)
     assert [sample.fields["text"] for sample in samples.values()] == ["= Title =", "\tfirst  paragraph ", "second"]
     assert not refused
@@ -62,13 +62,13 @@ def test_a_line_of_plain_text_is_a_text_and_blank_ones_are_none(place, ending):
 def test_rows_of_parquet_are_texts(place):
     table = {"id": ["a", "b", "c"], "body": ["one", None, "three"], "text": ["-"] * 3, "when": pa.array([1, 2, 3])}
     place.create("part.parquet", parquet_bytes(table, rows_per_group=2))
-    samples, refused = contents(corpus_of(place._address, text="body"))
+    samples, refused = contents(corpus_of(place.address, text="body"))
     assert {key: sample.fields for key, sample in samples.items()} == {
         f"part.parquet/{0:012d}": {"id": "a", "text": "one", "when": 1},
         f"part.parquet/{2:012d}": {"id": "c", "text": "three", "when": 3},
     }
     assert [(one.key, one.error) for one in refused] == [(f"part.parquet/{1:012d}", "NoText")]
-    named, _ = contents(corpus_of(place._address, text="body", key="id", fields=["when"]))
+    named, _ = contents(corpus_of(place.address, text="body", key="id", fields=["when"]))
     assert {key: sample.fields for key, sample in named.items()} == {
         "a": {"when": 1, "text": "one"},
         "c": {"when": 3, "text": "three"},
@@ -213,7 +213,7 @@ def test_the_format_is_told_by_the_names_and_what_holds_no_text_is_named(place):
     place.create("a.jsonl.gz", gzip.compress(as_lines([{"text": "x"}])))
     place.create("LICENSE.md", b"no text of the corpus")
     place.create("cover.jpg", b"\xff")
-    corpus = corpus_of(place._address, text="text")
+    corpus = corpus_of(place.address, text="text")
     assert corpus.find().format == "jsonl"
     (told,) = left_out(corpus)
     assert told.startswith("2 files whose names are no texts' left out: LICENSE.md, cover.jpg")
@@ -237,7 +237,7 @@ def test_what_is_no_corpus_of_texts_is_refused_before_work(place, files, setting
     for name, data in files.items():
         place.create(name, data)
     with pytest.raises(CorpusError, match=said.replace("(", r"\(")):
-        units_of(corpus_of(place._address, **{"text": "text", **settings}))
+        units_of(corpus_of(place.address, **{"text": "text", **settings}))
 
 
 @pytest.mark.parametrize(
@@ -255,5 +255,5 @@ def test_settings_that_contradict_each_other_are_refused(settings, said):
 
 def test_one_file_is_taken_whatever_it_is_called(place):
     place.create("dump-2024", as_lines([{"text": "x"}]))
-    samples, _ = contents(corpus_of(f"{place._address}/dump-2024", format="jsonl"))
+    samples, _ = contents(corpus_of(f"{place.address}/dump-2024", format="jsonl"))
     assert [sample.fields["text"] for sample in samples.values()] == ["x"]

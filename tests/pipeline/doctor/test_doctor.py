@@ -112,6 +112,29 @@ def test_what_is_amiss_is_named_with_the_way_out(place, changed, check, told):
     assert told in flat(table)
 
 
+def test_it_judges_the_plan_of_the_run_that_follows(place):
+    """Which may replace modalities, and take up changes of the corpus."""
+    photos = place / "photos"
+    photos.mkdir()
+    for name in "ab":
+        Image.new("RGB", (32, 32), (len(list(photos.iterdir())), 0, 0)).save(photos / f"{name}.png")
+    write(place, corpus="photos", output="out", modalities={"canny_edge": {"keep": "labels"}})
+    said("run", "mine.yaml")
+    write(place, corpus="photos", output="out", modalities={"canny_edge": {"keep": "labels", "params": {"low": 50}}})
+    assert "Make that anew with --replace canny_edge" in flat(said("doctor", "mine.yaml", code=1))
+    Image.new("RGB", (64, 64)).save(photos / "b.png")
+    replaced = flat(said("doctor", "mine.yaml", "--replace", "canny_edge", code=1))
+    assert "plan failed" in replaced
+    assert "say --take-changes, too" in replaced
+    told = flat(said("doctor", "mine.yaml", "--replace", "canny_edge", "--take-changes"))
+    assert "plan ok there is work to do for canny_edge" in told
+    with pytest.MonkeyPatch.context() as patch:  # and the same where it is done by a job
+        words: list[object] = []
+        patch.setattr("tokenloom.pipeline.commands.doctor.have_done", lambda *given: words.extend(given[-1]) or 0)
+        said("doctor", "mine.yaml", "--address", "http://head:8265", "--replace", "canny_edge", "--take-changes")
+    assert words == ["--replace", "canny_edge", "--take-changes"]
+
+
 def test_some_samples_of_some_shards_are_decoded(place):
     """Of each listed URL the first shard, the last and one between; an empty one is none that failed."""
 

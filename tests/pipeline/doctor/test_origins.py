@@ -67,7 +67,8 @@ def test_credentials_in_a_recipe_are_refused_by_their_keys():
         "config_kwargs": config,
         "client_kwargs": {"verify": "ca.pem"},
     }
-    harmless = {**PLACES, "storage_options": options, "modalities": ["canny_edge"]}
+    queries = {"corpus": "https://host/a.tar?download=true", "vocabulary": "https://host/v.json?ref=main&version=1.2"}
+    harmless = {**PLACES, **queries, "storage_options": options, "modalities": ["canny_edge"]}
     assert refused(parse_recipe(harmless)) == set()
 
 

@@ -24,3 +24,13 @@ def test_a_shard_is_told_once_for_all_its_pieces_that_follow_each_other():
     assert [one.shard.id for one in found] == [one.shard.id for one in works]
     assert json.loads(works_as_text(found)) == json.loads(text)
     assert [*map(tuple, found[0].shard.files or ())] == PHOTOS.files
+    assert [(one.start, one.stop, one.todo, one.kept) for one in found] == [
+        (one.start, one.stop, one.todo, one.kept) for one in works
+    ]
+
+
+def test_what_pieces_lack_is_told_once_for_all_that_are_alike():
+    works = [Work(OTHERS, n, n + 1, ("depth", "caption") if n % 2 else ("depth",), ("rgb",)) for n in range(100)]
+    text = works_as_text(works)
+    assert (text.count("caption"), text.count("rgb")) == (1, 2)
+    assert [(one["start"], one["todo"]) for _, one in _works_in(text)] == [(one.start, one.todo) for one in works]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from in_process import said
+from in_process import said, stream_here, weave
 from tokenloom.pipeline.cluster.size import ClusterSize, Node
 from tokenloom.pipeline.dataset.manifest import Manifest
 from tokenloom.pipeline.plan.plan import make_plan
@@ -80,7 +81,10 @@ def test_the_lock_is_part_of_the_generation_and_nothing_else_of_it_is():
     named = {"old": {"pip": ["b==2", "Tiny_Scale==1.0"]}}
     old, same = card(environment="old"), card(environment={"pip": ["tiny-scale==1.0", "b==2"]})
     assert old == same
-    assert old.environment == ["b==2", "tiny-scale==1.0"]
+    assert old.environment == ["b==2", "tiny-scale==1"]
+    built = card(environment={"pip": ["b==2+cpu", "tiny_scale==1"]})
+    for pin in ("tiny-scale==1", "Tiny.Scale == 1.0.0", "tiny-scale==v1.0", " TINY__scale(==1.0) "):
+        assert card(environment={"pip": [pin, "b==2.0+CPU"]}) == built
     generations = {one.labels_generation for one in (old, card(), card(environment={"pip": ["b==2"]}))}
     assert len(generations) == 3
     assert "environment" not in card().label_parts()  # by which generations stay what they were before there were any
@@ -93,7 +97,7 @@ def test_a_dataset_knows_its_environments_and_one_without_any_says_nothing_of_th
     assert written.count(b'"environment"') == 1
     assert Manifest.from_bytes(written, "here") == manifest
     again = step_graph(recipe_of(manifest, "out", {}))
-    assert again.step_of("mean_colour").environment == ("tiny-scale==1.0",)
+    assert again.step_of("mean_colour").environment == ("tiny-scale==1",)
     assert again.cards["mean_colour"].labels_generation == manifest.modalities["mean_colour"].labels_generation
 
 
@@ -121,6 +125,38 @@ def test_who_joins_a_labeler_of_another_joins_its_environment():
 def test_a_plan_tells_what_is_installed_and_what_it_could_not_try(small_corpus: Path, tmp_path: Path):
     (tmp_path / "mine.yaml").write_text(RECIPE.format(corpus=small_corpus, output=tmp_path / "out"))
     told = said("plan", tmp_path / "mine.yaml", "--calibrate", "2")
-    assert "to install on every node, for the workers of mean_colour: tiny-scale==1.0" in told
+    assert "to install on every node, for the workers of mean_colour: tiny-scale==1" in told
     assert "not tried, and not counted: mean_colour, doubled, which are made in an environment of its own" in told
     assert "tried on 2 samples here" in told
+
+
+def test_environments_are_made_and_workers_started_for_what_is_made_in_them(small_corpus, tmp_path, monkeypatch):
+    """Also in passing, and for a fitting sample; for nothing else."""
+    here = f"pyyaml=={version('pyyaml')}"  # so that this process is in it
+    wanted, started = list[dict[tuple[str, ...], list[str]]](), list[list[str]]()
+    monkeypatch.setattr("tokenloom.pipeline.run.make_environments", lambda made, *_: wanted.append(dict(made)))
+
+    def streamed(works, reader, configs):
+        started.append([name for config in configs if config.stage.environment for name in config.stage.modalities])
+        return stream_here(works, reader, configs)
+
+    monkeypatch.setattr("in_process.stream_here", streamed)
+
+    def woven(output: str, **modalities) -> None:
+        wanted.clear()
+        started.clear()
+        weave(recipe(small_corpus, tmp_path / output, modalities))
+
+    tokenized = {"keep": "tokens", "tokenizer": {"name": "product_codebook", "params": {"parts": 1, "size": 2}}}
+    apart = pinned(here, **tokenized)
+    (pins,) = graph_of({"mean_colour": apart}).cards["mean_colour"].environment
+    ours = {(pins,): ["mean_colour"]}
+    woven("out", mean_colour=apart)
+    assert (wanted, started) == ([ours], [["mean_colour"], ["mean_colour"]])  # a fitting sample, and all
+    woven("out", mean_colour=apart, caption={"keep": "labels"})
+    assert (wanted, started) == ([{}], [[]])
+    woven("out", mean_colour=apart, doubled=odd("Doubled"))  # of labels that aren't kept
+    assert (wanted, started) == ([ours], [["mean_colour"]])
+    woven("kept", mean_colour=pinned(here))
+    woven("kept", mean_colour=pinned(here), doubled=odd("Doubled", **tokenized))
+    assert (wanted, started) == ([ours], [["mean_colour"], []])  # the sample makes labels that are kept once more
