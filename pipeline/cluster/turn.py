@@ -26,12 +26,10 @@ def turn_of(job: str, head: str) -> Turn:
     accessor = GlobalStateAccessor(
         GcsClientOptions.create(head, None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=False)
     )
-    accessor.connect()
-    try:
-        actors = [ActorTableData.FromString(one) for one in accessor.get_actor_table(None, None)]
-        jobs = [JobTableData.FromString(one) for one in accessor.get_job_table()]
-    finally:
-        accessor.disconnect()
+    if not accessor.connect():
+        return Turn(False, [])
+    actors = [ActorTableData.FromString(one) for one in accessor.get_actor_table(None, None)]
+    jobs = [JobTableData.FromString(one) for one in accessor.get_job_table()]
     workers = [actor for actor in actors if any(amount > 0 for amount in actor.required_resources.values())]
     at_work = {actor.job_id.hex() for actor in workers if actor.state == ActorTableData.ALIVE}
     waiting = {actor.job_id.hex() for actor in workers if actor.state == ActorTableData.PENDING_CREATION}
