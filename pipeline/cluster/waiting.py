@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from threading import Event, Thread
 
 from .size import Node
+from .turn import turn_of
 
 _EVERY = 1.0
 PATIENCE = 20.0
 """Seconds for which a worker waits before it is told: a node may just have gone, whose place another takes."""
+_TURN = 40.0
+"""Seconds for which it waits for what other jobs have before it is told."""
 
 _ROUNDING = 1e-4
 """To which Ray counts."""
@@ -32,16 +35,18 @@ class Cluster:
 
 @contextmanager
 def waits_told(pools: Mapping[str, Request], tell: Callable[[str], None]) -> Iterator[None]:
-    """While the block runs, `tell` hears of each pool whose workers wait for what no node offers, once until that has
-    changed, and of each node that is about to go. pools: what a worker asks for, by what it makes."""
+    """While the block runs, `tell` hears of each pool whose workers wait for what no node offers, or for what other
+    jobs have, once until that has changed, and of each node that is about to go. pools: what a worker asks for, by what
+    it makes."""
     import ray
 
     if not ray.is_initialized():
         yield
         return
     over = Event()
-    head = ray.get_runtime_context().gcs_address  # asked for here: in a thread it would start a Ray where none is left
-    watcher = Thread(target=_watch, args=(head, pools, tell, over), daemon=True, name="waiting")
+    here = ray.get_runtime_context()  # asked here: in a thread it would start a Ray where none is left
+    arguments = (here.gcs_address, here.get_job_id(), pools, tell, over)
+    watcher = Thread(target=_watch, args=arguments, daemon=True, name="waiting")
     watcher.start()
     try:
         yield
@@ -50,8 +55,9 @@ def waits_told(pools: Mapping[str, Request], tell: Callable[[str], None]) -> Ite
         watcher.join()
 
 
-def _watch(head: str, pools: Mapping[str, Request], tell: Callable[[str], None], over: Event) -> None:
+def _watch(head: str, job: str, pools: Mapping[str, Request], tell: Callable[[str], None], over: Event) -> None:
     seconds: dict[str, float] = {}
+    queued = 0.0
     left: set[str] = set()
     while not over.wait(_EVERY):
         with suppress(Exception):  # a head that is away is somebody else's to tell; Ray's own errors are of many kinds
@@ -59,11 +65,16 @@ def _watch(head: str, pools: Mapping[str, Request], tell: Callable[[str], None],
             for id in cluster.leaving.keys() - left:
                 tell(f"a node of {_words(_offer(cluster.leaving[id]))} is about to go: its work goes on elsewhere")
             left |= cluster.leaving.keys()
-            waiting = {n for n in without_node(pools, cluster.nodes) if any(map(_alike(pools[n]), cluster.pending))}
+            pending = [name for name, asked in pools.items() if any(map(_alike(asked), cluster.pending))]
+            waiting = {name for name in without_node(pools, cluster.nodes) if name in pending}
             seconds = {name: seconds.get(name, 0.0) + _EVERY for name in waiting}
             for name, waited in seconds.items():
                 if waited - _EVERY < PATIENCE <= waited:
                     tell(f"waiting for a node: {explained(name, pools[name], cluster.nodes)}")
+            queued = queued + _EVERY if pending and not waiting else 0.0
+            if queued - _EVERY < _TURN <= queued and (turn := turn_of(job, head)).waits:
+                who = f"other jobs ({', '.join(turn.others)})" if turn.others else "others"
+                tell(f"waiting for {_words(pools[pending[0]])}: what the cluster has is in use by {who}")
 
 
 def without_node(pools: Mapping[str, Request], nodes: Sequence[Node]) -> list[str]:
