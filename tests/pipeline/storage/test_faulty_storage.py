@@ -197,21 +197,23 @@ def test_each_operation_is_one_request(proxy, s3_url):
     assert [one.operation for one in requests] == expected
 
 
-def test_of_a_long_listing_a_page_alone_is_tried_again(monkeypatch):
+@pytest.mark.parametrize("what", ["list_page", "children_page"])
+def test_of_a_long_listing_a_page_alone_is_tried_again(what, monkeypatch):
     monkeypatch.setattr("tokenloom.pipeline.storage.store._FIRST_WAIT", 0.001)
     store = Store(f"memory://{uuid.uuid4()}")
     for number in range(9):
         store.create(f"{number}", b"")
-    (listed, asked), whole = ([], []), ObjectFiles.list_page
+    asked, whole = [], getattr(ObjectFiles, what)
 
-    def three(files: ObjectFiles, prefix: str, recursive: bool, token: str):
+    def three(files: ObjectFiles, prefix: str, *arguments: Any):
+        *recursive, token = arguments
         asked.append(token)
         if len(asked) % 2:
             raise ConnectionResetError
         start = int(token or 0)
-        return sorted(whole(files, prefix, recursive, "")[0])[start : start + 3], str(start + 3) if start < 6 else ""
+        return sorted(whole(files, prefix, *recursive, "")[0])[start : start + 3], str(start + 3) if start < 6 else ""
 
-    monkeypatch.setattr(ObjectFiles, "list_page", three)
-    listed = [entry.name for entry in store.list()]
+    monkeypatch.setattr(ObjectFiles, what, three)
+    listed = store.children() if what == "children_page" else [entry.name for entry in store.list()]
     assert listed == [f"{number}" for number in range(9)]
     assert asked == ["", "", "3", "3", "6", "6"]
