@@ -16,7 +16,7 @@ from .cluster.environments import make_environments
 from .cluster.raylet import raylet_watched
 from .cluster.session import EngineError, start_ray
 from .cluster.size import ClusterSize, cluster_size
-from .cluster.waiting import waits_told
+from .cluster.waiting import Pool, waits_told
 from .corpus.corpus import Corpus, UnitLimits
 from .corpus.left_out import few
 from .corpus.refusals import why_refused
@@ -106,7 +106,8 @@ def _made(
 ) -> Plan:
     """Has all that is left made by Ray's workers; the plan with what then is left, as of `_label`."""
     recipe = plan.recipe
-    pools = {", ".join(stage.modalities): stage.request for stage in stages(plan.graph, recipe, cluster_size())}
+    planned = stages(plan.graph, recipe, cluster_size())
+    pools = {", ".join(stage.modalities): Pool(stage.request, stage.min_workers) for stage in planned}
     with waits_told(pools, listener.note):
         check_nodes(_local_paths(plan, store), plugin_distributions(recipe, Path.cwd()))
         if plan.to_fit:
