@@ -254,8 +254,9 @@ def _still_webp(data: bytes, image: Image.Image) -> Image.Image | np.ndarray:
     import cv2
 
     found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    fits = found is not None and found.shape == (image.height, image.width, len(image.getbands()))
-    return found if fits else image
+    if found is None or found.shape != (image.height, image.width, len(image.getbands())):
+        return image
+    return found
 
 
 def _of(strip: np.ndarray) -> Image.Image:

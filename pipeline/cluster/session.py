@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -160,15 +162,30 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keeps SIGTERM's handler, in whose place Ray puts others, at its beginning and later, that exit without a word."""
+    """Keeps SIGTERM's handler. Ray puts others in its place that exit without a word, and its core, natively, one that
+    may abort: SIGTERM waits for as long as that begins, and then finds ours."""
     from ray._private import utils
 
-    ours = utils.set_sigterm_handler
-    utils.set_sigterm_handler = lambda handler: None
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    native: Any = sys.modules["ray._raylet"]
+    ours, theirs, core = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler, native.CoreWorker
+
+    def begun(*words: Any, **more: Any) -> Any:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        try:
+            return core(*words, **more)
+        finally:
+            signal.signal(signal.SIGTERM, ours)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    utils.set_sigterm_handler, native.CoreWorker = lambda handler: None, begun
     try:
         yield
     finally:
-        utils.set_sigterm_handler = ours
+        utils.set_sigterm_handler, native.CoreWorker = theirs, core
+        signal.signal(signal.SIGTERM, ours)
 
 
 @contextmanager

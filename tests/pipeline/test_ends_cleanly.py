@@ -6,6 +6,7 @@ ended meanwhile, the process aborts: seen in 4 of 140 runs that had nothing to d
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -143,3 +144,22 @@ def test_a_stop_while_ray_starts_is_told(photos, tmp_path):
 def _starts_ray(pid: int) -> bool:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return any(b"gcs_server" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children)
+
+
+_ONCE_RAY_IS_UP = """
+import os, signal, time
+from tokenloom.pipeline.cluster.session import start_ray
+from tokenloom.pipeline.ending import said_how_it_ends
+with said_how_it_ends():
+    start_ray()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+"""
+
+
+def test_a_stop_once_ray_is_up_is_told_at_once():
+    """Whose core has put a handler of its own in the place of Python's, by which a process aborts."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "-c", _ONCE_RAY_IS_UP]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (ended.returncode, ended.stderr) == (143, f"tokenloom: stopping\n{_STOPPED}")

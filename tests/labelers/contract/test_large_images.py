@@ -47,7 +47,8 @@ def saved(mode: str, format: str, size: tuple[int, int] = (301, 523), **options:
 )
 def test_pixels_are_the_same(data, monkeypatch):
     whole = decode_image(data)
-    views = [cut_view(0, "key", index, *whole.shape[:2], ViewSettings(size=64)) for index in range(2)]
+    height, width, _ = whole.shape
+    views = [cut_view(0, "key", index, height, width, ViewSettings(size=64)) for index in range(2)]
     small = [decode_view(data, view) for view in views]
     monkeypatch.setattr(images, "_LARGE", 0)
     large = decode_image(data)

@@ -62,13 +62,13 @@ def test_a_line_of_plain_text_is_a_text_and_blank_ones_are_none(place, ending):
 def test_rows_of_parquet_are_texts(place):
     table = {"id": ["a", "b", "c"], "body": ["one", None, "three"], "text": ["-"] * 3, "when": pa.array([1, 2, 3])}
     place.create("part.parquet", parquet_bytes(table, rows_per_group=2))
-    samples, refused = contents(corpus_of(place._address, text="body"))
+    samples, refused = contents(corpus_of(place.address, text="body"))
     assert {key: sample.fields for key, sample in samples.items()} == {
         f"part.parquet/{0:012d}": {"id": "a", "text": "one", "when": 1},
         f"part.parquet/{2:012d}": {"id": "c", "text": "three", "when": 3},
     }
     assert [(one.key, one.error) for one in refused] == [(f"part.parquet/{1:012d}", "NoText")]
-    named, _ = contents(corpus_of(place._address, text="body", key="id", fields=["when"]))
+    named, _ = contents(corpus_of(place.address, text="body", key="id", fields=["when"]))
     assert {key: sample.fields for key, sample in named.items()} == {
         "a": {"when": 1, "text": "one"},
         "c": {"when": 3, "text": "three"},
@@ -213,7 +213,7 @@ def test_the_format_is_told_by_the_names_and_what_holds_no_text_is_named(place):
     place.create("a.jsonl.gz", gzip.compress(as_lines([{"text": "x"}])))
     place.create("LICENSE.md", b"no text of the corpus")
     place.create("cover.jpg", b"\xff")
-    corpus = corpus_of(place._address, text="text")
+    corpus = corpus_of(place.address, text="text")
     assert corpus.find().format == "jsonl"
     (told,) = left_out(corpus)
     assert told.startswith("2 files whose names are no texts' left out: LICENSE.md, cover.jpg")
@@ -237,7 +237,7 @@ def test_what_is_no_corpus_of_texts_is_refused_before_work(place, files, setting
     for name, data in files.items():
         place.create(name, data)
     with pytest.raises(CorpusError, match=said.replace("(", r"\(")):
-        units_of(corpus_of(place._address, **{"text": "text", **settings}))
+        units_of(corpus_of(place.address, **{"text": "text", **settings}))
 
 
 @pytest.mark.parametrize(
