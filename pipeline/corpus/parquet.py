@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..storage.errors import StorageError
 from ..storage.store import Store
+from ..storage.windows import WINDOW, WindowFile
 from .left_out import Why
 from .samples import (
     LARGEST_IMAGE,
@@ -40,7 +41,6 @@ _PATHS_ALONE = "There are paths without bytes: write the images themselves into 
 _OTHER_COLUMN = "Write `image: COLUMN` under `corpus`, as --set corpus.image=COLUMN does"
 _ROWS = 16
 """Rows decoded at a time; few, since a row holds an image."""
-_READ_SIZE = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def open_parquet(store: Store, path: str, size: int) -> pq.ParquetFile:
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(store.open(path, size), buffer_size=_READ_SIZE, pre_buffer=False)
+        return pq.ParquetFile(WindowFile(store, path, size), buffer_size=WINDOW, pre_buffer=False)
     except UnicodeDecodeError as error:
         raise pa.ArrowInvalid(f"the name of a column is not UTF-8: {error}") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 from ..corpus.taken import Shard
@@ -36,7 +37,9 @@ def requests_left(plan: Plan, units: int, stages: int) -> Requests:
     if "://" in plan.recipe.output:
         kept = sum(len(plan.graph.cards[name].kept) for name in plan.todo)
         writes = units * (kept + _MARKS * stages)
-    reads = sum(_reads(shard) for shard in {work.shard.id: work.shard for work in plan.works}.values())
+    shards = {work.shard.id: work.shard for work in plan.works}
+    pieces = Counter(work.shard.id for work in plan.works)
+    reads = sum(_reads(shard, pieces[id]) for id, shard in shards.items())
     return Requests(writes, reads)
 
 
@@ -46,8 +49,11 @@ def least_units(plan: Plan) -> int:
     return sum(max(1, math.ceil(size / plan.recipe.units.bytes)) for size in sizes.values())
 
 
-def _reads(shard: Shard) -> int:
-    """At most; files of many samples are first asked for their size."""
+def _reads(shard: Shard, pieces: int) -> int:
+    """About; for each piece of work a file of many samples is asked for its size, and of Parquet the end is read."""
     if "://" not in shard.root:
         return 0
-    return len(shard.files) if shard.format == "folder" else 1 + math.ceil(shard.size / _READ_SIZE)
+    if shard.format == "folder":
+        return len(shard.files)
+    first = 2 if shard.format == "parquet" else 1
+    return pieces * first + max(pieces, math.ceil(shard.size / _READ_SIZE))
