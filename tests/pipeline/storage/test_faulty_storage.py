@@ -197,6 +197,23 @@ def test_each_operation_is_one_request(proxy, s3_url):
     assert [one.operation for one in requests] == expected
 
 
+def test_those_who_failed_together_do_not_come_back_together(monkeypatch):
+    """Waits are drawn, and double up to the longest."""
+    rounds: list[list[float]] = []
+    monkeypatch.setattr("tokenloom.pipeline.storage.store.time.sleep", lambda seconds: rounds[-1].append(seconds))
+    monkeypatch.setattr(ObjectFiles, "exists", lambda self, path: (_ for _ in ()).throw(ConnectionResetError()))
+    store = Store(f"memory://{uuid.uuid4()}")
+    for _ in range(20):
+        rounds.append([])
+        with pytest.raises(StorageError, match="could not look for it, 10 times"):
+            store.exists("a")
+    for attempt, waits in enumerate(zip(*rounds, strict=True)):
+        longest = min(0.2 * 2**attempt, 8.0)
+        assert all(longest / 2 <= wait <= longest for wait in waits)
+        assert len(set(waits)) == 20
+        assert max(waits) - min(waits) > longest / 8
+
+
 @pytest.mark.parametrize("what", ["list_page", "children_page"])
 def test_of_a_long_listing_a_page_alone_is_tried_again(what, monkeypatch):
     monkeypatch.setattr("tokenloom.pipeline.storage.store._FIRST_WAIT", 0.001)
