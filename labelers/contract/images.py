@@ -100,7 +100,9 @@ def decode_image(data: bytes) -> np.ndarray:
         image = _open(data)
         orientation = _orientation(image)
         jpeg = _decode_jpeg(data, image, eighths=8)
-        return _upright(_pixels(data, image) if jpeg is None else jpeg, orientation)
+        pixels = _pixels(data, image) if jpeg is None else jpeg
+        del image  # else its pixels lie in memory beside those and the upright ones
+        return _upright(pixels, orientation)
 
 
 @_also_bare
@@ -226,24 +228,33 @@ def _pixels(data: bytes, image: Image.Image) -> np.ndarray:
     Of a large image at most 9 bytes a pixel are in memory at any time, and of an animated WebP 16. Pillow by itself
     would come to 14 of a PNG, and to 22 of a WebP.
     """
-    width, height = image.size
-    if width * height <= _LARGE:
+    if image.width * image.height <= _LARGE:
         return np.array(_to_rgb(image, image.format))
-    large = _still_webp(data, image)
-    if isinstance(large, Image.Image):
-        large.load()
-    pixels = np.empty((height, width, 3), np.uint8)
-    for top in range(0, height, _STRIP):
-        bottom = min(top + _STRIP, height)
-        strip = large.crop((0, top, width, bottom)) if isinstance(large, Image.Image) else _of(large[top:bottom])
-        pixels[top:bottom] = np.asarray(_to_rgb(strip, image.format))
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top, strip in _strips(data, image):
+        pixels[top : top + strip.height] = np.asarray(strip)
     return pixels
 
 
 def _picture(data: bytes, image: Image.Image) -> Image.Image:
     """The same for Pillow."""
-    is_large = image.width * image.height > _LARGE
-    return Image.fromarray(_pixels(data, image)) if is_large else _to_rgb(image, image.format)
+    if image.width * image.height <= _LARGE:
+        return _to_rgb(image, image.format)
+    picture = Image.new("RGB", image.size)
+    for top, strip in _strips(data, image):
+        picture.paste(strip, (0, top))
+    return picture
+
+
+def _strips(data: bytes, image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The stored pixels as strips of mode RGB, each with its first row."""
+    whole = _still_webp(data, image)
+    if isinstance(whole, Image.Image):
+        whole.load()
+    for top in range(0, image.height, _STRIP):
+        bottom = min(top + _STRIP, image.height)
+        strip = whole.crop((0, top, image.width, bottom)) if isinstance(whole, Image.Image) else _of(whole[top:bottom])
+        yield top, _to_rgb(strip, image.format)
 
 
 def _still_webp(data: bytes, image: Image.Image) -> Image.Image | np.ndarray:

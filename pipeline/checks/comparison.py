@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from ...tokenizers.measures.reconstruction import ErrorSum
 from ..corpus.units import Unit, spread
 from ..dataset.cards import ModalityCard
 from ..dataset.dataset import Dataset
 from ..dataset.manifest import DatasetError, changes
 from ..dataset.reader import Column
+from .distances import Distances
 
 _COLUMNS = 16
 """Columns of units that are kept of each dataset."""
@@ -26,10 +26,11 @@ class Compared:
     changes: what differs in how it is made, in words; a modality that is made alike has none. samples: how many of the
     first's were looked for in the second; found: and are there. labels: how many were compared that both have, of each
     view where there are tokens; only: how many the first alone has, and the second alone.
-    tokens: whether ids mean the same in both. same: labels whose ids are the same; ids: of all labels; same_ids: those
-    that are the same.
-    distances: between the labels, by the names of `MEASURES`, the first's taken for true; decoded: whether they are
-    what tokens decode to, since one of the datasets keeps no labels; apart: why there are none.
+    tokens: whether ids mean the same in both; ids_apart: why they don't, where both have some. same: labels whose ids
+    are the same; ids: of all labels; same_ids: those that are the same.
+    distances: between the labels, by the names of `DISTANCES`, the first's taken for true; decoded: whether they are
+    what tokens decode to, since one of the datasets keeps no labels; apart: why there are none. Where tokens are the
+    same, and no labels are kept, there are none either.
     """
 
     modality: str
@@ -39,6 +40,7 @@ class Compared:
     labels: int = 0
     only: tuple[int, int] = (0, 0)
     tokens: bool = False
+    ids_apart: str = ""
     same: int = 0
     ids: int = 0
     same_ids: int = 0
@@ -55,20 +57,24 @@ def compare_datasets(one: Dataset, other: Dataset, modalities: Sequence[str], sa
     """
     for name in modalities:
         cards = one.manifest.modalities[name], other.manifest.modalities[name]
-        found = Compared(name, changes(*cards), tokens=_ids_mean_the_same(*cards))
         sides = _Side(one, name), _Side(other, name)
+        have_tokens = all(side.has(False) for side in sides)
+        apart = _ids_apart(*cards) if have_tokens else ""
+        found = Compared(name, changes(*cards), tokens=have_tokens and not apart, ids_apart=apart)
         if found.tokens:
             _compare_tokens(found, *sides, samples)
-        if not found.tokens or found.same < found.labels:
+        if not found.tokens or found.same < found.labels or all(side.has(True) for side in sides):
             _compare_labels(found, *sides, samples)
         yield found
 
 
-def _ids_mean_the_same(one: ModalityCard, other: ModalityCard) -> bool:
-    if not (one.keeps_tokens and other.keeps_tokens and one.fitted and other.fitted):
-        return False
-    vocabularies = [card.tokens.vocabulary.digest for card in (one, other) if card.tokens and card.tokens.vocabulary]
-    return one.tokenizer_digest == other.tokenizer_digest and len(set(vocabularies)) <= 1
+def _ids_apart(one: ModalityCard, other: ModalityCard) -> str:
+    """Why ids don't mean the same in both; "" where they do. Both have tokens."""
+    vocabularies = {card.tokens.vocabulary.digest for card in (one, other) if card.tokens and card.tokens.vocabulary}
+    if one.tokenizer_digest == other.tokenizer_digest:
+        return "the text vocabularies are two" if len(vocabularies) > 1 else ""
+    asked = [(card.kind, card.tokens and card.tokens.parts()) for card in (one, other)]
+    return "the tokenizers were fitted to different samples" if asked[0] == asked[1] else "the tokenizers are two"
 
 
 class _Side:
@@ -147,16 +153,16 @@ def _compare_labels(found: Compared, one: _Side, other: _Side, samples: int) -> 
         one_has = one.has(False) or other.has(False)
         found.apart = "one keeps tokens alone, the other labels" if one_has else "tokenizers aren't fitted yet"
         return
-    errors = ErrorSum(one.card.label_kind)
+    distances = Distances(one.card.label_kind)
     try:
         for first, second in _pairs(one, other, samples, not found.decoded, None if found.tokens else found):
             if found.decoded:
                 first = one.dataset.decode(found.modality, first)
                 second = other.dataset.decode(found.modality, second)
-            errors.add(first, second)
+            distances.add(first, second)
     except DatasetError:
         raise
     except ValueError as error:  # as of maps of different sizes
         found.apart = str(error)
         return
-    found.distances = errors.means() if errors.labels else {}
+    found.distances = distances.means()

@@ -220,11 +220,7 @@ def _ledgers(
     ledgers = StandingLedgers(store).list(cards, finished, current.views["count"])
     standing = {path for one in ledgers for path in one.paths}
     present = {
-        (name, card.generation): {
-            unit.name
-            for unit in finished[name].units
-            if f"{folders_of(name, card)[0]}/{stem_of(unit, finished[name].revisions.get(unit, 0))}" in settled
-        }
+        (name, card.generation): _settled_units(finished[name], folders_of(name, card)[0], settled)
         for name, card in cards.items()
         if card.fitted
     }
@@ -240,6 +236,12 @@ def _ledgers(
             yield path, entry, "of a part of the corpus that changed, or is gone"
         elif path not in standing and parts[0] in present.get((modality, generation), ()):
             yield path, entry, "of a unit that was tried again"
+
+
+def _settled_units(finished: Finished, folder: str, settled: Set[str]) -> set[str]:
+    """Names of the units whose shard in the folder is one of the `settled`."""
+    revisions = finished.revisions
+    return {unit.name for unit in finished.units if f"{folder}/{stem_of(unit, revisions.get(unit, 0))}" in settled}
 
 
 def _made_tokens(store: Store, living: Sequence[Manifest]) -> Iterator[tuple[str, Entry, str]]:

@@ -7,7 +7,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Event, Thread
 
-from .size import Node
+from .packing import Demand, NoRoom, pack
+from .size import ClusterSize, Node
 from .turn import turn_of
 
 _EVERY = 1.0
@@ -19,8 +20,24 @@ _TURN = 40.0
 _ROUNDING = 1e-4
 """To which Ray counts."""
 
+_WAY_OUT = "Add a node; or end this run and start it again, which plans for the nodes that there are"
+
 Request = Mapping[str, float]
 """What one worker asks for: CPU, GPU, and memory in bytes."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Workers that are alike. asked: what each asks for; least: how many there must be."""
+
+    asked: Request
+    least: int = 1
+
+    @property
+    def demands(self) -> list[Demand]:
+        """Of the least workers."""
+        amounts = (self.asked.get(name, 0.0) for name in ("CPU", "GPU", "memory"))
+        return [Demand(*amounts)] * self.least
 
 
 @dataclass(frozen=True)
@@ -34,10 +51,9 @@ class Cluster:
 
 
 @contextmanager
-def waits_told(pools: Mapping[str, Request], tell: Callable[[str], None]) -> Iterator[None]:
+def waits_told(pools: Mapping[str, Pool], tell: Callable[[str], None]) -> Iterator[None]:
     """While the block runs, `tell` hears of each pool whose workers wait for what no node offers, or for what other
-    jobs have, once until that has changed, and of each node that is about to go. pools: what a worker asks for, by what
-    it makes."""
+    jobs have, once until that has changed, and of each node that is about to go. pools: by what they make."""
     import ray
 
     if not ray.is_initialized():
@@ -55,7 +71,7 @@ def waits_told(pools: Mapping[str, Request], tell: Callable[[str], None]) -> Ite
         watcher.join()
 
 
-def _watch(head: str, job: str, pools: Mapping[str, Request], tell: Callable[[str], None], over: Event) -> None:
+def _watch(head: str, job: str, pools: Mapping[str, Pool], tell: Callable[[str], None], over: Event) -> None:
     seconds: dict[str, float] = {}
     queued = 0.0
     left: set[str] = set()
@@ -65,21 +81,30 @@ def _watch(head: str, job: str, pools: Mapping[str, Request], tell: Callable[[st
             for id in cluster.leaving.keys() - left:
                 tell(f"a node of {_words(_offer(cluster.leaving[id]))} is about to go: its work goes on elsewhere")
             left |= cluster.leaving.keys()
-            pending = [name for name, asked in pools.items() if any(map(_alike(asked), cluster.pending))]
-            waiting = {name for name in without_node(pools, cluster.nodes) if name in pending}
+            pending = [name for name, pool in pools.items() if any(map(_alike(pool.asked), cluster.pending))]
+            found = without_room(pools, cluster.nodes) if pending else {}
+            waiting = found.keys() & pending
             seconds = {name: seconds.get(name, 0.0) + _EVERY for name in waiting}
             for name, waited in seconds.items():
                 if waited - _EVERY < PATIENCE <= waited:
-                    tell(f"waiting for a node: {explained(name, pools[name], cluster.nodes)}")
+                    tell(f"waiting for a node: {found[name]}")
             queued = queued + _EVERY if pending and not waiting else 0.0
             if queued - _EVERY < _TURN <= queued and (turn := turn_of(job, head)).waits:
                 who = f"other jobs ({', '.join(turn.others)})" if turn.others else "others"
-                tell(f"waiting for {_words(pools[pending[0]])}: what the cluster has is in use by {who}")
+                tell(f"waiting for {_words(pools[pending[0]].asked)}: what the cluster has is in use by {who}")
 
 
-def without_node(pools: Mapping[str, Request], nodes: Sequence[Node]) -> list[str]:
-    """The pools of which no node could hold a worker, were it empty."""
-    return [name for name, asked in pools.items() if not any(_holds(node, asked) for node in nodes)]
+def without_room(pools: Mapping[str, Pool], nodes: Sequence[Node]) -> dict[str, str]:
+    """The pools of which a worker may wait for ever, with the reason: no node could hold one, were it empty; or the
+    least workers of all pools don't fit together, so that those that are there keep the room of those that aren't."""
+    reasons = {name: explained(name, pool.asked, nodes) for name, pool in pools.items()}
+    fitting = {name: pool for name, pool in pools.items() if any(_holds(node, pool.asked) for node in nodes)}
+    found = {name: f"{reasons[name]}. {_WAY_OUT}" for name in pools.keys() - fitting.keys()}
+    workers = [demand for pool in fitting.values() for demand in pool.demands]
+    if isinstance(pack(workers, ClusterSize(tuple(nodes))), NoRoom):
+        together = "together the least workers of all stages have no room there"
+        found |= {name: f"{reasons[name]}; {together}. {_WAY_OUT}" for name in fitting}
+    return found
 
 
 def nodes_for(asked: Request, head: str) -> list[str]:

@@ -10,12 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ...tokenizers.measures.reconstruction import MEASURES
 from ..checks.comparison import Compared, compare_datasets
+from ..checks.distances import DISTANCES
 from ..dataset.dataset import open_dataset
 from ..dataset.manifest import check_modalities
 from .console import counted, plain_console
 from .printable import printable
+
+_DECODED = " (decoded from tokens)"
 
 
 def diff(first: str, second: str, modalities: Sequence[str], samples: int, as_json: bool) -> None:
@@ -72,15 +74,18 @@ def _share(part: int, whole: int) -> str:
 def _distances(found: Compared) -> str:
     if found.apart:
         return f"({found.apart})"
-    if found.tokens and found.same == found.labels:
-        return "nothing" if found.labels else "-"
-    said = ", ".join(f"{MEASURES[name].label} {MEASURES[name].say(value)}" for name, value in found.distances.items())
-    return f"{said} (decoded from tokens)" if found.decoded and said else said or "-"
+    known, apart = found.distances, found.distances.get("identical", 1.0) < 1
+    if not apart and (known or (found.tokens and found.labels)):
+        return "nothing" if known and not found.decoded else f"nothing{_DECODED}"
+    said = ", ".join(f"{DISTANCES[name].label} {DISTANCES[name].say(value)}" for name, value in known.items())
+    return f"{said}{_DECODED}" if found.decoded and said else said or "-"
 
 
 def _lines(found: Compared) -> list[str]:
     """What isn't in the table."""
     lines = [f"{found.modality}: {change}" for change in found.changes]
+    if found.ids_apart:
+        lines.append(f"{found.modality}: {found.ids_apart}, so the same ids mean something else in each")
     if found.found < found.samples:
         lacking = found.samples - found.found
         lines.append(f"{found.modality}: {lacking:,} of {counted(found.samples, 'sample')} aren't in the second")

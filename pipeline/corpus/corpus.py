@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from ..storage.errors import StorageError, redact
 from ..storage.store import Entry, Store, absolute_url, url_problem
+from ..storage.windows import WindowFile
 from .folder import pictures, read_folder
 from .formats import LINES, Format
 from .growth import grown
@@ -149,7 +150,7 @@ class Corpus:
         import pyarrow as pa
 
         try:
-            schema = open_parquet(self.store(shard.root), shard.path, shard.size).schema_arrow
+            schema = open_parquet(WindowFile(self.store(shard.root), shard.path, shard.size)).schema_arrow
         except (StorageError, FileNotFoundError):
             raise
         except (pa.ArrowException, OSError):

@@ -8,11 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 from ..storage.errors import redact, without_credentials
 from ..storage.read_ahead import in_order
-from ..storage.store import Entry, absolute_url
+from ..storage.store import Entry, Store, absolute_url
 from .folder import pictures_by_folder
 from .formats import Format, Sort, sort_among_texts, sort_of, sorts_of, tables_of
 from .left_out import Account, Why
@@ -22,6 +23,8 @@ from .samples import UNREAD_EXTENSIONS, CorpusError, is_image
 
 _MAGIC = re.compile(r"[*?\[]")
 _FEW = 4
+_MANY = 5_000
+"""Names of a folder among which a message looks for one that may be meant."""
 _WHY = {sort: Why[sort.name] for sort in Sort if sort.name in Why.__members__}
 
 
@@ -246,8 +249,14 @@ def _is_magic(parts: Sequence[str], at: int, reach: Reach) -> bool:
         return True
     if "[" not in parts[at]:
         return False
-    above = reach.store("/".join(parts[:at]) or "/").children()
-    return parts[at] not in above and f"{parts[at]}/" not in above
+    return not _is_there(reach.store("/".join(parts[:at]) or "/"), parts[at])
+
+
+def _is_there(store: Store, name: str) -> bool:
+    """Whether a file or folder has that name, which takes a few requests however many others lie there."""
+    if store.is_local:
+        return Path(store.address, name).exists()
+    return store.exists(name) or any(store.child_pages(name))
 
 
 class Choice:
@@ -378,9 +387,9 @@ def _nothing(url: str, reach: Reach, missing: int = 1, of: int = 1) -> str:
     lowest = 3 if "://" in url else 1
     for length in range(len(parts) - 1, lowest - 1, -1):
         folder = "/".join(parts[:length]) or "/"
-        children = [] if _MAGIC.search(folder) else reach.store(folder).children()
-        if children := [name for name in children if not name.startswith(".")]:
+        pages = () if _MAGIC.search(folder) else reach.store(folder).child_pages()
+        if children := sorted(islice((name for page in pages for name in page if name[0] != "."), _MANY)):
             close = difflib.get_close_matches(parts[length], children, 3, 0.5) or children[:3]
-            names = ", ".join(close)
-            return f"{message}. {redact(folder)} exists and holds {len(children):,} names, such as {names}"
+            number = f"{len(children):,}" if len(children) < _MANY else f"at least {_MANY:,}"
+            return f"{message}. {redact(folder)} exists and holds {number} names, such as {', '.join(close)}"
     return message

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..storage.errors import StorageError
-from ..storage.store import Store
+from ..storage.windows import WINDOW, WindowFile
 from .left_out import Why
 from .samples import (
     LARGEST_IMAGE,
@@ -38,9 +38,10 @@ _STATUS, _SUCCESS = ("status", "error_message"), "success"
 """Columns in which img2dataset says what became of a row's image, and what the first says where it is there."""
 _PATHS_ALONE = "There are paths without bytes: write the images themselves into it, or give their folder as the corpus"
 _OTHER_COLUMN = "Write `image: COLUMN` under `corpus`, as --set corpus.image=COLUMN does"
+_GAP = 2**18
+"""Bytes of columns that nobody wants, which cost less than a request of their own for what lies behind them."""
 _ROWS = 16
 """Rows decoded at a time; few, since a row holds an image."""
-_READ_SIZE = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,19 @@ class Columns:
     fields: tuple[str, ...]
     status: tuple[str, ...] = ()
 
+    @property
+    def read(self) -> list[str]:
+        """All that is read."""
+        return [name for name in (self.image_path, *self.fields, *self.status, self.key) if name]
 
-def open_parquet(store: Store, path: str, size: int) -> pq.ParquetFile:
+
+def open_parquet(source: WindowFile) -> pq.ParquetFile:
     """The file for reading column by column, a few MiB at a time. Raises what pyarrow raises for other files."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(store.open(path, size), buffer_size=_READ_SIZE, pre_buffer=False)
+        return pq.ParquetFile(source, buffer_size=WINDOW, pre_buffer=False)
     except UnicodeDecodeError as error:
         raise pa.ArrowInvalid(f"the name of a column is not UTF-8: {error}") from None
 
@@ -139,8 +145,11 @@ def read_parquet(stretch: Stretch, selection: Selection) -> Iterator[Item]:
     path, start = stretch.path, stretch.start
     stop = sys.maxsize if stretch.stop is None else stretch.stop
     try:
-        file = open_parquet(stretch.store, stretch.path, stretch.size)
+        source = WindowFile(stretch.store, stretch.path, stretch.size)
+        file = open_parquet(source)
         columns = find_columns(file.schema_arrow, path, selection)
+        groups = list(_groups(file, start, stop))
+        source.wanted = _spans(file, [group for group, *_ in groups], columns)
     except (StorageError, FileNotFoundError):
         raise
     except CorpusError as error:
@@ -149,13 +158,35 @@ def read_parquet(stretch: Stretch, selection: Selection) -> Iterator[Item]:
     except (pa.ArrowException, OSError) as error:
         yield Item(start, 0, Rejection("", f"{path} is broken, or no Parquet file: {error}", "BrokenShard"))
         return
+    for group, first, end in groups:
+        yield from _read_group(file, group, first, max(start, first), min(end, stop), columns, stretch, selection)
+
+
+def _groups(file: pq.ParquetFile, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """The row groups that have some of the rows [start, stop), each with its first row and that behind its last."""
     first = 0
     for group in range(file.num_row_groups):
         end = first + file.metadata.row_group(group).num_rows
         if start < end and first < stop:
-            rows = (max(start, first), min(end, stop))
-            yield from _read_group(file, group, first, *rows, columns, stretch, selection)
+            yield group, first, end
         first = end
+
+
+def _spans(file: pq.ParquetFile, groups: Sequence[int], columns: Columns) -> list[tuple[int, int]]:
+    """Where the columns' bytes lie in the file, from and to, in order. What has no more than _GAP between is one."""
+    paths = [file.schema.column(at).path for at in range(len(file.schema.names))]
+    wanted = [at for at, path in enumerate(paths) if any(f"{path}.".startswith(f"{name}.") for name in columns.read)]
+    spans: list[tuple[int, int]] = []
+    for begin, end in sorted(_place(file.metadata.row_group(group).column(at)) for group in groups for at in wanted):
+        if spans and begin <= spans[-1][1] + _GAP:
+            begin, end = spans[-1][0], max(end, spans.pop()[1])
+        spans.append((begin, end))
+    return spans
+
+
+def _place(chunk: pq.ColumnChunkMetaData) -> tuple[int, int]:
+    begin = min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset)
+    return begin, begin + chunk.total_compressed_size
 
 
 def _read_group(
@@ -171,10 +202,9 @@ def _read_group(
     """The rows [start, stop) of a row group whose first row is `first`. Batches begin there, wherever `start` is."""
     import pyarrow as pa
 
-    names = [name for name in (columns.image_path, *columns.fields, *columns.status, columns.key) if name]
     row = first
     try:
-        for batch in file.iter_batches(_ROWS, [group], names, use_threads=False):
+        for batch in file.iter_batches(_ROWS, [group], columns.read, use_threads=False):
             for index in range(max(0, start - row), min(batch.num_rows, stop - row)):
                 if columns.image is None:
                     yield _text_item(batch, index, row + index, columns, stretch.path, selection)

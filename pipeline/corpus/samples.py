@@ -33,6 +33,8 @@ TEXT = "text"
 
 _LARGEST_KEY = 512
 _DEEPEST = 100
+_WHOLE = 64
+"""So many refused samples of no bytes count as one."""
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",  # before that of UTF-16, with which it begins
     codecs.BOM_UTF32_BE: "utf-32",
@@ -124,7 +126,8 @@ class UnitSamples:
 
 @dataclass(frozen=True)
 class UnitLimits:
-    """The most that a unit holds: samples (refused ones count), and bytes of images with their texts."""
+    """The most that a unit holds: samples (refused ones count, as `Item.weight` has it), and bytes of images with their
+    texts."""
 
     samples: int = 256
     bytes: int = 64 * 2**20
@@ -178,6 +181,15 @@ class Item:
     packed: int = 0
     again: int = 0
 
+    @property
+    def weight(self) -> int:
+        """What it counts towards a unit's samples, of which each counts _WHOLE: what isn't there costs few bytes of a
+        file, and must not cost a shard for each 256. A row without an image has a line in the quarantine, though."""
+        if self.content is None:
+            return 0
+        is_there = self.size or isinstance(self.content, Sample) or self.content.is_of_shard
+        return _WHOLE if is_there else 1
+
 
 def cut(items: Iterable[Item], shard: str, start: int, stop: int | None, limits: UnitLimits) -> Iterator[UnitSamples]:
     """Units of `items`, the first from `start`, the last until `stop`; one empty unit when there is no item.
@@ -185,12 +197,13 @@ def cut(items: Iterable[Item], shard: str, start: int, stop: int | None, limits:
     An item that would pass a limit opens the next unit, whatever its own size: so the cuts after a position that is
     a cut itself depend on nothing that lies before it.
     """
-    unit, keys, count, size = UnitSamples(Unit(shard, start, stop, 0)), set(), 0, 0
+    unit, keys, weight, size = UnitSamples(Unit(shard, start, stop, 0)), set(), 0, 0
     for item in items:
-        if count and (count == limits.samples or size + item.size > limits.bytes):
+        too_many = weight + item.weight > limits.samples * _WHOLE
+        if too_many or ((weight or size) and size + item.size > limits.bytes):
             yield _closed(unit, item.start)
-            unit, keys, count, size = UnitSamples(Unit(shard, item.start, stop, 0)), set(), 0, 0
-        count, size = count + 1, size + item.size
+            unit, keys, weight, size = UnitSamples(Unit(shard, item.start, stop, 0)), set(), 0, 0
+        weight, size = weight + item.weight, size + item.size
         unit.packed, unit.again = unit.packed + item.packed, unit.again + item.again
         content = item.content
         if isinstance(content, Sample) and content.key in keys:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 NAME = "file_name"
 
 _LARGEST = 2**30
+_FEW_ROWS = 100_000
+_BATCH = 8192
 _MOST_KEPT = 2**28
 """Bytes of tables that a process keeps, since each is asked for once for every few thousand images."""
 
@@ -172,10 +174,22 @@ def _csv(data: bytes) -> pa.Table:
 
 
 def _parquet(data: bytes) -> pa.Table:
+    """Its few bytes may stand for any number of rows that are alike, each of which costs as much as another."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(io.BytesIO(data), pre_buffer=False)
-    return file.read([column.name for column in file.schema_arrow if is_plain(column.type)], use_threads=False)
+    rows = file.metadata.num_rows
+    if rows > max(len(data), _FEW_ROWS):
+        raise ValueError(f"{rows:,} rows in {len(data):,} bytes can't each name an image")
+    names = [column.name for column in file.schema_arrow if is_plain(column.type)]
+    batches, size = [], 0
+    for batch in file.iter_batches(_BATCH, columns=names, use_threads=False):
+        batches.append(batch)
+        size += batch.nbytes
+        if size > _LARGEST:
+            raise ValueError(f"it comes to more than {_LARGEST:,} bytes: write a table for each folder")
+    return pa.Table.from_batches(batches) if batches else file.read(names)
 
 
 def _values(rows: pa.Table, is_json: bool) -> Iterator[Any]:

@@ -138,8 +138,9 @@ class ModalityCard:
         """Hash of `parts`: under which a fitted tokenizer is pinned."""
         return _hash(self.parts())
 
-    @property
+    @cached_property
     def labels_generation(self) -> str:
+        """Kept, since it is asked for at each shard."""
         return _hash(self.label_parts())
 
     @property
@@ -152,7 +153,7 @@ class ModalityCard:
 
     @cached_property
     def tokens_generation(self) -> str:
-        """Needs `fitted`. Kept, since readers ask for it at each shard."""
+        """Needs `fitted`. Kept as that is."""
         assert self.tokens is not None
         vocabulary = self.tokens.vocabulary.digest if self.tokens.vocabulary else None
         return _hash([self.labels_generation, self.tokenizer_digest, vocabulary])

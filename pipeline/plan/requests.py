@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 from ..corpus.taken import Shard
@@ -36,7 +37,8 @@ def requests_left(plan: Plan, units: int, stages: int) -> Requests:
     if "://" in plan.recipe.output:
         kept = sum(len(plan.graph.cards[name].kept) for name in plan.todo)
         writes = units * (kept + _MARKS * stages)
-    reads = sum(map(_reads, plan.works.shards))
+    pieces = Counter(work.shard.id for work in plan.works)
+    reads = sum(_reads(shard, pieces[shard.id]) for shard in plan.works.shards)
     return Requests(writes, reads)
 
 
@@ -45,8 +47,11 @@ def least_units(plan: Plan) -> int:
     return sum(max(1, math.ceil(shard.size / plan.recipe.units.bytes)) for shard in plan.works.shards)
 
 
-def _reads(shard: Shard) -> int:
-    """At most; files of many samples are first asked for their size."""
+def _reads(shard: Shard, pieces: int) -> int:
+    """About; for each piece of work a file of many samples is asked for its size, and of Parquet the end is read."""
     if "://" not in shard.root:
         return 0
-    return len(shard.files) if shard.format == "folder" else 1 + math.ceil(shard.size / _READ_SIZE)
+    if shard.format == "folder":
+        return len(shard.files)
+    first = 2 if shard.format == "parquet" else 1
+    return pieces * first + max(pieces, math.ceil(shard.size / _READ_SIZE))

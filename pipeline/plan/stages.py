@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 
+from ..cluster.packing import Demand, NoRoom, Packing, pack
 from ..cluster.size import ClusterSize
-from .packing import Demand, NoRoom, Packing, pack
 from .recipe import Recipe, RecipeError, StageSettings
 from .steps import Step, StepGraph
 

@@ -69,10 +69,11 @@ class LocalFiles:
                     elif recursive and not _leads_upwards(entry):
                         folders.append(folder + entry.name + "/")
 
-    def children(self, prefix: str) -> list[str]:
+    def children_page(self, prefix: str, token: str) -> tuple[list[str], str]:
+        """As `ObjectFiles.children_page`: here all at once."""
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._full(prefix)) as entries:
-            return [entry.name + "/" * _is_folder(entry) for entry in entries]
-        return []
+            return [entry.name + "/" * _is_folder(entry) for entry in entries], ""
+        return [], ""
 
     def read_range(self, path: str, start: int, stop: int) -> bytes:
         with open(self._full(path), "rb", buffering=0) as file:

@@ -47,7 +47,7 @@ class ObjectFiles:
         start, page = self._page(prefix, recursive, token)
         at, found = len(start), objects_of(page)
         entries = [Entry(key[at:], size, modified, True, tag) for key, size, modified, tag in found if key[-1] != "/"]
-        return entries, page["NextContinuationToken"] if page.get("IsTruncated") else ""
+        return entries, _next_token(page)
 
     def _page(self, prefix: str, recursive: bool, token: str) -> tuple[str, Mapping[str, Any]]:
         """S3's own, since a dict of everything that it tells of all takes a kilobyte an object, and what keys begin
@@ -70,24 +70,20 @@ class ObjectFiles:
             size = sizes[name] if found["size"] is None else found["size"]
             yield Entry(name[start:], size, _seconds(found), tag=_tag(found))
 
-    def children(self, prefix: str) -> list[str]:
-        if self.is_s3:
-            return self._children_s3(prefix)
+    def children_page(self, prefix: str, token: str) -> tuple[list[str], str]:
+        """A part of the names in a folder, and the token for the next one, as of `list_page`."""
+        if not self.is_s3:
+            return self._children_any(prefix), ""
+        start, page = self._page(prefix, False, token)
+        names = [one.key for one in objects_of(page)] + [one["Prefix"] for one in page.get("CommonPrefixes", ())]
+        return [name[len(start) :] for name in names if name != start], _next_token(page)
+
+    def _children_any(self, prefix: str) -> list[str]:
         try:
             found = self.fs.ls(self._full(prefix), detail=True)
         except FileNotFoundError:
             return []
         return [one["name"].rstrip("/").rsplit("/", 1)[-1] + "/" * (one["type"] == "directory") for one in found]
-
-    def _children_s3(self, prefix: str) -> list[str]:
-        found: list[str] = []
-        token: str | None = ""
-        while token is not None:
-            start, page = self._page(prefix, False, token)
-            names = [one.key for one in objects_of(page)] + [one["Prefix"] for one in page.get("CommonPrefixes", ())]
-            found += [name[len(start) :] for name in names if name != start]
-            token = page.get("NextContinuationToken")
-        return found
 
     def read(self, path: str) -> bytes:
         return self._get_s3(path) if self.is_s3 else self.fs.cat_file(self._full(path))
@@ -222,6 +218,10 @@ async def _get(fs: Any, **request: str) -> bytes:
         return await answer["Body"].read()
     finally:
         answer["Body"].close()
+
+
+def _next_token(page: Mapping[str, Any]) -> str:
+    return page["NextContinuationToken"] if page.get("IsTruncated") else ""
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:

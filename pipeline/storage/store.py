@@ -107,17 +107,26 @@ class Store:
 
     def pages(self, prefix: str = "", recursive: bool = True, others: bool = False) -> Iterator[builtins.list[Entry]]:
         """As `list`, as they come, in no particular order: for more than should lie in memory at once."""
-        token = None
-        while token != "":  # each page is tried again by itself, however many there are
-            found, token = self._page(prefix, recursive, token or "")
+        for found in self._pages(prefix, lambda files, token: files.list_page(prefix.strip("/"), recursive, token)):
             yield [entry for entry in found if others or entry.is_file]
 
-    def _page(self, prefix: str, recursive: bool, token: str) -> tuple[builtins.list[Entry], str]:
-        return self._do("list", prefix, lambda files: files.list_page(prefix.strip("/"), recursive, token))
-
-    def children(self, prefix: str = "") -> list[str]:
+    def children(self, prefix: str = "") -> builtins.list[str]:
         """The names of what lies directly in the folder `prefix`, sorted; folders end in `/`."""
-        return self._do("list", prefix, lambda files: sorted(files.children(prefix.strip("/"))))
+        return sorted(name for page in self.child_pages(prefix) for name in page)
+
+    def child_pages(self, prefix: str = "") -> Iterator[builtins.list[str]]:
+        """As `children`, as they come, for who needs a few of them."""
+        return self._pages(prefix, lambda files, token: files.children_page(prefix.strip("/"), token))
+
+    def _pages(
+        self, prefix: str, ask: Callable[[LocalFiles | ObjectFiles, str], tuple[builtins.list[T], str]]
+    ) -> Iterator[builtins.list[T]]:
+        """The pages of a listing. Each is tried again by itself, however many there are. ask: for that of a token."""
+        token, first = "", True
+        while first or token:
+            found, token = self._do("list", prefix, lambda files, at=token: ask(files, at))
+            first = False
+            yield found
 
     def read(self, path: str) -> bytes:
         return self._do("read", path, lambda files: files.read(path))

@@ -10,7 +10,9 @@ import pytest
 import small_dataset
 from in_process import said
 from small_dataset import CARDS, SmallDataset, label_of, made_anew, repair_palette, rewrite_tokens, write_dataset
+from tokenloom.labelers.contract.kinds import FeatureMap, Image, Vector
 from tokenloom.pipeline.checks.comparison import Compared, compare_datasets
+from tokenloom.pipeline.checks.distances import Distances
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.layout import tokenizer_folder
 from tokenloom.pipeline.dataset.manifest import DatasetError, publish
@@ -42,7 +44,7 @@ def test_copies_are_the_same_in_all(one, other):
         "dinov2": (32, 32),
     }
     assert (found["canny_edge"].tokens, found["canny_edge"].labels) == (False, 16)
-    assert found["canny_edge"].distances == {"psnr": 100.0, "edge_f1": 1.0}
+    assert found["canny_edge"].distances == {"identical": 1.0, "difference": 0.0, "psnr": 100.0, "edge_f1": 1.0}
     assert all(each.same_ids == each.ids for each in found.values())
 
 
@@ -83,8 +85,58 @@ def test_labels_are_counted_as_their_tokens_are(one, other):
     rewrite_tokens(other, "caption", other.units[1], change=first_is_another)
     found = compared(one, other)["caption"]
     assert (found.samples, found.found, found.labels, found.same, found.only) == (16, 16, 24, 23, (0, 0))
-    assert found.distances == {"exact": 1.0, "word_f1": 1.0}
+    assert found.distances == {"identical": 1.0, "exact": 1.0, "word_f1": 1.0}
     assert not found.decoded
+
+
+def test_labels_that_are_kept_are_compared_whatever_their_tokens_say(one, other, monkeypatch):
+    """Which for texts know no case."""
+
+    def loud(name: str, key: str, view: int) -> object:
+        label = label_of(name, key, view)
+        return label.upper() if isinstance(label, str) else label
+
+    monkeypatch.setattr(small_dataset, "label_of", loud)
+    renewed = made_anew(other, "caption", version=2)
+    publish(other.store, lambda now: renewed.manifest)
+    found = compared(one, other)["caption"]
+    assert (found.tokens, found.same, found.labels) == (True, 24, 24)
+    assert found.distances == {"identical": 0.0, "exact": 1.0, "word_f1": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "measure", "aligned"),
+    [
+        (Vector(3), "cosine", 1.0),
+        (FeatureMap(3, 2, 2), "cosine", 1.0),
+        (Image(1, "float32", "intensity", unit="m"), "abs_rel", 0.0),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_scale_is_seen(kind, measure, aligned):
+    shape = {Vector: (3,), FeatureMap: (3, 2, 2), Image: (4, 5)}[type(kind)]
+    label = np.random.default_rng(0).uniform(1, 2, shape).astype(np.float32)
+    distances = Distances(kind)
+    distances.add(label, 2 * label)
+    distances.add(label, label)
+    found = distances.means()
+    assert found[measure] == pytest.approx(aligned, abs=1e-3)
+    assert (found["identical"], found["difference"]) == (0.5, pytest.approx(0.5))
+
+
+def test_why_ids_are_not_compared_is_told(one, other, tmp_path):
+    """Here the same tokenizer was fitted to other samples, so that its files are others."""
+    card = other.manifest.modalities["dinov2"]
+    assert card.tokens
+    files = dict.fromkeys(card.tokens.files, "0" * 64)
+    fitted = replace(card, tokens=replace(card.tokens, files=files))
+    for name in files:
+        data = other.store.read(f"{tokenizer_folder(card.tokenizer_digest)}/{name}")
+        other.store.create(f"{tokenizer_folder(fitted.tokenizer_digest)}/{name}", data)
+    cards = {**other.manifest.modalities, "dinov2": fitted}
+    publish(other.store, lambda now: replace(other.manifest, modalities=cards))
+    told = said("diff", tmp_path / "one", tmp_path / "other", "--modality", "dinov2")
+    assert "dinov2: the tokenizers were fitted to different samples, so the same ids mean something else" in told
 
 
 def test_what_one_alone_has_is_counted(one, other):
@@ -117,6 +169,7 @@ def test_ids_of_another_tokenizer_are_not_compared_but_what_they_decode_to(one, 
     found = compared(one, other)["dinov2"]
     assert (found.tokens, found.same, found.decoded) == (False, 0, True)
     assert found.changes == ["tokenizer.params.iterations: 10 -> 9"]
+    assert found.ids_apart == "the tokenizers are two"
     assert found.distances["cosine"] == pytest.approx(1)
 
 
@@ -139,7 +192,7 @@ def test_the_command(one, other, tmp_path):
     repair_palette(other, other.units[0])
     told = said("diff", tmp_path / "one", tmp_path / "other")
     rows = {line.split()[0]: line.split() for line in told.splitlines()[1:4]}
-    assert rows["dinov2"] == ["dinov2", "alike", "32", "100.0", "%", "100.0", "%", "nothing"]
+    assert " ".join(rows["dinov2"]) == "dinov2 alike 32 100.0 % 100.0 % nothing (decoded from tokens)"
     assert rows["canny_edge"][1:5] == ["otherwise", "16", "-", "-"]
     assert told.splitlines()[4:] == [
         "",

@@ -25,6 +25,7 @@ from tokenloom.pipeline.checks.verify import verify
 from tokenloom.pipeline.cli import app
 from tokenloom.pipeline.commands.housekeeping import parse_age
 from tokenloom.pipeline.corpus.taken import Listing
+from tokenloom.pipeline.dataset import cards
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.pipeline.dataset.layout import DOCTORS, ledger_path, manifest_path, token_path, tokenizer_folder
 from tokenloom.pipeline.dataset.ledger import digest_of
@@ -57,6 +58,18 @@ def test_a_dataset_that_nothing_was_replaced_in_has_none(small):
     assert garbage(small) == {}
     assert garbage(small, timedelta(0)) == {}
     assert verify(small.store).faults == []
+
+
+def test_folders_are_named_once_however_many_units_there_are(tmp_path, monkeypatch):
+    """By hashes of cards, which take longer than all else that is asked of a unit."""
+    hashed, counts = [], []
+    monkeypatch.setattr(cards, "_hash", lambda told, _hash=cards._hash: hashed.append(told) or _hash(told))
+    for units in (1, 5):
+        small = write_dataset(tmp_path / f"{units}", units=units)
+        hashed.clear()
+        assert garbage(small) == {}
+        counts.append(len(hashed))
+    assert counts[0] == counts[1] > 0
 
 
 # --- generations ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from tokenloom.pipeline.cluster import waiting
 from tokenloom.pipeline.cluster.size import Node
 from tokenloom.pipeline.cluster.turn import Turn, turn_of
-from tokenloom.pipeline.cluster.waiting import Cluster, explained, waits_told, without_node
+from tokenloom.pipeline.cluster.waiting import Cluster, Pool, explained, waits_told, without_room
 
 NODES = [Node(2, 0, 8 * 2**30), Node(4, 1, 4 * 2**30)]
 
@@ -35,7 +35,25 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_worker_needs_one_node_that_has_it_all(asked, told):
-    assert bool(without_node({"depth": asked}, NODES)) is told
+    assert bool(without_room({"depth": Pool(asked)}, NODES)) is told
+
+
+@pytest.mark.parametrize(
+    ("pools", "told"),
+    [
+        ({"a": Pool({"CPU": 2.0}), "b": Pool({"CPU": 4.0})}, set()),
+        ({"a": Pool({"CPU": 3.0}), "b": Pool({"CPU": 3.0})}, {"a", "b"}),  # either alone has a node
+        ({"a": Pool({"CPU": 2.0}, least=3)}, set()),
+        ({"a": Pool({"CPU": 2.0}, least=4)}, {"a"}),
+        ({"a": Pool({"GPU": 0.5}), "b": Pool({"GPU": 1.0})}, {"a", "b"}),
+        ({"a": Pool({"CPU": 1.0, "memory": 5.0 * 2**30}), "b": Pool({"memory": 4.0 * 2**30})}, set()),
+        ({"a": Pool({"CPU": 1.0, "memory": 5.0 * 2**30}), "b": Pool({"memory": 5.0 * 2**30})}, {"a", "b"}),
+        ({"a": Pool({"GPU": 2.0}), "b": Pool({"CPU": 4.0}), "c": Pool({"CPU": 1.0})}, {"a"}),
+    ],
+)
+def test_the_least_workers_of_all_need_room_together(pools, told):
+    assert without_room(pools, NODES).keys() == told
+    assert all("end this run and start it again" in reason for reason in without_room(pools, NODES).values())
 
 
 def test_what_is_asked_for_and_what_there_is_are_told():
@@ -61,10 +79,25 @@ def test_a_worker_is_told_once_until_it_has_a_node(quick, monkeypatch):
         return answer
 
     monkeypatch.setattr(waiting, "_cluster", cluster)
-    with waits_told({"depth": {"GPU": 1.0}, "rgb": {"CPU": 1.0}}, told.append):
+    with waits_told({"depth": Pool({"GPU": 1.0}), "rgb": Pool({"CPU": 1.0})}, told.append):
         assert over.wait(30)
     assert len(told) == 2
     assert all(text.startswith("waiting for a node: a worker for depth asks for 0 CPUs, 1 GPUs") for text in told)
+
+
+def test_what_another_job_waits_for_is_not_taken_for_ones_own(quick, monkeypatch):
+    """No node has a GPU, for which workers of `depth` ask that have all started by then."""
+    monkeypatch.setattr(waiting, "PATIENCE", 0.03)
+    over, told, asked = threading.Event(), [], iter(range(9))
+
+    def cluster(head: str):
+        over.set() if next(asked, None) is None else None
+        return Cluster([{"GPU": 2.0}, {"CPU": 1.0}, {"CPU": 1.0, "GPU": 1.0}, {"GPU": 0.5}], [Node(8)])
+
+    monkeypatch.setattr(waiting, "_cluster", cluster)
+    with waits_told({"depth": Pool({"GPU": 1.0}), "rgb": Pool({"CPU": 0.5})}, told.append):
+        assert over.wait(30)
+    assert not told
 
 
 def test_a_node_that_is_about_to_go_is_told_once(quick, monkeypatch):
@@ -75,7 +108,7 @@ def test_a_node_that_is_about_to_go_is_told_once(quick, monkeypatch):
         return Cluster([], [Node(8)], {"a": Node(2, 1, 2**30)})
 
     monkeypatch.setattr(waiting, "_cluster", cluster)
-    with waits_told({"rgb": {"CPU": 1.0}}, told.append):
+    with waits_told({"rgb": Pool({"CPU": 1.0})}, told.append):
         assert over.wait(30)
     assert told == ["a node of 2 CPUs, 1 GPUs and 1.0 GiB is about to go: its work goes on elsewhere"]
 
@@ -93,7 +126,7 @@ def test_what_other_jobs_have_is_told_once_while_nothing_is_done(quick, monkeypa
     for turn in (Turn(False, ["tokenloom-a-1"]), Turn(True, ["tokenloom-a-1"])):
         over, asked = threading.Event(), iter(range(9))
         monkeypatch.setattr(waiting, "turn_of", lambda job, head, turn=turn: turn)
-        with waits_told({"rgb": {"CPU": 1.0}}, told.append):
+        with waits_told({"rgb": Pool({"CPU": 1.0})}, told.append):
             assert over.wait(30)
     assert told == [
         "waiting for 1 CPUs, 0 GPUs: what the cluster has is in use by other jobs (tokenloom-a-1)",

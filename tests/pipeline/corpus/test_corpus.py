@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from tokenloom.pipeline.corpus.corpus import Corpus, CorpusError, CorpusSettings, Sample, Shard, UnitLimits
 from tokenloom.pipeline.corpus.samples import Item, Rejection, cut
 from tokenloom.pipeline.corpus.units import Unit
+from tokenloom.pipeline.storage.objects import ObjectFiles
 from tokenloom.pipeline.storage.store import Store
 
 # --- from URLs to shards ----------------------------------------------------------------------------------------------
@@ -86,6 +87,24 @@ def test_a_url_for_nothing_shows_what_is_near(tars, pattern, message):
         corpus_of(tars.url + pattern).shards()
 
 
+def test_a_folder_of_many_names_is_not_listed_for_one(monkeypatch):
+    """Here one without an end."""
+    place = Store(f"memory://{uuid.uuid4()}")
+    place.create("a/x[1].png", b"1")
+    pages = []
+
+    def endless(files: ObjectFiles, prefix: str, token: str) -> tuple[list[str], str]:
+        pages.append(token)
+        first = int(token or 0)
+        return ([], "") if prefix else ([f"{first + index:06}.png" for index in range(1000)], str(first + 1000))
+
+    monkeypatch.setattr(ObjectFiles, "children_page", endless)
+    assert len(corpus_of(f"{place.url}/a/x[1].png").shards()) == 1
+    assert not pages
+    with pytest.raises(CorpusError, match=r"a exists and holds at least 5,000 names, such as 000"):
+        corpus_of(f"{place.url}/a/00000[x].png").shards()
+
+
 def test_formats_are_told_apart(place):
     place.create("mixed/a.tar", tar_bytes([]))
     place.create("mixed/b.parquet", parquet_bytes({"jpg": [b"1"]}))
@@ -144,6 +163,7 @@ def test_units_partition_the_items_and_restart_at_any_cut(rows, limits):
         for index, (size, good) in enumerate(rows)
     ]
     units = list(cut(items, "shard", 0, None, limits))
+    sized = {str(index): size > 0 for index, (size, _) in enumerate(rows)}
 
     assert [sample.key for unit in units for sample in unit.samples] == [str(i) for i, row in enumerate(rows) if row[1]]
     assert [one.key for unit in units for one in unit.rejected] == [str(i) for i, row in enumerate(rows) if not row[1]]
@@ -154,7 +174,7 @@ def test_units_partition_the_items_and_restart_at_any_cut(rows, limits):
     for unit in units:
         assert unit.unit.count == len(unit.samples)
         sizes = [len(sample.image or b"") for sample in unit.samples]
-        assert len(sizes) + len(unit.rejected) <= limits.samples
+        assert len(sizes) + sum(sized[one.key] for one in unit.rejected) <= limits.samples
         assert sum(sizes) <= limits.bytes or len(sizes) == 1
     for number, unit in enumerate(units):
         rest = [item for item in items if item.start >= unit.unit.start]
@@ -169,6 +189,21 @@ def test_a_unit_is_as_full_as_it_may_be():
     assert counts(bytes=49) == [4, 4, 2]
     assert counts(bytes=1) == [1] * 10
     assert counts(samples=5) == [5, 5]
+
+
+def test_what_is_not_there_does_not_fill_a_unit():
+    """Blank lines and rows without an image; their bytes do, and what is refused of no bytes by its lines."""
+    blank = [Item(index, 1, None) for index in range(1000)]
+    null = [Item(index, 0, Rejection(str(index), "is null", "NoImage")) for index in range(1000)]
+    there = [Item(1000 + index, 10, Sample(str(index), bytes(10), {})) for index in range(10)]
+    cuts = lambda items, **limits: [u.unit.start for u in cut(items, "s", 0, None, UnitLimits(**limits))]  # noqa: E731
+    assert cuts(blank + there, samples=4) == [0, 1004, 1008]
+    assert cuts(blank, samples=4, bytes=300) == [0, 300, 600, 900]
+    assert cuts(null, samples=4) == [0, 256, 512, 768]
+    assert cuts([*there, Item(1010, 0, Rejection("", "broken", "BrokenShard"))], samples=10) == [0, 1010]
+    for unit in cut(blank[:300] + there, "s", 0, None, UnitLimits(samples=4)):
+        rest = [item for item in (*blank[:300], *there) if item.start >= unit.unit.start]
+        assert next(cut(rest, "s", unit.unit.start, None, UnitLimits(samples=4))) == unit
 
 
 def test_limits_are_checked():

@@ -9,9 +9,11 @@ import uuid
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from corpus_files import contents, corpus_of, parquet_bytes, tar_bytes, units_of, write_corpus
 from tokenloom.pipeline.corpus.corpus import CorpusError, Rejection, Sample, UnitLimits
+from tokenloom.pipeline.storage import windows
 from tokenloom.pipeline.storage.store import Store
 
 # --- tars -------------------------------------------------------------------------------------------------------------
@@ -134,6 +136,25 @@ def test_chosen_key_and_fields():
     columns = {"jpg": [b"1", b"2"], "id": [1, 2], "name": ["x", "y"], "caption": ["c", "d"]}
     samples, _ = read_columns(columns, key="name", fields=["caption"])
     assert samples == {"x": Sample("x", b"1", {"caption": "c"}), "y": Sample("y", b"2", {"caption": "d"})}
+
+
+@pytest.mark.parametrize("window", [2**22, 2**12])
+def test_columns_that_lie_together_are_read_together(window, monkeypatch):
+    """Each is a stretch of its own in each row group: here 240 of some 500 bytes."""
+    place, asked, whole = Store(f"memory://{uuid.uuid4()}"), [], Store.read_range
+    columns = {"image": [bytes([row]) * 500 for row in range(200)], "key": [f"{row:03}" for row in range(200)]}
+    table = pa.table({**columns, **{f"field{at}": [f"{at} {row}" for row in range(200)] for at in range(10)}})
+    file = io.BytesIO()
+    pq.write_table(table, file, row_group_size=10, compression=None, use_dictionary=False)
+    place.create("a.parquet", file.getvalue())
+    corpus = corpus_of(f"{place.url}/a.parquet")
+    (shard,) = corpus.shards()
+    monkeypatch.setattr(windows, "WINDOW", window)
+    monkeypatch.setattr(Store, "read_range", lambda self, *where: asked.append(where) or whole(self, *where))
+    samples = [sample for unit in corpus.read(shard) for sample in unit.samples]
+    assert [(sample.image, sample.key) for sample in samples] == list(zip(*columns.values(), strict=True))
+    assert len(asked) <= 2 + 2 * shard.size / window
+    assert sum(stop - start for _, start, stop in asked) < 1.5 * shard.size
 
 
 @pytest.mark.parametrize(

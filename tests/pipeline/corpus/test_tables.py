@@ -39,6 +39,22 @@ def with_images(place: Store, *names: str) -> Store:
     return place
 
 
+def test_few_bytes_that_stand_for_many_rows_are_not_read(place, monkeypatch):
+    rows = pa.table({"file_name": ["a.jpg"] * 9000, "text": ["a cat" * 100] * 9000})
+    file = io.BytesIO()
+    pq.write_table(rows, file)
+    with_images(place, "a.jpg").create("train/metadata.parquet", file.getvalue())
+    assert len(file.getvalue()) < 9000
+    assert left_out(corpus_of(place.url)) == []  # few rows
+    for name, most, reason in (("_FEW_ROWS", 8999, "9,000 rows in"), ("_LARGEST", 2**20, "more than 1,048,576 bytes")):
+        with monkeypatch.context() as patched:
+            patched.setattr(tables, name, most)
+            patched.setattr(tables, "_kept", {})
+            (told,) = left_out(corpus_of(place.url))
+        assert "train/metadata.parquet isn't used: it can't be read" in told
+        assert reason in told
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
 def test_a_row_is_its_images_fields_also_in_folders_below(place, ending):
     with_images(place).create(f"train/metadata.{ending}", table_bytes(ending, ROWS))

@@ -27,6 +27,9 @@ def of_http(status: int) -> aiohttp.ClientResponseError:
     [
         answer(503, "SlowDown"),
         answer(400, "RequestTimeout"),
+        answer(400, "IncompleteBody"),
+        answer(400, "BadDigest"),  # what was sent got damaged on its way
+        answer(400, "XAmzContentSHA256Mismatch"),
         answer(409, "ConditionalRequestConflict"),
         of_http(503),
         OfAzure(),

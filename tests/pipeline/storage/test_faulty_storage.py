@@ -197,21 +197,40 @@ def test_each_operation_is_one_request(proxy, s3_url):
     assert [one.operation for one in requests] == expected
 
 
-def test_of_a_long_listing_a_page_alone_is_tried_again(monkeypatch):
+def test_those_who_failed_together_do_not_come_back_together(monkeypatch):
+    """Waits are drawn, and double up to the longest."""
+    rounds: list[list[float]] = []
+    monkeypatch.setattr("tokenloom.pipeline.storage.store.time.sleep", lambda seconds: rounds[-1].append(seconds))
+    monkeypatch.setattr(ObjectFiles, "exists", lambda self, path: (_ for _ in ()).throw(ConnectionResetError()))
+    store = Store(f"memory://{uuid.uuid4()}")
+    for _ in range(20):
+        rounds.append([])
+        with pytest.raises(StorageError, match="could not look for it, 10 times"):
+            store.exists("a")
+    for attempt, waits in enumerate(zip(*rounds, strict=True)):
+        longest = min(0.2 * 2**attempt, 8.0)
+        assert all(longest / 2 <= wait <= longest for wait in waits)
+        assert len(set(waits)) == 20
+        assert max(waits) - min(waits) > longest / 8
+
+
+@pytest.mark.parametrize("what", ["list_page", "children_page"])
+def test_of_a_long_listing_a_page_alone_is_tried_again(what, monkeypatch):
     monkeypatch.setattr("tokenloom.pipeline.storage.store._FIRST_WAIT", 0.001)
     store = Store(f"memory://{uuid.uuid4()}")
     for number in range(9):
         store.create(f"{number}", b"")
-    (listed, asked), whole = ([], []), ObjectFiles.list_page
+    asked, whole = [], getattr(ObjectFiles, what)
 
-    def three(files: ObjectFiles, prefix: str, recursive: bool, token: str):
+    def three(files: ObjectFiles, prefix: str, *arguments: Any):
+        *recursive, token = arguments
         asked.append(token)
         if len(asked) % 2:
             raise ConnectionResetError
         start = int(token or 0)
-        return sorted(whole(files, prefix, recursive, "")[0])[start : start + 3], str(start + 3) if start < 6 else ""
+        return sorted(whole(files, prefix, *recursive, "")[0])[start : start + 3], str(start + 3) if start < 6 else ""
 
-    monkeypatch.setattr(ObjectFiles, "list_page", three)
-    listed = [entry.name for entry in store.list()]
+    monkeypatch.setattr(ObjectFiles, what, three)
+    listed = store.children() if what == "children_page" else [entry.name for entry in store.list()]
     assert listed == [f"{number}" for number in range(9)]
     assert asked == ["", "", "3", "3", "6", "6"]

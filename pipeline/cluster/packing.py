@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..cluster.size import ClusterSize, Node
+from .size import ClusterSize, Node
 
 _ROUNDING = 1e-6
 _DEAD_ENDS = 100
