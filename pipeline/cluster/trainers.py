@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import Thread
+from threading import Thread, current_thread, main_thread
+from types import FrameType
 from typing import Any
 
 from .nodes import own_node
@@ -17,6 +20,8 @@ from .session import start_ray
 
 DEATHS = 10
 """Of training processes, after which a training is given up."""
+
+_INTERRUPTED = "interrupted"
 
 _LOOK = 0.2
 """Seconds between two looks at the board."""
@@ -105,6 +110,32 @@ def threads_for(config: Mapping[str, Any], processes_here: int) -> int:
     return config["threads"] or max(1, (os.cpu_count() or 1) // processes_here)
 
 
+@contextmanager
+def _signals_noted() -> Iterator[list[int]]:
+    """Of SIGINT and SIGTERM the first is noted, since what is raised in the middle of Ray's calls may get lost; the
+    second does what it did before."""
+    asked: list[int] = []
+    if current_thread() is not main_thread():
+        yield asked
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        restore()
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield asked
+    finally:
+        restore()
+
+
 @dataclass(frozen=True)
 class Trainers:
     """What is to be done by Ray Train, in how many processes.
@@ -147,11 +178,13 @@ class Trainers:
         # In a thread Ray Train leaves SIGINT's handler alone, and this one can watch meanwhile.
         trainer = Thread(target=self._train, args=(board, gpus), daemon=True, name="ray-train")
         try:
-            trainer.start()
-            self._follow(trainer, board, hear)
-        except BaseException:  # Ctrl-C too: the training's processes have to hear of it
-            board.stop.remote("interrupted")
-            self._wait(trainer, board, hear)
+            with _signals_noted() as asked:
+                trainer.start()
+                self._follow(trainer, board, hear, asked)
+            if asked:
+                signal.raise_signal(asked[0])
+        except BaseException:  # the training's processes have to hear of it
+            board.stop.remote(_INTERRUPTED)
             raise
         outcome, reason = ray.get([board.outcome.remote(), board.reason.remote()])
         ray.kill(board)
@@ -159,21 +192,18 @@ class Trainers:
             raise TrainersError(reason or self._died())
         return outcome
 
-    def _follow(self, trainer: Thread, board: Any, hear: Callable[[Any], object], until: float = float("inf")) -> None:
+    def _follow(self, trainer: Thread, board: Any, hear: Callable[[Any], object], asked: list[int]) -> None:
+        """Until it ends or, where that is `asked` for, for so long as there is patience."""
         import ray
 
+        until = float("inf")
         while trainer.is_alive() and time.monotonic() < until:
             trainer.join(_LOOK)
             for news in ray.get(board.take.remote()):
                 hear(news)
-
-    def _wait(self, trainer: Thread, board: Any, hear: Callable[[Any], object]) -> None:
-        from ray.exceptions import RayError
-
-        try:
-            self._follow(trainer, board, hear, time.monotonic() + self.patience)
-        except RayError:
-            return  # it went down, too
+            if asked and until == float("inf"):
+                board.stop.remote(_INTERRUPTED)
+                until = time.monotonic() + self.patience
 
     def _train(self, board: Any, gpus: bool) -> None:
         """Runs Ray Train until its end."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...pipeline.cluster.device import chosen_device
-from ...pipeline.cluster.trainers import Trainers
+from ...pipeline.cluster.trainers import Trainers, TrainersError
 from ...pipeline.plan.recipe_file import RecipeError
 from ..data.opening import open_data
 from ..data.recipe import TrainingRecipe
@@ -26,12 +26,18 @@ def run_training(recipe: TrainingRecipe, hear: Callable[[str | Figures], object]
 
     Raises RecipeError for what can't be trained, and what `Trainers.run` raises.
     """
+    from ray.exceptions import RayError
+
     check(recipe)
     open_data(recipe)
     assert recipe.train is not None
-    return Trainers(train_worker, {"recipe": recipe}, recipe.train.workers, "train", chosen_device(), _PATIENCE).run(
-        hear
-    )
+    workers, device = recipe.train.workers, chosen_device()
+    try:
+        return Trainers(train_worker, {"recipe": recipe}, workers, "train", device, _PATIENCE).run(hear)
+    except RayError as error:
+        raise TrainersError(
+            f"Ray went down under the training ({error}); the same command goes on from the latest checkpoint"
+        ) from None
 
 
 def check(recipe: TrainingRecipe) -> None:

@@ -178,7 +178,10 @@ def test_the_command_trains_and_says_what_is_wrong(folder, capsys, monkeypatch):
     ), said
     assert said.endswith(f"2 steps are done -> {folder}/command\n")
     for more, wrong in (
-        (["--set", "train=null"], f"{file}: train: it is missing, and says what is trained; write it, as `train: "),
+        (
+            ["--set", "train=null"],
+            "--set train=null: train: it is missing, and says what is trained; write it, as `train: ",
+        ),
         (["--set", "train.workers=3"], "data.batch_size: 8 samples can't be dealt out evenly to 3 workers in 1 parts"),
         (["--set", "model.sise=B"], "--set model.sise=B: model.sise: unknown key; did you mean 'size'?"),
     ):
