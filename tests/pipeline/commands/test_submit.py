@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 from command import command
+from ray._private.authentication import http_token_authentication
+from ray.exceptions import AuthenticationError
 from tokenloom.labelers.contract.labeler import Labeler
 from tokenloom.labelers.plugins.origin import origin_of
 from tokenloom.labelers.plugins.registry import LABELER_GROUP, RegistryError
@@ -68,15 +70,15 @@ def test_what_is_written_for_a_job_names_files_as_they_lay(recipe, tmp_path_fact
 
 
 def test_a_token_that_isnt_there_is_one_line(recipe, monkeypatch):
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("HOME", str(recipe))
-    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    for _ in range(2):
-        ended = command("submit", "mine.yaml", "--address", "127.0.0.1:1")
-        assert (ended.code, ended.err.count("\n")) == (2, 1)
-        assert "RAY_AUTH_MODE is token, and there is none here: RAY_AUTH_TOKEN" in ended.err
-        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/no/such/file")
+    """As Ray looks for it, once in a process."""
+
+    def lacking(headers: dict[str, str]) -> dict[str, str]:
+        raise AuthenticationError("Token authentication is enabled but Ray couldn't find an authentication token.\n")
+
+    monkeypatch.setattr(http_token_authentication, "get_auth_headers_if_auth_enabled", lacking)
+    ended = command("submit", "mine.yaml", "--address", "127.0.0.1:1")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "RAY_AUTH_MODE is token, and there is none here: RAY_AUTH_TOKEN" in ended.err
 
 
 def test_paths_are_told_and_a_dead_address_is_one_line(recipe):
