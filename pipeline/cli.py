@@ -61,7 +61,7 @@ def run(
     from .commands import run as commands
 
     elsewhere.refuse(recipe)
-    commands.run(recipe, overrides, corpus, output, replacing, take_changes, limit, dry_run, report)
+    raise typer.Exit(commands.run(recipe, overrides, corpus, output, replacing, take_changes, limit, dry_run, report))
 
 
 @app.command()
@@ -125,12 +125,13 @@ def plan(
     if planner := elsewhere.planner(recipe):
         if corpus or output or replacing or take_changes or price is not None:
             raise typer.BadParameter("a training recipe takes --set alone")
-        return planner(recipe, overrides)
+        planner(recipe, overrides)
+        return
     if price is not None and not calibrate:
         raise typer.BadParameter("--price is of the estimate, which --calibrate 0 leaves out")
     from .commands import run as commands
 
-    return commands.plan(recipe, overrides, corpus, output, replacing, take_changes, calibrate, price)
+    raise typer.Exit(commands.plan(recipe, overrides, corpus, output, replacing, take_changes, calibrate, price))
 
 
 @app.command()

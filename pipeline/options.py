@@ -48,7 +48,7 @@ Cluster = Annotated[
     typer.Option(
         "--address",
         metavar="ADDRESS",
-        help="A cluster: HEAD:6379 on one of its machines, or from elsewhere its dashboard, http://HEAD:8265. By "
+        help="A cluster: HEAD:6379 on one of its machines, or from elsewhere http://HEAD:8265 or ray://HEAD:10001. By "
         "default that of RAY_ADDRESS, else this machine alone.",
     ),
 ]

@@ -29,7 +29,7 @@ from .plan.mistakes import Places
 from .plan.plan import Plan, make_request
 from .plan.recipe import Recipe, parse_recipe
 from .plan.steps import StepGraph, step_graph
-from .plan.worklist import Work
+from .plan.worklist import Work, Worklist
 from .run import RunListener, label_units
 from .storage.store import Store, redact
 
@@ -123,8 +123,8 @@ class _Trial:
         failed = samples_again(failures, self.finished, self.graph)
         half_done = {name: self.stocks[name].half_done(card, self.finished[name]) for name, card in cards.items()}
         done = {n: self.finished[n].units - (half_done[n] if pending else frozenset()) for n in cards if n in tried}
-        works = [self._work(unit, keys, done) for unit, keys in failed.items()]
-        works = [work for work in works if work.todo]
+        pieces = (self._work(unit, keys, done) for unit, keys in failed.items())
+        works = Worklist(work for work in pieces if work.todo)
         if not pending:
             _refuse_stale(url, self.manifest, self.graph, {name for work in works for name in work.todo})
             _refuse_half_done(url, failed, half_done)

@@ -14,9 +14,10 @@ from .checks.status import LedgerCounts
 from .cluster.alike import check_nodes
 from .cluster.environments import make_environments
 from .cluster.raylet import raylet_watched
+from .cluster.room import room_made
 from .cluster.session import EngineError, start_ray
 from .cluster.size import ClusterSize, cluster_size
-from .cluster.waiting import Pool, waits_told
+from .cluster.waiting import Pool, waits_told, without_room
 from .corpus.corpus import Corpus, UnitLimits
 from .corpus.left_out import few
 from .corpus.refusals import why_refused
@@ -47,10 +48,10 @@ from .fitting.sample import (
 )
 from .plan.origins import plugin_distributions
 from .plan.plan import Plan, at_work, make_plan, refuse_partial, with_work
-from .plan.recipe import Recipe, at_key, load_recipe, parse_recipe
+from .plan.recipe import Recipe, RecipeError, at_key, load_recipe, parse_recipe
 from .plan.reconcile import OvertakenError, cards_for, completed, reconcile
 from .plan.sampling import sample_works
-from .plan.stages import stages
+from .plan.stages import Stage, have_room, least_workers, stages
 from .plan.tokenizer_choice import given_vocabulary, perceptual_source
 from .plan.weights import WeightsSource
 from .plan.worklist import Work
@@ -106,8 +107,7 @@ def _made(
 ) -> Plan:
     """Has all that is left made by Ray's workers; the plan with what then is left, as of `_label`."""
     recipe = plan.recipe
-    planned = stages(plan.graph, recipe, cluster_size())
-    pools = {", ".join(stage.modalities): Pool(stage.request, stage.min_workers) for stage in planned}
+    pools = _pools(stages(plan.graph, recipe, cluster_size()))
     with waits_told(pools, listener.note):
         check_nodes(_local_paths(plan, store), plugin_distributions(recipe, Path.cwd()))
         if plan.to_fit:
@@ -135,6 +135,11 @@ def _judged(plan: Plan, store: Store, tally: Tally) -> Tally:
     return tally
 
 
+def _pools(groups: Sequence[Stage]) -> dict[str, Pool]:
+    """The stages' workers, by what they make."""
+    return {", ".join(stage.modalities): Pool(stage.request, stage.min_workers) for stage in groups}
+
+
 def _local_paths(plan: Plan, store: Store) -> list[str]:
     """The paths that workers need, of this machine's file system. The output's is there once it has a manifest."""
     weights = [step.weights.source for step in plan.graph.steps if step.weights]
@@ -148,7 +153,7 @@ def _label(plan: Plan, store: Store, limit: int | None, tally: Tally, listener: 
     Where another run was quicker with a unit's labels, its tokens may be lacking still: so it looks again.
     """
     while plan.works:
-        whole = [work for work in plan.works if work.keys is None]
+        whole = plan.works.whole
         mode = Mode.COMMIT if whole else Mode.REPAIR  # single samples last, of what then is there
         for result in label_units(plan, whole or plan.works, mode, limit):
             tally.add(result)
@@ -298,6 +303,7 @@ def _begun(plan: Plan, store: Store, listener: RunListener) -> tuple[Plan, dict[
         if plan.works:
             start_ray()
             given = check_work(plan, cluster_size())
+            _await_room(plan, listener)
             make_environments(plan.environments, listener.say, listener.note)
         if plan.growth.added:
             store_listing(store, plan.growth.added)
@@ -305,6 +311,23 @@ def _begun(plan: Plan, store: Store, listener: RunListener) -> tuple[Plan, dict[
             return _published(plan, store), given
         except OvertakenError:
             plan = make_plan(plan.recipe, plan.request.replacing, plan.request.take_changes)
+
+
+def _await_room(plan: Plan, listener: RunListener) -> None:
+    """Waits for the nodes that an autoscaler has to bring for the least workers. RecipeError where it can't."""
+    size = cluster_size()
+    groups = stages(plan.graph, plan.recipe, size)
+    if have_room(groups, size):
+        return
+    pools = _pools(groups)
+    told = "; ".join(without_room(pools, size.nodes).values())
+    with raylet_watched():
+        came = room_made(least_workers(groups), lambda: listener.note(f"waiting for nodes: {told}"))
+    if not came:
+        try:
+            stages(plan.graph, plan.recipe, replace(cluster_size(), scales=False))
+        except RecipeError as error:
+            raise RecipeError(f"{error}; the autoscaler has no type of node for this, or may start no more") from None
 
 
 def _published(plan: Plan, store: Store) -> Plan:

@@ -60,6 +60,7 @@ SHORTER = [
     ("tokenloom run ", "--set resources.workers=1"),
     ("tokenloom plan ./mine.yaml", "--calibrate 1"),
     ("tokenloom label ", "--weights dinov2=tiny"),
+    ("tokenloom train ", "--set train.steps=2"),
     ("tokenloom tokenizer fit ", f"--set 'modalities.canny_edge.tokenizer={TINY_FIT}'"),
 ]
 """What is added to commands that begin so, the first that fits, for them to end soon and without a download."""
@@ -253,8 +254,8 @@ def test_the_code_of_the_dataset_runs(workplace, monkeypatch):
 def test_the_commands_and_the_code_of_training_run(workplace, monkeypatch):
     workplace.follow("docs/training.md")
     monkeypatch.chdir(workplace.folder)
-    namespace: dict = {}
-    exec(compile((workplace.folder / "train.py").read_text(), "train.py", "exec"), namespace)
+    code = "".join((workplace.folder / name).read_text() for name in ("train.py", "model.py"))
+    exec(compile(code, "docs/training.md", "exec"), namespace := {})
     assert namespace["dataset"].state_dict()["position"] == 5 * 8
 
 

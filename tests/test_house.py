@@ -32,7 +32,7 @@ WINGS = {  # of each room, floor by floor, lowest first; ".": the files that lie
         ("ending.py", "tokenizer_cli.py"),
         ("cli.py",),
     ),
-    "training": (("data",), ("show", "use")),
+    "training": (("data",), ("model",), ("fit", "generation"), ("show", "use")),
 }
 HEAVY = ("cv2", "datasets", "onnxruntime", "pyarrow", "ray", "rapidocr", "scipy", "skimage", "torch", "transformers")
 MAX_LINES = 400

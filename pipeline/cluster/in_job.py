@@ -1,4 +1,5 @@
-"""What a submitted job runs: this very file, sent along, for the cluster may have no tokenloom or another one.
+"""What is run where a command was sent to a cluster: this very file, sent along, for the cluster may have no tokenloom
+or another one.
 
 Beside it lie the recipe, its plugins, and JOB: the versions that the cluster has to have, and the words that come after
 `tokenloom`; not in the job's command, which Ray's dashboard shows to everybody.
@@ -7,12 +8,17 @@ Beside it lie the recipe, its plugins, and JOB: the versions that the cluster ha
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from runpy import run_module
+from threading import Thread
 
 JOB = "tokenloom-job.json"
+ATTACHED = "--attached"
+"""Its one option: to stop when its standard input ends, which does so with the process that started it."""
 
 
 def run_job(folder: Path) -> None:
@@ -22,8 +28,8 @@ def run_job(folder: Path) -> None:
     for name, wanted in job["needs"].items():
         if problem := _differs(name, wanted):
             print(
-                f"tokenloom: {problem}, and {wanted} where the job was submitted: install {name}=={wanted} on every "
-                f"machine of the cluster, or submit from a machine with the cluster's version",
+                f"tokenloom: {problem}, and {wanted} where this was started: install {name}=={wanted} on every "
+                f"machine of the cluster, or start it on a machine with the cluster's version",
                 flush=True,
             )
             sys.exit(2)
@@ -40,5 +46,13 @@ def _differs(name: str, wanted: str) -> str:
     return f"the cluster has {name} {found}" if found != wanted else ""
 
 
+def _stop_with_input() -> None:
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 if __name__ == "__main__":
+    if ATTACHED in sys.argv:
+        Thread(target=_stop_with_input, daemon=True).start()
     run_job(Path(__file__).resolve().parent)

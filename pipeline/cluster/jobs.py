@@ -7,10 +7,8 @@ import json
 import logging
 import os
 import re
-import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,13 +18,11 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from . import in_job
+from .package import LostError, Package, SendError
 from .session import EngineError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
-
-MOST = 100 * 2**20
-"""Bytes that the Jobs API takes in one package; its own, ray_constants.DASHBOARD_CLIENT_MAX_SIZE."""
 
 _ANSWER = 10.0
 """Seconds within which a dashboard has to answer."""
@@ -38,46 +34,9 @@ _STOPPED = 143
 """A stopped job's exit code: Ray ends it by SIGTERM, and tells none."""
 
 
-class LostError(EngineError):
-    """A job that can't be followed any more; whether it goes on isn't known."""
-
-
-class JobError(ValueError):
-    """What can't be sent, or where it can't be sent to; the message names the way out."""
-
-
-@dataclass(frozen=True)
-class Package:
-    """What a job consists of. files: where they lie here, by their names in the job's working directory. needs: the
-    versions of the distributions that the cluster must have. words: those that come after `tokenloom`."""
-
-    files: Mapping[str, Path]
-    needs: Mapping[str, str]
-    words: Sequence[str]
-
-    def check_size(self) -> None:
-        """Raises JobError where it is more than the Jobs API takes, with the largest files."""
-        sizes = {name: path.stat().st_size for name, path in self.files.items()}
-        if (total := sum(sizes.values())) < MOST:
-            return
-        largest = sorted(sizes, key=lambda name: -sizes[name])[:5]
-        named = ", ".join(f"{name} {sizes[name] / 2**20:,.1f} MiB" for name in largest)
-        raise JobError(
-            f"the recipe and its plugins are {total / 2**20:,.1f} MiB, and Ray's Jobs API takes {MOST / 2**20:.0f}: "
-            f"{named}; put what is large into object storage, or install the plugin on the cluster and here"
-        )
-
-    def write(self, folder: Path) -> None:
-        for name, path in self.files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, folder / name)
-        shutil.copyfile(in_job.__file__, folder / Path(in_job.__file__).name)
-        (folder / in_job.JOB).write_text(json.dumps({"needs": dict(self.needs), "words": list(self.words)}))
-
-
 def connect(address: str) -> JobSubmissionClient:
-    """A client of the dashboard at http://HEAD:8265. Raises JobError within seconds where there is none, or it refuses;
-    EngineError where Ray's own client is lacking here."""
+    """A client of the dashboard at http://HEAD:8265. Raises SendError within seconds where there is none, or it
+    refuses; EngineError where Ray's own client is lacking here."""
     url = dashboard_url(address)
     for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):  # either would take the place of the client's argument
         os.environ.pop(name, None)
@@ -97,17 +56,17 @@ def connect(address: str) -> JobSubmissionClient:
 
 
 def dashboard_url(address: str) -> str:
-    """Written out where it is HEAD:8265 alone. JobError for what can't be a dashboard's."""
+    """Written out where it is HEAD:8265 alone. SendError for what can't be a dashboard's."""
     if "@" in address:  # not shown: what stands before it is a secret
-        raise JobError("--address: Ray's client sends no user or password; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN")
+        raise SendError("--address: Ray's client sends no user or password; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN")
     url = address.rstrip("/") if "://" in address else f"http://{address.rstrip('/')}"
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise JobError(f"--address {address}: name the cluster's dashboard, as http://HEAD:8265")
+        raise SendError(f"--address {address}: name the cluster's dashboard, as http://HEAD:8265")
     return url
 
 
 def _check_dashboard(url: str, headers: Mapping[str, str]) -> None:
-    """Raises JobError where no dashboard of Ray's answers at the URL, where its client would wait for ever."""
+    """Raises SendError where no dashboard of Ray's answers at the URL, where its client would wait for ever."""
     told = f"--address {url}"
     try:
         with urlopen(Request(f"{url}/api/version", headers=dict(headers)), timeout=_ANSWER) as answer:
@@ -116,19 +75,19 @@ def _check_dashboard(url: str, headers: Mapping[str, str]) -> None:
     except HTTPError as error:
         if error.code in (401, 403):
             has = "refuses this one's" if headers else "asks for a"
-            raise JobError(
+            raise SendError(
                 f"{told}: the cluster {has} token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) "
                 f"as on its head"
             ) from None
-        raise JobError(f"{told}: what answers there isn't Ray's dashboard (HTTP {error.code}); {_WHERE}") from None
+        raise SendError(f"{told}: what answers there isn't Ray's dashboard (HTTP {error.code}); {_WHERE}") from None
     except (ValueError, HTTPException):
-        raise JobError(f"{told}: what answers there isn't Ray's dashboard; {_WHERE}") from None
+        raise SendError(f"{told}: what answers there isn't Ray's dashboard; {_WHERE}") from None
     except OSError as error:
         why = getattr(error, "reason", error)
         said = getattr(why, "strerror", None) or why
         if isinstance(why, ConnectionResetError):
-            raise JobError(f"{told}: what answers there isn't Ray's dashboard ({said}); {_WHERE}") from None
-        raise JobError(
+            raise SendError(f"{told}: what answers there isn't Ray's dashboard ({said}); {_WHERE}") from None
+        raise SendError(
             f"{told}: nothing answers there ({said}); is the cluster up, with its dashboard? The head needs "
             f"ray[default], which tokenloom[cluster] brings, and --dashboard-host 0.0.0.0 to be reached from elsewhere"
         ) from None
@@ -139,7 +98,7 @@ _WHERE = "its port is 8265 unless `ray start --dashboard-port` says otherwise, n
 
 def send(client: JobSubmissionClient, package: Package, name: str) -> str:
     """Starts a job of the package; its id, which begins with what `name` has of letters, digits, - and _: it stands in
-    URLs and in commands. Raises JobError, EngineError."""
+    URLs and in commands. Raises SendError, EngineError."""
     package.check_size()
     plain = re.sub(r"[^A-Za-z0-9_]+", "-", name)[:40].strip("-") or "recipe"
     with TemporaryDirectory(prefix="tokenloom-job-") as folder:

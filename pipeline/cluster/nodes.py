@@ -74,9 +74,9 @@ def on_nodes(
     beside whatever runs there."""
     import ray
 
-    _by_value(work)
+    by_value(work)
     task: Any = ray.remote(work)
-    return answers({node: task.options(num_cpus=0, **_place(node)).remote(*arguments(node)) for node in nodes})
+    return answers({node: task.options(num_cpus=0, **place_on(node)).remote(*arguments(node)) for node in nodes})
 
 
 def in_environments(
@@ -86,11 +86,11 @@ def in_environments(
     made at the same time, where they aren't yet."""
     import ray
 
-    _by_value(work)
+    by_value(work)
     task: Any = ray.remote(work)
     asked = [
         {
-            node: task.options(num_cpus=0, runtime_env=runtime_env(pins), **_place(node)).remote(pins, *arguments)
+            node: task.options(num_cpus=0, runtime_env=runtime_env(pins), **place_on(node)).remote(pins, *arguments)
             for node in nodes
         }
         for pins in environments
@@ -103,9 +103,9 @@ def machines(nodes: Sequence[NodeHere]) -> Iterator[dict[NodeHere, Any]]:
     """An actor of `machine.Machine` on each of the nodes, while the block runs."""
     import ray
 
-    _by_value(machine.Machine)
+    by_value(machine.Machine)
     actor: Any = ray.remote(machine.Machine)
-    actors = {node: actor.options(num_cpus=0, **_place(node)).remote() for node in nodes}
+    actors = {node: actor.options(num_cpus=0, **place_on(node)).remote() for node in nodes}
     try:
         yield actors
     finally:
@@ -113,7 +113,7 @@ def machines(nodes: Sequence[NodeHere]) -> Iterator[dict[NodeHere, Any]]:
             ray.kill(one)
 
 
-def _by_value(work: Callable[..., Any]) -> None:
+def by_value(work: Callable[..., Any]) -> None:
     """Has what its module holds sent along, instead of its name."""
     from ray import cloudpickle
 
@@ -163,7 +163,7 @@ def _last_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [""])[-1].strip()
 
 
-def _place(node: NodeHere) -> dict[str, Any]:
+def place_on(node: NodeHere) -> dict[str, Any]:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node.id, soft=False)}

@@ -9,14 +9,15 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from ...labelers.plugins.registry import PLUGINS
 from .ray_data import keep_on_head
+from .takes_nothing import TakesNothing
 
 DEVICE = "TOKENLOOM_DEVICE"
 """Names the device on which workers compute, as torch does, in place of what is found: `cpu` where Ray counts GPUs that
@@ -41,11 +42,14 @@ def start_ray() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's core warns of Ray Data's own actors on every run
+    # Of a Ray that is started here: it would keep 100,000, some 5 kB each, for a dashboard that it hasn't.
+    os.environ.setdefault("RAY_task_events_max_num_task_in_gcs", "1000")
     import ray
 
     if not ray.is_initialized():
         # Without an address Ray would join whatever other cluster runs on this machine.
         address = os.environ.get("RAY_ADDRESS") or "local"
+        refuse_ray_client(address)
         check_address(address)
         started = address == "local"
         variables = {
@@ -73,6 +77,10 @@ def start_ray() -> None:
     from ray.data import DataContext
 
     context = DataContext.get_current()
+    with suppress(ImportError, AttributeError):  # other versions of Ray hold what they hold
+        from .driver_memory import hold_little
+
+        hold_little(context)
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
     context.target_max_block_size = 1  # every row its own block: a unit is what moves, and what is tried again
@@ -84,23 +92,27 @@ def start_ray() -> None:
         keep_on_head()
 
 
+def through_client(address: str) -> bool:
+    """Whether it is one of Ray Client's."""
+    return address.startswith("ray://")
+
+
 def refuse_ray_client(address: str) -> None:
-    """Raises EngineError for an address of Ray Client's, through which Ray Data doesn't work: it wants a core worker in
-    the driver's own process."""
-    if address.startswith("ray://"):
+    """Raises EngineError for an address of Ray Client's: the driver has to live in the cluster (see client.py)."""
+    if through_client(address):
         host = urlsplit(address).hostname or "HEAD"
         raise EngineError(
-            f"{address}: Ray Data, by which a run works, doesn't work through Ray Client: have the "
-            f"cluster do it as a job, `tokenloom submit RECIPE --address http://{host}:8265`, or run it on one of the "
-            f"cluster's machines with RAY_ADDRESS={host}:6379"
+            f"{address}: through Ray Client the commands `run`, `plan` and `doctor` work, and nothing else that needs "
+            f"Ray: do it on one of the cluster's machines, with RAY_ADDRESS={host}:6379"
         )
 
 
 def check_address(address: str) -> None:
     """Raises EngineError where nothing answers at a cluster's address, which Ray takes ten minutes to notice, or
-    something that isn't Ray, for which it waits for ever; and for Ray Client's."""
-    refuse_ray_client(address)
-    host, _, port = address.rpartition(":")
+    something that isn't Ray, for which it waits for ever."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if through_client(address) and not port.isdigit():
+        raise EngineError(f"RAY_ADDRESS is {address}: name the port, too, as ray://HEAD:10001")
     if not port.isdigit():
         return  # local, auto, or something that Ray knows better
     try:
@@ -114,7 +126,8 @@ def check_address(address: str) -> None:
     if not speaks:
         raise EngineError(
             f"RAY_ADDRESS is {address}, and what answers there isn't Ray: name the address that `ray start --head` "
-            f"printed (port 6379 unless told otherwise; the dashboard's won't do), or unset it to have Ray started here"
+            f"printed (port 6379 unless told otherwise, 10001 of ray://; the dashboard's won't do), or unset it to "
+            f"have Ray started here"
         )
 
 
@@ -128,20 +141,13 @@ def _speaks_grpc(connection: socket.socket) -> bool:
     return len(frame) == 9 and frame[3] == _SETTINGS
 
 
-class _Ignored(list[str]):
-    """Takes nothing in."""
-
-    def extend(self, values: Iterable[str], /) -> None:
-        pass
-
-
 def _job_config() -> Any:
     """One by which workers don't look for modules in the working directory first, as Ray would have them: a `random.py`
     there would take the place of Python's own. Plugins are looked for there last, by PLUGINS."""
     from ray.job_config import JobConfig
 
     config = JobConfig()
-    config._py_driver_sys_path = _Ignored()
+    config._py_driver_sys_path = TakesNothing()
     return config
 
 

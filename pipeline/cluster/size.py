@@ -60,8 +60,8 @@ def this_machine() -> ClusterSize:
 
 
 def _scales() -> bool:
-    """Whether an autoscaler watches the cluster. It calls nodes by the types of its configuration; where there is none,
-    Ray's monitor calls each by its id."""
+    """Whether an autoscaler watches the cluster, or is about to. It calls nodes by the types of its configuration;
+    where there is none, Ray's monitor calls each by its id."""
     import ray
     from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
     from ray.autoscaler._private.util import format_readonly_node_type
@@ -70,11 +70,11 @@ def _scales() -> bool:
 
     status = get_cluster_status(ray.get_runtime_context().gcs_address)
     nodes = [(one.ray_node_type_name, one.node_id or "") for one in (*status.active_nodes, *status.idle_nodes)]
-    if status.stats.autoscaler_version not in (None, "0"):
+    first = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS.encode()) or "{}").get("autoscaler_report")
+    if first is None or status.stats.autoscaler_version not in (None, "0"):  # the second version's, or none's so far
         return any(type != format_readonly_node_type(id) for type, id in nodes)
-    report = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS.encode()) or "{}").get("autoscaler_report", {})
     own = {format_readonly_node_type(id) for _, id in nodes}
-    return not own.issuperset(report.get("active_nodes", ()))
+    return not own.issuperset(first.get("active_nodes", ()))
 
 
 def _gpus_here() -> int:

@@ -11,7 +11,7 @@ from .packing import Demand, NoRoom, pack
 from .size import ClusterSize, Node
 
 _EVERY = 1.0
-_PATIENCE = 20.0
+PATIENCE = 20.0
 """Seconds for which a worker waits before it is told: a node may just have gone, whose place another takes."""
 
 _ROUNDING = 1e-4
@@ -80,8 +80,8 @@ def _watch(head: str, pools: Mapping[str, Pool], tell: Callable[[str], None], ov
             found = without_room(pools, cluster.nodes) if asking else {}
             seconds = {name: seconds.get(name, 0.0) + _EVERY for name in asking & found.keys()}
             for name, waited in seconds.items():
-                if waited - _EVERY < _PATIENCE <= waited:
-                    tell(f"waiting for a node: {found[name]}")
+                if waited - _EVERY < PATIENCE <= waited:
+                    tell(f"waiting for a node: {found[name]}. {_WAY_OUT}")
 
 
 def without_room(pools: Mapping[str, Pool], nodes: Sequence[Node]) -> dict[str, str]:
@@ -89,12 +89,20 @@ def without_room(pools: Mapping[str, Pool], nodes: Sequence[Node]) -> dict[str, 
     least workers of all pools don't fit together, so that those that are there keep the room of those that aren't."""
     reasons = {name: explained(name, pool.asked, nodes) for name, pool in pools.items()}
     fitting = {name: pool for name, pool in pools.items() if any(_holds(node, pool.asked) for node in nodes)}
-    found = {name: f"{reasons[name]}. {_WAY_OUT}" for name in pools.keys() - fitting.keys()}
+    found = {name: reasons[name] for name in pools.keys() - fitting.keys()}
     workers = [demand for pool in fitting.values() for demand in pool.demands]
     if isinstance(pack(workers, ClusterSize(tuple(nodes))), NoRoom):
         together = "together the least workers of all stages have no room there"
-        found |= {name: f"{reasons[name]}; {together}. {_WAY_OUT}" for name in fitting}
+        found |= {name: f"{reasons[name]}, and {together}" for name in fitting}
     return found
+
+
+def nodes_for(asked: Request, head: str) -> list[str]:
+    """Ids of those that could hold such a worker, were they empty, but for those that are about to go; none where the
+    head, at that address, doesn't answer."""
+    with suppress(Exception):  # Ray's own errors are of many kinds
+        return sorted(node.id for node in _cluster(head).nodes if _holds(node, asked))
+    return []
 
 
 def explained(name: str, asked: Request, nodes: Sequence[Node]) -> str:

@@ -13,9 +13,11 @@ from ..doctor.doctor import diagnose
 from ..doctor.finding import Level, Row
 from ..plan.origins import told_origins
 from ..plan.recipe import load_recipe
+from .attached import attached, ray_client
 from .console import counted, plain_console
+from .package import run_options
 from .printable import printable
-from .submit import have_done, planning
+from .submit import have_done
 
 _WORDS = {Level.OK: "ok", Level.WARNING: "warning", Level.FAILED: "failed"}
 
@@ -30,15 +32,18 @@ def doctor(
     take_changes: bool,
 ) -> int:
     """Prints what is so on this machine, or on every node of the cluster: 1 where something failed, else 0. What has a
-    dashboard's address is done there by a job, whose exit code this is."""
+    dashboard's address is done there by a job, and through Ray Client by a process there, whose exit code this is."""
+    more = run_options(replacing, take_changes)
     if address and address.startswith(("http://", "https://")):
-        return have_done("doctor", name, address, overrides, corpus, output, planning(replacing, take_changes))
+        return have_done("doctor", name, address, overrides, corpus, output, more)
+    if address:
+        os.environ["RAY_ADDRESS"] = address
+    if client := ray_client():
+        return attached(client, "doctor", name, overrides, corpus, output, more)
     recipe = load_recipe(name, overrides, corpus, output)
     console = plain_console()
     for line in told_origins(recipe, Path.cwd()):
         console.print(printable(line), soft_wrap=True)
-    if address:
-        os.environ["RAY_ADDRESS"] = address
     on_cluster = os.environ.get("RAY_ADDRESS") not in (None, "", "local")
     say = lambda text: console.print(f"{text} ...", soft_wrap=True)  # noqa: E731
     rows = diagnose(recipe, on_cluster, say, replacing, take_changes)

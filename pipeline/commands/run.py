@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.table import Table
 from ...tokenizers.fitting.perceptual import PERCEPTUAL
 from ..checks.nulls import NullSearch, told_null
 from ..checks.status import LedgerCounts
-from ..cluster.session import refuse_ray_client, stop_ray
+from ..cluster.session import stop_ray
 from ..cluster.size import ClusterSize, cluster_size
 from ..corpus.refusals import why_refused
 from ..dataset.cards import TokensCard
@@ -29,9 +28,11 @@ from ..plan.stages import UNBOUNDED, Stage, stages, workers_at_once
 from ..retry import retry
 from ..run import execute
 from ..storage.store import Store
+from .attached import attached, ray_client
 from .console import counted, plain_console
 from .dataset import broken_parts
 from .growth import print_growth
+from .package import run_options
 from .printable import printable
 from .progress import RunProgress, duration
 from .report import RunReport
@@ -49,15 +50,18 @@ def run(
     limit: int | None,
     dry_run: bool,
     report: str | None = None,
-) -> None:
+) -> int:
+    """The exit code."""
+    if address := ray_client():
+        more = run_options(replacing, take_changes, limit, report, dry_run)
+        return attached(address, "run", name, overrides, corpus, output, more)
     recipe = load_recipe(name, overrides, corpus, output)
-    refuse_ray_client(os.environ.get("RAY_ADDRESS", ""))  # before what may take long
     console = plain_console()
     _print_origins(console, recipe)
     plan = make_plan(recipe, replacing, take_changes)
     if dry_run:
         print_plan(console, plan, replacing)
-        return
+        return 0
     page = RunReport(report, recipe.output, recipe.storage_options) if report is not None else None
     _print_licences(console, plan)
     print_growth(console, plan)
@@ -77,6 +81,7 @@ def run(
     lines = list(summary(plan, tally))
     console.print(*lines, sep="\n", soft_wrap=True)
     progress.ended(lines[::-1])
+    return 0
 
 
 def plan(
@@ -88,8 +93,12 @@ def plan(
     take_changes: bool,
     samples: int,
     price: float | None = None,
-) -> None:
-    """price: dollars for a GPU hour."""
+) -> int:
+    """price: dollars for a GPU hour. The exit code."""
+    if address := ray_client():
+        more = [*run_options(replacing, take_changes), "--calibrate", str(samples)]
+        more += ["--price", str(price)] if price is not None else []
+        return attached(address, "plan", name, overrides, corpus, output, more)
     recipe = load_recipe(name, overrides, corpus, output)
     console = plain_console()
     _print_origins(console, recipe)
@@ -104,6 +113,7 @@ def plan(
     if estimate:
         _print_estimate(console, plan, groups, size, estimate, price)
     _print_requests(console, plan, len(groups), estimate)
+    return 0
 
 
 def _print_origins(console: Console, recipe: Recipe) -> None:
@@ -167,7 +177,7 @@ def print_plan(console: Console, plan: Plan, replacing: Sequence[str]) -> None:
     for *row, weights in rows:
         table.add_row(*row, _from_left(weights, max(12, console.width - taken)))
     console.print(table)
-    again = sorted({name for work in plan.works for name in plan.graph.made_for(work.todo, work.kept)} - set(plan.todo))
+    again = sorted(plan.labelled - set(plan.todo))
     if again:
         console.print(f"\nmade again in passing, since their labels aren't kept: {', '.join(again)}")
     print_growth(console, plan)
@@ -186,7 +196,7 @@ def print_plan(console: Console, plan: Plan, replacing: Sequence[str]) -> None:
     if not plan.works:
         console.print("\nnothing left to do")
         return
-    shards = len({work.shard.id for work in plan.works})
+    shards = len(plan.works.shards)
     console.print(
         f"\nleft: {', '.join(plan.todo)} in {shards:,} of {counted(plan.request.corpus.shards, 'shard')}; at most "
         f"{plan.bytes / 2**20:,.1f} MiB to read",
@@ -258,7 +268,7 @@ def _describe(tokens: TokensCard) -> str:
 def _print_licences(console: Console, plan: Plan) -> None:
     """Under what licences the weights are that the run is about to use."""
     used: dict[tuple[str, str], list[str]] = {}
-    for name in {name for work in plan.works for name in plan.graph.made_for(work.todo, work.kept)}:
+    for name in plan.labelled:
         card = plan.graph.cards[name]
         for weights in (card.weights, card.tokens.weights if card.tokens else None):
             if weights:
@@ -328,7 +338,7 @@ def _print_times(
     longest = max(own / count for own, count in zip(seconds, counts, strict=True))
     slowest = sorted(estimate.seconds.items(), key=lambda item: -item[1])[:3]
     shares = ", ".join(f"{name} {1000 * seconds / estimate.samples:,.1f}" for name, seconds in slowest)
-    shards = len({work.shard.id for work in plan.works})
+    shards = len(plan.works.shards)
     console.print(
         f"\ntried on {counted(estimate.samples, 'sample')} here, from {estimate.shards} of {counted(shards, 'shard')}: "
         f"{1000 * estimate.per_sample:,.1f} ms each ({shares} of that)\n"

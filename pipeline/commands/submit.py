@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Sequence
 
-from ...labelers.plugins.origin import Origin
-from ..cluster.jobs import LostError, Package, connect, dashboard_url, follow, send
-from ..plan.origins import OWN, origins
-from ..plan.recipe import Recipe, load_recipe, recipe_file
-from ..plan.recipe_file import read_recipe
-from ..plan.secrets import refuse_secret_url, refuse_secrets
-from ..plan.weights import absolute_source
-from ..storage.store import absolute_url, redact
-from .console import counted
-
-_LOST = 75
-"""The exit code where the job was lost sight of: EX_TEMPFAIL of sysexits.h."""
+from ..cluster.jobs import connect, dashboard_url, follow, send
+from ..cluster.package import LostError
+from ..plan.recipe import recipe_file
+from .package import LOST, package_of, run_options
 
 
 def submit(
@@ -36,18 +25,8 @@ def submit(
 ) -> int:
     """Has `tokenloom run` do a recipe on the cluster: as `have_done`. report: a path of the machine that runs the
     job, or a URL."""
-    more = planning(replacing, take_changes)
-    more += ["--limit", str(limit)] if limit is not None else []
-    if report is not None:
-        refuse_secret_url("--report", report)
-        more += ["--report", absolute_url(report)]
+    more = run_options(replacing, take_changes, limit, report)
     return have_done("run", name, address, overrides, corpus, output, more)
-
-
-def planning(replacing: Sequence[str], take_changes: bool) -> list[str]:
-    """The options that a plan hangs on beside the recipe, as words."""
-    words = [word for modality in replacing for word in ("--replace", modality)]
-    return [*words, "--take-changes"] if take_changes else words
 
 
 def have_done(
@@ -61,24 +40,9 @@ def have_done(
 ) -> int:
     """Sends a recipe and its plugins, has the command done to it on the cluster, and follows the job; its exit code,
     or that of the signal that ended this. more: options of the command."""
-    recipe, file = load_recipe(name, overrides, corpus, output), recipe_file(name)
-    refuse_secrets(recipe, read_recipe(file, Recipe)[0])
-    here = Path.cwd()
-    named = list(origins(recipe, here))
-    local = dict(_local(recipe))
-    words = [command, f"./{file.name}", *(word for override in overrides for word in ("--set", override))]
-    words += [word for url in corpus for word in ("--corpus", url)] if "corpus" not in local else []
-    words += ["--output", output] if output and "output" not in local else []
-    for key, paths in local.items():
-        words += _override(key, paths)
-    files = {str(path.relative_to(here)): path for origin in named for path in origin.files}
-    needs = {origin.distribution: origin.version for origin in named if origin.distribution}
-    package = Package({**files, file.name: file}, {OWN: version(OWN), **needs}, [*words, *more])
-    package.check_size()
-    for line in _told(named, local, here):
-        print(line)
+    package = package_of(command, name, overrides, corpus, output, more)
     client = connect(address)
-    job = send(client, package, file.stem)
+    job = send(client, package, recipe_file(name).stem)
     print(f"job {job}", flush=True)
     try:
         return follow(client, job, _write, _say)
@@ -88,7 +52,7 @@ def have_done(
     except LostError as error:
         _say(str(error))
         print(f"what becomes of the job isn't known here. {_how_to(address, job)}", file=sys.stderr)
-        return _LOST
+        return LOST
 
 
 def _say(text: str) -> None:
@@ -102,46 +66,3 @@ def _write(text: str) -> None:
 def _how_to(address: str, job: str) -> str:
     at = f"--address {shlex.quote(dashboard_url(address))} {job}"
     return f"To come back, or to stop it:\n  ray job logs --follow {at}\n  ray job stop {at}"
-
-
-def _local(recipe: Recipe) -> Iterator[tuple[str, list[str]]]:
-    """The keys that name paths, and these made absolute: a job has another working directory."""
-    urls = [recipe.corpus.url] if isinstance(recipe.corpus.url, str) else recipe.corpus.url
-    if not all(map(_is_elsewhere, urls)):
-        yield "corpus", [url if _is_elsewhere(url) else absolute_url(url) for url in urls]
-    if not _is_elsewhere(recipe.output):
-        yield "output", [recipe.output]
-    named = {"vocabulary": recipe.vocabulary}
-    for name, settings in recipe.modalities.items():
-        named[f"modalities.{name}.weights"] = settings.weights
-        if tokenizer := settings.tokenizer:
-            named[f"modalities.{name}.tokenizer.weights"] = tokenizer.weights
-            perceptual = tokenizer.fit.perceptual if tokenizer.fit else None
-            named[f"modalities.{name}.tokenizer.fit.perceptual.weights"] = perceptual.weights if perceptual else None
-    for key, source in named.items():
-        if source and (absolute := absolute_source(source)).startswith("/"):
-            yield key, [absolute]
-
-
-def _is_elsewhere(url: str) -> bool:
-    return "://" in url and not url.startswith(("file://", "local://"))
-
-
-def _override(key: str, paths: Sequence[str]) -> list[str]:
-    if key == "corpus":
-        return [word for path in paths for word in ("--corpus", path)]
-    return ["--output", *paths] if key == "output" else ["--set", f"{key}={json.dumps(paths[0])}"]
-
-
-def _told(origins: Sequence[Origin], local: dict[str, list[str]], here: Path) -> Iterator[str]:
-    """Whence the plugins come, and what the cluster has to see."""
-    for origin in dict.fromkeys(origins):
-        if origin.files:
-            size = sum(path.stat().st_size for path in origin.files)
-            names = ", ".join(str(path.relative_to(here)) for path in origin.files[:3])
-            more = f" and {counted(len(origin.files) - 3, 'file')} more" if len(origin.files) > 3 else ""
-            yield f"{origin.reference}: sent along from {here}: {names}{more}, {size:,} bytes"
-        elif origin.distribution != OWN:
-            yield f"{origin.reference}: of {origin.distribution} {origin.version}, which the cluster has to have"
-    for key, paths in local.items():
-        yield f"{key}: {', '.join(map(redact, paths))}: a path, which every machine of the cluster has to see"

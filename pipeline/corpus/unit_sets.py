@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Sequence, Set
 from functools import reduce
+from itertools import pairwise
 from operator import or_
 from threading import Lock
 from typing import Any, NamedTuple, overload
@@ -223,6 +224,16 @@ class UnitList(Sequence[Unit]):
 
     def __iter__(self) -> Iterator[Unit]:
         return self._table.units(self._numbers)
+
+
+def lists_by_shard(units: Iterable[Unit]) -> dict[str, UnitList]:
+    """The units of each corpus shard in their order, by the shards' ids."""
+    found = UnitSet.of(units)
+    table = found.table
+    numbers, ids = table.in_order(found.numbers), table.shards
+    shard = table.columns.shard[numbers]
+    first = np.flatnonzero(np.diff(shard, prepend=-1)).tolist()
+    return {ids[shard[at]]: UnitList(table, numbers[at:end]) for at, end in pairwise([*first, len(numbers)])}
 
 
 class ShardUnits(NamedTuple):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from ..corpus.corpus import Corpus, Rejection, Sample, UnitLimits
+from ..corpus.unit_sets import lists_by_shard
 from ..corpus.units import Unit
 from ..dataset.failed_labels import failed_views
 from ..dataset.finished import is_complete, units_of
@@ -75,18 +76,12 @@ class Estimate:
         """How many bytes are left of each shard of which something is, about: its own, less those of units that lack
         nothing. Samples are taken to be of one size in a shard, and in one that isn't complete of the size of those
         that were tried."""
-        works = defaultdict[str, list[Work]](list)
-        for work in plan.works:
-            works[work.shard.id].append(work)
-        units = {shard: set[Unit]() for shard in works}
-        for unit in units_of(plan.finished.values()):
-            if unit.shard in units:
-                units[unit.shard].add(unit)
-        return [self._left(own, units[shard]) for shard, own in works.items()]
+        units = lists_by_shard(units_of(plan.finished.values()))
+        return [self._left(shard.size, own, [*units.get(shard.id, ())]) for shard, own in plan.works.by_shard()]
 
-    def _left(self, works: Sequence[Work], units: Collection[Unit]) -> float:
-        """Of one shard, of which these units are there in part."""
-        size, known = works[0].shard.size, sum(unit.count for unit in units)
+    def _left(self, size: int, works: Sequence[Work], units: Collection[Unit]) -> float:
+        """Of one shard of that size, of which these units are there in part."""
+        known = sum(unit.count for unit in units)
         whole = known if is_complete(units) else max(known + 1, size * self.samples / max(1, self.bytes))
         lacking = sum(unit.count for unit in units if any(work.has(unit) for work in works))
         return size * (whole - known + lacking) / max(1, whole)

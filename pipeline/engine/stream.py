@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from itertools import groupby
+from dataclasses import asdict, dataclass
+from itertools import count, groupby
 from typing import TYPE_CHECKING, Any
 
 from ..checks.reasons import Group
 from ..cluster.runtime_env import runtime_env, why_unmade
 from ..cluster.session import EngineError
+from ..cluster.waiting import nodes_for
 from ..corpus.corpus import Corpus, CorpusSettings, Rejection, Shard, UnitLimits
 from ..corpus.units import Unit
 from ..dataset.aside import NOTHING_ASIDE, LabelsAside
 from ..dataset.ledger import Failure
-from ..plan.stages import UNBOUNDED
+from ..plan.stages import UNBOUNDED, Stage
 from ..plan.worklist import Work
 from .config import StageConfig
 from .payload import UnitPayload
@@ -34,6 +37,9 @@ MOST_BLOCKS = 1000
 _AHEAD = 2
 """Units that a worker has in hand and waiting: enough that it never idles, few enough for the object store."""
 
+
+_LOOK = 5.0
+"""Seconds for which the nodes are known on which there may be workers."""
 
 _RAYS_ADVICE = "\nFailed to apply UDF transform"
 
@@ -80,18 +86,19 @@ def stream(works: Sequence[Work], reader: ReaderConfig, stages: Sequence[StageCo
     dataset = ray.data.from_items(_blocks(works, reader.limit), override_num_blocks=_block_count(works, reader.limit))
     # No CPUs are set aside for reading: it waits for the disk or the network, and differs in that from the stages, so
     # that Ray doesn't fuse it into their actors.
-    dataset = dataset.map_batches(
-        read_units,  # type: ignore[arg-type] - Ray wants a type variable that pyarrow.Table can't bind
-        fn_args=(reader,),
-        batch_format="pyarrow",
-        num_cpus=0,
-        concurrency=_readers(stages),
-    )
-    for config in stages:
-        stage = config.stage
-        with warnings.catch_warnings():
-            # Nothing else gives each worker a place of its own. Ray drops it with 2.64, which pyproject.toml excludes.
-            warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
+    with warnings.catch_warnings():
+        # Nothing else gives each worker a place of its own. Ray drops it with 2.64, which pyproject.toml excludes.
+        warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
+        dataset = dataset.map_batches(
+            read_units,  # type: ignore[arg-type] - Ray wants a type variable that pyarrow.Table can't bind
+            fn_args=(reader,),
+            batch_format="pyarrow",
+            num_cpus=0,
+            ray_remote_args_fn=_beside(stages[0].stage, ray.get_runtime_context().gcs_address),
+            concurrency=_readers(stages),
+        )
+        for config in stages:
+            stage = config.stage
             dataset = dataset.map_batches(
                 StageWorker,
                 fn_constructor_args=(config,),
@@ -137,6 +144,29 @@ def _placing(nodes: Sequence[str]) -> Callable[[], dict[str, Any]] | None:
     return arguments if nodes else None
 
 
+def _beside(stage: Stage, head: str) -> Callable[[], dict[str, Any]]:
+    """Has Ray start reading tasks on nodes where the stage may have workers, in turn, or if it has no more than the
+    least, where it has them: what is read crosses no network on the way to a worker there, which Ray Data prefers.
+    Anywhere, where no such node is there, or it is no more."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    told = stage.nodes if stage.min_workers == stage.max_workers else ()
+    nodes: Sequence[str] = ()
+    known = -math.inf
+    turns = count()
+
+    def arguments() -> dict[str, Any]:
+        nonlocal nodes, known
+        if time.monotonic() > known:
+            there, known = nodes_for(stage.request, head), time.monotonic() + _LOOK
+            nodes = [node for node in told if node in there] or there
+        if not nodes:
+            return {}
+        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(nodes[next(turns) % len(nodes)], soft=True)}
+
+    return arguments
+
+
 def read_units(block: pa.Table, reader: ReaderConfig) -> Iterator[pa.Table]:
     """A reading task: the payloads of the pieces of work in `block`, one table each."""
     corpus = Corpus(reader.corpus)
@@ -173,23 +203,28 @@ def _blocks(works: Sequence[Work], limit: int | None) -> list[dict[str, str]]:
 
 
 def works_as_text(works: Sequence[Work]) -> str:
-    """As reading tasks take them: a shard, of which there may be many pieces and which may name many files, is told
-    once for those that follow each other."""
+    """As reading tasks take them. A shard, of which there may be many pieces and which may name many files, is told
+    once for those that follow each other; what pieces lack and have, once for all that are alike."""
+    kinds: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = {}
     told = []
     for _, same in groupby(works, lambda work: id(work.shard)):
         pieces = list(same)
-        told.append({"shard": asdict(pieces[0].shard), "pieces": [_piece(work) for work in pieces]})
-    return json.dumps(told)
-
-
-def _piece(work: Work) -> dict[str, Any]:
-    return {one.name: getattr(work, one.name) for one in fields(work) if one.name != "shard"}
+        rows = [
+            (kinds.setdefault((one.todo, one.kept), len(kinds)), one.start, one.stop, one.revisions, one.keys)
+            for one in pieces
+        ]
+        told.append({"shard": asdict(pieces[0].shard), "pieces": rows})
+    return json.dumps({"kinds": list(kinds), "shards": told})
 
 
 def _works_in(text: str) -> Iterator[tuple[Shard, dict[str, Any]]]:
-    for told in json.loads(text):
-        shard = Shard(**told["shard"])
-        yield from ((shard, piece) for piece in told["pieces"])
+    told = json.loads(text)
+    for one in told["shards"]:
+        shard = Shard(**one["shard"])
+        for kind, start, stop, revisions, keys in one["pieces"]:
+            todo, kept = map(tuple, told["kinds"][kind])
+            piece = {"start": start, "stop": stop, "todo": todo, "kept": kept, "revisions": revisions, "keys": keys}
+            yield shard, piece
 
 
 def _block_count(works: Sequence[Work], limit: int | None) -> int:

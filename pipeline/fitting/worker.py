@@ -1,4 +1,4 @@
-"""What each training process of a fit does, and the board by which they speak with the driver."""
+"""What each training process of a fit does."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from ...labelers.contract.kinds import kind_from
 from ...labelers.networks.hub import CheckpointError
 from ..cluster.device import chosen_device
+from ..cluster.trainers import StoppedError, attempt, threads_for
 from .checkpoints import Checkpoints
 from .examples import Examples, gather
 from .job import FitError, FitJob
 
 if TYPE_CHECKING:
-    from ...tokenizers.fitting.figures import Figures
     from ...tokenizers.fitting.training import Training
     from ...tokenizers.vq.base import TrainedTokenizer
 
@@ -23,49 +23,8 @@ _METRICS_SECONDS = 10.0
 """After which metrics are written, be there a checkpoint or not."""
 
 
-class Board:
-    """Where the training leaves news for the driver, and the driver its wish to stop. An actor."""
-
-    def __init__(self) -> None:
-        self._news: list[str | Figures] = []
-        self._reason: str | None = None
-        self._files: dict[str, bytes] | None = None
-
-    def tell(self, news: str | Figures) -> str | None:
-        """What to show; why the training is to stop, if it is."""
-        self._news.append(news)
-        return self._reason
-
-    def take(self) -> list[str | Figures]:
-        """The news since the last time."""
-        news, self._news = self._news, []
-        return news
-
-    def stop(self, reason: str) -> None:
-        """The first reason stays."""
-        self._reason = self._reason or reason
-
-    def reason(self) -> str | None:
-        return self._reason
-
-    def finish(self, files: dict[str, bytes]) -> None:
-        self._files = files
-
-    def files(self) -> dict[str, bytes] | None:
-        return self._files
-
-
-class _StoppedError(Exception):
-    """The driver wants no more of it."""
-
-
 def train_worker(config: Mapping[str, Any]) -> None:
-    """Runs in each process of Ray Train. config: job, board, threads (of torch; None: the machine's CPUs).
-
-    What is the user's to mend is written on the board and not tried again; with several workers, which wait for each
-    other, the error ends them all. Other errors are for Ray Train, which starts the workers again.
-    """
-    import ray
+    """Runs in each process of Ray Train. config: job, board, threads (of torch; None: the machine's CPUs)."""
     import ray.train
     import torch
 
@@ -73,19 +32,15 @@ def train_worker(config: Mapping[str, Any]) -> None:
 
     job, board = config["job"], config["board"]
     context = ray.train.get_context()
-    alone = context.get_world_size() == 1
-    torch.set_num_threads(config["threads"] or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
-    final = (Exception,) if alone else (ValueError, OSError, torch.OutOfMemoryError)
-    try:
-        if ray.get(board.reason.remote()) is None:
-            _fit(job, board)
-    except _StoppedError:
-        if not alone:
-            raise
-    except final as error:
-        ray.get(board.stop.remote(_reason(error, job)))
-        if not alone and not isinstance(error, DivergedError):  # which all raise at one step: nobody is left to wait
-            raise
+    torch.set_num_threads(threads_for(config, context.get_local_world_size()))
+    attempt(
+        lambda: _fit(job, board),
+        board,
+        alone=context.get_world_size() == 1,
+        reason=lambda error: _reason(error, job),
+        ours=(ValueError, OSError, torch.OutOfMemoryError),
+        of_all=(DivergedError,),
+    )
 
 
 def _fit(job: FitJob, board: Any) -> None:
@@ -160,7 +115,7 @@ def _advance_all(job: FitJob, training: Training, checkpoints: Checkpoints | Non
         if last or figures.step % job.settings.report_every == 0:
             checkpoints.add_metrics(figures.to_json())
             if ray.get(board.tell.remote(figures)) is not None:
-                raise _StoppedError
+                raise StoppedError
         if last or figures.step % job.settings.checkpoint_every == 0:
             checkpoints.save(figures.step, training.state())
         elif time.monotonic() - written > _METRICS_SECONDS:

@@ -28,7 +28,7 @@ from .again import samples_again, work_again
 from .recipe import Recipe, at_key
 from .reconcile import Request, cards_for, reconcile
 from .steps import StepGraph, reading_of, step_graph
-from .worklist import Kept, Work, worklist
+from .worklist import Kept, Work, Worklist, worklist
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Plan:
     stocks: Mapping[str, Stock]
     finished: dict[str, Finished]
     kept: dict[str, Kept]
-    works: list[Work]
+    works: Worklist
     began: bool = False
     aside: LabelsAside = NOTHING_ASIDE
     unkept: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -62,8 +62,7 @@ class Plan:
     @property
     def bytes(self) -> int:
         """Bytes of the corpus that are left to read, as far as listings tell."""
-        whole = {shard.id for shard in (work.shard for work in self.works)}
-        return sum(shard.size for shard in self.shards if shard.id in whole)
+        return sum(shard.size for shard in self.works.shards)
 
     @property
     def again(self) -> list[Work]:
@@ -73,8 +72,13 @@ class Plan:
     @property
     def todo(self) -> list[str]:
         """Modalities that any unit lacks."""
-        lacking = {name for work in self.works for name in work.todo}
+        lacking = {name for todo, _ in self.works.kinds for name in todo}
         return [name for name in self.graph.cards if name in lacking]
+
+    @property
+    def labelled(self) -> set[str]:
+        """Modalities of which labels are made, also in passing."""
+        return set[str]().union(*(self.graph.made_for(todo, kept) for todo, kept in self.works.kinds))
 
     @property
     def environments(self) -> dict[tuple[str, ...], list[str]]:
@@ -121,7 +125,7 @@ class Plan:
 
 def at_work(graph: StepGraph, works: Iterable[Work]) -> set[str]:
     """The modalities of which the work needs labels or tokens made, also in passing."""
-    kinds = {(work.todo, work.kept) for work in works}
+    kinds = works.kinds if isinstance(works, Worklist) else {(work.todo, work.kept) for work in works}
     return set[str]().union(*({*todo} | graph.made_for(todo, kept) for todo, kept in kinds))
 
 
@@ -154,7 +158,9 @@ def make_plan(recipe: Recipe, replacing: Collection[str] = (), take_changes: boo
     held = old.modalities if old else {}
     unkept = {name: held[name].kept - card.kept for name, card in manifest.modalities.items() if name in held}
     taken_back = tuple(name for name in (old.pending if old else ()) if name not in manifest.pending)
-    plan = Plan(recipe, request, graph, manifest, growth, stocks, {}, {}, [], unkept=unkept, taken_back=taken_back)
+    plan = Plan(
+        recipe, request, graph, manifest, growth, stocks, {}, {}, Worklist(), unkept=unkept, taken_back=taken_back
+    )
     refuse_partial(plan)
     return _with_work(plan, store, stocks)
 
@@ -241,7 +247,7 @@ def _with_work(plan: Plan, store: Store, stocks: Mapping[str, Stock]) -> Plan:
     tries = {name: _tries(kept[need] for need in plan.graph.made_for([name], ())) for name in cards}
     aside = LabelsAside.below(store, cards, views, tries).less(kept)
     kept |= {name: (kept[name][0] | units, kept[name][1]) for name, units in aside.units.items()}
-    works = worklist(plan.shards, done, kept, list(cards)) + _again(plan, store, finished, done)
+    works = worklist(plan.shards, done, kept, list(cards), _again(plan, store, finished, done))
     return replace(plan, stocks=stocks, finished=finished, kept=kept, works=works, aside=aside)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 
 from ..corpus.taken import Shard
@@ -37,16 +36,14 @@ def requests_left(plan: Plan, units: int, stages: int) -> Requests:
     if "://" in plan.recipe.output:
         kept = sum(len(plan.graph.cards[name].kept) for name in plan.todo)
         writes = units * (kept + _MARKS * stages)
-    shards = {work.shard.id: work.shard for work in plan.works}
-    pieces = Counter(work.shard.id for work in plan.works)
-    reads = sum(_reads(shard, pieces[id]) for id, shard in shards.items())
+    pieces = plan.works.pieces
+    reads = sum(_reads(shard, pieces[shard.id]) for shard in plan.works.shards)
     return Requests(writes, reads)
 
 
 def least_units(plan: Plan) -> int:
     """How many units what is left comes to at least, of samples whose number isn't known."""
-    sizes = {work.shard.id: work.shard.size for work in plan.works}
-    return sum(max(1, math.ceil(size / plan.recipe.units.bytes)) for size in sizes.values())
+    return sum(max(1, math.ceil(shard.size / plan.recipe.units.bytes)) for shard in plan.works.shards)
 
 
 def _reads(shard: Shard, pieces: int) -> int:

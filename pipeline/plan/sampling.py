@@ -83,7 +83,8 @@ class Tried:
 def try_samples(corpus: Corpus, works: Sequence[Work], count: int) -> Tried:
     """At most `count` samples of the works, spread over them, and over each folder's images."""
     tried = Tried()
-    pieces = [piece for work in works for piece in _pieces(corpus, work, -(-_PLACES // len(works)))]
+    cuts = -(-_PLACES // len(works))
+    pieces = works if cuts == 1 else [piece for work in works for piece in _pieces(corpus, work, cuts)]
     first = spread(range(len(pieces)), min(_PLACES, count))
     for turn, index in enumerate(dict.fromkeys([*first, *spread(range(len(pieces)), count)])):
         share = -(-(count - tried.count) // max(1, len(first) - turn))
@@ -101,7 +102,5 @@ def try_samples(corpus: Corpus, works: Sequence[Work], count: int) -> Tried:
 
 def _pieces(corpus: Corpus, work: Work, count: int) -> list[Work]:
     """The work in at most `count` pieces."""
-    if count == 1:
-        return [work]
     begins = corpus.begins(work.shard, work.start, work.stop, count)
     return [replace(work, start=start, stop=stop) for start, stop in zip(begins, [*begins[1:], work.stop], strict=True)]

@@ -140,6 +140,16 @@ def _most_known(stage: Stage, size: ClusterSize) -> int:
     return stage.min_workers if unknown else stage.max_workers
 
 
+def least_workers(groups: Sequence[Stage]) -> list[dict[str, float]]:
+    """What each of them asks for, as Ray calls it."""
+    return [stage.request for stage in groups for _ in range(stage.min_workers)]
+
+
+def have_room(groups: Sequence[Stage], size: ClusterSize) -> bool:
+    """Whether the least workers of all stages find room on the nodes that there are now."""
+    return isinstance(pack(_least_workers(groups), replace(size, scales=False)), Packing)
+
+
 def _least_workers(groups: Sequence[Stage]) -> list[Demand]:
     return [stage.demand for stage in groups for _ in range(stage.min_workers)]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import compress, pairwise
-from typing import TypeAlias
+from itertools import chain, compress, pairwise
+from operator import eq
+from typing import TypeAlias, overload
 
 import numpy as np
 
@@ -39,20 +42,118 @@ class Work:
         return self.start <= unit.start and (self.stop is None or unit.start < self.stop)
 
 
+class Worklist(Sequence[Work]):
+    """Pieces of work in an order, each made when it is asked for: where every unit lacks something else, a million take
+    24 bytes each."""
+
+    def __init__(self, works: Iterable[Work] = ()) -> None:
+        self._shards: list[Shard] = []
+        self._kinds: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = {}
+        """What pieces lack and have, `todo` and `kept`, at the numbers that the columns have."""
+        self._shard, self._kind, self._start, self._stop = array("i"), array("i"), array("q"), array("q")
+        self._rare: dict[int, Work] = {}
+        """Those with revisions or keys, which few have."""
+        for work in works:
+            self._add(work)
+
+    def _add(self, work: Work) -> None:
+        if not self._shards or self._shards[-1] is not work.shard:
+            self._shards.append(work.shard)
+        if work.revisions or work.keys is not None:
+            self._rare[len(self)] = work
+        self._shard.append(len(self._shards) - 1)
+        self._kind.append(self._kinds.setdefault((work.todo, work.kept), len(self._kinds)))
+        self._start.append(work.start)
+        self._stop.append(TO_END if work.stop is None else work.stop)
+
+    @property
+    def kinds(self) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+        """`todo` and `kept` of its pieces, each pair once."""
+        return list(self._kinds)
+
+    @property
+    def shards(self) -> list[Shard]:
+        """Of its pieces, each once, in their order."""
+        return list({shard.id: shard for shard in self._shards}.values())
+
+    @property
+    def pieces(self) -> Counter[str]:
+        """How many there are of each shard, by its id."""
+        found = Counter[str]()
+        for number, count in Counter(self._shard).items():
+            found[self._shards[number].id] += count
+        return found
+
+    def by_shard(self) -> Iterator[tuple[Shard, list[Work]]]:
+        """Its shards, each with all its pieces."""
+        places: dict[str, list[int]] = {}
+        for index, shard in enumerate(self._shards):
+            places.setdefault(shard.id, []).append(index)
+        ends = np.searchsorted(self._shard, np.arange(len(self._shards)), side="right").tolist()
+        for indices in places.values():
+            numbers = chain(*(range(ends[index - 1] if index else 0, ends[index]) for index in indices))
+            yield self._shards[indices[0]], [*self._works(numbers)]
+
+    @property
+    def whole(self) -> Worklist:
+        """Less the pieces that are single samples."""
+        if all(work.keys is None for work in self._rare.values()):
+            return self
+        return Worklist(work for work in self if work.keys is None)
+
+    def __len__(self) -> int:
+        return len(self._start)
+
+    @overload
+    def __getitem__(self, index: int) -> Work: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Work]: ...
+
+    def __getitem__(self, index: int | slice) -> Work | list[Work]:
+        numbers = range(len(self))[index]
+        return self._work(numbers, list(self._kinds)) if isinstance(numbers, int) else [*self._works(numbers)]
+
+    def __iter__(self) -> Iterator[Work]:
+        return self._works(range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
+
+    def __repr__(self) -> str:
+        return f"Worklist({len(self):,} pieces)"
+
+    def _works(self, numbers: Iterable[int]) -> Iterator[Work]:
+        kinds = list(self._kinds)
+        return (self._work(number, kinds) for number in numbers)
+
+    def _work(self, number: int, kinds: Sequence[tuple[tuple[str, ...], tuple[str, ...]]]) -> Work:
+        if number in self._rare:
+            return self._rare[number]
+        stop = self._stop[number]
+        todo, kept = kinds[self._kind[number]]
+        start, shard = self._start[number], self._shards[self._shard[number]]
+        return Work(shard, start, None if stop == TO_END else stop, todo, kept)
+
+
 Kept: TypeAlias = tuple[AbstractSet[Unit], Mapping[Unit, int]]
 """The units of which labels are kept, and the revisions of units that were tried again."""
 
 
 def worklist(
-    shards: Sequence[Shard], done: Mapping[str, Iterable[Unit]], kept: Mapping[str, Kept], todo: Sequence[str]
-) -> list[Work]:
+    shards: Sequence[Shard],
+    done: Mapping[str, Iterable[Unit]],
+    kept: Mapping[str, Kept],
+    todo: Sequence[str],
+    again: Iterable[Work] = (),
+) -> Worklist:
     """What is left of the modalities `todo`, in the corpus' order. Neighbouring units that lack the same are one piece.
 
     done: finished units; kept: those whose labels are there; by modality; units of other shards count for nothing.
-    Raises DatasetError for units that overlap.
+    again: work that comes after it. Raises DatasetError for units that overlap.
     """
     rows = _Rows.of(done, kept, todo)
-    return [work for shard in shards for work in _merged(rows.stretches(shard))]
+    return Worklist(chain((work for shard in shards for work in _merged(rows.stretches(shard))), again))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ nothing is left of them, nor of any process, once it has ended. Linux only; need
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -129,6 +130,12 @@ class Host:
     @property
     def is_up(self) -> bool:
         return self._holder.poll() is None
+
+    @property
+    def received(self) -> int:
+        """Bytes that came over its wire so far, with all headers."""
+        told = subprocess.check_output(["ip", "-json", "-stats", "link", "show", "dev", self._port])
+        return json.loads(told)[0]["stats64"]["tx"]["bytes"]  # by the bridge's end of it
 
     def command(self, *words: str) -> list[str]:
         """The words of a command that runs them on it."""

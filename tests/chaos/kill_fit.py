@@ -1,10 +1,10 @@
 """Chaos: a fit killed with SIGKILL at random moments, again and again, must end byte-identical to one left alone.
 
-    python tests/chaos/kill_fit.py [--quick] [--kills N] [--target driver|worker|all] [--url URL]
+    python tests/chaos/kill_fit.py [--quick] [--kills N] [--of tokenizer|model] [--target driver|worker|all] [--url URL]
 
-A small VQ tokenizer is fitted once in peace. Then, elsewhere, the driver or the training process is killed at moments
-drawn from the time that the undisturbed fit took. After each death of the driver the same fit is started again; a
-worker's death must not end it. The tokenizer's files are compared byte by byte, metrics.jsonl step by step; then all
+A small VQ tokenizer, or a small model, is trained once in peace. Then, elsewhere, the driver or the training process is
+killed at moments drawn from the time that the undisturbed fit took. After each death of the driver the same fit is
+started again; a worker's death must not end it. The files are compared byte by byte, metrics step by step; then all
 begins anew until every kill is done. Outputs lie in a temporary folder, or below --url, as s3://BUCKET/PREFIX.
 
 Prints what happens, and as its last line one JSON object. Linux only.
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from processes import Process, adopt_orphans, clear, descendants
 from runs import ChaosError, told
 from small_fits import PREFIX, put_aside
 from tokenloom.pipeline.storage.store import Store
+from training_recipes import two_datasets
 
 TARGETS = ("driver", "worker")
 STEPS = 300
@@ -38,7 +40,7 @@ _LONGEST = 900.0
 _MOST_DEATHS = 8
 """Of the worker in one fit: `run_fit` gives up a fit whose processes die again and again."""
 
-_DRIVER = """
+_TOKENIZER = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from small_fits import fit_job
@@ -56,11 +58,45 @@ for name, data in run_fit(job, Printing()).items():
     store.replace(f"tokenizer/{name}", data)
 """
 
+_MODEL = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from small_trainings import made_at, run_very_small
+
+run_very_small(made_at(sys.argv[2], int(sys.argv[3])), lambda news: isinstance(news, str) and print(news, flush=True))
+"""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is trained. driver: a program, given the folder of helpers, a URL and the number of steps. prepare: what it
+    needs below the URL; files: below which folder of it what comes out lies; lines: those of its metrics."""
+
+    driver: str
+    prepare: Callable[[str], object]
+    files: str
+    lines: Callable[[Store], Iterable[dict[str, Any]]]
+
+
+def tokenizer_lines(store: Store) -> Iterable[dict[str, Any]]:
+    return map(json.loads, store.read(f"{PREFIX}/metrics.jsonl").splitlines())
+
+
+def model_lines(store: Store) -> Iterable[dict[str, Any]]:
+    for entry in store.list("run/metrics"):
+        yield from map(json.loads, store.read(f"run/metrics/{entry.name}").splitlines())
+
+
+SUBJECTS = {
+    "tokenizer": Subject(_TOKENIZER, lambda url: put_aside(Store(url)), "tokenizer", tokenizer_lines),
+    "model": Subject(_MODEL, lambda url: two_datasets(url), "run/model", model_lines),
+}
+
 
 class Fit:
     """A driver at work."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, subject: Subject, url: str, folder: Path) -> None:
         self.log = folder / f"fit-{time.monotonic_ns()}.log"
         self.began = time.monotonic()
         self._before = frozenset(descendants())
@@ -72,8 +108,9 @@ class Fit:
         }
         environment.pop("RAY_ADDRESS", None)
         helpers = Path(__file__).resolve().parents[1] / "helpers"
+        environment["PYTHONPATH"] = str(helpers)  # for the workers
         with open(self.log, "wb") as log:
-            command = [sys.executable, "-c", _DRIVER, str(helpers), url, str(STEPS)]
+            command = [sys.executable, "-c", subject.driver, str(helpers), url, str(STEPS)]
             self.driver = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
     @property
@@ -128,6 +165,7 @@ class Calm:
 class Torment:
     """Kills of one target."""
 
+    subject: Subject
     place: str
     folder: Path
     calm: Calm
@@ -143,16 +181,16 @@ class Torment:
         """Kills until it is enough, and finishes. Raises ChaosError when anything differs."""
         while self.done < self.kills:
             url = f"{self.place}/{self.target}-{self.finished}"
-            put_aside(Store(url))
+            self.subject.prepare(url)
             while not self._one_fit(url):
                 self.restarts += 1
-            check(url, self.calm)
+            check(self.subject, url, self.calm)
             self.finished += 1
             self._say("finished, identical")
 
     def _one_fit(self, url: str) -> bool:
         """Starts the fit and kills; whether it came to its end."""
-        fit, deaths = Fit(url, self.folder), 0
+        fit, deaths = Fit(self.subject, url, self.folder), 0
         try:
             while self.done < self.kills and deaths < _MOST_DEATHS and self._strike(fit):
                 deaths += 1
@@ -195,29 +233,28 @@ class Torment:
         print(f"{time.strftime('%T')} {self.target} {self.done}/{self.kills}: {text}", flush=True)
 
 
-def fit_in_peace(place: str, folder: Path) -> Calm:
+def fit_in_peace(subject: Subject, place: str, folder: Path) -> Calm:
     url = f"{place}/calm"
-    put_aside(Store(url))
-    fit = Fit(url, folder)
+    subject.prepare(url)
+    fit = Fit(subject, url, folder)
     while "training for" not in fit.text and not fit.is_over:
         time.sleep(0.02)
     until_training = fit.seconds
     fit.finish()
-    return Calm(fit.seconds, until_training, outcome(url))
+    return Calm(fit.seconds, until_training, outcome(subject, url))
 
 
-def outcome(url: str) -> dict[str, bytes]:
-    """The files of the tokenizer, and which steps metrics.jsonl has."""
+def outcome(subject: Subject, url: str) -> dict[str, bytes]:
+    """The files of what was trained, and which steps the metrics have."""
     store = Store(url)
-    files = {entry.name: store.read(f"tokenizer/{entry.name}") for entry in store.list("tokenizer")}
-    lines = store.read(f"{PREFIX}/metrics.jsonl").splitlines()
-    losses = [[line["step"], line["loss"], line["usage"]] for line in map(json.loads, lines)]
+    files = {entry.name: store.read(f"{subject.files}/{entry.name}") for entry in store.list(subject.files)}
+    losses = [[line["step"], line["loss"]] for line in subject.lines(store)]
     return files | {"metrics": json.dumps(losses).encode()}
 
 
-def check(url: str, calm: Calm) -> None:
+def check(subject: Subject, url: str, calm: Calm) -> None:
     """Raises ChaosError when the outcome differs from the undisturbed fit's."""
-    found = outcome(url)
+    found = outcome(subject, url)
     differ = sorted(name for name in found.keys() | calm.files.keys() if found.get(name) != calm.files.get(name))
     if differ:
         raise ChaosError(f"{url} is not what the undisturbed fit made: {', '.join(differ)} differ")
@@ -226,18 +263,28 @@ def check(url: str, calm: Calm) -> None:
 def main() -> int:
     options = _options()
     adopt_orphans()
-    result = {"seed": options.seed, "place": options.url or "local", "kills": {}, "phases": {}, "restarts": 0}
+    result = {
+        "seed": options.seed,
+        "of": options.of,
+        "place": options.url or "local",
+        "kills": {},
+        "phases": {},
+        "restarts": 0,
+    }
     return told(result, lambda folder, _: _torment_all(options, folder, result))
 
 
 def _torment_all(options: argparse.Namespace, folder: Path, result: dict[str, Any]) -> None:
     (folder / "ray").mkdir()
     place = f"{options.url.rstrip('/')}/{time.time_ns()}" if options.url else str(folder / "fits")
-    calm = fit_in_peace(place, folder)
+    subject = SUBJECTS[options.of]
+    calm = fit_in_peace(subject, place, folder)
     print(f"{time.strftime('%T')} undisturbed: {calm.until_training:.1f} + "
           f"{calm.seconds - calm.until_training:.1f} s", flush=True)  # fmt: skip
     for target in TARGETS if options.target == "all" else [options.target]:
-        torment = Torment(place, folder, calm, target, options.kills, random.Random(f"{options.seed} {target}"))
+        torment = Torment(
+            subject, place, folder, calm, target, options.kills, random.Random(f"{options.seed} {target}")
+        )
         try:
             torment.run()
         finally:
@@ -250,6 +297,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="2 kills per target")
     parser.add_argument("--kills", type=int, help="kills per target (10)")
+    parser.add_argument("--of", choices=[*SUBJECTS], default="tokenizer", help="what is trained")
     parser.add_argument("--target", choices=[*TARGETS, "all"], default="all")
     parser.add_argument("--url", help="where the outputs go, as s3://BUCKET/PREFIX; by default a temporary folder")
     parser.add_argument("--seed", type=int, default=0)

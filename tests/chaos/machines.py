@@ -42,6 +42,8 @@ ENVIRONMENT = {
 }
 """Of every node and driver."""
 
+_OFFER = "--num-cpus 2 --num-gpus 1 --object-store-memory 80000000"
+
 _logs = count()
 
 
@@ -87,7 +89,8 @@ class Node:
 class Cluster:
     """kind: raylets or hosts. folder: for all that it shares, a short path. address: of the head's machine, where
     there are no hosts. environment: of the nodes, besides ENVIRONMENT. library: of clocks. clocks: how many seconds
-    each node's is to be ahead, where it is off at all."""
+    each node's is to be ahead, where it is off at all. offers: what nodes claim to have, as `ray start` takes it; those
+    not named claim _OFFER."""
 
     kind: str
     size: int
@@ -98,6 +101,7 @@ class Cluster:
     environment: Mapping[str, str] = field(default_factory=dict)
     library: Path | None = None
     clocks: Mapping[int, int] = field(default_factory=dict)
+    offers: Mapping[int, str] = field(default_factory=dict)
     nodes: dict[int, Node] = field(default_factory=dict)
 
     @property
@@ -136,8 +140,7 @@ class Cluster:
         if number in self.nodes:
             self.nodes.pop(number).kill()
         host = Host(number, (self.folder,)) if self.kind == "hosts" else None
-        words = f"ray start --block --node-ip-address {self._address(number)} --num-cpus 2 --num-gpus 1"
-        words += " --object-store-memory 80000000"
+        words = f"ray start --block --node-ip-address {self._address(number)} {self.offers.get(number, _OFFER)}"
         if number == 0:
             words += f" --head --port {self.port} --include-dashboard=false"
         else:

@@ -30,7 +30,7 @@ sys.stdin.read()
 """
 
 
-def write_corpus(folder: Path, shards: int, samples: int) -> None:
+def write_corpus(folder: Path, shards: int, samples: int, size: tuple[int, int] = (400, 300)) -> None:
     """Tars of photographs that scikit-image and scikit-learn ship, each a little differently cropped, with captions."""
     photos = [Image.open(_photo(name)).convert("RGB") for name in _PHOTOS]
     folder.mkdir(parents=True)
@@ -40,7 +40,7 @@ def write_corpus(folder: Path, shards: int, samples: int) -> None:
                 name, photo = _PHOTOS[number % len(_PHOTOS)], photos[number % len(_PHOTOS)]
                 box = (number % 40, number % 30, photo.width - number % 20, photo.height - number % 10)
                 jpeg = io.BytesIO()
-                photo.crop(box).resize((400, 300)).save(jpeg, "JPEG", quality=90)
+                photo.crop(box).resize(size).save(jpeg, "JPEG", quality=90)
                 _add(tar, f"{number:06d}.jpg", jpeg.getvalue())
                 _add(tar, f"{number:06d}.txt", f"Photograph {number}, which shows: {name}.".encode())
 

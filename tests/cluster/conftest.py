@@ -8,6 +8,7 @@ import pytest
 from command_lines import command_line as command_line
 from command_lines import tokenloom as tokenloom
 from disk import no_power_cuts as no_power_cuts
+from held_plugin import place as place
 from ray_head import Head, ray_head
 
 

@@ -6,9 +6,9 @@ from functools import partial
 
 import pytest
 from small_fits import KIND, Heard, fit_job, pictures, put_aside, train_both
+from tokenloom.pipeline.cluster.trainers import Board
 from tokenloom.pipeline.fitting import ray_train
 from tokenloom.pipeline.fitting.ray_train import FitError, run_fit
-from tokenloom.pipeline.fitting.worker import Board
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.tokenizers.vq.vq import VQTokenizer
 
@@ -22,7 +22,7 @@ def test_two_workers_train_one_network(ray_session, tmp_path, capfd, monkeypatch
     monkeypatch.setattr(ray_train, "train_worker", partial(train_both, fit_job(store, workers=2), board))
     with pytest.raises(FitError, match=r"^training stopped at step \d+ of 12, after 5 steps in a row.*learning_rate"):
         run_fit(fit_job(store, workers=2, learning_rate=1e30), heard)
-    files, news = ray.get([board.files.remote(), board.take.remote()])
+    files, news = ray.get([board.outcome.remote(), board.take.remote()])
     assert VQTokenizer.from_files(KIND, files).encode(pictures(2))[0].shape == (16,)
     assert news[:2] == ["reading the labels", "training for 12 steps on 23 examples"]
     assert [figures.step for figures in news[2:]] == [2, 4, 6, 8, 10, 12]

@@ -7,64 +7,13 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import IO
 
-import pytest
-import yaml
 from cut_line import Line
+from held_plugin import contents, read_until
 from in_process import weave
 from ray_head import CLUSTER, Head, asked
 from tokenloom.pipeline.commands.console import counted
 from tokenloom.pipeline.plan.recipe import load_recipe
-
-PLUGIN = """
-import time
-from pathlib import Path
-import numpy as np
-from beside import SIZE
-from tokenloom import Labeler, Modality, Vector
-
-class Means(Labeler):
-    makes = (Modality("means", Vector(dim=SIZE)),)
-    begun = False
-
-    def label(self, batch):
-        while self.begun and Path(HELD).exists():
-            time.sleep(0.1)
-        self.begun = True
-        return {"means": [np.asarray(image.mean((0, 1)), np.float32) for image in batch.images]}
-"""
-
-
-@pytest.fixture
-def place(small_corpus: Path, tmp_path: Path) -> Path:
-    """A folder with a recipe, a plugin, and what that imports; and something large, which isn't to be sent."""
-    content = {
-        "corpus": str(small_corpus),
-        "output": "out",
-        "units": {"samples": 1},
-        "modalities": {"means": {"labeler": "plugin_means:Means", "keep": "labels"}},
-        "resources": {"workers": 1},
-    }
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
-    (tmp_path / "plugin_means.py").write_text(PLUGIN.replace("HELD", repr(str(tmp_path / "held"))))
-    (tmp_path / "beside.py").write_text("SIZE = 3\n")
-    with (tmp_path / "large.bin").open("wb") as large:
-        large.truncate(200 * 2**20)
-    return tmp_path
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def read_until(stream: IO[str], pattern: str) -> str:
-    said = ""
-    for line in stream:
-        said += line
-        if found := re.search(pattern, line):
-            return found[1]
-    pytest.fail(f"never said: {pattern}\n{said}", pytrace=False)
 
 
 def test_a_job_that_is_stopped_is_gone_on_with_to_the_same_bytes(head: Head, place: Path, monkeypatch):
@@ -100,7 +49,7 @@ def test_a_job_that_is_stopped_is_gone_on_with_to_the_same_bytes(head: Head, pla
 
 def test_the_exit_code_is_the_jobs_and_another_version_is_refused_there(head: Head, place: Path):
     """A distribution of another version than the cluster's is told by what a job does first."""
-    changed = "import tokenloom.pipeline.commands.submit as submit; submit.version = lambda name: '0.0.1'; "
+    changed = "import tokenloom.pipeline.commands.package as package; package.version = lambda name: '0.0.1'; "
     changed += "from tokenloom.pipeline.cli import main; main()"
     ended = subprocess.run(
         [CLUSTER / "python", "-c", changed, "submit", "mine.yaml", "--address", head.address],
@@ -110,7 +59,7 @@ def test_the_exit_code_is_the_jobs_and_another_version_is_refused_there(head: He
         text=True,
     )
     assert ended.returncode == 2, ended.stderr
-    assert "the cluster has tokenloom 0.1.0, and 0.0.1 where the job was submitted: install tokenloom==0.0.1" in (
+    assert "the cluster has tokenloom 0.1.0, and 0.0.1 where this was started: install tokenloom==0.0.1" in (
         ended.stdout
     )
     assert not (place / "out").exists()

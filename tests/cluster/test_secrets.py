@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from corpus_files import tar_bytes
-from ray_head import GCS, Head, asked
+from ray_head import CLIENT, GCS, Head, asked
 from tokenloom.pipeline.storage.store import Store
 
 ENVIRONMENT = {
@@ -92,6 +92,7 @@ def test_no_secret_is_left_or_shown_anywhere(head: Head, s3_url: str, corpus: st
     (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(wrong))
     plain = {**recipe, "corpus": str(tmp_path / "served/a.tar"), "output": f"{s3_url}/plain", "storage_options": {}}
     (tmp_path / "plain.yaml").write_text(yaml.safe_dump(plain))
+    client = f"ray://127.0.0.1:{CLIENT}"
     planted = {**ENVIRONMENT, "RAY_ADDRESS": f"127.0.0.1:{GCS}"}
     said = {}
     with titles_watched() as titles:
@@ -103,12 +104,14 @@ def test_no_secret_is_left_or_shown_anywhere(head: Head, s3_url: str, corpus: st
             (("submit", "secret.yaml", "--address", head.address), 2),
             (("submit", "plain.yaml", "--address", head.address), 0),
             (("doctor", "plain.yaml", "--address", head.address), 0),
+            (("doctor", "secret.yaml", "--address", client), 2),
+            (("doctor", "plain.yaml", "--address", client), 0),
         ]:
             ended, said[words] = head.command(*words, cwd=tmp_path, **planted)
             assert ended == code, said[words]
-    refused = said["submit", "secret.yaml", "--address", head.address]
-    for key in ("storage_options.secret", "corpus.url"):
-        assert f"{key}: holds a credential" in refused
+    for words in (("submit", "secret.yaml", "--address", head.address), ("doctor", "secret.yaml", "--address", client)):
+        for key in ("storage_options.secret", "corpus.url"):
+            assert f"{key}: holds a credential" in said[words]
 
     store = Store(s3_url)
     objects = {entry.name: store.read(entry.name) for entry in store.list()}

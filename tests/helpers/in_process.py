@@ -19,6 +19,7 @@ from tokenloom.pipeline import retry as retrying
 from tokenloom.pipeline import run as running
 from tokenloom.pipeline.cli import main
 from tokenloom.pipeline.cluster.size import ClusterSize, Node
+from tokenloom.pipeline.cluster.trainers import Board
 from tokenloom.pipeline.commands import run as commands
 from tokenloom.pipeline.engine.config import StageConfig
 from tokenloom.pipeline.engine.merging import merge_one
@@ -29,11 +30,16 @@ from tokenloom.pipeline.fitting import fit as fitting
 from tokenloom.pipeline.fitting import ray_train
 from tokenloom.pipeline.fitting.job import FitJob
 from tokenloom.pipeline.fitting.listener import FitListener
-from tokenloom.pipeline.fitting.worker import Board, train_worker
+from tokenloom.pipeline.fitting.worker import train_worker
 from tokenloom.pipeline.plan.plan import make_plan
 from tokenloom.pipeline.plan.recipe import Recipe
 from tokenloom.pipeline.plan.worklist import Work
 from tokenloom.pipeline.storage.store import Store
+from tokenloom.training.data.recipe import TrainingRecipe
+from tokenloom.training.fit import run as training
+from tokenloom.training.fit.figures import Figures
+from tokenloom.training.fit.trainer import Place
+from tokenloom.training.fit.training import Trained, train
 from tokenloom.training.use import export as exporting
 
 
@@ -84,10 +90,20 @@ def run_fit_here(job: FitJob, listener: FitListener | None = None) -> dict[str, 
             listener.say(news)
         else:
             listener.trained(news, job.settings)
-    files = board.board.files()
+    files = board.board.outcome()
     if files is None:
         raise ray_train.FitError(board.board.reason())
     return files
+
+
+def run_training_here(recipe: TrainingRecipe, hear: Callable[[str | Figures], object]) -> Trained:
+    """As `training.fit.run.run_training` with one worker, which is this process, without Ray."""
+
+    def tell(news: str | Figures) -> None:
+        hear(news)
+
+    training.check(recipe)
+    return train(recipe, Place(), tell)
 
 
 @contextmanager
@@ -100,6 +116,7 @@ def without_ray(gpus: int = 0) -> Iterator[None]:
             patch.setattr(module, "cluster_size", lambda: ClusterSize((Node(2, gpus),)))
         for module in (fitting, ray_train):
             patch.setattr(module, "run_fit", run_fit_here)
+        patch.setattr(training, "run_training", run_training_here)
         patch.setattr(running, "check_nodes", lambda paths, plugins=(): None)
         patch.setattr(compacting, "stream_merges", lambda store, merges: (merge_one(store, one) for one in merges))
         for module in (running, retrying, compacting):

@@ -21,9 +21,9 @@ from weaving import odd, recipe
 NAMES = ["caption", "color_palette", "dinov2"]
 
 
-def two_datasets(folder: Path) -> tuple[SmallDataset, SmallDataset]:
+def two_datasets(folder: Path | str) -> tuple[SmallDataset, SmallDataset]:
     """Of 16 and of 24 samples, with two views each, in units of four."""
-    return write_dataset(folder / "one"), write_dataset(folder / "two", shards=3)
+    return write_dataset(f"{folder}/one"), write_dataset(f"{folder}/two", shards=3)
 
 
 BROKEN = "5"

@@ -88,7 +88,7 @@ def common_card(datasets: Sequence[MixedDataset], name: str) -> ModalityCard:
 def _refuse_other_tokens(name: str, *given: tuple[MixedDataset, ModalityCard]) -> None:
     """Raises UnmixableError unless equal ids mean the same in both."""
     (one, card), (other, another) = given
-    if _identity(card) == _identity(another):
+    if ids_identity(card) == ids_identity(another):
         return
     raise UnmixableError(
         f"datasets.{other.name}.url",
@@ -141,7 +141,7 @@ def _vocabulary(card: ModalityCard) -> str | None:
     return card.tokens.vocabulary.digest if card.tokens and card.tokens.vocabulary else None
 
 
-def _identity(card: ModalityCard) -> tuple[Any, ...]:
-    """What says which token an id is."""
+def ids_identity(card: ModalityCard) -> tuple[Any, ...]:
+    """What says which token an id is. Needs a card with fitted tokens."""
     assert card.tokens is not None
     return card.tokens.files, card.tokens.spec, _vocabulary(card)

@@ -13,6 +13,9 @@ from ...pipeline.plan.recipe_file import RecipeError, Strict, Written, checked_r
 from ...pipeline.storage.store import absolute_url, url_problem
 from .masking import Keep
 from .schemes import NAMES
+from .train_settings import ModelSettings, TrainSettings
+
+SHIPPED = Path(__file__).parent / "recipes"
 
 _END = 2**31
 """Of whatever is counted."""
@@ -149,22 +152,43 @@ class DataSettings(Strict):
 
 
 class TrainingRecipe(Written):
-    """What a model is trained on."""
+    """What a model is trained on and, for `tokenloom train`, which one and how."""
 
     data: DataSettings
+    model: ModelSettings | None = None
+    train: TrainSettings | None = None
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _size_alone(cls, value: Any) -> Any:
+        return {"size": value} if isinstance(value, str) else value
 
 
-def load_training_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TrainingRecipe:
-    """The recipe in a file, with `a.b=value` overrides applied. RecipeError with the line of every mistake."""
-    if not Path(path).is_file():
-        what = "a folder" if Path(path).is_dir() else "no such file"
-        raise RecipeError(f"{path}: {what}; a training recipe is a YAML file with the key `data`")
-    data, places = read_recipe(Path(path), TrainingRecipe)
+def load_training_recipe(name: str | Path, overrides: Sequence[str] = ()) -> TrainingRecipe:
+    """The recipe in the file `name`, or the shipped one of that name, with `a.b=value` overrides applied. RecipeError
+    with the line of every mistake."""
+    path = SHIPPED / f"{name}.yaml" if str(name) in shipped_training_recipes() else Path(name)
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "no such file"
+        raise RecipeError(
+            f"{path}: {what}; a training recipe is a YAML file with the key `data`, or one that is shipped: "
+            f"{', '.join(shipped_training_recipes())}"
+        )
+    data, places = read_recipe(path, TrainingRecipe)
     if "data" not in data and (keys := [key for key in data if key in _DATASET_KEYS]):
         raise RecipeError(
             f"{path}: a recipe of which a dataset is made, with the key {keys[0]!r}: `tokenloom run {path}` makes it; "
             f"a training recipe has the key `data`, where it is one of the `datasets`"
         )
     for override in overrides:
-        places[override_key(data, override)] = f"--set {override}"
+        places[override_key(data, override, _written_out)] = f"--set {override}"
     return checked_recipe(TrainingRecipe, data, Places(str(path), places))
+
+
+def shipped_training_recipes() -> list[str]:
+    """Names of the training recipes in the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def _written_out(key: str, value: Any) -> Any:
+    return {"size": value} if key == "model" and isinstance(value, str) else value

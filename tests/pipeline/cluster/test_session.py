@@ -8,22 +8,21 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from tokenloom.pipeline.cluster import session
-from tokenloom.pipeline.cluster.session import EngineError, check_address
+from tokenloom.pipeline.cluster.session import EngineError, check_address, refuse_ray_client
 
 
 def test_an_address_where_nothing_answers_is_named_at_once():
     with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-    with pytest.raises(EngineError, match=rf"RAY_ADDRESS is {address}, and nothing answers there .*unset it"):
-        check_address(address)
+        host = f"127.0.0.1:{server.getsockname()[1]}"
+    for address in (host, f"ray://{host}"):
+        with pytest.raises(EngineError, match=rf"RAY_ADDRESS is {address}, and nothing answers there .*unset it"):
+            check_address(address)
 
 
 def test_ray_client_is_refused_with_the_way_out():
-    """Ray Data doesn't work through it; tests/cluster shows that."""
-    with pytest.raises(
-        EngineError, match=r"doesn't work through Ray Client: .*submit RECIPE --address http://head:8265"
-    ):
-        check_address("ray://head:10001")
+    """By what needs Ray here; Ray Data doesn't work through it, as tests/cluster shows."""
+    with pytest.raises(EngineError, match=r"^ray://head:10001: .*`run`, .*, with RAY_ADDRESS=head:6379$"):
+        refuse_ray_client("ray://head:10001")
 
 
 def test_a_server_that_says_nothing_is_not_ray(monkeypatch):

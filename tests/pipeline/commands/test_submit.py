@@ -17,7 +17,9 @@ from tokenloom.labelers.contract.labeler import Labeler
 from tokenloom.labelers.plugins.origin import origin_of
 from tokenloom.labelers.plugins.registry import LABELER_GROUP, RegistryError
 from tokenloom.pipeline.cluster.in_job import JOB
-from tokenloom.pipeline.cluster.jobs import MOST, JobError, Package, send
+from tokenloom.pipeline.cluster.jobs import send
+from tokenloom.pipeline.cluster.package import MOST, Package, SendError
+from tokenloom.pipeline.commands import attached
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def test_what_is_too_large_is_refused_with_its_sizes(recipe):
         large.truncate(MOST)
     ended = command("submit", "mine.yaml", "--address", "127.0.0.1:1")
     assert ended.code == 2
-    assert ended.err.startswith("tokenloom: the recipe and its plugins are 100.0 MiB, and Ray's Jobs API takes 100: ")
+    assert ended.err.startswith("tokenloom: the recipe and its plugins are 100.0 MiB, and Ray takes 100: ")
     assert "mine_labelers/weights.bin 100.0 MiB" in ended.err
 
 
@@ -76,6 +78,28 @@ def test_paths_are_told_and_a_dead_address_is_one_line(recipe):
     assert ended.code == 2
     assert ended.err.count("\n") == 1
     assert f"--address {address}: nothing answers there (Connection refused)" in ended.err
+
+
+def test_through_ray_client_all_options_go_along(recipe, monkeypatch):
+    packages: list[Package] = []
+    monkeypatch.setattr(attached, "have_driven", lambda address, package, write: packages.append(package) or 3)
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    options = ["--set", "seed=1", "--replace", "mine", "--take-changes"]
+    paths = ["--corpus", f"{recipe}/photos", "--output", f"{recipe}/out"]
+    for words in (["run", "--limit", "2", "--dry-run", "--report", "s3://b/r.html"], ["plan", "--price", "2.5"]):
+        assert command(words[0], "mine.yaml", *options, *words[1:]).code == 3
+        more = words[1:] if words[0] == "run" else ["--calibrate", "32", *words[1:]]
+        sent = packages.pop()
+        assert list(sent.words) == [words[0], "./mine.yaml", *options[:2], *paths, *options[2:], *more]
+        assert {"mine.yaml", "mine_labelers/a.py", "beside_mine.py"} < sent.files.keys()
+
+
+def test_a_dead_address_of_ray_client_is_one_line(recipe, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("RAY_ADDRESS", f"ray://127.0.0.1:{server.getsockname()[1]}")
+    ended = command("run", "mine.yaml")
+    assert (ended.code, ended.err.count("\n")) == (1, 1)
+    assert "nothing answers there (Connection refused)" in ended.err
 
 
 def test_another_server_is_not_a_dashboard(recipe):
@@ -103,7 +127,7 @@ def test_a_labeler_that_is_nowhere_is_named_with_its_key(recipe):
 
 def test_a_size_below_the_limit_is_taken(recipe):
     Package({"a": recipe / "mine.yaml"}, {}, []).check_size()
-    with pytest.raises(JobError):
+    with pytest.raises(SendError):
         Package({str(n): _large(recipe) for n in range(3)}, {}, []).check_size()
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from small_fits import KIND, fit_job, pictures, put_aside
 from tokenloom.labelers.contract.kinds import Image
+from tokenloom.pipeline.cluster.trainers import Board
 from tokenloom.pipeline.fitting.examples import gather
 from tokenloom.pipeline.fitting.ray_train import FitError, run_fit
 from tokenloom.pipeline.fitting.sample import SampleLabels
-from tokenloom.pipeline.fitting.worker import Board
 from tokenloom.pipeline.storage.store import Store
 
 # --- fits -------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from in_process import weave
 from tokenloom.pipeline.cluster.size import ClusterSize, Node
 from tokenloom.pipeline.plan.recipe import RecipeError
-from tokenloom.pipeline.plan.stages import UNBOUNDED, Stage, stages, that_fit, workers_at_once
+from tokenloom.pipeline.plan.stages import UNBOUNDED, Stage, have_room, stages, that_fit, workers_at_once
 from tokenloom.pipeline.plan.steps import step_graph
 from weaving import odd, recipe
 
@@ -192,7 +192,10 @@ def test_shares_divide_a_gpu_that_the_autoscaler_has_yet_to_bring():
     [({"num_gpus": 1}, [Node(8)]), ({"num_gpus": 2}, [Node(8, 1)]), ({"num_cpus": 4}, [Node(2), Node(2)])],
 )
 def test_what_no_node_has_waits_for_an_autoscaler_and_is_refused_without(wish, nodes):
-    found = planned(ClusterSize(tuple(nodes), scales=True), {"modalities": ["canny_edge"], **wish})
+    size = ClusterSize(tuple(nodes), scales=True)
+    found = planned(size, {"modalities": ["canny_edge"], **wish})
+    assert not have_room(found, size)
+    assert have_room(found, ClusterSize((*nodes, Node(8, 2)), scales=True))
     (own,) = (stage for stage in found if stage.name == "canny_edge")
     assert {name: getattr(own, name) for name in wish} == wish
     assert own.nodes == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from dataclasses import replace
 from itertools import groupby, pairwise
 
@@ -15,7 +16,7 @@ from tokenloom.pipeline.corpus.unit_sets import UnitSet
 from tokenloom.pipeline.corpus.units import Unit, UnitNames
 from tokenloom.pipeline.dataset.finished import is_complete, list_finished
 from tokenloom.pipeline.dataset.manifest import DatasetError
-from tokenloom.pipeline.plan.worklist import Work, worklist
+from tokenloom.pipeline.plan.worklist import Work, Worklist, worklist
 
 MODALITIES = ("rgb", "depth", "caption")
 
@@ -90,6 +91,42 @@ def test_labels_that_are_kept_are_told(output, other):
     }
     wanted = {unit: ({*names}, {n for n, (held, _) in kept.items() if unit in held}) for unit, names in missing.items()}
     assert found == {unit: told for unit, told in wanted.items() if told[0]}
+
+
+def test_a_worklist_is_a_sequence_of_what_it_was_made_of():
+    one, other = corpus_shard(0), corpus_shard(1)
+    works = [
+        Work(one, 0, 100, ("rgb",), ("depth",)),
+        Work(one, 100, 2**62, ("rgb",), ("depth",), (("depth", 100, 2),)),
+        Work(other, 7, None, ("depth", "caption")),
+        Work(one, 0, 100, ("rgb",), keys={"rgb": ("a", "b")}),
+    ]
+    made = Worklist(works)
+    assert ([*made], made[1], made[-1], made[1:3], len(made)) == (works, works[1], works[3], works[1:3], 4)
+    assert made == works
+    assert made != works[:3]
+    assert made != [*works[:3], works[0]]
+    assert made.shards == [one, other]
+    assert set(made.kinds) == {(work.todo, work.kept) for work in works}
+    assert made.whole == works[:3]
+    assert not Worklist()
+    with pytest.raises(IndexError):
+        made[4]
+
+
+def test_pieces_that_differ_from_their_neighbours_take_few_bytes_each():
+    """So that a million of them fit beside the rest of a plan."""
+    shard, count = corpus_shard(0), 20_000
+    units = [Unit(shard.id, start, None if start == count - 1 else start + 1, 7) for start in range(count)]
+    sets = UnitSet.of(units)
+    done = {"rgb": UnitSet.of(units[::2], sets.table), "depth": UnitSet.of(units[1::2], sets.table)}
+    assert len(sets.table.columns.start) == count  # which the table keeps, whoever asks first
+    tracemalloc.start()
+    works = worklist([shard], done, {}, ["rgb", "depth"])
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(works) == count
+    assert held < 40 * count
 
 
 @given(outputs(), st.randoms())

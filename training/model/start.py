@@ -1,0 +1,42 @@
+"""The weights that a model starts from."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from .blocks import Norm
+from .embeddings import InputEmbedding, TargetEmbedding
+from .fourm import FourM
+
+_STD = 0.02
+"""Of whatever is learned and is no matrix of a layer."""
+
+_PARTS = {"qkv": 3, "kv": 2}
+"""Matrices that lie one below the other in a layer of that name."""
+
+
+@torch.no_grad()
+def initialise(model: FourM) -> FourM:
+    """Draws all weights from torch's generator, as 4M starts: Xavier's uniform for the layers, matrix by matrix, and
+    normal numbers for embeddings. Fills the buffers too, so that a model may come from the meta device."""
+    drawn = [model.mask_token, *([model.register_tokens] if model.config.num_register_tokens else [])]
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and not name.endswith("to_logits"):
+            for weight in module.weight.chunk(_PARTS.get(name.rpartition(".")[2], 1)):
+                nn.init.xavier_uniform_(weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear | nn.Embedding):
+            drawn.append(module.weight)
+        elif isinstance(module, Norm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, InputEmbedding | TargetEmbedding):
+            drawn.append(module.mod_emb)
+            module.fill_sines()
+            if isinstance(module.pos_emb, nn.Parameter):
+                drawn.append(module.pos_emb)
+    for one in drawn:
+        nn.init.normal_(one, std=_STD)
+    return model
