@@ -83,7 +83,7 @@ def test_what_another_job_waits_for_is_not_taken_for_ones_own(monkeypatch):
     monkeypatch.setattr("ray.is_initialized", lambda: True)
     monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="nowhere"))
     monkeypatch.setattr(waiting, "_EVERY", 0.01)
-    monkeypatch.setattr(waiting, "_PATIENCE", 0.03)
+    monkeypatch.setattr(waiting, "PATIENCE", 0.03)
     over, told, asked = threading.Event(), [], iter(range(9))
 
     def cluster(head: str):
