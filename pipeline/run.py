@@ -17,7 +17,7 @@ from .cluster.raylet import raylet_watched
 from .cluster.room import room_made
 from .cluster.session import EngineError, start_ray
 from .cluster.size import ClusterSize, cluster_size
-from .cluster.waiting import Pool, waits_told, without_room
+from .cluster.waiting import Pool, explained, waits_told, without_room
 from .corpus.corpus import Corpus, UnitLimits
 from .corpus.left_out import few
 from .corpus.refusals import why_refused
@@ -136,7 +136,7 @@ def _judged(plan: Plan, store: Store, tally: Tally) -> Tally:
 
 
 def _pools(groups: Sequence[Stage]) -> dict[str, Pool]:
-    """The stages' workers, by what they make."""
+    """By what their workers make."""
     return {", ".join(stage.modalities): Pool(stage.request, stage.min_workers) for stage in groups}
 
 
@@ -320,7 +320,8 @@ def _await_room(plan: Plan, listener: RunListener) -> None:
     if have_room(groups, size):
         return
     pools = _pools(groups)
-    told = "; ".join(without_room(pools, size.nodes).values())
+    wanting = without_room(pools, size.nodes) or pools
+    told = "; ".join(explained(name, pools[name].asked, size.nodes) for name in wanting)
     with raylet_watched():
         came = room_made(least_workers(groups), lambda: listener.note(f"waiting for nodes: {told}"))
     if not came:

@@ -31,6 +31,7 @@ WINGS = {  # of each room, floor by floor, lowest first; ".": the files that lie
         ("commands", "options.py"),
         ("ending.py", "tokenizer_cli.py"),
         ("cli.py",),
+        ("start.py",),
     ),
     "training": (("data",), ("model",), ("fit", "generation"), ("show", "use")),
 }

@@ -12,24 +12,32 @@ from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from . import in_job
 from .package import LostError, Package, SendError
-from .session import EngineError
+from .session import TOKEN, EngineError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 _ANSWER = 10.0
 """Seconds within which a dashboard has to answer."""
+_TAKING = 60.0
+"""Seconds within which it has to answer what is sent to it."""
 _PATIENCE = 60.0
 """Seconds for which it may be out of reach while a job is followed."""
+_SILENCE = 30.0
+"""Seconds without a line of a job's log after which the job is asked for: the connection may have broken unheard."""
+_SILENCES = 10
+"""Of them in a row, after which the log is asked for anew."""
 _CHATTY = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging")
 """Loggers that tell of every upload and connection."""
+_OUTPUT = "tokenloom_output"
+"""The entry of a job's metadata that says what it makes."""
 _STOPPED = 143
 """A stopped job's exit code: Ray ends it by SIGTERM, and tells none."""
 
@@ -43,16 +51,32 @@ def connect(address: str) -> JobSubmissionClient:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
-        from ray.job_submission import JobSubmissionClient
+        from ray.exceptions import AuthenticationError
 
         for chatty in _CHATTY:
             logging.getLogger(f"ray.{chatty}").setLevel(logging.WARNING)
-        _check_dashboard(url, get_auth_headers_if_auth_enabled({}))
-        return JobSubmissionClient(url)
+        try:
+            headers = get_auth_headers_if_auth_enabled({})
+        except AuthenticationError:
+            raise SendError(f"--address {url}: RAY_AUTH_MODE is token, and there is none here: {TOKEN}") from None
+        _check_dashboard(url, headers)
+        return _client(url)
     except (ImportError, RuntimeError) as error:
         raise EngineError(
             f"Ray's Jobs API can't be used from here: {error}; pip install 'tokenloom[cluster]'"
         ) from error
+
+
+def _client(url: str) -> JobSubmissionClient:
+    """Ray's, which would wait for ever, with a limit to each wait."""
+    from ray.job_submission import JobSubmissionClient
+
+    class Client(JobSubmissionClient):
+        def _do_request(self, method: str, endpoint: str, **words: Any) -> Any:
+            limit = _ANSWER if method == "GET" else _TAKING
+            return super()._do_request(method, endpoint, timeout=limit, **words)
+
+    return Client(url)
 
 
 def dashboard_url(address: str) -> str:
@@ -75,10 +99,7 @@ def _check_dashboard(url: str, headers: Mapping[str, str]) -> None:
     except HTTPError as error:
         if error.code in (401, 403):
             has = "refuses this one's" if headers else "asks for a"
-            raise SendError(
-                f"{told}: the cluster {has} token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) "
-                f"as on its head"
-            ) from None
+            raise SendError(f"{told}: the cluster {has} token: set RAY_AUTH_MODE=token and {TOKEN}") from None
         raise SendError(f"{told}: what answers there isn't Ray's dashboard (HTTP {error.code}); {_WHERE}") from None
     except (ValueError, HTTPException):
         raise SendError(f"{told}: what answers there isn't Ray's dashboard; {_WHERE}") from None
@@ -96,20 +117,42 @@ def _check_dashboard(url: str, headers: Mapping[str, str]) -> None:
 _WHERE = "its port is 8265 unless `ray start --dashboard-port` says otherwise, not 6379 or 10001"
 
 
-def send(client: JobSubmissionClient, package: Package, name: str) -> str:
-    """Starts a job of the package; its id, which begins with what `name` has of letters, digits, - and _: it stands in
-    URLs and in commands. Raises SendError, EngineError."""
-    package.check_size()
+def new_job(name: str) -> str:
+    """The id of a job that is to be: it begins with what `name` has of letters, digits, - and _, since it stands in
+    URLs and in commands."""
     plain = re.sub(r"[^A-Za-z0-9_]+", "-", name)[:40].strip("-") or "recipe"
+    return f"tokenloom-{plain}-{os.urandom(4).hex()}"
+
+
+def at_work_on(client: JobSubmissionClient, output: str) -> list[str]:
+    """The ids of the cluster's jobs that were sent to make this output and haven't ended; none where it doesn't say."""
+    try:
+        return [
+            job.submission_id or ""
+            for job in client.list_jobs()
+            if (job.metadata or {}).get(_OUTPUT) == output and not job.status.is_terminal()
+        ]
+    except (RuntimeError, OSError):
+        return []
+
+
+def send(client: JobSubmissionClient, package: Package, job: str, name: str, output: str = "") -> None:
+    """Starts a job of the package, with this id. output: what it makes, for `at_work_on`. Raises SendError,
+    EngineError, and LostError where the cluster may or may not have taken it."""
+    from requests.exceptions import ConnectionError, Timeout
+
+    package.check_size()
     with TemporaryDirectory(prefix="tokenloom-job-") as folder:
         package.write(Path(folder))
         try:
-            return client.submit_job(
+            client.submit_job(
                 entrypoint=f"python {Path(in_job.__file__).name}",
                 runtime_env={"working_dir": folder},
-                submission_id=f"tokenloom-{plain}-{os.urandom(4).hex()}",
-                metadata={"tokenloom": name},
+                submission_id=job,
+                metadata={"tokenloom": name, **({_OUTPUT: output} if output else {})},
             )
+        except (ConnectionError, Timeout) as error:
+            raise LostError(f"{job}: the dashboard doesn't say that it has taken the job: {error}") from error
         except (RuntimeError, OSError) as error:
             raise EngineError(f"the cluster doesn't take the job: {error}") from error
 
@@ -121,7 +164,7 @@ def follow(
     it was. Raises LostError when the dashboard is out of reach for a minute."""
     from aiohttp import ClientError
 
-    written, lost = 0, 0.0
+    written, lost, unheard = 0, 0.0, False
 
     def back() -> None:
         nonlocal lost
@@ -129,10 +172,22 @@ def follow(
             say("the dashboard is back")
         lost = 0.0
 
-    async def tail() -> None:
-        nonlocal written, lost
+    async def tail() -> bool:
+        """Whether the log was heard until its end."""
+        nonlocal written
         passed = 0  # of what comes again after a lost connection
-        async for text in client.tail_job_logs(job):
+        log = client.tail_job_logs(job)
+        while True:
+            piece = asyncio.ensure_future(anext(log, None))
+            for _ in range(_SILENCES):
+                if (await asyncio.wait({piece}, timeout=_SILENCE))[0]:
+                    break
+                if client.get_job_info(job).status.is_terminal():
+                    return False
+            else:
+                return False
+            if (text := await piece) is None:
+                return True
             new, passed = text[max(0, written - passed) :], passed + len(text)
             if new:
                 write(new)
@@ -141,7 +196,9 @@ def follow(
 
     while True:
         try:
-            asyncio.run(tail())
+            if lost:
+                client.get_job_info(job)  # which has a limit
+            heard = asyncio.run(tail())
             details = client.get_job_info(job)
         except (RuntimeError, OSError, ClientError) as error:
             if not lost:
@@ -152,7 +209,9 @@ def follow(
         else:
             back()
             if details.status.is_terminal():
-                break
+                if heard or unheard:
+                    break
+                unheard = True  # the rest of its log is asked for once more
         time.sleep(1.0)
     if details.status == "SUCCEEDED":
         return 0

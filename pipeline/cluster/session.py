@@ -24,6 +24,9 @@ DEVICE = "TOKENLOOM_DEVICE"
 shouldn't be used."""
 
 
+TOKEN = "RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) as on the cluster's head"
+"""What is to be set where a cluster asks for a token."""
+
 _ANSWER = 30.0
 """Seconds within which a cluster has to take a connection, and to answer."""
 
@@ -69,7 +72,10 @@ def start_ray() -> None:
             with _silent_stderr(), _own_sigterm(), _environment(variables if started else {}):
                 ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:  # some of Ray's are of this very class
-            raise EngineError(f"Ray could not be started or reached: {error}") from error
+            # It answered in Ray's way a moment ago, and Ray doesn't tell why it takes no driver.
+            refused = isinstance(error, ConnectionError) and not started
+            why = f". If the cluster asks for a token: set RAY_AUTH_MODE=token and {TOKEN}" if refused else ""
+            raise EngineError(f"Ray could not be started or reached: {error}{why}") from error
     else:
         started = False
         if ray.util.client.ray.is_connected():  # type: ignore[attr-defined] - Ray imports it by itself
@@ -107,27 +113,42 @@ def refuse_ray_client(address: str) -> None:
         )
 
 
-def check_address(address: str) -> None:
+def check_address(address: str, told: str = "RAY_ADDRESS") -> None:
     """Raises EngineError where nothing answers at a cluster's address, which Ray takes ten minutes to notice, or
-    something that isn't Ray, for which it waits for ever."""
+    something that isn't Ray, for which it waits for ever. told: what the user gave it by."""
+    refuse_dashboard(address)
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if through_client(address) and not port.isdigit():
-        raise EngineError(f"RAY_ADDRESS is {address}: name the port, too, as ray://HEAD:10001")
+        raise EngineError(f"{told} is {address}: name the port, too, as ray://HEAD:10001")
     if not port.isdigit():
         return  # local, auto, or something that Ray knows better
+    else_here = "unset it to have Ray started here" if told == "RAY_ADDRESS" else "leave it out for this machine alone"
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER) as connection:
             speaks = os.environ.get("RAY_USE_TLS", "0") != "0" or _speaks_grpc(connection)
     except OSError as error:
         raise EngineError(
-            f"RAY_ADDRESS is {address}, and nothing answers there ({error.strerror or error}): name the head of a "
-            f"cluster that runs, or unset it to have Ray started here"
+            f"{told} is {address}, and nothing answers there ({error.strerror or error}): name the head of a "
+            f"cluster that runs, or {else_here}"
         ) from None
     if not speaks:
         raise EngineError(
-            f"RAY_ADDRESS is {address}, and what answers there isn't Ray: name the address that `ray start --head` "
-            f"printed (port 6379 unless told otherwise, 10001 of ray://; the dashboard's won't do), or unset it to "
-            f"have Ray started here"
+            f"{told} is {address}, and what answers there isn't Ray: name the address that `ray start --head` "
+            f"printed (port 6379 unless told otherwise, 10001 of ray://; a dashboard's begins with http://, and is for "
+            f"`submit` and `doctor --address`), or {else_here}"
+        )
+
+
+def is_dashboard(address: str) -> bool:
+    return address.startswith(("http://", "https://"))
+
+
+def refuse_dashboard(address: str) -> None:
+    """Raises EngineError for an address by which Ray's own `ray job` finds a cluster, and drivers don't."""
+    if is_dashboard(address):
+        raise EngineError(
+            f"RAY_ADDRESS is {address}, the address of a dashboard: unset it and give that to `tokenloom submit` or "
+            f"`doctor` as --address, or name {urlsplit(address).hostname or 'HEAD'}:6379 on a machine of the cluster"
         )
 
 

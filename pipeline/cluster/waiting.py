@@ -9,10 +9,13 @@ from threading import Event, Thread
 
 from .packing import Demand, NoRoom, pack
 from .size import ClusterSize, Node
+from .turn import turn_of
 
 _EVERY = 1.0
 PATIENCE = 20.0
 """Seconds for which a worker waits before it is told: a node may just have gone, whose place another takes."""
+_TURN = 40.0
+"""Seconds for which it waits for what other jobs have before it is told."""
 
 _ROUNDING = 1e-4
 """To which Ray counts."""
@@ -49,16 +52,17 @@ class Cluster:
 
 @contextmanager
 def waits_told(pools: Mapping[str, Pool], tell: Callable[[str], None]) -> Iterator[None]:
-    """While the block runs, `tell` hears of each pool whose workers wait for what no node offers, once until that has
-    changed, and of each node that is about to go. pools: by what they make."""
+    """While the block runs, `tell` hears of each pool whose workers wait for what no node offers, or for what other
+    jobs have, once until that has changed, and of each node that is about to go. pools: by what they make."""
     import ray
 
     if not ray.is_initialized():
         yield
         return
     over = Event()
-    head = ray.get_runtime_context().gcs_address  # asked for here: in a thread it would start a Ray where none is left
-    watcher = Thread(target=_watch, args=(head, pools, tell, over), daemon=True, name="waiting")
+    here = ray.get_runtime_context()  # asked here: in a thread it would start a Ray where none is left
+    arguments = (here.gcs_address, here.get_job_id(), pools, tell, over)
+    watcher = Thread(target=_watch, args=arguments, daemon=True, name="waiting")
     watcher.start()
     try:
         yield
@@ -67,8 +71,9 @@ def waits_told(pools: Mapping[str, Pool], tell: Callable[[str], None]) -> Iterat
         watcher.join()
 
 
-def _watch(head: str, pools: Mapping[str, Pool], tell: Callable[[str], None], over: Event) -> None:
+def _watch(head: str, job: str, pools: Mapping[str, Pool], tell: Callable[[str], None], over: Event) -> None:
     seconds: dict[str, float] = {}
+    queued = 0.0
     left: set[str] = set()
     while not over.wait(_EVERY):
         with suppress(Exception):  # a head that is away is somebody else's to tell; Ray's own errors are of many kinds
@@ -76,12 +81,17 @@ def _watch(head: str, pools: Mapping[str, Pool], tell: Callable[[str], None], ov
             for id in cluster.leaving.keys() - left:
                 tell(f"a node of {_words(_offer(cluster.leaving[id]))} is about to go: its work goes on elsewhere")
             left |= cluster.leaving.keys()
-            asking = {name for name, pool in pools.items() if any(map(_alike(pool.asked), cluster.pending))}
-            found = without_room(pools, cluster.nodes) if asking else {}
-            seconds = {name: seconds.get(name, 0.0) + _EVERY for name in asking & found.keys()}
+            pending = [name for name, pool in pools.items() if any(map(_alike(pool.asked), cluster.pending))]
+            found = without_room(pools, cluster.nodes) if pending else {}
+            waiting = found.keys() & pending
+            seconds = {name: seconds.get(name, 0.0) + _EVERY for name in waiting}
             for name, waited in seconds.items():
                 if waited - _EVERY < PATIENCE <= waited:
-                    tell(f"waiting for a node: {found[name]}. {_WAY_OUT}")
+                    tell(f"waiting for a node: {found[name]}")
+            queued = queued + _EVERY if pending and not waiting else 0.0
+            if queued - _EVERY < _TURN <= queued and (turn := turn_of(job, head)).waits:
+                who = f"other jobs ({', '.join(turn.others)})" if turn.others else "others"
+                tell(f"waiting for {_words(pools[pending[0]].asked)}: what the cluster has is in use by {who}")
 
 
 def without_room(pools: Mapping[str, Pool], nodes: Sequence[Node]) -> dict[str, str]:
@@ -89,11 +99,11 @@ def without_room(pools: Mapping[str, Pool], nodes: Sequence[Node]) -> dict[str, 
     least workers of all pools don't fit together, so that those that are there keep the room of those that aren't."""
     reasons = {name: explained(name, pool.asked, nodes) for name, pool in pools.items()}
     fitting = {name: pool for name, pool in pools.items() if any(_holds(node, pool.asked) for node in nodes)}
-    found = {name: reasons[name] for name in pools.keys() - fitting.keys()}
+    found = {name: f"{reasons[name]}. {_WAY_OUT}" for name in pools.keys() - fitting.keys()}
     workers = [demand for pool in fitting.values() for demand in pool.demands]
     if isinstance(pack(workers, ClusterSize(tuple(nodes))), NoRoom):
         together = "together the least workers of all stages have no room there"
-        found |= {name: f"{reasons[name]}, and {together}" for name in fitting}
+        found |= {name: f"{reasons[name]}; {together}. {_WAY_OUT}" for name in fitting}
     return found
 
 

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 
 from ..cluster.client import have_driven
 from ..cluster.package import LostError
-from ..cluster.session import through_client
+from ..cluster.session import refuse_dashboard, through_client
 from .package import LOST, package_of
 
 
 def ray_client() -> str:
-    """The address of Ray Client that RAY_ADDRESS names, or ""."""
+    """The address of Ray Client that RAY_ADDRESS names, or "". Raises EngineError for a dashboard's."""
     address = os.environ.get("RAY_ADDRESS", "")
+    refuse_dashboard(address)
     return address if through_client(address) else ""
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from itertools import groupby, islice
+from itertools import count, groupby, islice
 
 from rich.console import Console
 from rich.console import Group as Lines
@@ -32,7 +32,7 @@ from ..corpus.left_out import LEFT_OUT, few
 from ..corpus.refusals import how_many
 from ..dataset.layout import CORPUS
 from ..dataset.ledger import MADE_WITHOUT
-from ..dataset.manifest import ways_on
+from ..dataset.manifest import NoDatasetError, require_manifest, ways_on
 from ..storage.store import Store
 from .console import counted, plain_console
 from .printable import printable
@@ -117,13 +117,16 @@ def _print_whole(console: Console, names: Iterable[str]) -> None:
 
 
 def status(url: str, watch: bool, as_json: bool, report: str | None = None) -> None:
-    """Prints how far the dataset is; with `watch` again and again, until it is finished. report: a page of the same."""
+    """Prints how far the dataset is; with `watch` again and again, from its beginning until it is finished. report: a
+    page of the same."""
     store, console = Store(url), plain_console()
     ledgers = LedgerCounts(store)
     page = ReportFile(report, url) if report is not None else None
     write = page and page.write
     live = Live(console=console, auto_refresh=False) if watch and console.is_terminal and not as_json else None
     with live or nullcontext(), _until_stopped():
+        if watch:
+            _await_dataset(store)
         while True:
             now = read_status(store, ledgers)
             if page and write:
@@ -142,6 +145,18 @@ def status(url: str, watch: bool, as_json: bool, report: str | None = None) -> N
                 console.print("", *_status_notes(now), sep="\n", soft_wrap=True)
             if now.finished or not watch:
                 return
+            time.sleep(_REFRESH)
+
+
+def _await_dataset(store: Store) -> None:
+    """Waits for the first manifest, which a run writes once it has listed the corpus."""
+    for tries in count():
+        try:
+            require_manifest(store)
+            return
+        except NoDatasetError as error:
+            if not tries:
+                print(f"{error}; waiting for one", file=sys.stderr, flush=True)
             time.sleep(_REFRESH)
 
 

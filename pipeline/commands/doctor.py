@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from ..cluster.session import stop_ray
+from ..cluster.session import check_address, is_dashboard, stop_ray
 from ..doctor.doctor import diagnose
 from ..doctor.finding import Level, Row
 from ..plan.origins import told_origins
@@ -34,9 +34,10 @@ def doctor(
     """Prints what is so on this machine, or on every node of the cluster: 1 where something failed, else 0. What has a
     dashboard's address is done there by a job, and through Ray Client by a process there, whose exit code this is."""
     more = run_options(replacing, take_changes)
-    if address and address.startswith(("http://", "https://")):
+    if address and is_dashboard(address):
         return have_done("doctor", name, address, overrides, corpus, output, more)
     if address:
+        check_address(address, "--address")
         os.environ["RAY_ADDRESS"] = address
     if client := ray_client():
         return attached(client, "doctor", name, overrides, corpus, output, more)

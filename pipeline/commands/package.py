@@ -57,14 +57,19 @@ def run_options(
     report: str | None = None,
     dry_run: bool = False,
 ) -> list[str]:
-    """Of `tokenloom run`. report: a path of the machine that does it, or a URL. RecipeError for a credential in it."""
+    """Of `tokenloom run`. report: a path of the machine that does it, which is told, or a URL. RecipeError for a
+    credential in it."""
     options = [word for modality in replacing for word in ("--replace", modality)]
     options += ["--take-changes"] if take_changes else []
     options += ["--limit", str(limit)] if limit is not None else []
     options += ["--dry-run"] if dry_run else []
     if report is not None:
         refuse_secret_url("--report", report)
-        options += ["--report", absolute_url(report)]
+        options += ["--report", url := absolute_url(report)]
+        if not _is_elsewhere(url):
+            print(
+                f"report: {url}: a path, on the disk of the cluster's head; for one to read here name a URL", flush=True
+            )
     return options
 
 

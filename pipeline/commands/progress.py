@@ -115,11 +115,20 @@ class RunProgress(FitProgress, RunListener):
         self._began = 0.0
         self._before: Tally | None = None
         self._now: Tally | None = None
+        if report:
+            report.doing("starting")
 
     def say(self, text: str) -> None:
         super().say(text)
+        if self._report:
+            self._report.doing(text)
         self._before = None
         self._phases.append((text.partition(" (")[0], time.monotonic()))
+
+    def show(self, table: Callable[[], Table], line: Callable[[], str], last: bool = False) -> None:
+        super().show(table, line, last)
+        if self._report and self._before is None:  # a tokenizer that is fitted
+            self._report.doing(line(), often=True)
 
     def note(self, text: str) -> None:
         self._console.print(text, style="dim", soft_wrap=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ..storage.store import StorageError, Store, absolute_url, redact
 from .console import counted
 from .page import Section, page
 
+_TYPE = "text/html; charset=utf-8"
 _EVERY = 5.0
 _RELOAD = 5
 """Seconds after which a browser loads a page again that isn't done."""
@@ -46,7 +48,7 @@ class ReportFile:
     def write(self, lines: Iterable[str], sections: Iterable[Section], last: bool) -> None:
         """last: the page that stays. Raises StorageError."""
         said = [f"{time_of_day()}: {line}" if index == 0 else line for index, line in enumerate(lines)]
-        self._store.replace(self._name, page(self._title, said, sections, 0 if last else _RELOAD))
+        self._store.replace(self._name, page(self._title, said, sections, 0 if last else _RELOAD), _TYPE)
 
     def rewrite(self, lines: Iterable[str], sections: Iterable[Section], last: bool) -> None:
         """As `write`, of a page that was written; what goes wrong doesn't end what it tells of: `problem` says it."""
@@ -69,7 +71,12 @@ class RunReport(ReportFile):
         super().__init__(target, output, options)
         self._sections: list[Section] = []
         self._wrote = time.monotonic()
-        self.write(["starting"], [], last=False)
+        self.write(["listing the corpus and the output"], [], last=False)
+
+    def doing(self, what: str, often: bool = False) -> None:
+        """What the run does now. often: of something that is told again and again."""
+        if not often or time.monotonic() - self._wrote >= _EVERY:
+            self._write([what], last=False)
 
     def labelled(self, tally: Tally, table: Section, left: str) -> None:
         """table: of the modalities. left: how long the rest takes, "" where that isn't known."""
@@ -87,6 +94,17 @@ class RunReport(ReportFile):
     def _write(self, lines: Sequence[str], last: bool) -> None:
         self.rewrite(lines, self._sections, last)
         self._wrote = time.monotonic()
+
+
+@contextmanager
+def stop_told(report: RunReport | None) -> Iterator[None]:
+    """What ends the block stands in the report, too."""
+    try:
+        yield
+    except BaseException as error:
+        if report:
+            report.ended(None, None, [f"stopped: {error}" if isinstance(error, Exception) else "stopped"])
+        raise
 
 
 def time_of_day() -> str:

@@ -35,7 +35,7 @@ from .growth import print_growth
 from .package import run_options
 from .printable import printable
 from .progress import RunProgress, duration
-from .report import RunReport
+from .report import RunReport, stop_told
 from .spent import LEAST, print_spent
 from .summary import read_again, refused, summary, without_samples
 
@@ -58,11 +58,13 @@ def run(
     recipe = load_recipe(name, overrides, corpus, output)
     console = plain_console()
     _print_origins(console, recipe)
-    plan = make_plan(recipe, replacing, take_changes)
+    wanted = None if dry_run else report
+    page = RunReport(wanted, recipe.output, recipe.storage_options) if wanted is not None else None
+    with stop_told(page):
+        plan = make_plan(recipe, replacing, take_changes)
     if dry_run:
         print_plan(console, plan, replacing)
         return 0
-    page = RunReport(report, recipe.output, recipe.storage_options) if report is not None else None
     _print_licences(console, plan)
     print_growth(console, plan)
     _print_changes(console, plan, replacing)

@@ -6,9 +6,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from ..cluster.jobs import connect, dashboard_url, follow, send
+from ..cluster.jobs import at_work_on, connect, dashboard_url, follow, new_job, send
 from ..cluster.package import LostError
-from ..plan.recipe import recipe_file
+from ..plan.recipe import load_recipe, recipe_file
+from ..storage.store import redact
 from .package import LOST, package_of, run_options
 
 
@@ -41,13 +42,19 @@ def have_done(
     """Sends a recipe and its plugins, has the command done to it on the cluster, and follows the job; its exit code,
     or that of the signal that ended this. more: options of the command."""
     package = package_of(command, name, overrides, corpus, output, more)
-    client = connect(address)
-    job = send(client, package, recipe_file(name).stem)
-    print(f"job {job}", flush=True)
+    client, recipe = connect(address), recipe_file(name).stem
+    makes = redact(load_recipe(name, overrides, corpus, output).output) if command == "run" else ""
+    for other in at_work_on(client, makes) if makes else ():
+        _say(f"{other} is at work on the same output: what both make is made twice, and kept once")
+    job, taken = new_job(recipe), False
+    print(f"job {job}", flush=True)  # before it is sent: what is stopped meanwhile may run all the same
     try:
+        send(client, package, job, recipe, makes)
+        taken = True
         return follow(client, job, _write, _say)
     except SystemExit as stopped:  # Ctrl-C or SIGTERM
-        print(f"\ndetached: the job goes on. {_how_to(address, job)}", file=sys.stderr)
+        what = "detached: the job goes on" if taken else "stopped while it was sent: the cluster may have taken the job"
+        print(f"\n{what}. {_how_to(address, job)}", file=sys.stderr)
         return int(str(stopped.code))
     except LostError as error:
         _say(str(error))

@@ -24,6 +24,10 @@ class DatasetError(ValueError):
     """A dataset that can't be read or written as asked; the message says what to do."""
 
 
+class NoDatasetError(DatasetError):
+    """There is no dataset, as far as one can see: a run may be about to begin it."""
+
+
 class GoneError(FileNotFoundError, DatasetError):
     """An object that the manifest names, or did when the dataset was opened, and that isn't there."""
 
@@ -137,9 +141,12 @@ def require_manifest(store: Store) -> Manifest:
     """The manifest; DatasetError where the URL holds no dataset."""
     manifest = read_manifest(store)
     if manifest is None:
-        old = store.exists("dataset.json")
-        what = "this dataset is of a format before the first release: make it anew" if old else "no dataset here"
-        raise DatasetError(f"{store.url}: {what} (no {MANIFESTS}/); a dataset is what `tokenloom run` writes")
+        more = f"(no {MANIFESTS}/); a dataset is what `tokenloom run` writes"
+        if store.exists("dataset.json"):
+            raise DatasetError(
+                f"{store.url}: this dataset is of a format before the first release: make it anew {more}"
+            )
+        raise NoDatasetError(f"{store.url}: no dataset here {more}")
     return manifest
 
 

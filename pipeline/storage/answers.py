@@ -68,6 +68,8 @@ def way_out(error: BaseException, is_s3: bool) -> str:
     if name in ("EndpointConnectionError", "ConnectTimeoutError", "ClientConnectorError", "ServiceRequestError"):
         where = "AWS_ENDPOINT_URL, or `endpoint_url` in `storage_options`" if is_s3 else "the URL"
         return f"Nothing answers there: check {where}"
+    if name in ("ReadTimeoutError", "ServerTimeoutError", "ConnectionTimeoutError", "ServiceResponseTimeoutError"):
+        return "Requests are taken there, and not answered: look after the store, or run it again later"
     if not is_s3 and http_status(error) in (401, 403):
         return (
             "It refuses access: a signed URL may have expired, for which the recipe takes a new one; or check the "

@@ -46,6 +46,10 @@ class StorageError(OSError):
         return StorageError, (self.what, self.url, self.way_out)
 
 
+class UrlError(ValueError):
+    """What is neither a URL nor a path; the message says what may be meant."""
+
+
 def redact(url: str) -> str:
     """The URL, or a text with URLs, without user:password@, and of its queries without the values of parameters that
     aren't known to be harmless."""

@@ -115,7 +115,8 @@ class LocalFiles:
         _sync_folder(final.parent)
         return True
 
-    def replace(self, path: str, data: bytes) -> None:
+    def replace(self, path: str, data: bytes, content_type: str = "") -> None:
+        """content_type: files have none."""
         final = Path(self._full(path))
         temporary = _write_temporary(final.parent, data)
         try:

@@ -20,6 +20,9 @@ _REQUESTS = 16
 _CONNECTIONS = 32
 """That S3's client keeps; of itself it has ten, for which more threads would wait."""
 
+_CONTENT_TYPE = {"s3": "ContentType", "gs": "content_type"}
+"""What the file systems of protocols call it, of those that take one."""
+
 
 class ObjectFiles:
     """The objects below a URL of an fsspec file system other than the local one. queries: as of `Store`."""
@@ -146,8 +149,9 @@ class ObjectFiles:
             raise
         return True
 
-    def replace(self, path: str, data: bytes) -> None:
-        self.fs.pipe_file(self._full(path), data, **self._one_put())
+    def replace(self, path: str, data: bytes, content_type: str = "") -> None:
+        named = [_CONTENT_TYPE[one] for one in _protocols(self.fs) if one in _CONTENT_TYPE] if content_type else []
+        self.fs.pipe_file(self._full(path), data, **dict.fromkeys(named, content_type), **self._one_put())
 
     def delete(self, path: str) -> None:
         try:

@@ -12,15 +12,26 @@ import io
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import HIDDEN, StorageError, hides_credentials, options_without_credentials, redact, without_secrets
+from .errors import (
+    HIDDEN,
+    StorageError,
+    UrlError,
+    hides_credentials,
+    options_without_credentials,
+    redact,
+    without_secrets,
+)
 from .local import Entry, LocalFiles, without_dots
 from .objects import ObjectFiles
+from .slow import told_when_slow
 
 __all__ = ["Entry", "StorageError", "Store", "absolute_url", "redact"]
 
@@ -33,6 +44,9 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.2, 8.0
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _ONE_NAME = {"s3a": "s3", "gcs": "gs"}
 """Of protocols that fsspec knows by two names."""
+_ON_DISK = ("file", "local")
+_ALMOST = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(:/|:$|//)(?!/)(.*)", re.DOTALL)
+"""A URL that has lost a character of its `://`."""
 
 
 class Store:
@@ -146,9 +160,9 @@ class Store:
         except FileNotFoundError:  # deleted meanwhile
             return False
 
-    def replace(self, path: str, data: bytes) -> None:
-        """Write an object at once, in the place of any other."""
-        self._do("write", path, lambda files: files.replace(path, data))
+    def replace(self, path: str, data: bytes, content_type: str = "") -> None:
+        """Write an object at once, in the place of any other. content_type: as whom S3 and GCS serve to take it for."""
+        self._do("write", path, lambda files: files.replace(path, data, content_type))
 
     def delete(self, path: str) -> None:
         """Delete an object; a missing one is fine."""
@@ -173,6 +187,10 @@ class Store:
     def _do(self, action: str, path: str, operation: Callable[[LocalFiles | ObjectFiles], T]) -> T:
         url = redact(f"{self.address}/{path}".rstrip("/") if path else self.address)
         _check_path(path, url)
+        with nullcontext() if self.is_local else told_when_slow(f"{action} {url}"):
+            return self._tried(action, url, operation)
+
+    def _tried(self, action: str, url: str, operation: Callable[[LocalFiles | ObjectFiles], T]) -> T:
         began, renewed = time.monotonic(), False
         for attempt in count(1):
             try:
@@ -200,7 +218,9 @@ class Store:
         user = self.address.partition("://")[2].partition("/")[0].rpartition("@")[0]
         first = str(error).strip().partition("\n")[0].strip()  # Azure's goes on with numbers and XML
         said = without_secrets(first, {**self._options, "user:password": user})
-        return StorageError(f"could not {action} ({type(error).__name__}: {said})", url, way_out)
+        named = type(error).__name__
+        why = named if said in ("", "None") else f"{named}: {said}"  # None: of an answer without words
+        return StorageError(f"could not {action} ({why})", url, way_out)
 
 
 def _wait(attempt: int) -> float:
@@ -243,9 +263,11 @@ class RangeFile(io.RawIOBase):
 
 def absolute_url(url: str) -> str:
     """The URL as all write it that mean it: without a slash at its end, a local path absolute and without `..`; links
-    keep their names. Keeps credentials: `redact` before printing."""
-    for scheme in ("file://", "local://"):
-        url = url.removeprefix(scheme)
+    keep their names. Keeps credentials: `redact` before printing. UrlError for a URL that has lost a character."""
+    if problem := _almost_url(url):
+        raise UrlError(problem)
+    for scheme in _ON_DISK:
+        url = url.removeprefix(f"{scheme}://")
     if "://" not in url:
         return str(without_dots(Path(url).expanduser().absolute()))
     scheme, rest = url.split("://", 1)
@@ -262,7 +284,7 @@ def url_problem(url: str) -> str | None:
     if "::" in url and not Path(url).exists():
         return f"{redact(url)}: `::` is in no path or URL that is read here; of several URLs write a list"
     if not found:
-        return None
+        return _almost_url(url)
     if hides_credentials(url):
         return f"{url}: {HIDDEN}"
     from fsspec import available_protocols
@@ -273,6 +295,21 @@ def url_problem(url: str) -> str | None:
         return None if named else f"{url}: names no place: write {protocol}://, the bucket or host, and the path in it"
     close = difflib.get_close_matches(protocol, known, n=3) or sorted(known)
     return f"{redact(url)}: no file system is called {protocol}://; there are {', '.join(close)}"
+
+
+def _almost_url(url: str) -> str | None:
+    """Why it is no path, though it would be taken for one: the disk of each machine would be filled."""
+    if not (found := _ALMOST.match(url)):
+        return None
+    protocol, mark, place = found.groups()
+    if mark == "//":
+        from fsspec import available_protocols
+
+        if protocol not in available_protocols() or Path(protocol).exists():
+            return None
+    given = redact(f"{protocol}://{place}").replace("://", mark, 1)
+    meant = redact(f"{protocol}://{'/' * (protocol in _ON_DISK)}{place}")
+    return f"{given}: a URL has :// in it: write {meant}, or ./{given} for a folder of that name"
 
 
 def _check_path(path: str, url: str) -> None:

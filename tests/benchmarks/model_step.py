@@ -25,6 +25,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,7 +96,7 @@ def main() -> None:
     best = {name: min(one) for name, one in taken.items()}
     differences = np.abs(np.array(values["ours"]) / np.array(values["plain"]) - 1)
     outside = {name: round(1 - one["matrix products, attention"], 3) for name, one in shares.items()}
-    told = {"seconds": {name: round(one, 3) for name, one in best.items()}, "outside": outside}
+    told: dict[str, Any] = {"seconds": {name: round(one, 3) for name, one in best.items()}, "outside": outside}
     told |= {"difference": float(f"{differences.max():.1g}"), "ratio": round(best["plain"] / best["ours"], 2)}
     print(json.dumps(told))
 

@@ -4,12 +4,12 @@ and attention makes its scores. It computes with the weights of a FourM, on what
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from tokenloom.training.data.batch import Batch
 from tokenloom.training.data.mixture import PATCH
 from tokenloom.training.model.blocks import CrossAttention, SelfAttention
-from tokenloom.training.model.fourm import FourM
 from torch.nn import functional
 
 Tensors = Mapping[str, torch.Tensor]
@@ -29,7 +29,7 @@ def as_tensors(batch: Batch) -> dict[str, dict[str, torch.Tensor]]:
     return made
 
 
-def plain_loss(model: FourM, given: Mapping[str, Tensors], lengths: tuple[int, int]) -> torch.Tensor:
+def plain_loss(model: Any, given: Mapping[str, Tensors], lengths: tuple[int, int]) -> torch.Tensor:
     """The mean over targets of mean cross-entropies. lengths: of the inputs and the targets that are selected."""
     seen, emb, unseen = _selected([_input(model, name, given[name]) for name in model.encoder_embeddings], lengths[0])
     blocked = unseen[:, None]
@@ -57,7 +57,7 @@ def plain_loss(model: FourM, given: Mapping[str, Tensors], lengths: tuple[int, i
     return torch.stack(losses).mean()
 
 
-def _input(model: FourM, name: str, one: Tensors) -> tuple[torch.Tensor, ...]:
+def _input(model: Any, name: str, one: Tensors) -> tuple[torch.Tensor, ...]:
     """Every token of a modality, where it is, and whether it isn't used."""
     own, tensor, mask = model.encoder_embeddings[name], one["tensor"], one["input_mask"]
     if own.modality.form == "pixels":
@@ -70,7 +70,7 @@ def _input(model: FourM, name: str, one: Tensors) -> tuple[torch.Tensor, ...]:
     return x, _places(own, mask) + own.mod_emb, mask
 
 
-def _target(model: FourM, name: str, one: Tensors, number: int) -> tuple[torch.Tensor, ...]:
+def _target(model: Any, name: str, one: Tensors, number: int) -> tuple[torch.Tensor, ...]:
     own, tensor, mask = model.decoder_embeddings[name], one["tensor"], one["target_mask"]
     place, labels = _places(own, mask) + own.mod_emb, tensor
     if own.modality.form == "text":
@@ -82,7 +82,7 @@ def _target(model: FourM, name: str, one: Tensors, number: int) -> tuple[torch.T
     return x, place, mask, labels, torch.full_like(tensor, number), reach
 
 
-def _places(own: torch.nn.Module, mask: torch.Tensor) -> torch.Tensor:
+def _places(own: Any, mask: torch.Tensor) -> torch.Tensor:
     """Where each token is: in an image, or counted among those that are used."""
     if own.modality.positions != "sequence":
         return own.pos_emb.expand(len(mask), -1, -1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenloom.training.data.masking import IGNORED, NOTHING
+from tokenloom.training.data.masking import IGNORED, NOTHING, Form
 from tokenloom.training.model.config import ModalityConfig, ModelConfig
 from tokenloom.training.model.tokens import Sides
 
@@ -29,12 +29,12 @@ def golden_config(folder: Path) -> ModelConfig:
 
 
 def _modality(name: str, told: Mapping[str, Any]) -> ModalityConfig:
-    roles = {"is_input": told["input"], "is_target": told["target"]}
+    roles: dict[str, Any] = {"is_input": told["input"], "is_target": told["target"]}
     if told["type"] == "seq":
         return ModalityConfig(name, "text", told["max_length"], told["vocab_size"], **roles)
     side = round(told["max_tokens"] ** 0.5)
     grid = None if told["learned_pos_emb"] else (side, side)
-    form = "pixels" if told["vocab_size"] is None else "grid"
+    form: Form = "pixels" if told["vocab_size"] is None else "grid"
     return ModalityConfig(name, form, told["max_tokens"], told["vocab_size"] or 0, grid=grid, **roles)
 
 

@@ -115,6 +115,25 @@ def test_a_stop_within_an_import_is_told():
     assert (ended.returncode, ended.stderr) == (143, _STOPPED)
 
 
+_BEFORE_THE_COMMANDS = """
+import signal, sys
+from tokenloom.pipeline.start import main
+
+class Stop:
+    def find_spec(self, name, path, target=None):
+        if name == "typer":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Stop())
+main()
+"""
+
+
+def test_a_stop_before_the_commands_are_imported_is_told():
+    ended = subprocess.run([sys.executable, "-c", _BEFORE_THE_COMMANDS], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, "tokenloom: stopped\n")
+
+
 def test_a_reader_that_goes_is_told():
     command = [sys.executable, "-m", "tokenloom.pipeline.cli", "labelers"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

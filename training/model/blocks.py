@@ -41,7 +41,7 @@ class Norm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         bias = self.bias.to(self.weight.dtype)  # FSDP2 casts parameters alone
-        return functional.layer_norm(x, self.weight.shape, self.weight, bias, _EPS)
+        return functional.layer_norm(x, list(self.weight.shape), self.weight, bias, _EPS)
 
 
 class SwiGLU(nn.Module):

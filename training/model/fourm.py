@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -58,12 +59,19 @@ class FourM(nn.Module):
 
     def tie(self) -> FourM:
         """Shares what is shared, as it must be anew where `to_empty` has given each name a tensor of its own."""
-        for name, own in self.decoder_embeddings.items():
-            if name in self.encoder_embeddings:
-                own.mod_emb = self.encoder_embeddings[name].mod_emb
+        for one in self.config.targets:
+            own = self.target_embedding(one.name)
+            if one.is_input:
+                own.mod_emb = self.input_embedding(one.name).mod_emb
             if self.config.share_embedding:
                 own.to_logits.weight = own.token_emb.weight
         return self
+
+    def input_embedding(self, name: str) -> InputEmbedding:
+        return cast(InputEmbedding, self.encoder_embeddings[name])
+
+    def target_embedding(self, name: str) -> TargetEmbedding:
+        return cast(TargetEmbedding, self.decoder_embeddings[name])
 
     def forward(self, sides: Sides) -> torch.Tensor:
         """float32 (targets,): of each target modality, in the order of `config.targets`, the sum of cross-entropies of
@@ -110,7 +118,7 @@ class FourM(nn.Module):
         rows = decoded.flatten(0, 1)[labels.order].split(labels.counts)
         for one, own in zip(self.config.modalities, rows, strict=True):
             if one.is_target:
-                yield one.name, self.decoder_embeddings[one.name].to_logits(own)
+                yield one.name, self.target_embedding(one.name).to_logits(own)
 
     def embed_inputs(self, inputs: Tokens, arrays: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """What tokens are, and where they are: (n, l, dim) each, zeros where a place isn't used.
@@ -140,11 +148,14 @@ class FourM(nn.Module):
         self, side: Tokens, made: Sequence[tuple[torch.Tensor, torch.Tensor]]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Each where it stands."""
-        shape = (*side.ids.shape, self.config.dim)
         what, where = (torch.cat(one) for one in zip(*made, strict=True))
-        return tuple(
-            one.new_zeros(shape).flatten(0, 1).index_copy(0, side.order, one).view(shape) for one in (what, where)
-        )  # type: ignore[return-value]
+        return _spread(side, what), _spread(side, where)
+
+
+def _spread(side: Tokens, rows: torch.Tensor) -> torch.Tensor:
+    """(n, l, dim), by rows (k, dim) in the side's order."""
+    flat = rows.new_zeros((side.ids.numel(), rows.shape[1])).index_copy(0, side.order, rows)
+    return flat.view(*side.ids.shape, -1)
 
 
 def _ordered(side: Tokens) -> tuple[torch.Tensor, torch.Tensor]:

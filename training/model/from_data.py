@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from ...labelers.networks.hub import CheckpointError
 from ...pipeline.dataset.cards import ModalityCard
@@ -30,7 +31,7 @@ def _modalities(mixture: Mixture) -> Iterator[ModalityConfig]:
         spec, length = mixture.spec(name), mixture.most(name)
         is_input = any(one.inputs is None or name in one.inputs for one in having)
         is_target = spec is not None and any(one.targets is None or name in one.targets for one in having)
-        roles = {"is_input": is_input, "is_target": is_target}
+        roles: dict[str, Any] = {"is_input": is_input, "is_target": is_target}
         if not (is_input or is_target):
             continue
         if name == PIXELS:

@@ -79,7 +79,8 @@ def written(config: ModelConfig) -> dict[str, bytes]:
     """config.json and modalities.json."""
     own = {name: getattr(config, name) for name in _OWN}
     sides = {"domains_in": config.inputs, "domains_out": config.targets}
-    published = Published(**{side: sorted(one.name for one in found) for side, found in sides.items()}, **own)
+    names = {side: sorted(one.name for one in found) for side, found in sides.items()}
+    published = Published.model_validate({**names, **own})
     contents = {"config.json": published.model_dump(), "modalities.json": [asdict(one) for one in config.modalities]}
     return {name: (json.dumps(content, indent=1) + "\n").encode() for name, content in contents.items()}
 
@@ -155,7 +156,7 @@ def _told(name: str, tensors: Mapping[str, torch.Tensor], where: str) -> Modalit
     sides = [side for side in (INPUTS, TARGETS) if f"{side}.{name}.mod_emb" in tensors]
     begins = tuple(f"{side}.{name}." for side in sides)
     found = {key.split(".", 2)[2]: one for key, one in tensors.items() if begins and key.startswith(begins)}
-    roles = {"is_input": INPUTS in sides, "is_target": TARGETS in sides}
+    roles: dict[str, Any] = {"is_input": INPUTS in sides, "is_target": TARGETS in sides}
     positions = found.get("pos_emb")
     if not sides or positions is None or positions.ndim != 3:
         raise CheckpointError(f"{where}/model.safetensors: {name} lacks mod_emb or pos_emb (1, places, dim)")

@@ -20,7 +20,9 @@ _PARTS = {"qkv": 3, "kv": 2}
 def initialise(model: FourM) -> FourM:
     """Draws all weights from torch's generator, as 4M starts: Xavier's uniform for the layers, matrix by matrix, and
     normal numbers for embeddings. Fills the buffers too, so that a model may come from the meta device."""
-    drawn = [model.mask_token, *([model.register_tokens] if model.config.num_register_tokens else [])]
+    drawn: list[torch.Tensor] = [model.mask_token]
+    if model.config.num_register_tokens:
+        drawn.append(model.register_tokens)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and not name.endswith("to_logits"):
             for weight in module.weight.chunk(_PARTS.get(name.rpartition(".")[2], 1)):

@@ -305,21 +305,26 @@ def test_the_command_prints_json(tmp_path):
 
 
 @pytest.mark.parametrize("as_json", [[], ["--json"]])
-def test_watching_ends_when_the_dataset_is_finished(tmp_path, monkeypatch, as_json):
+def test_watching_waits_for_a_dataset_and_ends_when_it_is_finished(tmp_path, monkeypatch, as_json):
     small = write_dataset(tmp_path)
     lacking = path_of(small, small.token_path("dinov2", small.units[0]))
     data = lacking.read_bytes()
     lacking.unlink()
+    manifests = (tmp_path / "manifests").rename(tmp_path.parent / f"{tmp_path.name}-manifests")
     naps = []
 
     def nap(seconds: float) -> None:
         naps.append(seconds)
-        if len(naps) == 2:
+        if len(naps) == 2:  # a run begins
+            manifests.rename(tmp_path / "manifests")
+        if len(naps) == 4:
             lacking.write_bytes(data)
 
     monkeypatch.setattr(inspect_commands.time, "sleep", nap)
-    output = run("status", str(tmp_path), "--watch", *as_json).stdout
-    assert len(naps) == 2
+    ended = run("status", str(tmp_path), "--watch", *as_json)
+    output = ended.stdout
+    assert len(naps) == 4
+    assert ended.stderr.count("no dataset here") == ended.stderr.count("; waiting for one\n") == 1
     if as_json:
         assert [json.loads(line)["finished"] for line in output.splitlines()] == [False, False, True]
     else:

@@ -7,6 +7,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from command import command
 from tokenloom.pipeline.cluster import session
 from tokenloom.pipeline.cluster.session import EngineError, check_address, refuse_ray_client
 
@@ -17,6 +18,19 @@ def test_an_address_where_nothing_answers_is_named_at_once():
     for address in (host, f"ray://{host}"):
         with pytest.raises(EngineError, match=rf"RAY_ADDRESS is {address}, and nothing answers there .*unset it"):
             check_address(address)
+        with pytest.raises(EngineError, match=rf"^--address is {address}, .*leave it out") as refused:
+            check_address(address, "--address")
+        assert "RAY_ADDRESS" not in str(refused.value)
+
+
+@pytest.mark.parametrize("words", [["plan", "quickstart"], ["run", "quickstart"], ["doctor", "quickstart"]])
+def test_a_dashboards_address_is_named_before_anything_is_done(words, monkeypatch, tmp_path):
+    """By which `ray job` finds a cluster."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
+    ended = command(*words)
+    assert (ended.code, ended.out) == (1, "")
+    assert "http://head:8265, the address of a dashboard: unset it and give that to `tokenloom submit`" in ended.err
 
 
 def test_ray_client_is_refused_with_the_way_out():
@@ -36,7 +50,7 @@ def test_a_server_of_pages_is_not_ray():
     """As Ray's own dashboard."""
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
-        with pytest.raises(EngineError, match="the dashboard's won't do"):
+        with pytest.raises(EngineError, match="a dashboard's begins with http://"):
             check_address(f"127.0.0.1:{server.server_port}")
 
 

@@ -8,9 +8,19 @@ from types import SimpleNamespace
 import pytest
 from tokenloom.pipeline.cluster import waiting
 from tokenloom.pipeline.cluster.size import Node
+from tokenloom.pipeline.cluster.turn import Turn, turn_of
 from tokenloom.pipeline.cluster.waiting import Cluster, Pool, explained, waits_told, without_room
 
 NODES = [Node(2, 0, 8 * 2**30), Node(4, 1, 4 * 2**30)]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster is taken to be there, and looked at quickly."""
+    here = SimpleNamespace(gcs_address="nowhere", get_job_id=lambda: "01")
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.get_runtime_context", lambda: here)
+    monkeypatch.setattr(waiting, "_EVERY", 0.01)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +53,7 @@ def test_a_worker_needs_one_node_that_has_it_all(asked, told):
 )
 def test_the_least_workers_of_all_need_room_together(pools, told):
     assert without_room(pools, NODES).keys() == told
+    assert all("end this run and start it again" in reason for reason in without_room(pools, NODES).values())
 
 
 def test_what_is_asked_for_and_what_there_is_are_told():
@@ -53,11 +64,8 @@ def test_what_is_asked_for_and_what_there_is_are_told():
     )
 
 
-def test_a_worker_is_told_once_until_it_has_a_node(monkeypatch):
+def test_a_worker_is_told_once_until_it_has_a_node(quick, monkeypatch):
     """Ray's answers, one after another: for a third of a second each the worker waits, has a node, and waits again."""
-    monkeypatch.setattr("ray.is_initialized", lambda: True)
-    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="nowhere"))
-    monkeypatch.setattr(waiting, "_EVERY", 0.01)
     monkeypatch.setattr(waiting, "PATIENCE", 0.03)
     lost, there = Cluster([{"GPU": 1.0}], [Node(8)]), Cluster([], [Node(8, 1)])
     answers = iter([lost] * 8 + [there] + [lost] * 8)
@@ -75,14 +83,10 @@ def test_a_worker_is_told_once_until_it_has_a_node(monkeypatch):
         assert over.wait(30)
     assert len(told) == 2
     assert all(text.startswith("waiting for a node: a worker for depth asks for 0 CPUs, 1 GPUs") for text in told)
-    assert all("end this run and start it again" in text for text in told)
 
 
-def test_what_another_job_waits_for_is_not_taken_for_ones_own(monkeypatch):
+def test_what_another_job_waits_for_is_not_taken_for_ones_own(quick, monkeypatch):
     """No node has a GPU, for which workers of `depth` ask that have all started by then."""
-    monkeypatch.setattr("ray.is_initialized", lambda: True)
-    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="nowhere"))
-    monkeypatch.setattr(waiting, "_EVERY", 0.01)
     monkeypatch.setattr(waiting, "PATIENCE", 0.03)
     over, told, asked = threading.Event(), [], iter(range(9))
 
@@ -96,10 +100,7 @@ def test_what_another_job_waits_for_is_not_taken_for_ones_own(monkeypatch):
     assert not told
 
 
-def test_a_node_that_is_about_to_go_is_told_once(monkeypatch):
-    monkeypatch.setattr("ray.is_initialized", lambda: True)
-    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="nowhere"))
-    monkeypatch.setattr(waiting, "_EVERY", 0.01)
+def test_a_node_that_is_about_to_go_is_told_once(quick, monkeypatch):
     over, told, asked = threading.Event(), [], iter(range(9))
 
     def cluster(head: str):
@@ -110,3 +111,41 @@ def test_a_node_that_is_about_to_go_is_told_once(monkeypatch):
     with waits_told({"rgb": Pool({"CPU": 1.0})}, told.append):
         assert over.wait(30)
     assert told == ["a node of 2 CPUs, 1 GPUs and 1.0 GiB is about to go: its work goes on elsewhere"]
+
+
+def test_what_other_jobs_have_is_told_once_while_nothing_is_done(quick, monkeypatch):
+    """And not where the run has workers that are at work, while others wait for their turn."""
+    monkeypatch.setattr(waiting, "_TURN", 0.03)
+    over, told, asked = threading.Event(), [], iter(range(9))
+
+    def cluster(head: str):
+        over.set() if next(asked, None) is None else None
+        return Cluster([{"CPU": 1.0}], [Node(2)])
+
+    monkeypatch.setattr(waiting, "_cluster", cluster)
+    for turn in (Turn(False, ["tokenloom-a-1"]), Turn(True, ["tokenloom-a-1"])):
+        over, asked = threading.Event(), iter(range(9))
+        monkeypatch.setattr(waiting, "turn_of", lambda job, head, turn=turn: turn)
+        with waits_told({"rgb": Pool({"CPU": 1.0})}, told.append):
+            assert over.wait(30)
+    assert told == [
+        "waiting for 1 CPUs, 0 GPUs: what the cluster has is in use by other jobs (tokenloom-a-1)",
+    ]
+
+
+def test_whose_turn_it_is_ray_tells(ray_session):
+    import ray
+
+    class Worker:
+        def here(self) -> None:
+            pass
+
+    holds = ray.remote(Worker).options(num_cpus=2).remote()
+    ray.get(holds.here.remote())
+    waits = ray.remote(Worker).options(num_cpus=1).remote()
+    here = ray.get_runtime_context()
+    job = here.get_job_id()
+    assert turn_of(job, here.gcs_address) == Turn(False, [])
+    assert job in turn_of("ff" * 4, here.gcs_address).others
+    ray.kill(holds)
+    ray.kill(waits)

@@ -11,6 +11,7 @@ from html import unescape
 from io import StringIO
 from pathlib import Path
 
+import fsspec
 import pytest
 from in_process import said
 from rich.console import Console
@@ -117,7 +118,7 @@ def test_it_grows_with_the_run_and_does_not_end_it(tmp_path, monkeypatch):
     monkeypatch.setattr(reports.time, "monotonic", lambda: clock[0])
     report = RunReport(str(tmp_path / "r.html"), str(tmp_path / "out"), {})
     read = (tmp_path / "r.html").read_text
-    assert "starting" in read()
+    assert "listing the corpus" in read()
     assert 'http-equiv="refresh"' in read()
     tally, table = Tally("out", {}, units=1, samples=3), reports.Section("Modalities", ["modality"], [["rgb"]])
     report.labelled(tally, table, "")
@@ -129,7 +130,7 @@ def test_it_grows_with_the_run_and_does_not_end_it(tmp_path, monkeypatch):
     report.labelled(tally, table, "2 min")
     assert "5 samples in 1 unit so far, 2 min left" in read()
 
-    def full(self: Store, path: str, data: bytes) -> None:
+    def full(self: Store, path: str, data: bytes, content_type: str) -> None:
         raise StorageError("no space left", self.url)
 
     with monkeypatch.context() as patch:
@@ -140,6 +141,30 @@ def test_it_grows_with_the_run_and_does_not_end_it(tmp_path, monkeypatch):
     report.ended(tally, table, ["stopped: no space left"])
     assert "stopped: no space left" in read()
     assert not report.problem
+
+
+def test_it_tells_what_a_run_does_before_its_first_unit(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(reports.time, "monotonic", lambda: clock[0])
+    report = RunReport(str(tmp_path / "r.html"), str(tmp_path / "out"), {})
+    progress = RunProgress(Console(file=StringIO()), 0, report)
+    read = (tmp_path / "r.html").read_text
+    assert "starting" in read()
+    progress.say("fitting the tokenizer of rgb")
+    assert "fitting the tokenizer of rgb" in read()
+    clock[0] += 6
+    progress.fitting("rgb", 1, 6)
+    assert "fitting rgb, round 2 of 6" in read()
+    with pytest.raises(ValueError, match="no such"), reports.stop_told(report):
+        raise ValueError("no such corpus")
+    assert "stopped: no such corpus" in read()
+
+
+@pytest.mark.s3
+def test_a_browser_shows_one_in_object_storage(s3_url):
+    RunReport(f"{s3_url}/r.html", f"{s3_url}/out", {})
+    found = fsspec.filesystem("s3").info(f"{s3_url}/r.html")
+    assert found["ContentType"] == "text/html; charset=utf-8"
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,6 @@ import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +15,7 @@ from tokenloom.labelers.contract.labeler import Labeler
 from tokenloom.labelers.plugins.origin import origin_of
 from tokenloom.labelers.plugins.registry import LABELER_GROUP, RegistryError
 from tokenloom.pipeline.cluster.in_job import JOB
-from tokenloom.pipeline.cluster.jobs import send
+from tokenloom.pipeline.cluster.jobs import new_job
 from tokenloom.pipeline.cluster.package import MOST, Package, SendError
 from tokenloom.pipeline.commands import attached
 
@@ -69,10 +67,23 @@ def test_what_is_written_for_a_job_names_files_as_they_lay(recipe, tmp_path_fact
     assert {path.name for path in folder.rglob("*") if path.is_file()} == {"a.py", "in_job.py", JOB}
 
 
+def test_a_token_that_isnt_there_is_one_line(recipe, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("HOME", str(recipe))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    for _ in range(2):
+        ended = command("submit", "mine.yaml", "--address", "127.0.0.1:1")
+        assert (ended.code, ended.err.count("\n")) == (2, 1)
+        assert "RAY_AUTH_MODE is token, and there is none here: RAY_AUTH_TOKEN" in ended.err
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/no/such/file")
+
+
 def test_paths_are_told_and_a_dead_address_is_one_line(recipe):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
-    ended = command("submit", "mine.yaml", "--address", address)
+    ended = command("submit", "mine.yaml", "--address", address, "--report", "r.html")
+    assert f"report: {recipe}/r.html: a path, on the disk of the cluster's head" in ended.out
     assert f"corpus: {recipe}/photos: a path, which every machine of the cluster has to see" in ended.out
     assert f"output: {recipe}/out: a path" in ended.out
     assert ended.code == 2
@@ -139,8 +150,5 @@ def _large(folder: Path) -> Path:
 
 def test_a_jobs_id_is_fit_for_urls_and_commands():
     """Whatever the recipe's file is called."""
-    sent: dict[str, Any] = {}
-    client: Any = SimpleNamespace(submit_job=lambda **words: sent.update(words) or words["submission_id"])
-    package = Package({}, {}, [])
-    assert re.fullmatch(r"tokenloom-my-recipe-1-[0-9a-f]{8}", send(client, package, "my recipe #1 ü"))
-    assert re.fullmatch(r"tokenloom-recipe-[0-9a-f]{8}", send(client, package, "ü"))
+    assert re.fullmatch(r"tokenloom-my-recipe-1-[0-9a-f]{8}", new_job("my recipe #1 ü"))
+    assert re.fullmatch(r"tokenloom-recipe-[0-9a-f]{8}", new_job("ü"))

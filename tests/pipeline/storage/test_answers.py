@@ -5,7 +5,7 @@ from __future__ import annotations
 import aiohttp
 import pytest
 from botocore import exceptions, parsers
-from tokenloom.pipeline.storage.answers import http_status, is_passing
+from tokenloom.pipeline.storage.answers import http_status, is_passing, way_out
 
 
 class OfAzure(Exception):  # noqa: N818 - as its client has the status
@@ -69,3 +69,8 @@ def test_these_do_not(error):
 
 def test_the_status_is_found_as_each_client_has_it():
     assert [http_status(error) for error in (answer(503), of_http(404), OfAzure(), OSError())] == [503, 404, 429, None]
+
+
+def test_silence_has_a_way_out():
+    late = exceptions.ReadTimeoutError(endpoint_url="http://host", error="late")
+    assert way_out(late, is_s3=True).startswith("Requests are taken there, and not answered")

@@ -261,6 +261,17 @@ def test_local_errors_say_what_to_do(tmp_path):
         tmp_path.chmod(0o700)
 
 
+def test_an_answer_without_words_is_told_by_its_kind(tmp_path, monkeypatch):
+    """As S3's to a HEAD, of which its client makes an error of None."""
+
+    def refuse(files, path):
+        raise PermissionError(None)
+
+    monkeypatch.setattr(storage_local.LocalFiles, "read", refuse)
+    with pytest.raises(StorageError, match=r"could not read it \(PermissionError\)"):
+        Store(tmp_path).read("x")
+
+
 def test_a_missing_bucket_is_an_error_even_for_a_listing(s3_server):
     store = Store("s3://no-such-bucket/x")
     for action in (store.list, lambda: store.create("a", b""), lambda: store.read("a"), lambda: store.exists("a")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ MODALITIES = (DEPTH, GLOBAL, CAPTION, PIXELS, VECTORS, EDGES)
 NAMES = tuple(one.name for one in MODALITIES)
 
 
-def network(modalities: tuple[ModalityConfig, ...] = MODALITIES, **more) -> FourM:
+def network(modalities: tuple[ModalityConfig, ...] = MODALITIES, **more) -> Any:
     torch.manual_seed(0)
     config = ModelConfig(modalities, dim=16, encoder_depth=2, decoder_depth=2, num_heads=2, **more)
     model = initialise(FourM(config))
@@ -38,7 +39,7 @@ def network(modalities: tuple[ModalityConfig, ...] = MODALITIES, **more) -> Four
     return model.eval()
 
 
-def batch(seed: int, rows: int = 3, length: int = 14, empty: tuple[int, ...] = ()) -> dict:
+def batch(seed: int, rows: int = 3, length: int = 14, empty: tuple[int, ...] = ()) -> dict[str, Any]:
     """Random samples of all modalities, as the loader gives them. empty: rows without any input."""
     rng = np.random.default_rng(seed)
     sides: dict[str, dict[str, np.ndarray]] = {}
@@ -90,7 +91,7 @@ def sums(model: FourM, given: dict) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def model() -> FourM:
+def model() -> Any:
     return network()
 
 

@@ -52,7 +52,9 @@ def test_what_the_datasets_say_of_their_modalities(pictures, tokens):
                 assert one.vocabulary == spec.vocabulary
                 assert one.tokenizer
     grid = next(one for one in modalities_of(tokens.data.mixture) if one.name == "dinov2")
-    assert grid.grid == tokens.data.mixture.spec("dinov2").grid
+    spec = tokens.data.mixture.spec("dinov2")
+    assert spec
+    assert grid.grid == spec.grid
     assert grid.positions == "grid"
 
 
@@ -87,7 +89,7 @@ def test_a_model_sees_pixels_and_embeddings_of_the_loader(pictures):
         name = pictures.modalities[batch["inputs"]["modality"][row, column]]
         at = int(batch["inputs"]["position"][row, column])
         vector = int(batch["inputs"]["ids"][row, column])
-        embedding = model.encoder_embeddings[name]
+        embedding = model.input_embedding(name)
         if name == "corners":
             seen = batch["arrays"]["corners"][row, vector].float() if vector >= 0 else torch.zeros(4)
             expected = embedding.emb_proj(seen)
