@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 
 from ..corpus.taken import Shard
@@ -37,7 +36,7 @@ def requests_left(plan: Plan, units: int, stages: int) -> Requests:
     if "://" in plan.recipe.output:
         kept = sum(len(plan.graph.cards[name].kept) for name in plan.todo)
         writes = units * (kept + _MARKS * stages)
-    pieces = Counter(work.shard.id for work in plan.works)
+    pieces = plan.works.pieces
     reads = sum(_reads(shard, pieces[shard.id]) for shard in plan.works.shards)
     return Requests(writes, reads)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -74,6 +75,14 @@ class Worklist(Sequence[Work]):
     def shards(self) -> list[Shard]:
         """Of its pieces, each once, in their order."""
         return list({shard.id: shard for shard in self._shards}.values())
+
+    @property
+    def pieces(self) -> Counter[str]:
+        """How many there are of each shard, by its id."""
+        found = Counter[str]()
+        for number, count in Counter(self._shard).items():
+            found[self._shards[number].id] += count
+        return found
 
     def by_shard(self) -> Iterator[tuple[Shard, list[Work]]]:
         """Its shards, each with all its pieces."""
