@@ -55,7 +55,7 @@ class AutoscalingCluster:
         """How many nodes there are that have one."""
         from ray._raylet import GcsClient  # type: ignore[attr-defined] - it is Cython's
         from ray.autoscaler.v2.sdk import get_cluster_resource_state
-        from ray.core.generated.autoscaler_pb2 import NodeStatus
+        from ray.core.generated.autoscaler_pb2 import NodeStatus  # type: ignore[attr-defined] - made by protoc
 
         nodes = get_cluster_resource_state(GcsClient(self.address)).node_states
         return sum(one.total_resources.get("GPU", 0) > 0 and one.status != NodeStatus.DEAD for one in nodes)

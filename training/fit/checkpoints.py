@@ -16,8 +16,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from ...pipeline.storage.store import Store
 from .shards import INDEX, DamagedCheckpointError, ShardReader, ShardWriter, read_index
@@ -37,7 +40,7 @@ class Checkpoints:
         self._writing: Future[Any] | None = None
         self._first = not _distributed() or dist.get_rank() == 0
         # Its own, so that what is written in a thread never mixes with what the training sends.
-        self._group = dist.new_group(backend="gloo") if _distributed() else None
+        self._group = _own_group() if _distributed() else None
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         logging.getLogger("c10d-NullHandler-dcp_logger").setLevel(logging.WARNING)  # two lines for each tensor
 
@@ -56,7 +59,11 @@ class Checkpoints:
         Raises DamagedCheckpointError, also where names or shapes are others."""
         reader = ShardReader(self._store, _folder(step))
         saved = reader.read_metadata().state_dict_metadata
-        found = {name: list(one.size) for name, one in saved.items() if name.startswith(below)}
+        found = {
+            name: list(one.size)
+            for name, one in saved.items()
+            if isinstance(one, TensorStorageMetadata) and name.startswith(below)
+        }
         wanted = {name: list(tensor.shape) for name, tensor in state.items()}
         if odd := sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)):
             raise DamagedCheckpointError(
@@ -64,14 +71,14 @@ class Checkpoints:
                 f"there, {_told(odd[0], wanted)} here; {len(odd)} of {len(found)} tensors differ"
             )
         with _unwrapped():
-            dcp.load(dict(state), storage_reader=reader, process_group=self._group)
+            load(dict(state), storage_reader=reader, process_group=self._group)
 
     def save(self, step: int, state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Begins to write a checkpoint, when the one before is done. meta: JSON, the same in all processes."""
         self.wait()
         writer = ShardWriter(self._store, _folder(step), json.loads(json.dumps(meta, allow_nan=False)))
         with _unwrapped():
-            writing = dcp.async_save(dict(state), storage_writer=writer, process_group=self._group)
+            writing = async_save(dict(state), storage_writer=writer, process_group=self._group)
         assert isinstance(writing, Future)
         self._writing = writing
 
@@ -109,9 +116,15 @@ def _unwrapped() -> Iterator[None]:
     """Raises what went wrong in a process in place of torch's collection of the tracebacks of all of them."""
     try:
         yield
-    except dcp.CheckpointException as error:
+    except CheckpointException as error:
         first = next(iter(error.failures.values()))[0]
         raise first from None
+
+
+def _own_group() -> dist.ProcessGroup:
+    group = dist.new_group(backend="gloo")
+    assert isinstance(group, dist.ProcessGroup)
+    return group
 
 
 def _folder(step: int) -> str:

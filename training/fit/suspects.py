@@ -48,7 +48,7 @@ def suspects(
     largest for its modality. name: of the sample at a position."""
     odd = np.isnan(losses) | np.isposinf(losses)
     if odd.any(axis=1).all():
-        which = [modality for modality, one in zip(modalities, odd.any(axis=0), strict=True) if one]
+        which = [modality for place, modality in enumerate(modalities) if odd[:, place].any()]
         return [f"every sample of the step, in {', '.join(which)}: the weights themselves are at fault"]
     said = []
     if not odd.any():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tokenloom.pipeline.cluster import waiting
@@ -140,9 +141,10 @@ def test_whose_turn_it_is_ray_tells(ray_session):
         def here(self) -> None:
             pass
 
-    holds = ray.remote(Worker).options(num_cpus=2).remote()
+    worker: Any = ray.remote(Worker)
+    holds = worker.options(num_cpus=2).remote()
     ray.get(holds.here.remote())
-    waits = ray.remote(Worker).options(num_cpus=1).remote()
+    waits = worker.options(num_cpus=1).remote()
     here = ray.get_runtime_context()
     job = here.get_job_id()
     assert turn_of(job, here.gcs_address) == Turn(False, [])

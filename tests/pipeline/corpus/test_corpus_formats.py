@@ -145,7 +145,7 @@ def test_columns_that_lie_together_are_read_together(window, monkeypatch):
     columns = {"image": [bytes([row]) * 500 for row in range(200)], "key": [f"{row:03}" for row in range(200)]}
     table = pa.table({**columns, **{f"field{at}": [f"{at} {row}" for row in range(200)] for at in range(10)}})
     file = io.BytesIO()
-    pq.write_table(table, file, row_group_size=10, compression=None, use_dictionary=False)
+    pq.write_table(table, file, row_group_size=10, compression="NONE", use_dictionary=False)
     place.create("a.parquet", file.getvalue())
     corpus = corpus_of(f"{place.url}/a.parquet")
     (shard,) = corpus.shards()

@@ -6,6 +6,7 @@ import json
 import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -118,7 +119,7 @@ def test_steps_that_are_no_numbers_are_left_out_and_explained(folder):
     steps = iter(batches)
     trainer.advance(next(steps))
     before = {name: one.clone() for name, one in trainer.state().items()}
-    table = trainer.network.decoder_embeddings["caption"].token_emb.weight
+    table: Any = trainer.network.decoder_embeddings["caption"].token_emb.weight
     batch = next(steps)
     labels, caption = batch["targets"]["labels"], batches.modalities.index("caption")
     row, column = (batch["targets"]["modality"] == caption).logical_and(labels >= 0).nonzero()[0].tolist()

@@ -21,7 +21,7 @@ from tokenloom.training.generation.draws import SeededDraws
 from tokenloom.training.generation.images import Decided, Step, image_steps
 from tokenloom.training.generation.passes import Guidance
 from tokenloom.training.generation.sampling import kept, probabilities
-from tokenloom.training.generation.schedules import temperatures, token_counts
+from tokenloom.training.generation.schedules import TokenSchedule, temperatures, token_counts
 from tokenloom.training.generation.state import Known, State, TextIds, merged
 from tokenloom.training.generation.texts import Said
 from tokenloom.training.model.fourm import FourM
@@ -261,7 +261,8 @@ def test_chance_that_decides_nothing(golden, models):
 def test_token_and_temperature_schedules(golden):
     told = json.loads((golden / "schedules.json").read_text())
     for one in told["token_schedules"]:
-        for name in ("linear", *(() if one.get("cosine_unusable") else ("cosine",))):
+        names: list[TokenSchedule] = ["linear"] if one.get("cosine_unusable") else ["linear", "cosine"]
+        for name in names:
             counts = token_counts(one["n_tokens"], one["steps"], name)
             assert counts == tuple(count for count in one[name] if count)
     for one in told["temperature_schedules"]:
@@ -281,9 +282,11 @@ def test_what_filters_leave(golden):
         prefix = f"sampling.{one['index']}"
         chances = probabilities(logits, one["temperature"], _number(one), one["top_p"])
         noise = stored.get(f"{prefix}.noise", 1.0)  # where something is drawn
-        ids = (chances / noise).argmax(dim=-1)
+        ids = (chances.numpy() / noise).argmax(axis=-1)
         assert np.array_equal(ids, stored[f"{prefix}.samples"])
-        np.testing.assert_allclose(chances.gather(-1, ids[..., None])[..., 0], stored[f"{prefix}.probs"], atol=1e-5)
+        np.testing.assert_allclose(
+            np.take_along_axis(chances.numpy(), ids[..., None], -1)[..., 0], stored[f"{prefix}.probs"], atol=1e-5
+        )
 
 
 def _accident(one: Mapping[str, Any]) -> bool:

@@ -231,7 +231,7 @@ def test_half_precision_is_nearly_the_same():
     whole, seen = sums(model, given), []
     attention = functional.scaled_dot_product_attention
 
-    def spied(*given: torch.Tensor) -> torch.Tensor:
+    def spied(*given: Any) -> torch.Tensor:
         seen.extend(given[:3])
         return attention(*given)
 

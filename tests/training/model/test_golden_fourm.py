@@ -12,7 +12,7 @@ import torch
 from fourm import golden_config, modality_tensors, selected
 from safetensors.torch import load_file
 from tokenloom.training.model.fourm import FourM
-from tokenloom.training.model.losses import loss_weights
+from tokenloom.training.model.losses import LossType, loss_weights
 from tokenloom.training.model.tokens import Sides
 
 
@@ -79,6 +79,7 @@ def test_embeddings_outputs_and_losses(case):
     said = sides.labels.said(model.config)
     for one, total, count in zip(model.config.targets, sums, said, strict=True):
         assert abs(total / max(count, 1) - case.tensor(f"loss.{one.name}")) < 1e-4
-    for loss_type, name in (("mod", "loss"), ("token", "loss_token")):
+    kinds: tuple[tuple[LossType, str], ...] = ("mod", "loss"), ("token", "loss_token")
+    for loss_type, name in kinds:
         weights = loss_weights(model.config, said, loss_type)
         assert abs(weights @ sums - case.tensor(name)) < 1e-4
