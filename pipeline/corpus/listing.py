@@ -277,15 +277,7 @@ def _named(parent: str, names: list[str], reach: Reach, missing: list[str]) -> I
     """The files and folders of these names; what is neither is added to `missing`. Many cost one listing, but those
     that have queries, which go with files alone."""
     whole_bucket = parent.endswith(":/")
-    store = reach.store(parent or "/")
-    asked = any(f"{parent}/{name}" in reach.queries for name in names)
-    if whole_bucket:
-        sizes = {}
-    elif len(names) > _FEW and not asked:
-        sizes = {entry.name: entry.size for entry in store.list(recursive=False)}
-    else:
-        found = in_order(lambda name: store.size(name) if name and store.exists(name) else None, names)
-        sizes = {name: size for name, size in zip(names, found, strict=True) if size is not None}
+    sizes = {} if whole_bucket else _sizes(parent, names, reach)
     for name in names:
         url = f"{parent}/{name}"
         if name in sizes:
@@ -295,6 +287,16 @@ def _named(parent: str, names: list[str], reach: Reach, missing: list[str]) -> I
             yield _Match(url, url, below)
         else:
             missing.append(url)
+
+
+def _sizes(parent: str, names: list[str], reach: Reach) -> dict[str, int]:
+    """Of those names that are files."""
+    store = reach.store(parent or "/")
+    asked = any(f"{parent}/{name}" in reach.queries for name in names)
+    if len(names) > _FEW and not asked:
+        return {entry.name: entry.size for entry in store.list(recursive=False)}
+    found = in_order(lambda name: store.size(name) if name and store.exists(name) else None, names)
+    return {name: size for name, size in zip(names, found, strict=True) if size is not None}
 
 
 def _visible(entries: Iterable[Entry]) -> list[Entry]:

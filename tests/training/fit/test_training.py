@@ -119,7 +119,8 @@ def test_steps_that_are_no_numbers_are_left_out_and_explained(folder):
     steps = iter(batches)
     trainer.advance(next(steps))
     before = {name: one.clone() for name, one in trainer.state().items()}
-    table: Any = trainer.network.decoder_embeddings["caption"].token_emb.weight
+    said: Any = trainer.network.decoder_embeddings["caption"]
+    table = said.token_emb.weight
     batch = next(steps)
     labels, caption = batch["targets"]["labels"], batches.modalities.index("caption")
     row, column = (batch["targets"]["modality"] == caption).logical_and(labels >= 0).nonzero()[0].tolist()
