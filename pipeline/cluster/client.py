@@ -25,6 +25,11 @@ from .session import EngineError, check_address
 _STOPPED, _KILLED = 143, 137
 """The exit codes of what SIGTERM stopped, and SIGKILL."""
 
+_ATTEMPTS = 3
+_NOT_STARTED = "Starting Ray client server failed"
+"""What Ray says where a process that it forked on the head, for this client, ended at once. Seen on heads that had just
+come up (Ray 2.60), and not a second time."""
+
 
 def have_driven(address: str, package: Package, write: Callable[[int, str], None]) -> int:
     """Has the package's command done on the cluster at `ray://HOST:PORT`; its exit code. What stops this process (a
@@ -51,12 +56,16 @@ def _connected(address: str, folder: str) -> Iterator[None]:
 
     # The driver is to see the head's GPUs, as one that is started there does.
     runtime_env = {"working_dir": folder, "env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ray.init(address, runtime_env=runtime_env, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # Ray's are of many classes
-        raise EngineError(_refused(address, error)) from error
+    for attempt in range(_ATTEMPTS):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ray.init(address, runtime_env=runtime_env, log_to_driver=False, logging_level=logging.ERROR)
+            break
+        except Exception as error:  # Ray's are of many classes
+            ray.shutdown()
+            if _NOT_STARTED not in str(error) or attempt == _ATTEMPTS - 1:
+                raise EngineError(_refused(address, error)) from error
     for chatty in ("ray", "ray.util.client.logsclient"):  # of each attempt to reconnect
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
     try:

@@ -110,7 +110,7 @@ def test_what_goes_wrong_there_is_told_as_here(head: Head, place: Path):
             text=True,
         )
     there, here = ended.values()
-    assert (there.returncode, here.returncode) == (2, 2)
+    assert (there.returncode, here.returncode) == (2, 2), there.stderr + here.stderr
     told = f"corpus.url: {place}/nowhere: nothing is there"
     assert here.stderr.startswith(f"tokenloom: wrong.yaml:1: {told}")
     assert there.stderr.startswith(f"tokenloom: --corpus: {told}")

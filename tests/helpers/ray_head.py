@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -163,7 +164,9 @@ def other_environment(folder: Path, **versions: str) -> Path:
 
 
 def _answers() -> bool:
+    """Both the dashboard, and the server of Ray Client, which starts later."""
     try:
+        socket.create_connection(("127.0.0.1", CLIENT), timeout=5).close()
         urllib.request.urlopen(f"http://127.0.0.1:{DASHBOARD}/api/version", timeout=5)
     except urllib.error.HTTPError:
         return True  # it asks for the token
