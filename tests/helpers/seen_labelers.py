@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from tokenloom import Batch, Instances, Labeler, Modality
+from tokenloom import Batch, Instances, Labeler, Modality, Record
 from tokenloom.labelers.contract.instances import InstanceSet, Mask
 from tokenloom.labelers.contract.poses import ATTRIBUTES
 
@@ -71,3 +71,14 @@ class People(Labeler):
         boxes = np.array([[0.25, 0.25, 0.5, 0.75], [0.5, 0.1, 1, 1]], np.float32)
         people = InstanceSet(boxes, ["human"] * 2, attributes=attributes)
         return {"human_poses": [people.take([]) if key.endswith("0") else people for key in batch.keys]}
+
+
+class Facts(Labeler):
+    """A record of everything that JSON has."""
+
+    makes = (Modality("facts", Record(("name", "size", "tags"))),)
+    on = "image"
+
+    def label(self, batch: Batch):
+        facts = {"name": "a photo", "size": -12.5, "tags": ["sea", [1, None, True], {"a": {}}]}
+        return {"facts": [facts for _ in batch.keys]}

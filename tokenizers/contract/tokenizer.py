@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from ...labelers.contract.kinds import Kind
 from ...labelers.contract.labeler import NoParams
+from .grammar import Grammar
 from .token_spec import TokenSpec
 from .vocabulary import Vocabulary
 
@@ -63,6 +64,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def decode(self, tokens: Sequence[np.ndarray]) -> list[Any]:
         """One label per array of ids; the inverse of `encode` up to the tokenizer's stated loss."""
+
+    def grammar(self) -> Grammar | None:
+        """Which ids may follow each other in a text that decodes without a fault; None where any do, as in images."""
+        return None
 
     @abstractmethod
     def to_files(self) -> dict[str, bytes]:

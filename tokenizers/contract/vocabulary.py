@@ -172,6 +172,22 @@ class Vocabulary:
             raise ValueError(f"the vocabulary has no single token for the word {word!r}")
         return index
 
+    @cached_property
+    def words(self) -> np.ndarray:
+        """int64 (k,): the ids of names, words and pieces; neither of control tokens nor of coordinates."""
+        return np.arange(FIRST_WORD, self.size)
+
+    @cached_property
+    def beginnings(self) -> np.ndarray:
+        """int64 (k,): the `words` with which a text may begin, since they don't go on with a word."""
+        return np.array([index for index in self.words.tolist() if not self.token(index).startswith("##")], np.int64)
+
+    @staticmethod
+    def coordinates(axis: int, first: int, stop: int) -> np.ndarray:
+        """int64 (k,): the ids of v<axis>=<first> up to the one before v<axis>=<stop>."""
+        begin = FIRST_COORDINATE + axis * COORDINATE_BINS
+        return np.arange(begin + first, begin + stop)
+
     @staticmethod
     def coordinate(axis: int, value: int) -> int:
         """The id of v<axis>=<value>. Raises ValueError for an axis past 3 or a value past 999."""

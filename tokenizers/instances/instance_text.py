@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...labelers.contract.instances import InstanceSet
 from ...labelers.contract.kinds import Instances
-from ..contract.special_tokens import COORDINATE_BINS
-from ..contract.vocabulary import Coordinate
+from ..contract.grammar import END, Choice, Grammar, Part, sequence
+from ..contract.special_tokens import COORDINATE_BINS, EOS
+from ..contract.vocabulary import Coordinate, Vocabulary
 from ..text.base import Group, StructuredTokenizer
 from ..vq.input_contract import MASK_SIDE
 from .mask_codes import MASK_TOKENS, code_coordinate, code_of, mask_square, paint_mask
@@ -74,6 +75,22 @@ class InstancesText(StructuredTokenizer):
     def groups(self, label: InstanceSet) -> list[Group]:
         codes = self.codes(label).tolist() if self.kind.masks else [[]] * len(label)
         return self._things(label, codes)
+
+    def grammar(self) -> Grammar:
+        """`none`, or instances with a box, all of their mask codes, and words; a class name has at least one."""
+        vocabulary, least = self.vocabulary, 0 if self.kind.texts else 1
+        codes = [code_tokens(vocabulary, self._known_codes)] * MASK_TOKENS if self.kind.masks else []
+        begin = Choice(vocabulary.coordinates(0, 0, COORDINATE_BINS), 3 + least)
+        if self.kind.masks:
+            begin = Choice.of([vocabulary.word("polygon")], 4 + MASK_TOKENS + least)
+        token = yield [Choice.of([vocabulary.word("none")]), begin]
+        if token not in begin.ids:
+            token = yield [END]
+        while token != EOS:
+            after = len(codes) + least
+            yield from box_grammar(vocabulary, after, None if self.kind.masks else token)
+            yield from sequence(*codes, after=least)
+            token = yield from self.said_words(begin, END, least=least)
 
     def parse(self, ids: np.ndarray) -> tuple[InstanceSet, list[str]]:
         known, faults = self._known_codes, list[str]()
@@ -147,6 +164,22 @@ def box_coordinates(box: np.ndarray) -> list[Coordinate]:
     """The tokens of a box in shares of the frame: round(share * 999) on the axes 0..3."""
     values = np.rint(box.astype(np.float64) * _LAST).clip(0, _LAST).astype(int)
     return [Coordinate(axis, value) for axis, value in enumerate(values.tolist())]
+
+
+def box_grammar(vocabulary: Vocabulary, after: int, first: int | None = None) -> Part:
+    """The four tokens of a box that ends where it begins or behind that. after: tokens that have to follow it. first:
+    the first of the four, where it is said already."""
+    begun = [] if first is None else [first]
+    while len(begun) < 4:
+        place = len(begun)
+        least = (vocabulary.coordinate_of(begun[place - 2]) or (0, 0))[1] if place >= 2 else 0
+        begun.append((yield [Choice(vocabulary.coordinates(place, least, COORDINATE_BINS), 3 - place + after)]))
+    return begun[3]
+
+
+def code_tokens(vocabulary: Vocabulary, known: int) -> np.ndarray:
+    """int64 (k,): the tokens of the codes 0 up to `known`, of masks and poses."""
+    return np.array([vocabulary.coordinate(*code_coordinate(code)) for code in range(known)], np.int64)
 
 
 def _axes(pieces: Sequence[int | Coordinate]) -> list[int]:

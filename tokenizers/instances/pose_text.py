@@ -14,11 +14,12 @@ from ...labelers.contract.instances import InstanceSet
 from ...labelers.contract.kinds import Instances, Kind
 from ...labelers.contract.poses import nearest_rotations
 from ...labelers.people.crops import full_camera, squares
+from ..contract.grammar import END, Choice, Grammar, sequence
 from ..contract.special_tokens import COORDINATE_BINS
 from ..contract.vocabulary import Coordinate
 from ..text.base import Group, StructuredTokenizer
 from ..vq.input_contract import JOINTS
-from .instance_text import box_coordinates
+from .instance_text import box_coordinates, box_grammar, code_tokens
 from .mask_codes import code_coordinate, code_of
 
 POSE_TOKENS, POSE_CODES = 8, 1024
@@ -109,6 +110,26 @@ class PosesText(StructuredTokenizer):
 
     def groups(self, label: InstanceSet) -> list[Group]:
         return self._people(label, self.codes(label))
+
+    def grammar(self) -> Grammar:
+        """`none`, or people with a box and each of their parts, in any order."""
+        vocabulary = self.vocabulary
+        numbers = vocabulary.coordinates(0, 0, COORDINATE_BINS)
+        parts = {vocabulary.word(word): [numbers] * int(np.prod(shape)) for word, (_, _, shape) in SCALES.items()}
+        parts[vocabulary.word("pose")] = [code_tokens(vocabulary, known) for known in self._known_codes]
+        person = Choice.of([vocabulary.word("human")], PERSON_TOKENS - 1)
+        token = yield [Choice.of([vocabulary.word("none")]), person]
+        if token not in person.ids:
+            yield [END]
+            return
+        while token in person.ids:
+            left, needed = dict(parts), PERSON_TOKENS - 5
+            yield from box_grammar(vocabulary, needed)
+            while left:
+                own = left.pop((yield [Choice.of(left, needed - 1)]))
+                needed -= 1 + len(own)
+                yield from sequence(*own, after=needed)
+            token = yield [person, END]
 
     def parse(self, ids: np.ndarray) -> tuple[InstanceSet, list[str]]:
         known, faults = self._known_codes, list[str]()

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...labelers.contract.kinds import Kind
 from ..contract.files import VOCABULARY_FILE, config_file, read, read_config
+from ..contract.grammar import Choice, Part
 from ..contract.token_spec import TokenSpec
 from ..contract.tokenizer import Tokenizer
 from ..contract.vocabulary import Coordinate, Vocabulary
@@ -61,6 +62,15 @@ class VocabularyTokenizer(Tokenizer):
         tokenizer = cls(kind, cls.Params.model_validate(config["params"]))
         tokenizer.use_vocabulary(Vocabulary.from_bytes(read(files, VOCABULARY_FILE)))
         return tokenizer
+
+    def said_words(self, *follow: Choice, least: int = 0) -> Part:
+        """Any number of words, but `least` at least (0 or 1), and a token of what follows them."""
+        after, ends = min(choice.needs for choice in follow) + 1, np.concatenate([choice.ids for choice in follow])
+        first, more = (words[~np.isin(words, ends)] for words in (self.vocabulary.beginnings, self.vocabulary.words))
+        token = yield [Choice(first, after), *(() if least else follow)]
+        while token not in ends:
+            token = yield [Choice(more, after), *follow]
+        return token
 
     def _words(self, ids: Sequence[int | Coordinate], faults: list[str]) -> str:
         """The text of word ids; ids that aren't in the vocabulary are named in `faults` and left out."""

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from ...labelers.contract.kinds import Text
 from ...labelers.contract.labeler import NoParams
+from ..contract.grammar import END, Grammar
 from .base import VocabularyTokenizer
 
 LONGEST = 16 * 2**20
@@ -38,6 +39,10 @@ class Documents(VocabularyTokenizer):
 
     def decode(self, tokens: Sequence[np.ndarray]) -> list[str]:
         return [self.vocabulary.decode(ids) for ids in tokens]
+
+    def grammar(self) -> Grammar:
+        """Words, as many as there is room for."""
+        yield from self.said_words(END)
 
     def parse(self, ids: np.ndarray) -> tuple[str, list[str]]:
         """As `decode`, which raises ValueError for an id outside the vocabulary: here that is named, and left out."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any, ClassVar, cast
 
@@ -13,9 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...labelers.contract.kinds import Kind, Record
 from ...labelers.contract.labeler import NoParams
-from ..contract.special_tokens import COORDINATE_BINS
+from ..contract.grammar import END, Choice, Grammar, fault, sequence
+from ..contract.special_tokens import COORDINATE_BINS, EOS
 from ..contract.vocabulary import Coordinate
 from .base import Group, StructuredTokenizer, TextParams
+from .json_grammar import CLOSE, OPEN, JsonGrammar
 
 
 class PaletteParams(BaseModel):
@@ -52,13 +55,19 @@ class PaletteTokenizer(StructuredTokenizer):
         values = [Coordinate(0, round(value)) for value in colours.ravel()]
         return [[Coordinate(1, len(colours)), *values]]
 
+    def grammar(self) -> Grammar:
+        """One of the numbers of colours that may be written, and as many colours."""
+        numbers = {self.vocabulary.coordinate(1, number): number for number in range(1, self.params.colors + 1)}
+        number = yield [Choice.of([token], 3 * number) for token, number in numbers.items()]
+        yield from sequence(*[self.vocabulary.coordinates(0, 0, 256)] * (3 * numbers[number]))
+        yield [END]
+
     def parse(self, ids: np.ndarray) -> tuple[dict[str, list[list[int]]], list[str]]:
         pieces, faults = self._read(ids), []
         values = [piece.value for piece in pieces if isinstance(piece, Coordinate) and piece.axis == 0]
         starts = range(0, len(values) - 2, 3)[: self.params.colors]
         colours = [[min(value, 255) for value in values[at : at + 3]] for at in starts]
-        expected = [Coordinate(1, len(colours)), *(Coordinate(0, value) for colour in colours for value in colour)]
-        if pieces != expected:
+        if fault(self.grammar(), ids, self.max_length) is not None:
             faults.append(f"the tokens aren't one palette; {len(colours)} whole colours are kept")
         return ({str(len(colours)): colours} if colours else {}), faults
 
@@ -175,6 +184,17 @@ class MetadataTokenizer(StructuredTokenizer):
             written.append([Coordinate(1, index), Coordinate(0, bins.bin(value))])
         return written
 
+    def grammar(self) -> Grammar:
+        """Fields in any order, each once, with one of its bins."""
+        assert isinstance(self.kind, Record)
+        left = {
+            self.vocabulary.coordinate(1, index): bins
+            for index, (name, bins) in enumerate(METADATA.items())
+            if name in self.kind.fields
+        }
+        while (field := (yield [Choice.of(left, 1), END])) != EOS:
+            yield [Choice(self.vocabulary.coordinates(0, 0, left.pop(field).bins))]
+
     def parse(self, ids: np.ndarray) -> tuple[dict[str, Any], list[str]]:
         pieces, faults, label = self._read(ids), [], {}
         names = list(METADATA)
@@ -190,6 +210,8 @@ class MetadataTokenizer(StructuredTokenizer):
             bins = METADATA[names[field]] if field < len(names) else None
             if bins is None or index >= bins.bins:
                 faults.append(f"there is no field {field} with a bin {index}")
+            elif names[field] in label:
+                faults.append(f"{names[field]!r} is there twice; the first counts")
             else:
                 label[names[field]] = bins.value(index)
         return {name: label[name] for name in names if name in label}, faults
@@ -220,6 +242,14 @@ class RecordTokenizer(StructuredTokenizer):
             if name in label
         ]
 
+    def grammar(self) -> Grammar:
+        """Fields in any order, each once, with a value."""
+        left = {self.vocabulary.coordinate(1, index) for index in range(len(self._fields))}
+        token = yield [Choice.of(left, 1), END]
+        while token != EOS:
+            left.remove(token)
+            token = yield from self._json_grammar.value([Choice.of(left, 1), END])
+
     def parse(self, ids: np.ndarray) -> tuple[dict[str, Any], list[str]]:
         pieces, faults, label = self._read(ids), [], {}
         starts = [at for at, piece in enumerate(pieces) if isinstance(piece, Coordinate) and piece.axis == 1]
@@ -231,6 +261,9 @@ class RecordTokenizer(StructuredTokenizer):
             if place >= len(self._fields):
                 faults.append(f"there is no field {place}")
                 continue
+            if self._fields[place] in label:
+                faults.append(f"{self._fields[place]!r} is there twice; the first counts")
+                continue
             text = self._json(pieces[start + 1 : stop], faults)
             try:
                 label[self._fields[place]] = json.loads(text)
@@ -238,26 +271,27 @@ class RecordTokenizer(StructuredTokenizer):
                 faults.append(f"the value of {self._fields[place]!r} isn't JSON: {text[:80]!r}")
         return label, faults
 
+    @cached_property
+    def _json_grammar(self) -> JsonGrammar:
+        return JsonGrammar(self.vocabulary, self.said_words)
+
     def _json(self, pieces: list[int | Coordinate], faults: list[str]) -> str:
         """Text in JSON's spelling: strings keep the spaces between their words, the rest has none."""
         text, words = "", []
-        for piece in [*pieces, _OPEN]:
+        for piece in [*pieces, OPEN]:
             if isinstance(piece, int):
                 words.append(piece)
                 continue
             part = self._words(words, faults)
-            text += json.dumps(part) if piece == _CLOSE else part.replace(" ", "")
+            text += json.dumps(part) if piece == CLOSE else part.replace(" ", "")
             words = []
         return text
-
-
-_OPEN, _CLOSE = Coordinate(2, 0), Coordinate(3, 0)
 
 
 def _value_pieces(value: Any) -> Group:
     """A JSON value as words and string marks."""
     if isinstance(value, str):
-        return [_OPEN, value, _CLOSE]
+        return [OPEN, value, CLOSE]
     if isinstance(value, list):
         items = [["," if index else "[", *_value_pieces(item)] for index, item in enumerate(value)]
         return [*chain.from_iterable(items), "]"] if items else ["[", "]"]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...labelers.contract.kinds import Text
+from ..contract.grammar import END, Grammar
 from .base import VocabularyTokenizer
 
 
@@ -23,6 +24,10 @@ class WordPiece(VocabularyTokenizer):
 
     def decode(self, tokens: Sequence[np.ndarray]) -> list[str]:
         return [self.vocabulary.decode(ids) for ids in tokens]
+
+    def grammar(self) -> Grammar:
+        """Words, as many as there is room for."""
+        yield from self.said_words(END)
 
     def parse(self, ids: np.ndarray) -> tuple[str, list[str]]:
         """As `decode`, which raises ValueError for an id outside the vocabulary: here that is named, and left out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch.distributed as dist
@@ -18,9 +19,9 @@ _LAST = "config.json"
 """Without which nobody takes it for a model."""
 
 
-def export_model(network: FourM, store: Store) -> None:
+def export_model(network: FourM, store: Store, meanings: Iterable[tuple[str, bytes]]) -> None:
     """Called by all processes that share the network out; the first one writes. On its disk the model lies, too, while
-    it is sent."""
+    it is sent. meanings: further files, by path, which say what its ids mean (`forms.meanings.files_of`)."""
     first = not dist.is_initialized() or dist.get_rank() == 0
     tensors: dict[str, Tensor] = {}
     for name, one in network.state_dict().items():
@@ -28,6 +29,8 @@ def export_model(network: FourM, store: Store) -> None:
         if first:
             tensors[name] = whole.detach().cpu()
     if first:
+        for path, content in meanings:
+            store.replace(f"{FOLDER}/{path}", content)
         with tempfile.TemporaryDirectory(prefix="tokenloom-model-") as above:
             folder = Path(above, FOLDER)
             write_model(network.config, tensors, folder)

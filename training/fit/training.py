@@ -15,6 +15,7 @@ from ...pipeline.storage.store import Store
 from ..data.loader import TrainingBatches
 from ..data.opening import OpenData
 from ..data.recipe import TrainingRecipe
+from ..forms.meanings import files_of
 from ..model.checkpoint import Start
 from ..model.config import ModelConfig
 from ..model.sizes import on_paper
@@ -119,7 +120,8 @@ class _Training:
     def export(self) -> None:
         """Writes the model, unless that was done."""
         if not is_exported(self._store):
-            export_model(self._trainer.network, self._store)
+            meanings = files_of(self._batches.data.mixture, self._trainer.network.config.names)
+            export_model(self._trainer.network, self._store, meanings)
 
     def _loader(self) -> Iterator[Mapping[str, Any]]:
         if self.step == self.steps:

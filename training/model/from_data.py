@@ -39,7 +39,7 @@ def _modalities(mixture: Mixture) -> Iterator[ModalityConfig]:
             yield ModalityConfig(name, "pixels", length, grid=(side, side), **roles)
             continue
         card = common_card(mixture.datasets, name)
-        told = {**roles, "tokenizer": _digest(card)}
+        told = {**roles, "tokenizer": digest_of(card)}
         if spec is None:
             yield ModalityConfig(name, "embeddings", length, width=int(card.kind["dim"]), **told)
         elif spec.type == "text":
@@ -79,7 +79,7 @@ def refuse_other_data(config: ModelConfig, given: Sequence[ModalityConfig], sour
             )
 
 
-def _digest(card: ModalityCard) -> str:
+def digest_of(card: ModalityCard) -> str:
     """Of what says which token an id is, or which model embeddings are of."""
     if is_embeddings(card):
         told = [card.kind, card.labeler, card.weights and card.weights.sha256]

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from tokenloom.labelers.contract.instances import InstanceSet, Mask
 from tokenloom.labelers.contract.kinds import Instances, Record, Text
 from tokenloom.labelers.contract.poses import ATTRIBUTES, nearest_rotations
+from tokenloom.tokenizers.contract.grammar import Sentence, UngrammaticalError, fault
+from tokenloom.tokenizers.contract.special_tokens import EOS, PAD
 from tokenloom.tokenizers.contract.vocabulary import UNK, Vocabulary
 from tokenloom.tokenizers.instances.human_poses import HumanPosesTokenizer
 from tokenloom.tokenizers.instances.instance_text import box_coordinates
@@ -128,6 +130,48 @@ def tokenizers(request, vocabularies) -> dict[str, StructuredTokenizer]:
     if request.param not in vocabularies:
         pytest.skip("the public 4M vocabulary isn't beside this checkout (../shared/golden)")
     return {name: make(name, vocabularies[request.param]) for name in CASES}
+
+
+@pytest.mark.parametrize("name", CASES)
+@settings(max_examples=EXAMPLES)
+@given(seed=st.integers(0, 10**6))
+def test_what_was_written_is_grammatical(tokenizers, name, seed):
+    """But for exponents, and what is longer than it may be, which no label of these has."""
+    tokenizer = tokenizers[name]
+    (ids,) = tokenizer.encode([CASES[name][2](seed)])
+    assert fault(tokenizer.grammar(), ids.tolist(), tokenizer.max_length) is None
+
+
+@pytest.mark.parametrize("name", [*CASES, "words"])
+@settings(max_examples=EXAMPLES)
+@given(seed=st.integers(0, 10**6), room=st.integers(23, 120))
+def test_what_is_grammatical_has_no_faults(tokenizers, name, seed, room):
+    """However it is drawn, and however little room there is: each choice is as likely as the others, so that a text
+    comes to boxes and brackets, too."""
+    tokenizer, generator = tokenizers.get(name), rng(seed)
+    if tokenizer is None:
+        tokenizer = WordPiece(Text())
+        tokenizer.use_vocabulary(tokenizers["record"].vocabulary)
+    room = room + 20 if name == "poses" else room
+    sentence, ids = Sentence(tokenizer.grammar(), room), list[int]()
+    while not sentence.done:
+        goes_on = [one for one in sentence.choices if one.needs >= 0 or len(ids) > room // 2]
+        fitting = goes_on or sentence.choices
+        ids.append(int(generator.choice(fitting[generator.integers(len(fitting))].ids)))
+        sentence.say(ids[-1])
+    assert ids.pop() == EOS
+    assert len(ids) <= room
+    label, faults = tokenizer.parse(np.array(ids))
+    assert faults == []
+    tokenizer.kind.decode(tokenizer.kind.encode(tokenizer.kind.check(label)))
+    for place in {0, len(ids) // 2, len(ids)}:
+        assert fault(tokenizer.grammar(), [*ids[:place], PAD], room) == place
+
+
+def test_a_room_too_small_is_named(tokenizers):
+    with pytest.raises(UngrammaticalError, match="a text has 4 tokens at least, and there is room for 3"):
+        Sentence(tokenizers["palette"].grammar(), 3)
+    assert len(Sentence(tokenizers["poses"].grammar(), 1).allowed()) == 1
 
 
 @pytest.mark.parametrize("name", CASES)

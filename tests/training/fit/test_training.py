@@ -75,7 +75,7 @@ def test_it_learns_and_leaves_a_line_for_each_step(folder, undisturbed):
     assert [path.name.rpartition(".")[2] for path in events] == ["00000000", "00000004", "00000008"]
     assert b"losses/dinov2" in events[0].read_bytes()
     names = {path.name for path in (folder / "run/model").iterdir()}
-    assert names == {"config.json", "modalities.json", "model.safetensors"}
+    assert names == {"config.json", "modalities.json", "model.safetensors", "tokenizers"}
 
 
 @pytest.mark.parametrize("until", [3, 8])

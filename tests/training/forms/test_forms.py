@@ -1,0 +1,54 @@
+"""What users give as what a model takes, and what it says as what users see; and what a model's folder says of both."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from small_models import MODALITIES, SIDE, pictured, untrained
+from tokenloom.pipeline.dataset.dataset import open_dataset
+from tokenloom.training.fit.open_model import open_model
+from tokenloom.training.forms.forms import Forms
+from tokenloom.training.forms.given import read_given
+from tokenloom.training.generation.seen import seen
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With `dataset`, and `run/model`, an untrained model of it."""
+    folder = tmp_path_factory.mktemp("forms")
+    pictured(folder)
+    untrained(folder / "dataset", folder / "run")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def forms(folder: Path) -> Forms:
+    return open_model(str(folder / "run"))[1]
+
+
+def test_a_model_s_folder_is_enough(folder, tmp_path):
+    """Without the dataset that it was trained on."""
+    shutil.copytree(folder / "run/model", tmp_path / "alone")
+    forms = open_model(str(tmp_path / "alone"))[1]
+    row = open_dataset(folder / "dataset")["1"]
+    for name in MODALITIES:
+        form = forms.target(name)
+        (said,) = form.decode([row.values[name].tolist()])
+        assert said.problem == ""
+        assert form.encode(said.label).tolist() == row.values[name].tolist() or name == "human_poses"
+
+
+def test_a_photograph_is_what_the_dataset_has_of_it(folder, forms):
+    photo = str(folder / "corpus/3.png")
+    given = read_given(forms, [photo, f"rgb={photo}", f"corners={folder}/dataset#3"])
+    assert list(given) == ["pixels", "rgb", "corners"]
+    row = open_dataset(folder / "dataset").get("3", modalities=["rgb"])
+    assert given["rgb"].value.tolist() == row.values["rgb"].tolist()
+    assert given["pixels"].value.shape == (SIDE, SIDE, 3)
+    state = seen(forms.config, [{name: one.value for name, one in given.items()}, {}])
+    assert state.arrays["pixels"][0].equal(torch.from_numpy(given["pixels"].value))
+    assert state.known["rgb"].used.sum(dim=1).tolist() == [16, 0]
+    assert state.known["corners"].rows[0] == list(range(len(given["corners"].value)))
