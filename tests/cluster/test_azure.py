@@ -47,7 +47,7 @@ def test_a_dataset_on_azure_is_that_of_a_disk(azure, small_corpus, tmp_path):
 
 
 def test_an_object_of_azure_is_created_once(azure):
-    check_created_once(azure, "az://box/once")
+    check_created_once(azure, "az://once")
 
 
 @pytest.mark.parametrize(

@@ -51,4 +51,4 @@ def test_a_dataset_on_gcs_is_that_of_a_disk(gcs, small_corpus, tmp_path):
 
 
 def test_an_object_of_gcs_is_created_once(gcs):
-    check_created_once(gcs, "gs://box/once")
+    check_created_once(gcs, "gs://once")

@@ -28,10 +28,11 @@ print(json.dumps({entry.name: hashlib.sha256(data.read(entry.name)).hexdigest() 
 """
 
 _ONCE = """
-import sys
+import sys, fsspec
 from concurrent.futures import ThreadPoolExecutor
 from tokenloom.pipeline.storage.store import Store
-box = Store(sys.argv[1])
+fsspec.filesystem(sys.argv[1].partition(":")[0]).mkdir(sys.argv[1].rpartition("/")[2])
+box = Store(f"{sys.argv[1]}/below")
 assert box.create("manifest", b"first") and not box.create("manifest", b"second")
 assert box.read("manifest") == b"first" and box.read_range("manifest", 3, 99) == b"st"
 assert box.read_range("manifest", 9, 12) == b""
@@ -97,6 +98,7 @@ def check_dataset(client: Client, box: str, corpus: Path, folder: Path) -> None:
     assert {name for name in here if here[name] != there[name]} == set()
 
 
-def check_created_once(client: Client, url: str) -> None:
-    """Objects are created where there is none, whoever else tries, and listed, read, replaced and deleted."""
-    client.run(_ONCE, url)
+def check_created_once(client: Client, box: str) -> None:
+    """Objects are created where there is none, whoever else tries, and listed, read, replaced and deleted. box: as of
+    `check_dataset`."""
+    client.run(_ONCE, box)
