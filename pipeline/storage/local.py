@@ -127,7 +127,9 @@ class LocalFiles:
     def is_transient(self, error: BaseException) -> bool:
         return isinstance(error, OSError) and error.errno in _TRANSIENT
 
-    def renew(self, error: BaseException) -> bool:
+    client = None
+
+    def renew(self, error: BaseException, client: object) -> bool:
         """As `ObjectFiles.renew`: there are no credentials."""
         return False
 
