@@ -100,7 +100,8 @@ def _legend(panels: Sequence[Panel], y: float, x_label: str) -> Iterator[str]:
     styles = {line.name: line.style for panel in panels for line in panel.lines}
     x = float(_LEFT)
     for name, style in styles.items():
-        yield f'<path d="M{x:.0f} {y - 3:.0f}h18" {_stroke(style)}/><text x="{x + 22:.0f}" y="{y:.0f}">{escape(name)}</text>'
+        yield f'<path d="M{x:.0f} {y - 3:.0f}h18" {_stroke(style)}/>'
+        yield f'<text x="{x + 22:.0f}" y="{y:.0f}">{escape(name)}</text>'
         x += 40 + 5.3 * len(name)
     yield f'<text x="{x:.0f}" y="{y:.0f}" fill="#777">{escape(x_label)}</text>'
 

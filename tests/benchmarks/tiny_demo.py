@@ -36,7 +36,8 @@ from learning_curves import Line, Panel, Style, smoothed, svg
 from tiny_corpora import write_corpora
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.training.data.recipe import TrainingRecipe, load_training_recipe
-from tokenloom.training.evaluation.evaluate import Evaluation, evaluate
+from tokenloom.training.evaluation.evaluate import losses
+from tokenloom.training.evaluation.losses import ModalityLoss
 from tokenloom.training.evaluation.opened import fitted
 from tokenloom.training.fit.checkpoints import Checkpoints
 from tokenloom.training.fit.figures import Figures
@@ -63,12 +64,16 @@ _UNIGRAM, _OTHER = Style("#555", 1, "2 2"), Style("#3a9a4a", 1.5)
 
 @dataclass(frozen=True)
 class Trained:
-    """One training. evaluations: by step, of the photographs or of the texts, by name."""
+    """One training. held_out: by step, what was found of each modality."""
 
     output: Path
     seconds: float
     cpu_seconds: float
-    evaluations: Mapping[int, Mapping[str, Evaluation]]
+    held_out: Mapping[int, Mapping[str, ModalityLoss]]
+
+    @property
+    def last(self) -> Mapping[str, ModalityLoss]:
+        return self.held_out[max(self.held_out)]
 
 
 def main() -> None:
@@ -77,7 +82,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--photographs", type=Path, help="where real_photographs.py has written them")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="of the recipe")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="of tiny-demo")
     options = parser.parse_args()
     import torch
 
@@ -119,13 +124,11 @@ def benchmark(folder: Path, overrides: Sequence[str], limit: int | None) -> dict
     both = trained(recipe, {"photographs": folder / "held-out", "texts": folder / "texts-held-out"}, folder, limit)
     alone = trained(texts_alone(recipe, folder), {"texts": folder / "texts-held-out"}, folder, limit)
     (folder / "curves.svg").write_text(svg(list(panels(both, alone)), "steps; nats a token"))
-    last, other = both.evaluations[max(both.evaluations)], alone.evaluations[max(alone.evaluations)]
-    losses = {name: asdict(one) for found in last.values() for name, one in found.losses.items()}
     return {
-        "ratio": round(min(one["unigram"] / one["given"]["loss"] for one in losses.values()), 3),
-        "modalities": losses,
-        "texts_alone": other["texts"].losses[_TEXT].given.loss,
-        "steps": max(both.evaluations),
+        "ratio": round(min(one.unigram / one.given.loss for one in both.last.values()), 3),
+        "modalities": {name: asdict(one) for name, one in both.last.items()},
+        "texts_alone": alone.last[_TEXT].given.loss,
+        "steps": max(both.held_out),
         "seconds": [round(both.seconds), round(alone.seconds)],
         "cpu_seconds": [round(both.cpu_seconds), round(alone.cpu_seconds)],
     }
@@ -154,11 +157,15 @@ def trained(recipe: TrainingRecipe, held_out: Mapping[str, Path], folder: Path, 
     train(recipe, Place(), _tell)
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
     print(f"{seconds:,.0f} s, {cpu_seconds:,.0f} s of CPU", flush=True)
-    evaluations = {
-        step: {name: measured(network, url, folder / _DATASETS[name], limit) for name, url in held_out.items()}
+    found = {
+        step: {
+            modality: one
+            for name, url in held_out.items()
+            for modality, one in measured(network, url, folder / _DATASETS[name], limit).items()
+        }
         for step, network in networks(output)
     }
-    return Trained(output, seconds, cpu_seconds, evaluations)
+    return Trained(output, seconds, cpu_seconds, found)
 
 
 def _tell(news: str | Figures) -> None:
@@ -178,28 +185,30 @@ def networks(output: Path) -> Iterator[tuple[int, FourM]]:
         yield step, network.eval()
 
 
-def measured(network: FourM, held_out: Path, learnt: Path, limit: int | None) -> Evaluation:
+def measured(network: FourM, held_out: Path, learnt: Path, limit: int | None) -> dict[str, ModalityLoss]:
     """On a held-out dataset. learnt: the one whose tokens a unigram model has counted."""
-    return evaluate(fitted("the model", network, str(held_out)), INPUT_TOKENS, limit, str(learnt))
+    opened, counted = (fitted("the model", network, str(url)) for url in (held_out, learnt))
+    found = losses(opened, INPUT_TOKENS, limit, counted, lambda what, done, total: None)
+    return {name: one for name, one in found.items() if one is not None}
 
 
 def panels(both: Trained, alone: Trained) -> Iterator[Panel]:
     """One for each modality."""
-    last = both.evaluations[max(both.evaluations)]
-    longest = float(max(both.evaluations))
-    for kind, found in last.items():
-        for name, one in found.losses.items():
-            own = {step: some[kind].losses[name] for step, some in both.evaluations.items()}
-            lines = [
-                Line("training", smoothed(logged(both.output, name), _POINTS), _TRAINING),
-                Line("held out, alone", [(step, loss.alone.loss) for step, loss in own.items()], _ALONE),
-                Line("held out, with others", [(step, loss.given.loss) for step, loss in own.items()], _GIVEN),
-                Line("unigram entropy", [(0, one.unigram), (longest, one.unigram)], _UNIGRAM),
-            ]
-            if name == _TEXT:
-                others = [(step, some[kind].losses[name].given.loss) for step, some in alone.evaluations.items()]
-                lines.append(Line("held out, trained on texts alone", others, _OTHER))
-            yield Panel(name, lines)
+    longest = float(max(both.held_out))
+    for name, last in both.last.items():
+        own = {step: found[name] for step, found in both.held_out.items()}
+        lines = [
+            Line("training", smoothed(logged(both.output, name), _POINTS), _TRAINING),
+            Line("held out", [(step, one.given.loss) for step, one in own.items()], _GIVEN),
+            Line("entropy of these tokens", [(0, last.unigram), (longest, last.unigram)], _UNIGRAM),
+        ]
+        if name == _TEXT:
+            others = [(step, found[name].given.loss) for step, found in alone.held_out.items()]
+            lines.append(Line("held out, trained on texts alone", others, _OTHER))
+        else:
+            shown = [(step, one.alone.loss) for step, one in own.items()]
+            lines.append(Line("held out, without other modalities", shown, _ALONE))
+        yield Panel(name, lines)
 
 
 def logged(output: Path, name: str) -> list[tuple[float, float]]:
