@@ -55,12 +55,12 @@ def started(network: FourM, recipe: TrainingRecipe) -> Start | None:
     """Gives it the weights of `model.start`, where the recipe has one. Raises CheckpointError."""
     if recipe.model is None or recipe.model.start is None:
         return None
-    with _here(Store(recipe.model.start, recipe.model.storage_options)) as folder:
+    with checkpoint_folder(Store(recipe.model.start, recipe.model.storage_options)) as folder:
         return start_from(network, folder)
 
 
 @contextmanager
-def _here(store: Store) -> Iterator[Path]:
+def checkpoint_folder(store: Store) -> Iterator[Path]:
     """A folder of this machine with the checkpoint; of a training whose output is named with its model, or with the
     weights that were saved last."""
     if store.exists(f"{FOLDER}/{MODEL}"):
