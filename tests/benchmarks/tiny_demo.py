@@ -81,8 +81,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("tiny"), help="folder for all of it (tiny)")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--photographs", type=Path, help="where real_photographs.py has written them")
-    parser.add_argument("--threads", type=int, default=2, help="of torch")
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="of tiny-demo")
+    parser.add_argument("--threads", type=int, default=2, help="of torch; 1 on cores that have other work")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="of tiny-demo"
+    )
     options = parser.parse_args()
     import torch
 
