@@ -50,6 +50,9 @@ class ModelSettings(Strict):
     """The network: 4M's encoder and decoder of one of its sizes, for the modalities of the data."""
 
     size: Literal["tiny", "small", "B", "L", "XL"] = Field(description="as 4M has them: 384 to 2048 wide")
+    dim: int | None = Field(default=None, ge=4, le=2**16, description="numbers per token, in place of the size's")
+    depth: int | None = Field(default=None, ge=1, le=1024, description="blocks of encoder and of decoder, likewise")
+    heads: int | None = Field(default=None, ge=1, le=2**12, description="of each attention, likewise")
     qk_norm: bool = Field(default=False, description="queries and keys are normalised before they meet")
     registers: int = Field(default=0, ge=0, le=1024, description="learned tokens that every input begins with")
     start: StartSettings | None = Field(default=None, description="a checkpoint whose weights it begins with")

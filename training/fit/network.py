@@ -12,11 +12,12 @@ from typing import Any
 import torch
 
 from ...labelers.networks.hub import CheckpointError
+from ...pipeline.plan.recipe_file import RecipeError
 from ...pipeline.storage.store import Store
 from ..data.opening import OpenData
 from ..data.recipe import TrainingRecipe
 from ..model.checkpoint import Start, start_from, write_model
-from ..model.config import ModalityConfig, ModelConfig
+from ..model.config import SIZES, ModalityConfig, ModelConfig
 from ..model.files import INDEX, MODEL
 from ..model.fourm import FourM
 from ..model.from_data import modalities_of
@@ -31,10 +32,20 @@ _PIECE = 2**26
 
 def model_config(data: OpenData, recipe: TrainingRecipe) -> ModelConfig:
     assert recipe.model is not None
-    size = recipe.model
-    return ModelConfig.of_size(
-        size.size, modalities_of(data.mixture), qk_norm=size.qk_norm, num_register_tokens=size.registers
-    )
+    own, named = recipe.model, SIZES[recipe.model.size]
+    with recipe.named():
+        try:
+            return ModelConfig(
+                modalities_of(data.mixture),
+                own.dim or named.dim,
+                own.depth or named.encoder_depth,
+                own.depth or named.decoder_depth,
+                own.heads or named.num_heads,
+                qk_norm=own.qk_norm,
+                num_register_tokens=own.registers,
+            )
+        except ValueError as error:
+            raise RecipeError(f"model: {error}") from None
 
 
 def new_network(config: ModelConfig, recipe: TrainingRecipe) -> FourM:

@@ -12,10 +12,12 @@ import torch
 from in_process import without_ray
 from safetensors.torch import load_file
 from small_trainings import Heard, losses, new_trainer, small_recipe, trained_here, very_small
+from tokenloom.pipeline.plan.recipe_file import RecipeError
 from tokenloom.pipeline.storage.store import Store
-from tokenloom.training.data.train_settings import StartSettings
+from tokenloom.training.data.loader import TrainingBatches
+from tokenloom.training.data.train_settings import ModelSettings, StartSettings
 from tokenloom.training.fit.kept import OtherTrainingError
-from tokenloom.training.fit.network import saved_network
+from tokenloom.training.fit.network import model_config, saved_network
 from tokenloom.training.fit.suspects import sample_name
 from tokenloom.training.fit.trainer import DivergedError
 from training_recipes import run_command, two_datasets
@@ -43,6 +45,21 @@ def lines(output: Path) -> list[dict]:
 
 def model(output: Path) -> dict[str, torch.Tensor]:
     return load_file(output / "model/model.safetensors")
+
+
+def test_a_recipe_may_say_what_a_size_is_made_of(folder):
+    data = TrainingBatches(small_recipe(folder)).data
+
+    def shape(**model: Any) -> tuple[int, ...]:
+        recipe = small_recipe(folder)
+        settings = recipe.model_copy(update={"model": ModelSettings(size="tiny", **model)})
+        config = model_config(data, settings)
+        return config.dim, config.encoder_depth, config.decoder_depth, config.num_heads
+
+    assert shape() == (384, 6, 6, 6)
+    assert shape(dim=96, depth=2) == (96, 2, 2, 6)
+    with pytest.raises(RecipeError, match=r"run.yaml:\d+: model: num_heads: 5 don't divide dim 384"):
+        shape(heads=5)
 
 
 def test_it_learns_and_leaves_a_line_for_each_step(folder, undisturbed):
