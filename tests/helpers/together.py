@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
+from torch.multiprocessing.spawn import spawn
 
 
 def together(work: Callable[..., Any], *given: Any, world: int = 2) -> list[Any]:
     """What `work(rank, world, *given)` gives in each process, as JSON has it. work: a function of a module."""
     with tempfile.TemporaryDirectory(prefix="tokenloom-together-") as folder:
-        multiprocessing.spawn(_process, (world, Path(folder), work, given), world)
+        spawn(_process, (world, Path(folder), work, given), world)
         return [json.loads(Path(folder, str(rank)).read_text()) for rank in range(world)]
 
 

@@ -37,9 +37,9 @@ class Truth:
         manifest, store = opened.dataset.manifest, mixed.reader.store
         self.names = list(opened.targets)
         self.cards = manifest.modalities
+        tokenised = {*self.names, RGB} & set(mixed.tokenised)
         self.tokenizers: dict[str, Tokenizer] = {
-            name: load_tokenizer(store, name, manifest.modalities[name])
-            for name in dict.fromkeys([*self.names, *([RGB] if RGB in mixed.tokenised else [])])
+            name: load_tokenizer(store, name, self.cards[name]) for name in sorted(tokenised)
         }
         for one in self.tokenizers.values():
             if isinstance(one, TrainedTokenizer):

@@ -62,17 +62,17 @@ def started(network: FourM, recipe: TrainingRecipe) -> Start | None:
         return None
     begin = recipe.model.start
     store = Store(begin.model, recipe.model.storage_options)
-    with checkpoint_folder(store) as folder:
-        try:
+    try:
+        with checkpoint_folder(store) as folder:
             return start_from(network, folder, begin.rename)
-        except CheckpointError as error:
-            raise CheckpointError(f"model.start: {str(error).replace(str(folder), store.url)}") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"model.start: {error}") from None
 
 
 @contextmanager
 def checkpoint_folder(store: Store) -> Iterator[Path]:
     """A folder of this machine with the checkpoint; of a training whose output is named with its model, or with the
-    weights that were saved last."""
+    weights that were saved last. A CheckpointError that is raised meanwhile names the store."""
     if _is_model(store.below(FOLDER)):
         store = store.below(FOLDER)
     if store.is_local and (_is_model(store) or Path(store.url, "config.json").is_file()):
@@ -84,7 +84,10 @@ def checkpoint_folder(store: Store) -> Iterator[Path]:
             write_model(network.config, network.state_dict(), folder)
         else:
             _fetch(store, folder)
-        yield folder
+        try:
+            yield folder
+        except CheckpointError as error:
+            raise CheckpointError(str(error).replace(str(folder), store.url)) from None
 
 
 def _is_model(store: Store) -> bool:

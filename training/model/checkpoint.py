@@ -164,13 +164,14 @@ def _refuse_differences(own: Tensors, given: Tensors, folder: Path, needed: Coll
 
 
 def _read(folder: Path) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
+    is_model = f"a model is a folder with config.json and {MODEL}"
     if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such folder; a model is a folder with config.json and {MODEL}")
+        raise CheckpointError(f"{folder}: no such folder; {is_model}")
     for name, other in (("config.json", ""), (MODEL, INDEX)):
         if not any((folder / one).is_file() for one in (name, other)):
             others = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
-            pickled = f"; {others[0]} might run code, and isn't read: convert it to {MODEL}" if others else ""
-            raise CheckpointError(f"{folder}: has no {name}{pickled}")
+            why = f"{others[0]} might run code, and isn't read: convert it to {MODEL}" if others else is_model
+            raise CheckpointError(f"{folder}: has no {name}; {why}")
     tensors = read_files(folder)
     told = folder / "modalities.json"
     modalities = told.read_bytes() if told.is_file() else None

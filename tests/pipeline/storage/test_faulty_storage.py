@@ -167,8 +167,10 @@ def test_credentials_that_are_changed_meanwhile_are_taken(signatures, proxy, s3_
 def test_credentials_that_expire_for_many_threads_are_taken_anew_once(proxy, s3_url, monkeypatch):
     store = Store(s3_url, {"endpoint_url": proxy.endpoint, "config_kwargs": {**QUICK, "read_timeout": 11}})
     assert store.create("a", BODY)
-    made, together, connect = [], Barrier(4), type(store._files().fs).connect  # type: ignore[union-attr]
-    monkeypatch.setattr(type(store._files().fs), "connect", lambda fs, **words: [made.append(1), connect(fs, **words)])
+    files, made, together = store._files(), [], Barrier(4)
+    assert isinstance(files, ObjectFiles)
+    connect = type(files.fs).connect
+    monkeypatch.setattr(type(files.fs), "connect", lambda fs, **words: [made.append(1), connect(fs, **words)])
 
     def read(_: int) -> bytes:
         waits = iter([together.wait])
