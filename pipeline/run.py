@@ -26,7 +26,7 @@ from .dataset.aside import remove_aside
 from .dataset.cards import ModalityCard
 from .dataset.dataset import Dataset, open_dataset
 from .dataset.finished import empty_shards, superseded, units_of
-from .dataset.layout import ATTEMPTS, MANIFESTS
+from .dataset.layout import ATTEMPTS, FIT, MANIFESTS
 from .dataset.listings import store_listing
 from .dataset.manifest import DatasetError, Manifest, publish, replace_options
 from .engine.config import Mode, stage_configs
@@ -193,9 +193,7 @@ def label_units(
 def _fit(plan: Plan, store: Store, listener: RunListener, given: Mapping[str, Tokenizer]) -> Plan:
     """Puts labels of a sample of the corpus aside, fits the tokenizers to them and stores them. given: tokenizers that
     are trained already, by modality."""
-    recipe, cards = plan.recipe, dict(plan.graph.cards)
-    limits = UnitLimits(recipe.units.samples, recipe.units.bytes)
-    works = sample_works(Corpus(recipe.corpus), plan.shards, recipe.fit.units, limits, plan.kept)
+    recipe, cards, works = plan.recipe, dict(plan.graph.cards), _sample(plan)
     places = [Unit(work.shard.id, work.start, work.stop, 0).place for work in works]
     aside, sample = to_put_aside(cards), sample_digest(cards, works)
     failed: dict[str, SampleFailures] = {}
@@ -222,6 +220,13 @@ def _fit(plan: Plan, store: Store, listener: RunListener, given: Mapping[str, To
     plan = _published(replace(plan, request=request), store)
     remove_sample(store, aside, sample)
     return with_work(plan, store)
+
+
+def _sample(plan: Plan) -> list[Work]:
+    """Of the corpus, what tokenizers are fitted to."""
+    recipe = plan.recipe
+    limits = UnitLimits(recipe.units.samples, recipe.units.bytes)
+    return sample_works(Corpus(recipe.corpus), plan.shards, recipe.fit.units, limits, plan.kept)
 
 
 def _nothing_to_fit_to(plan: Plan, works: Sequence[Work], results: Sequence[UnitResult]) -> str:
@@ -354,6 +359,11 @@ def _clean(plan: Plan, store: Store) -> None:
             store.delete(f"{ATTEMPTS}/{entry.name}")
     if not plan.works:
         remove_aside(store)
+    # Another run, slower with the same sample, puts labels aside for a tokenizer that is there by then.
+    cards, left = plan.graph.cards, {child.strip("_/") for child in store.children(FIT)}
+    late = [name for name in cards if name in left and cards[name].fitted]
+    if late:
+        remove_sample(store, late, sample_digest(cards, _sample(plan)))
     store.remove_stale_temporaries()
 
 

@@ -33,7 +33,14 @@ WINGS = {  # of each room, floor by floor, lowest first; ".": the files that lie
         ("cli.py",),
         ("start.py",),
     ),
-    "training": (("data",), ("model",), ("forms",), ("fit", "generation"), ("show", "use", "prompt")),
+    "training": (
+        ("data",),
+        ("model",),
+        ("forms",),
+        ("fit", "generation", "backbone"),
+        ("evaluation",),
+        ("show", "use"),
+    ),
 }
 HEAVY = ("cv2", "datasets", "onnxruntime", "pyarrow", "ray", "rapidocr", "scipy", "skimage", "torch", "transformers")
 MAX_LINES = 400

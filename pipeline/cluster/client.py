@@ -27,8 +27,9 @@ _STOPPED, _KILLED = 143, 137
 
 _ATTEMPTS = 3
 _NOT_STARTED = "Starting Ray client server failed"
-"""What Ray says where a process that it forked on the head, for this client, ended at once. Seen on heads that had just
-come up (Ray 2.60), and not a second time."""
+"""What Ray says where a process that it forked on the head, for this client, ended at once. Python's gRPC has handlers
+of forks, which on a head whose other threads are in gRPC at that moment may abort the child before it becomes what it
+should (Ray 2.60, its issue 63202); so another one may succeed."""
 
 
 def have_driven(address: str, package: Package, write: Callable[[int, str], None]) -> int:

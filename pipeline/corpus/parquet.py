@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..storage.errors import StorageError
 from ..storage.windows import WINDOW, WindowFile
@@ -223,10 +223,12 @@ def _read_group(
 def _text_item(batch: pa.RecordBatch, index: int, row: int, columns: Columns, path: str, selection: Selection) -> Item:
     """One row as a sample without an image. Its size is the text's."""
     size, place = 0, f"{path}/{row:012d}"
+    names = dict.fromkeys((selection.text, *columns.fields, columns.key))  # the text first: all else may be broken
+    values: dict[str, Any] = {}
     try:
-        values = {name: batch.column(name)[index].as_py() for name in (*columns.fields, columns.key) if name}
-        text = values[selection.text or ""]
-        size = len((text or "").encode("utf-8", "surrogatepass"))
+        for name in filter(None, names):
+            values[name] = value = batch.column(name)[index].as_py()
+            size = len((value or "").encode("utf-8", "surrogatepass")) if name == selection.text else size
         return Item(row, size, text_sample(values, selection, place))
     except UnicodeDecodeError as error:
         return Item(row, size, Rejection(place, f"a text of row {row} is not UTF-8: {error}", "NotText"))

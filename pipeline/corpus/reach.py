@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..storage.errors import redact
+from ..storage.errors import QUERY, redact
 from ..storage.store import Store, absolute_url
 from .samples import CorpusError
 
-_QUERY = re.compile(r"(https?://[^?]+)(\?[\w.~%-]+=.*)", re.DOTALL)
+_QUERY = re.compile(rf"(https?://[^?]+)({QUERY}.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)

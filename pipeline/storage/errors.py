@@ -25,14 +25,20 @@ HARMLESS_PARAMETERS = frozenset({
 })
 # fmt: on
 """Parameters of queries that say which file is meant, or in what form."""
-_PLAIN = re.compile(r"[\w.-]{0,40}[:,;)]*")
-"""A value that such a parameter may have, with what a sentence puts behind a URL."""
+_PLAIN = re.compile(r"[\w.-]{0,40}")
+"""A value that such a parameter may have."""
 _CREDENTIAL = re.compile(r"(?i)key|secret|token|password|credential|connection_string|auth|cookie")
-_USER_PASSWORD = re.compile(r"(?<=://)[^/@\s'\"]+@")
-_URL = re.compile(r"\w+://[^\s'\"]+")
-_QUERY = re.compile(r"\?[\w.~%-]+=.*")
-_HIDDEN = re.compile(r"^\w+://\*\*\*@|[?&][^=&]*=\*\*\*(&|$)")
-_PARAMETER = re.compile(r"(?<=[?&])([^=&]*)=([^&]+)")
+_USER_PASSWORD = re.compile(r"(?<=://)[^/\s]+@")
+"""To the last @: a password may have one."""
+_URLS = re.compile(r"\w+://.*")
+"""From the first URL of a line on: names may hold blanks and quotes, so that it isn't known where one ends."""
+QUERY = r"\?[^=/\s]*="
+"""How a query begins. Without a = the ? is one of a pattern, or of a name."""
+_QUERY = re.compile(rf"{QUERY}\S*")
+_BEHIND = re.compile(r"[]'\"):;,.}]*$")
+"""What a sentence puts behind a URL."""
+_HIDDEN = re.compile(r"^\w+://\*\*\*@|[?&][^=&]*=\*\*\*(&|$)|&\*\*\*(&|$)")
+_PARAMETER = re.compile(r"(?<=[?&])[^&]*")
 
 
 class StorageError(OSError):
@@ -54,7 +60,7 @@ def redact(url: str) -> str:
     """The URL, or a text with URLs, without user:password@, and of its queries without the values of parameters that
     aren't known to be harmless."""
     hidden = lambda query: _PARAMETER.sub(_hidden, query[0])  # noqa: E731
-    return _URL.sub(lambda url: _QUERY.sub(hidden, url[0]), _USER_PASSWORD.sub("***@", url))
+    return _URLS.sub(lambda urls: _QUERY.sub(hidden, urls[0]), _USER_PASSWORD.sub("***@", url))
 
 
 HIDDEN = "what may be a credential is hidden in it by ***, so that it leads nowhere; give it whole"
@@ -66,8 +72,13 @@ def hides_credentials(url: str) -> bool:
 
 
 def _hidden(parameter: re.Match[str]) -> str:
-    name, value = parameter.groups()
-    return parameter[0] if name in HARMLESS_PARAMETERS and _PLAIN.fullmatch(value) else f"{name}=***"
+    """A parameter of a query as it may be shown, and what a sentence puts behind it."""
+    behind = _BEHIND.search(parameter[0])
+    shown = parameter[0][: behind.start()] if behind else parameter[0]
+    name, equals, value = shown.partition("=")
+    if not shown or (name in HARMLESS_PARAMETERS and _PLAIN.fullmatch(value)):
+        return parameter[0]
+    return (f"{name}=***" if equals else "***") + parameter[0][len(shown) :]
 
 
 def without_secrets(text: str, options: Mapping[str, Any]) -> str:
@@ -107,7 +118,7 @@ def told_url(url: str) -> str:
     query = _QUERY.search(url) if "://" in url else None
     if query is None:
         return without_credentials(url)
-    harmless = [one[0] for one in _PARAMETER.finditer(query[0]) if _hidden(one) == one[0]]
+    harmless = [one[0] for one in _PARAMETER.finditer(url[query.start() :]) if one[0] and _hidden(one) == one[0]]
     return without_credentials(url[: query.start()]) + ("?" + "&".join(harmless) if harmless else "")
 
 
@@ -119,5 +130,6 @@ def without_credentials(url: str) -> str:
     if scheme in ("http", "https"):
         parts = urlsplit(url)
         return urlunsplit((scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    place, slash, path = _QUERY.sub("", rest).partition("/")  # elsewhere names may have a ? and a #
+    query = _QUERY.search(rest)
+    place, slash, path = rest[: query.start() if query else None].partition("/")  # elsewhere names may have a ? and a #
     return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"

@@ -8,8 +8,8 @@ import secrets
 import shutil
 import socket
 import stat
-import time
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -17,9 +17,10 @@ from typing import BinaryIO, NamedTuple
 TEMPORARY = ".tmp-"
 """How the names of files begin that are still being written."""
 
-_DAY = 86_400.0
-_MAKE_FOLDER = 100
-"""Times, at most, that a folder is made for a file."""
+_WRITING = 5.0
+"""Seconds after which a file that is still being written is taken for a dead writer's."""
+_AGAIN = 100
+"""Times, at most, that a folder is made for a file, and that a file is written anew."""
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 _TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENETRESET}
 
@@ -99,31 +100,11 @@ class LocalFiles:
         final = Path(self._full(path))
         if final.exists():
             return False
-        temporary = _write_temporary(final.parent, data)
-        try:
-            os.link(temporary, final)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            if final.exists():
-                return False
-            temporary.replace(final)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_folder(final.parent)
-        return True
+        return _placed(final, data, _link)
 
     def replace(self, path: str, data: bytes, content_type: str = "") -> None:
         """content_type: files have none."""
-        final = Path(self._full(path))
-        temporary = _write_temporary(final.parent, data)
-        try:
-            temporary.replace(final)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_folder(final.parent)
+        _placed(Path(self._full(path)), data, _rename)
 
     def delete(self, path: str) -> None:
         """And the folders that it leaves empty, as object stores have none: a run marks each unit in one of its own."""
@@ -134,16 +115,21 @@ class LocalFiles:
                 folder.rmdir()
 
     def remove_stale_temporaries(self) -> None:
-        """Remove the temporary files of dead processes on this host, and those of any host that are a day old."""
-        for folder, _, names in os.walk(self.root):
-            for name in names:
-                if name.startswith(TEMPORARY) and _is_stale(path := Path(folder, name)):
-                    path.unlink(missing_ok=True)
+        """Remove the temporary files of writers that died, on this host or another, where nobody can ask for them: they
+        are old by the file system's own clock. A writer that is alive all the same writes again."""
+        names = (Path(folder, name) for folder, _, names in os.walk(self.root) for name in names)
+        left = [path for path in names if path.name.startswith(TEMPORARY)]
+        now = _clock(Path(self.root)) if left else 0.0
+        for path in left:
+            if _is_stale(path, now):
+                path.unlink(missing_ok=True)
 
     def is_transient(self, error: BaseException) -> bool:
         return isinstance(error, OSError) and error.errno in _TRANSIENT
 
-    def renew(self, error: BaseException) -> bool:
+    client = None
+
+    def renew(self, error: BaseException, client: object) -> bool:
         """As `ObjectFiles.renew`: there are no credentials."""
         return False
 
@@ -222,6 +208,44 @@ def _host() -> str:
         return socket.gethostname()
 
 
+def _placed(final: Path, data: bytes, place: Callable[[Path, Path], bool]) -> bool:
+    """What `place(temporary, final)` says, of a file with the data beside it: of another one where somebody who cleans
+    up has taken that for a dead writer's."""
+    for attempt in range(_AGAIN):
+        temporary = _write_temporary(final.parent, data)
+        try:
+            placed = place(temporary, final)
+        except FileNotFoundError:
+            if attempt == _AGAIN - 1:
+                raise
+            continue
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(final.parent)
+        return placed
+    raise AssertionError
+
+
+def _link(temporary: Path, final: Path) -> bool:
+    """Whether nothing was there."""
+    try:
+        os.link(temporary, final)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if final.exists():
+            return False
+        temporary.replace(final)
+    return True
+
+
+def _rename(temporary: Path, final: Path) -> bool:
+    temporary.replace(final)
+    return True
+
+
 def _write_temporary(folder: Path, data: bytes) -> Path:
     temporary = folder / f"{TEMPORARY}{_host()}-{os.getpid()}-{secrets.token_hex(8)}"
     try:
@@ -237,12 +261,12 @@ def _write_temporary(folder: Path, data: bytes) -> Path:
 
 def _opened(path: Path) -> BinaryIO:
     """A new file, in a folder that is made for it: again where somebody deletes it meanwhile, who finds it empty."""
-    for attempt in range(_MAKE_FOLDER):
+    for attempt in range(_AGAIN):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             return open(path, "xb")
         except (FileNotFoundError, FileExistsError):  # the latter of a folder that was there a moment ago, too
-            if attempt == _MAKE_FOLDER - 1:
+            if attempt == _AGAIN - 1:
                 raise
     raise AssertionError
 
@@ -260,10 +284,16 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _is_stale(path: Path) -> bool:
+def _clock(folder: Path) -> float:
+    """What time it is to the file system: those of hosts differ."""
+    with tempfile.NamedTemporaryFile(prefix=TEMPORARY, dir=folder) as file:
+        return os.fstat(file.fileno()).st_mtime
+
+
+def _is_stale(path: Path, now: float) -> bool:
     try:
         host, pid, _ = path.name[len(TEMPORARY) :].rsplit("-", 2)
-        if time.time() - path.stat().st_mtime > _DAY:
+        if now - path.stat().st_mtime > _WRITING:
             return True
         if host != _host():
             return False

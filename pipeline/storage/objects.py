@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from threading import Lock
 from typing import Any
 
 from . import answers
@@ -19,6 +20,9 @@ _LARGEST_PUT = 5 * 2**30
 _REQUESTS = 16
 _CONNECTIONS = 32
 """That S3's client keeps; of itself it has ten, for which more threads would wait."""
+
+_renewal = Lock()
+"""File systems are shared by all stores of the same options."""
 
 _CONTENT_TYPE = {"s3": "ContentType", "gs": "content_type"}
 """What the file systems of protocols call it, of those that take one."""
@@ -166,11 +170,20 @@ class ObjectFiles:
     def is_transient(self, error: BaseException) -> bool:
         return answers.is_passing(error)
 
-    def renew(self, error: BaseException) -> bool:
-        """Whether another attempt may be made with the credentials that are to be had now."""
+    @property
+    def client(self) -> object:
+        """That by which requests are made now, with its credentials."""
+        return self.fs._s3 if self.is_s3 else None
+
+    def renew(self, error: BaseException, client: object) -> bool:
+        """Whether another attempt may be made with the credentials that are to be had now. client: that which met with
+        the error. Of many threads whose credentials expire at the same time one takes new ones, for all: a client stays
+        for as long as its file system."""
         if not (self.is_s3 and answers.may_be_expired(error)):
             return False
-        self.fs.connect(refresh=True)
+        with _renewal:
+            if client in (None, self.client):
+                self.fs.connect(refresh=True)
         return True
 
     def way_out(self, error: BaseException) -> str:

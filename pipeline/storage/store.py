@@ -193,13 +193,15 @@ class Store:
     def _tried(self, action: str, url: str, operation: Callable[[LocalFiles | ObjectFiles], T]) -> T:
         began, renewed = time.monotonic(), False
         for attempt in count(1):
+            client = None
             try:
+                client = self._files().client
                 return operation(self._files())
             except StorageError:
                 raise
             except Exception as error:
                 files = self._backend[1] if self._backend else None
-                if files and not renewed and files.renew(error):
+                if files and not renewed and files.renew(error, client):
                     renewed = True
                     continue
                 seconds, wait = time.monotonic() - began, _wait(attempt)

@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from tokenloom.pipeline.commands.demo import write_corpus
@@ -147,15 +148,13 @@ def _write_package(folder: Path, read: Callable[[Path], Iterator[tuple[str, byte
     """Fetches and unpacks the package that `folder` is called after; the folder appears when it is complete."""
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _run(["apt-get", "download", "-q", folder.name], unfinished)
-        (archive,) = unfinished.glob("*.deb")
-        _run(["dpkg-deb", "-x", str(archive), "unpacked"], unfinished)
         found = unfinished / "photographs"
         found.mkdir()
-        for name, content in read(unfinished / "unpacked"):
-            path = found / name.replace(" ", "_")
-            path.write_bytes(content)
-            path.with_suffix(".txt").write_text(_in_words(path.stem) + "\n")
+        with fetch_package(folder.name, unfinished) as root:
+            for name, content in read(root):
+                path = found / name.replace(" ", "_")
+                path.write_bytes(content)
+                path.with_suffix(".txt").write_text(_in_words(path.stem) + "\n")
         if not any(found.iterdir()):
             raise SystemExit(f"{folder.name} holds none of the photographs that this script looks for")
         found.rename(folder)
@@ -163,11 +162,22 @@ def _write_package(folder: Path, read: Callable[[Path], Iterator[tuple[str, byte
         shutil.rmtree(unfinished)
 
 
+@contextmanager
+def fetch_package(package: str, folder: Path) -> Iterator[Path]:
+    """Meanwhile the Debian package's files lie in the folder that it gives, below `folder`. Raises SystemExit where it
+    can't be fetched."""
+    with tempfile.TemporaryDirectory(prefix=".package-", dir=folder.absolute()) as scratch:
+        _run(["apt-get", "download", "-q", package], Path(scratch))
+        (archive,) = Path(scratch).glob("*.deb")
+        _run(["dpkg-deb", "-x", str(archive), "unpacked"], Path(scratch))
+        yield Path(scratch, "unpacked")
+
+
 def _run(command: list[str], folder: Path) -> None:
     try:
         subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     except FileNotFoundError:
-        raise SystemExit(f"the photographs come in Debian packages, and there is no {command[0]} here") from None
+        raise SystemExit(f"they come in Debian packages, and there is no {command[0]} here") from None
     except subprocess.CalledProcessError as error:
         hint = "; `apt-get update` (as root) lists the packages" if command[0] == "apt-get" else ""
         raise SystemExit(f"{' '.join(command)} failed: {error.stderr.strip()}{hint}") from None

@@ -203,16 +203,22 @@ class Player:
     def _kill_raylet(self, fault: Fault) -> bool:
         return any(process.kill() for process in self._victim(fault).find("raylet/raylet "))
 
-    def _partition(self, fault: Fault) -> None:
+    def _partition(self, fault: Fault) -> bool:
+        if not self._victim(fault).is_up:
+            return False
         host = self._host(fault)
         host.cut()
         time.sleep(fault.seconds)
         host.heal()
+        return True
 
-    def _partition_for_good(self, fault: Fault) -> None:
+    def _partition_for_good(self, fault: Fault) -> bool:
         node = self._victim(fault)
+        if not node.is_up:
+            return False
         self._host(fault).cut()
         self._meanwhile.callback(node.kill)
+        return True
 
     def _fill_store(self, fault: Fault) -> None:
         """Puts more into a node's object store than it holds, for as long as the run lasts."""

@@ -76,6 +76,8 @@ def _head() -> Iterator[Head]:
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # there is no other node to drain to
         # In which a process for a client of `ray://` has to start; 30 s by itself, which two busy cores can exceed.
         "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "150",
+        # Else that process may abort in gRPC's own handlers, between its fork and its exec (Ray issue 63202).
+        "GRPC_ENABLE_FORK_SUPPORT": "0",
         "PIP_NO_INDEX": "1",
         "PIP_FIND_LINKS": f"{folder}/wheels",
     }

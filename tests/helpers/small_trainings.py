@@ -5,18 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenloom.labelers.contract.codecs import from_npy, to_npy
+from tokenloom.pipeline.dataset.shards import RowKeys, write_labels
+from tokenloom.training.data.loader import TrainingBatches
+from tokenloom.training.data.opening import open_data
 from tokenloom.training.data.recipe import TrainingRecipe
 from tokenloom.training.fit import run
 from tokenloom.training.fit.figures import Figures
-from tokenloom.training.fit.trainer import Place
+from tokenloom.training.fit.network import model_config, new_network
+from tokenloom.training.fit.schedule import schedule_of
+from tokenloom.training.fit.suspects import sample_name
+from tokenloom.training.fit.trainer import Place, Trainer
 from tokenloom.training.fit.training import Trained, train
 from tokenloom.training.fit.worker import train_worker
 from tokenloom.training.model import config
-from training_recipes import content, written
+from training_recipes import content, illustrated, noise, written
 
 TRAIN = {"steps": 12, "every": 4, "base_learning_rate": 0.1}
 
@@ -39,6 +47,40 @@ def small_recipe(
         "train": {"output": str(folder / output), **TRAIN, **train},
     }
     return written(folder / f"{output}.yaml", made)
+
+
+def poisoned(folder: Path, output: str = "run", **train: Any) -> TrainingRecipe:
+    """Of pictures, one of which, with the key 3, has embeddings that are no numbers, as no run would write them."""
+    if not (folder / "out").exists():
+        illustrated(folder, noise())
+    one = {"url": str(folder / "out"), "inputs": ["corners", "caption"], "targets": ["caption", "mean_colour"]}
+    recipe = small_recipe(folder, output, {"datasets": {"pictures": one}, "batch_size": 2}, **train)
+    (dataset,) = open_data(recipe).datasets
+    reader = dataset.mixed.reader.columns
+    for unit in dataset.units:
+        labels = reader.labels(unit, "corners")
+        rows = RowKeys.of(labels.keys, labels.per_sample)
+        pairs = zip(rows.keys, labels.values, strict=True)
+        values = [to_npy(from_npy(one) * float("nan")) if key == "3" else one for key, one in pairs]
+        shard = write_labels(rows, values, "npy", labels.meta)
+        reader.store.replace(reader.label_path(unit, "corners"), shard)
+    return recipe
+
+
+def new_trainer(recipe: TrainingRecipe, place: Place | None = None) -> tuple[Trainer, TrainingBatches]:
+    place = place or Place()
+    with very_small():
+        batches = TrainingBatches(recipe, place.rank, place.world)
+        network = new_network(model_config(batches.data, recipe), recipe)
+    assert recipe.train is not None
+    name = partial(sample_name, batches.data)
+    return Trainer(network, batches.modalities, recipe.train, schedule_of(recipe), place, name), batches
+
+
+def losses(recipe: TrainingRecipe, steps: int = 2, place: Place | None = None) -> list[float]:
+    """Of the first steps."""
+    trainer, batches = new_trainer(recipe, place)
+    return [trainer.advance(batch)[0].loss for batch, _ in zip(batches, range(steps), strict=False)]
 
 
 class Heard:

@@ -53,6 +53,10 @@ class VocabularyTokenizer(Tokenizer):
     def spec(self) -> TokenSpec:
         return TokenSpec("text", self.vocabulary.size, None, self.max_length)
 
+    @abstractmethod
+    def parse(self, ids: np.ndarray) -> tuple[Any, list[str]]:
+        """The label that the ids spell, and what is wrong with them: what can't be read is left out, never raised."""
+
     def to_files(self) -> dict[str, bytes]:
         return {**config_file(self), VOCABULARY_FILE: self.vocabulary.to_bytes()}
 
@@ -89,10 +93,6 @@ class StructuredTokenizer(VocabularyTokenizer):
     @abstractmethod
     def groups(self, label: Any) -> list[Group]:
         """The label, piece by piece. Raises ValueError for a label that can't be written."""
-
-    @abstractmethod
-    def parse(self, ids: np.ndarray) -> tuple[Any, list[str]]:
-        """The label that the ids spell, and what is wrong with them: what can't be read is left out, never raised."""
 
     def encode(self, labels: Sequence[Any]) -> list[np.ndarray]:
         return [self._write(self.groups(label)) for label in labels]

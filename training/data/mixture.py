@@ -47,6 +47,19 @@ class _Share:
     rows: np.ndarray
 
 
+@dataclass(frozen=True)
+class Masking:
+    """How a batch is masked; see `masking.mask`."""
+
+    schemes: Sequence[Scheme]
+    input_tokens: tuple[int, int]
+    target_tokens: tuple[int, int]
+
+    @property
+    def arguments(self) -> tuple[Sequence[Scheme], tuple[int, int], tuple[int, int]]:
+        return self.schemes, self.input_tokens, self.target_tokens
+
+
 @dataclass
 class Mixture:
     """Datasets with the order and the masking of a run. input_tokens, target_tokens: as of `masking.mask`. read: as
@@ -107,18 +120,25 @@ class Mixture:
 
     def batch(self, positions: np.ndarray) -> Batch:
         """The samples at these positions, int64 (n,) in rising order. Raises what `read_unit` raises."""
+        (made,) = self.batches(positions, [Masking(self.schemes, self.input_tokens, self.target_tokens)])
+        return made
+
+    def batches(self, positions: np.ndarray, maskings: Sequence[Masking]) -> list[Batch]:
+        """As `batch`, masked in each of these ways."""
         shares = list(self._shares(positions))
         order = np.concatenate([share.where for share in shares] or [np.arange(0)])
         keys, back = keys_of(self.seed, positions[order]), np.argsort(order)
         arrays: dict[str, np.ndarray] = {}
         source_of = np.repeat([share.source for share in shares], [len(share.rows) for share in shares])
         columns = [self._in_roles(self._column(name, keys, shares, arrays), source_of) for name in self.modalities]
-        masked = mask(keys, columns, self.schemes, self.input_tokens, self.target_tokens, FIRST_SENTINEL)
-        inputs, targets = (side.rows(back) for side in masked)
         forms: tuple[Form, ...] = tuple(column.form for column in columns)
         most = tuple(column.most for column in columns)
         held = {name: array[back] for name, array in arrays.items()}
-        return Batch(positions, self.modalities, inputs, targets, self._skipped(shares)[back], forms, most, held)
+        same = self._skipped(shares)[back], forms, most, held
+        sides = [mask(keys, columns, *one.arguments, FIRST_SENTINEL) for one in maskings]
+        return [
+            Batch(positions, self.modalities, inputs.rows(back), targets.rows(back), *same) for inputs, targets in sides
+        ]
 
     def _skipped(self, shares: Sequence[_Share]) -> np.ndarray:
         """bool (n, m): of each sample the modalities that couldn't be read."""

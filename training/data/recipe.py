@@ -191,4 +191,5 @@ def shipped_training_recipes() -> list[str]:
 
 
 def _written_out(key: str, value: Any) -> Any:
-    return {"size": value} if key == "model" and isinstance(value, str) else value
+    short = {"model": "size", "start": "model"}
+    return {short[key]: value} if key in short and isinstance(value, str) else value

@@ -31,21 +31,37 @@ def _possible(value: str) -> str:
     return absolute_url(value)
 
 
+class StartSettings(Strict):
+    """A checkpoint to begin with, and what it calls the modalities."""
+
+    model: str = Field(description="URL of a folder with config.json and model.safetensors, or of a training's output")
+    rename: dict[str, str | None] = Field(
+        default_factory=dict,
+        description="what it calls a modality of the data, where that has another name there; null: it begins anew",
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _place(cls, value: str) -> str:
+        return _possible(value)
+
+
 class ModelSettings(Strict):
     """The network: 4M's encoder and decoder of one of its sizes, for the modalities of the data."""
 
     size: Literal["tiny", "small", "B", "L", "XL"] = Field(description="as 4M has them: 384 to 2048 wide")
+    dim: int | None = Field(default=None, ge=4, le=2**16, description="numbers per token, in place of the size's")
+    depth: int | None = Field(default=None, ge=1, le=1024, description="blocks of encoder and of decoder, likewise")
+    heads: int | None = Field(default=None, ge=1, le=2**12, description="of each attention, likewise")
     qk_norm: bool = Field(default=False, description="queries and keys are normalised before they meet")
     registers: int = Field(default=0, ge=0, le=1024, description="learned tokens that every input begins with")
-    start: str | None = Field(
-        default=None, description="a checkpoint whose weights it begins with, config.json and model.safetensors"
-    )
+    start: StartSettings | None = Field(default=None, description="a checkpoint whose weights it begins with")
     storage_options: dict[str, Any] = Field(default_factory=dict, description="fsspec options of `start`", repr=False)
 
-    @field_validator("start")
+    @field_validator("start", mode="before")
     @classmethod
-    def _place(cls, value: str | None) -> str | None:
-        return value and _possible(value)
+    def _model_alone(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value
 
 
 class TrainSettings(Strict):
@@ -53,17 +69,20 @@ class TrainSettings(Strict):
 
     output: str = Field(description="folder or fsspec URL of checkpoints, metrics and, at the end, the model")
     storage_options: dict[str, Any] = Field(default_factory=dict, description="fsspec options", repr=False)
-    tokens: Tokens | None = Field(default=None, description="to train on, inputs and targets; or `steps`")
+    tokens: Tokens | None = Field(default=None, ge=1, description="to train on, inputs and targets; or `steps`")
     steps: int | None = Field(default=None, ge=1, lt=2**40, description="to train for; or `tokens`")
     base_learning_rate: float = Field(
         default=1e-4, gt=0, le=1e3, description="the largest, of 256 samples: it is taken times batch_size / 256"
     )
     warmup_tokens: Tokens | None = Field(default=None, description="over which it rises; by default 2 % of all")
-    weight_decay: float = Field(default=0.05, ge=0, description="of linear layers and tables of tokens")
+    weight_decay: float = Field(default=0.05, ge=0, lt=1e3, description="of linear layers and tables of tokens")
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
-    clip: float | None = Field(default=3.0, gt=0, description="the largest norm of the gradient; null: none")
+    clip: float | None = Field(default=3.0, gt=0, lt=1e30, description="the largest norm of the gradient; null: none")
     spike: float | None = Field(
-        default=10.0, gt=1, description="a step is left out whose gradient is so many times the usual; null: never"
+        default=10.0,
+        gt=1,
+        lt=1e30,
+        description="a step is left out whose gradient is so many times the usual; null: never",
     )
     loss: Literal["mod", "token"] = Field(
         default="mod", description="each modality counts the same, or by its targets times its vocabulary, as 4M has it"

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
@@ -45,12 +46,17 @@ class Checkpoints:
         logging.getLogger("c10d-NullHandler-dcp_logger").setLevel(logging.WARNING)  # two lines for each tensor
 
     def latest(self) -> int | None:
-        """The step of the newest complete one."""
-        return max(self._complete(), default=None)
+        """The step of the newest complete one; in several processes that which the first of them finds."""
+        found = max(self._complete(), default=None) if self._first else None
+        if self._group is None:
+            return found
+        told = torch.tensor(-1 if found is None else found)
+        dist.broadcast(told, 0, self._group)
+        return None if told < 0 else int(told)
 
     def meta(self, step: int) -> dict[str, Any]:
         """What was saved beside the tensors. Raises DamagedCheckpointError."""
-        return read_index(self._store, _folder(step))["meta"]
+        return read_index(self._store, _folder(step)).meta
 
     def load(self, step: int, state: Mapping[str, Tensor], below: str = "") -> None:
         """Fills the tensors of `state`, of this process, with what was saved under their names, which are all that

@@ -36,6 +36,13 @@ def prepare(network: FourM, device: torch.device, world: int, half: bool, keep_l
     return network.to(device)
 
 
+def shared_out(network: FourM) -> None:
+    """Each process has its part alone again, of what a forward pass gathered that no backward pass followed: else the
+    network's parameters would be others than those that the optimiser knows."""
+    if isinstance(network, FSDPModule):
+        network.reshard()
+
+
 def sends_gradients(network: FourM, now: bool) -> None:
     """Whether the next backward pass is the last of a step, whose gradients all processes put together."""
     if isinstance(network, FSDPModule):

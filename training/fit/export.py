@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
-from pathlib import Path
 
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from ...pipeline.storage.store import Store
-from ..model.checkpoint import MODEL, write_model
+from ..model.files import file_of, index_of, names_by_file
 from ..model.fourm import FourM
+from ..model.published import written
 
 FOLDER = "model"
 _LAST = "config.json"
@@ -20,22 +19,26 @@ _LAST = "config.json"
 
 
 def export_model(network: FourM, store: Store, meanings: Iterable[tuple[str, bytes]]) -> None:
-    """Called by all processes that share the network out; the first one writes. On its disk the model lies, too, while
-    it is sent. meanings: further files, by path, which say what its ids mean (`forms.meanings.files_of`)."""
+    """Called by all processes that share the network out. The first one writes; it has what goes into one file in
+    memory at a time. meanings: further files, by path, which say what its ids mean (`forms.meanings.files_of`)."""
     first = not dist.is_initialized() or dist.get_rank() == 0
-    tensors: dict[str, Tensor] = {}
-    for name, one in network.state_dict().items():
-        whole = one.full_tensor() if isinstance(one, DTensor) else one
+    state = network.state_dict()
+    names = names_by_file(state)
+    for file, own in names.items():
+        tensors: dict[str, Tensor] = {}
+        for name in own:
+            one = state[name]
+            whole = one.full_tensor() if isinstance(one, DTensor) else one
+            if first:
+                tensors[name] = whole.detach().cpu()
         if first:
-            tensors[name] = whole.detach().cpu()
+            store.replace(f"{FOLDER}/{file}", file_of(tensors))
     if first:
         for path, content in meanings:
             store.replace(f"{FOLDER}/{path}", content)
-        with tempfile.TemporaryDirectory(prefix="tokenloom-model-") as above:
-            folder = Path(above, FOLDER)
-            write_model(network.config, tensors, folder)
-            for file in sorted(folder.iterdir(), key=lambda file: (file.name == _LAST, file.name == MODEL)):
-                store.replace(f"{FOLDER}/{file.name}", file.read_bytes())
+        told = {**index_of(names, state), **written(network.config)}
+        for name in sorted(told, key=lambda name: name == _LAST):
+            store.replace(f"{FOLDER}/{name}", told[name])
 
 
 def is_exported(store: Store) -> bool:

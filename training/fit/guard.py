@@ -48,7 +48,7 @@ class Guard:
             return f"the loss is {loss:g}"
         if not math.isfinite(norm):
             return f"the gradient's norm is {norm:g}"
-        if self.spike and self.taken >= _SETTLED and norm > self.spike * self.usual:
+        if self.spike and self.taken >= _SETTLED and norm > self.spike * self.usual > 0:
             return f"the gradient's norm is {norm:.3g}, {norm / self.usual:,.0f} times the usual {self.usual:.3g}"
         return ""
 

@@ -8,7 +8,7 @@ from typing import Any
 from ...pipeline.storage.store import Store
 from ..data.recipe import TrainingRecipe
 
-_MODEL = ("size", "qk_norm", "registers", "start")
+_MODEL = ("size", "dim", "depth", "heads", "qk_norm", "registers", "start")
 _TRAIN = (
     "steps",
     "tokens",
@@ -42,6 +42,11 @@ def kept_settings(recipe: TrainingRecipe) -> dict[str, Any]:
 
 def refuse_others(store: Store, saved: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
     """Raises OtherTrainingError where settings that were saved with a checkpoint aren't these."""
+    if not {"settings", "model", "data"} <= saved.keys():
+        raise OtherTrainingError(
+            f"{store.url}: its checkpoints are of something else than a training (they tell "
+            f"{', '.join(saved) or 'nothing'} of it); give another train.output"
+        )
     there = saved["settings"]
     if odd := [name for name in mine["settings"] if there.get(name) != mine["settings"][name]]:
         told = "; ".join(f"{name} is {mine['settings'][name]}, and was {there.get(name)}" for name in odd)
@@ -52,8 +57,8 @@ def refuse_others(store: Store, saved: Mapping[str, Any], mine: Mapping[str, Any
     if saved["model"] != mine["model"]:
         before, now = ({one["name"]: one for one in told["model"]["modalities"]} for told in (saved, mine))
         odd = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        what = f"{', '.join(odd)} differ in length, vocabulary, role or tokenizer" if odd else "their order differs"
         raise OtherTrainingError(
-            f"{store.url} holds a training on other modalities: {', '.join(odd)} differ in length, vocabulary, role or "
-            f"tokenizer. Give the datasets as they were, or another train.output; model.start: {store.url} begins "
-            f"there with the weights of this one"
+            f"{store.url} holds a training on other modalities: {what}. Give the datasets as they were, or another "
+            f"train.output; model.start: {store.url} begins there with the weights of this one"
         )

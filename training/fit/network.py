@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,11 +12,13 @@ from typing import Any
 import torch
 
 from ...labelers.networks.hub import CheckpointError
+from ...pipeline.plan.recipe_file import RecipeError
 from ...pipeline.storage.store import Store
 from ..data.opening import OpenData
 from ..data.recipe import TrainingRecipe
-from ..model.checkpoint import MODEL, Start, start_from, write_model
-from ..model.config import ModalityConfig, ModelConfig
+from ..model.checkpoint import Start, start_from, write_model
+from ..model.config import SIZES, ModalityConfig, ModelConfig
+from ..model.files import INDEX, MODEL
 from ..model.fourm import FourM
 from ..model.from_data import modalities_of
 from ..model.start import initialise
@@ -23,13 +26,26 @@ from .checkpoints import Checkpoints
 from .export import FOLDER
 from .trainer import WEIGHTS
 
+_PIECE = 2**26
+"""Bytes of a checkpoint that are fetched at a time."""
+
 
 def model_config(data: OpenData, recipe: TrainingRecipe) -> ModelConfig:
     assert recipe.model is not None
-    size = recipe.model
-    return ModelConfig.of_size(
-        size.size, modalities_of(data.mixture), qk_norm=size.qk_norm, num_register_tokens=size.registers
-    )
+    own, named = recipe.model, SIZES[recipe.model.size]
+    with recipe.named():
+        try:
+            return ModelConfig(
+                modalities_of(data.mixture),
+                own.dim or named.dim,
+                own.depth or named.encoder_depth,
+                own.depth or named.decoder_depth,
+                own.heads or named.num_heads,
+                qk_norm=own.qk_norm,
+                num_register_tokens=own.registers,
+            )
+        except ValueError as error:
+            raise RecipeError(f"model: {error}") from None
 
 
 def new_network(config: ModelConfig, recipe: TrainingRecipe) -> FourM:
@@ -44,33 +60,50 @@ def started(network: FourM, recipe: TrainingRecipe) -> Start | None:
     """Gives it the weights of `model.start`, where the recipe has one. Raises CheckpointError."""
     if recipe.model is None or recipe.model.start is None:
         return None
-    with here(Store(recipe.model.start, recipe.model.storage_options)) as folder:
-        return start_from(network, folder)
+    begin = recipe.model.start
+    store = Store(begin.model, recipe.model.storage_options)
+    try:
+        with checkpoint_folder(store) as folder:
+            return start_from(network, folder, begin.rename)
+    except CheckpointError as error:
+        raise CheckpointError(f"model.start: {error}") from None
 
 
 @contextmanager
-def here(store: Store) -> Iterator[Path]:
+def checkpoint_folder(store: Store) -> Iterator[Path]:
     """A folder of this machine with the checkpoint; of a training whose output is named with its model, or with the
-    weights that were saved last."""
-    if store.exists(f"{FOLDER}/{MODEL}"):
+    weights that were saved last. A CheckpointError that is raised meanwhile names the store."""
+    if _is_model(store.below(FOLDER)):
         store = store.below(FOLDER)
-    if store.exists(MODEL) and store.is_local:
+    if store.is_local and (_is_model(store) or Path(store.url, "config.json").is_file()):
         yield Path(store.url)
         return
     with tempfile.TemporaryDirectory(prefix="tokenloom-start-") as above:
         folder = Path(above, FOLDER)
-        if not store.exists(MODEL) and (network := saved_network(store)):
+        if not _is_model(store) and (network := saved_network(store)):
             write_model(network.config, network.state_dict(), folder)
+        else:
+            _fetch(store, folder)
+        try:
             yield folder
-            return
-        folder.mkdir()
-        for name in ("config.json", "modalities.json", MODEL):
-            try:
-                (folder / name).write_bytes(store.read(name))
-            except FileNotFoundError as error:
-                if name != "modalities.json":
-                    raise CheckpointError(f"{error}; a model is a folder with config.json and {MODEL}") from None
-        yield folder
+        except CheckpointError as error:
+            raise CheckpointError(str(error).replace(str(folder), store.url)) from None
+
+
+def _is_model(store: Store) -> bool:
+    return store.exists(MODEL) or store.exists(INDEX)
+
+
+def _fetch(store: Store, folder: Path) -> None:
+    """Copies what belongs to a model; files of other kinds are there by name alone, for what is said of them."""
+    folder.mkdir()
+    for entry in store.list(recursive=False):
+        file = folder / entry.name
+        if entry.name.endswith((".json", ".safetensors")):
+            with store.open(entry.name, entry.size) as source, file.open("wb") as target:
+                shutil.copyfileobj(source, target, _PIECE)
+        else:
+            file.touch()
 
 
 def saved_network(store: Store) -> FourM | None:
@@ -79,7 +112,12 @@ def saved_network(store: Store) -> FourM | None:
     step = checkpoints.latest()
     if step is None:
         return None
-    network = initialise(FourM.empty(config_from(checkpoints.meta(step)["model"])))
+    try:
+        config = config_from(checkpoints.meta(step)["model"])
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{store.url}: its checkpoints are of something else than a training ({what})") from None
+    network = initialise(FourM.empty(config))
     checkpoints.load(step, {f"{WEIGHTS}{name}": one for name, one in network.named_parameters()}, WEIGHTS)
     return network
 

@@ -11,7 +11,7 @@ from ..forms.meanings import of_dataset, of_model
 from ..model.checkpoint import read_model
 from ..model.fourm import FourM
 from .export import FOLDER, is_exported
-from .network import here
+from .network import checkpoint_folder
 
 
 def open_model(
@@ -25,7 +25,7 @@ def open_model(
     Raises CheckpointError, FormError, DatasetError, StorageError.
     """
     store = Store(checkpoint, storage_options)
-    with here(store) as folder:
+    with checkpoint_folder(store) as folder:
         network = read_model(folder)
     own = store.below(FOLDER) if is_exported(store) else store
     return network, Forms(network.config, of_dataset(Store(dataset)) if dataset else of_model(own), store.url)

@@ -8,7 +8,8 @@ from rich.table import Table
 from ..data.opening import OpenData, open_data
 from ..data.recipe import TrainingRecipe
 from ..model.from_data import modalities_of
-from ..model.sizes import Step, of_all_sizes, table
+from ..model.sizes import Step, of_all_sizes, on_paper, table
+from .network import model_config
 from .schedule import schedule_of
 
 
@@ -20,6 +21,10 @@ def print_paper(console: Console, recipe: TrainingRecipe) -> None:
     of_all = of_all_sizes(
         modalities_of(data.mixture), step, qk_norm=recipe.model.qk_norm, num_register_tokens=recipe.model.registers
     )
+    name = recipe.model.size
+    if recipe.model.dim or recipe.model.depth or recipe.model.heads:
+        name = "as in the recipe"
+        of_all[name] = on_paper(model_config(data, recipe), step)
     shown = Table(box=None, pad_edge=False)
     headings, rows = table(of_all)
     for line, cells in enumerate(zip(headings, *rows, strict=True)):  # a column for each size fits a terminal
@@ -29,10 +34,10 @@ def print_paper(console: Console, recipe: TrainingRecipe) -> None:
         else:
             shown.add_row(*cells)
     console.print(shown)
-    seconds = schedule.tokens / of_all[recipe.model.size].tokens_per_second()
+    seconds = schedule.tokens / of_all[name].tokens_per_second()
     again = ", whose activations are computed again" if step.checkpointing else ""
     console.print(
-        f"\n{recipe.model.size}: {schedule.steps:,} steps of {schedule.step_tokens:,.0f} tokens, "
+        f"\n{name}: {schedule.steps:,} steps of {schedule.step_tokens:,.0f} tokens, "
         f"{schedule.tokens:,.0f} in all; {seconds / 3600:,.1f} hours of an H100 at half of its peak. Memory is that of "
         f"{step.batch_size:,} samples at a time{again}",
         soft_wrap=True,

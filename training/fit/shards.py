@@ -12,9 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from math import prod
+from typing import Annotated, Any
 
 import torch
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -46,6 +48,40 @@ _PART = 2**30
 
 class DamagedCheckpointError(ValueError):
     """A checkpoint that isn't as it was written: which object, what about it, and the way out."""
+
+
+def _a_type(name: str) -> str:
+    if not isinstance(getattr(torch, name, None), torch.dtype):
+        raise ValueError(f"{name} is no type of torch's")
+    return name
+
+
+class _Told(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Part(_Told):
+    file: str = Field(pattern=r"^[\w-]+\.safetensors$")
+    key: str
+    offset: list[NonNegativeInt]
+    shape: list[NonNegativeInt]
+
+
+class _Tensor(_Told):
+    dtype: Annotated[str, AfterValidator(_a_type)]
+    shape: list[NonNegativeInt]
+    parts: list[_Part]
+
+    def lacks(self) -> bool:
+        """Whether its parts aren't all of it."""
+        return sum(prod(part.shape) for part in self.parts) != prod(self.shape)
+
+
+class Index(_Told):
+    """index.json."""
+
+    meta: dict[str, Any]
+    tensors: dict[str, _Tensor]
 
 
 class ShardWriter(StorageWriter):
@@ -107,11 +143,11 @@ class ShardReader(StorageReader):
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         described: dict[str, TensorStorageMetadata | BytesStorageMetadata] = {}
         storage = {}
-        for name, one in self._index["tensors"].items():
-            chunks = [ChunkStorageMetadata(torch.Size(p["offset"]), torch.Size(p["shape"])) for p in one["parts"]]
-            properties = TensorProperties(dtype=getattr(torch, one["dtype"]))
-            described[name] = TensorStorageMetadata(properties, torch.Size(one["shape"]), chunks)
-            storage |= {MetadataIndex(name, p["offset"]): (p["file"], p["key"]) for p in one["parts"]}
+        for name, one in self._index.tensors.items():
+            chunks = [ChunkStorageMetadata(torch.Size(part.offset), torch.Size(part.shape)) for part in one.parts]
+            properties = TensorProperties(dtype=getattr(torch, one.dtype))
+            described[name] = TensorStorageMetadata(properties, torch.Size(one.shape), chunks)
+            storage |= {MetadataIndex(name, part.offset): (part.file, part.key) for part in one.parts}
         return Metadata(described, storage_data=storage)
 
     def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
@@ -152,19 +188,20 @@ class ShardReader(StorageReader):
             raise _damaged(self._store, path, error) from None
 
 
-def read_index(store: Store, folder: str) -> dict[str, Any]:
-    """`meta` and `tensors` of what was written there. Raises DamagedCheckpointError; FileNotFoundError where there is
-    none."""
+def read_index(store: Store, folder: str) -> Index:
+    """Of what was written there. Raises DamagedCheckpointError; FileNotFoundError where there is none."""
     path = f"{folder}/{INDEX}"
     data = store.read(path)
     try:
-        index = json.loads(data)
-        if set(index) == {"meta", "tensors"}:
-            return index
-        found = ", ".join(index)
-    except (ValueError, TypeError) as error:
-        found = str(error)
-    raise _damaged(store, path, f"it is no index of a checkpoint: {found}")
+        index = Index.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        found = f"{field}: {first['msg']}" if field else first["msg"]
+        raise _damaged(store, path, f"it is no index of a checkpoint: {found}") from None
+    if lacking := next((name for name, one in index.tensors.items() if one.lacks()), None):
+        raise _damaged(store, path, f"{lacking} isn't there as a whole")
+    return index
 
 
 def _damaged(store: Store, path: str, what: object) -> DamagedCheckpointError:

@@ -16,7 +16,7 @@ from ..data.train_settings import TrainSettings
 from ..model.fourm import FourM
 from ..model.losses import loss_weights
 from ..model.tokens import Sides
-from .distribute import prepare, sends_gradients
+from .distribute import prepare, sends_gradients, shared_out
 from .figures import Figures, Speed
 from .guard import PATIENCE, Guard
 from .schedule import Schedule
@@ -27,7 +27,12 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class DivergedError(ValueError):
-    """Training that can't go on, since step after step had to be left out; the message is a report."""
+    """Training that can't go on, since step after step had to be left out; the message is a report. figures: of the
+    last of these steps."""
+
+    def __init__(self, figures: Figures, schedule: Schedule) -> None:
+        super().__init__(_report(figures, schedule))
+        self.figures = figures
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class Trainer:
         self.step += 1
         figures = replace(self._figures(rate, loss, sums, counts, norm, used), left_out=left_out, suspects=blamed)
         if self._guard.in_a_row >= PATIENCE:
-            raise DivergedError(_report(figures, self._schedule))
+            raise DivergedError(figures, self._schedule)
         return figures, stop
 
     def state(self) -> dict[str, Tensor]:
@@ -167,6 +172,7 @@ class Trainer:
             return self._forward(sides), sides.labels.said(self.network.config)
 
         found = sample_losses(forward, batch, self._place.world)
+        shared_out(self.network)
         return suspects(*found, [one.name for one in self.network.config.targets], self._name)
 
     def _take(self, norm: float) -> None:

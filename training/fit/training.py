@@ -28,7 +28,7 @@ from .network import model_config, new_network, started
 from .paper import step_of
 from .schedule import schedule_of
 from .suspects import sample_name
-from .trainer import Place, Trainer
+from .trainer import DivergedError, Place, Trainer
 
 Tell: TypeAlias = "Callable[[str | Figures], str | None]"
 """Takes a line or a step's figures, and says why the training is to stop, if it is."""
@@ -102,7 +102,15 @@ class _Training:
         metrics = Metrics(self._store, self.step) if self._first else None
         stop = False
         for batch in self._loader():
-            figures, stopping = self._trainer.advance(batch, stop)
+            try:
+                figures, stopping = self._trainer.advance(batch, stop)
+            except DivergedError as error:
+                if metrics is not None:
+                    metrics.add(error.figures)
+                    metrics.cut()
+                    self._tell(error.figures)
+                self._checkpoints.wait()
+                raise
             if metrics is not None:
                 metrics.add(figures)
                 stop = self._tell(figures) is not None

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from ...labelers.networks.hub import CheckpointError
 from ...pipeline.cluster.device import chosen_device
 from ...pipeline.cluster.trainers import attempt, threads_for
 from ..data.recipe import TrainingRecipe
@@ -39,7 +40,7 @@ def train_worker(config: Mapping[str, Any]) -> None:
         board,
         alone=world == 1,
         reason=lambda error: _reason(error, recipe),
-        ours=(ValueError, OSError, torch.OutOfMemoryError),
+        ours=(ValueError, OSError, CheckpointError, torch.OutOfMemoryError),
         of_all=(DivergedError,),
     )
 
@@ -51,5 +52,5 @@ def _reason(error: Exception, recipe: TrainingRecipe) -> str:
             f"the GPU's memory is too small for data.batch_size = {recipe.data.batch_size}: try train.checkpointing, a "
             f"larger train.accumulation, or more train.workers"
         )
-    own = isinstance(error, ValueError | OSError)
+    own = isinstance(error, ValueError | OSError | CheckpointError)
     return str(error) if own and str(error) else f"{type(error).__name__}: {error}"

@@ -113,7 +113,7 @@ def _viewed(label: Any, kind: Kind, settings: ViewSettings) -> Any:
     """A map's centre in the size of a view."""
     if not isinstance(kind, Image) or label.shape[:2] == (settings.size, settings.size):
         return label
-    return kind.crop(label, cut_view(0, "", 0, *label.shape[:2], settings))
+    return kind.crop(label, cut_view(0, "", 0, label.shape[0], label.shape[1], settings))
 
 
 def _of_sample(forms: Forms, url: str, key: str, said: str, only: Form | None = None) -> list[Given]:

@@ -1,4 +1,7 @@
-"""Checkpoints of models: a folder with config.json, modalities.json and model.safetensors, as 4M's are published."""
+"""Checkpoints of models: a folder with config.json, modalities.json and model.safetensors, as 4M's are published.
+
+A large model's tensors lie in several files (see `files`).
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,16 @@ from typing import TypeAlias
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from ...labelers.networks.hub import CheckpointError
-from ...labelers.networks.state_dicts import read_tensors
 from .config import ModelConfig
+from .files import INDEX, MODEL, file_of, index_of, names_by_file, read_files
 from .fourm import FourM
 from .published import modality_of, read_config, written
 
-MODEL = "model.safetensors"
-
 Tensors: TypeAlias = Mapping[str, torch.Tensor]
+
+_PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".distcp")
 
 
 def read_model(folder: str | Path) -> FourM:
@@ -49,8 +51,10 @@ def write_model(config: ModelConfig, tensors: Tensors, folder: str | Path) -> No
     begun = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         begun.mkdir(parents=True)
-        save_file(_apart(tensors), begun / MODEL, metadata={"format": "pt"})
-        for name, content in written(config).items():
+        names = names_by_file(tensors)
+        for file, own in names.items():
+            (begun / file).write_bytes(file_of({name: tensors[name] for name in own}))
+        for name, content in {**index_of(names, tensors), **written(config)}.items():
             (begun / name).write_bytes(content)
         for path in (*begun.iterdir(), begun):
             _sync(path)
@@ -160,28 +164,18 @@ def _refuse_differences(own: Tensors, given: Tensors, folder: Path, needed: Coll
 
 
 def _read(folder: Path) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
+    is_model = f"a model is a folder with config.json and {MODEL}"
     if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such folder; a model is a folder with config.json and {MODEL}")
-    for name in ("config.json", MODEL):
-        if not (folder / name).is_file():
-            others = sorted(path.name for path in folder.iterdir() if path.suffix in (".pth", ".pt", ".bin", ".ckpt"))
-            pickled = f"; {others[0]} might run code, and isn't read: convert it to {MODEL}" if others else ""
-            raise CheckpointError(f"{folder}: has no {name}{pickled}")
-    tensors = read_tensors(folder / MODEL)
+        raise CheckpointError(f"{folder}: no such folder; {is_model}")
+    for name, other in (("config.json", ""), (MODEL, INDEX)):
+        if not any((folder / one).is_file() for one in (name, other)):
+            others = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
+            why = f"{others[0]} might run code, and isn't read: convert it to {MODEL}" if others else is_model
+            raise CheckpointError(f"{folder}: has no {name}; {why}")
+    tensors = read_files(folder)
     told = folder / "modalities.json"
     modalities = told.read_bytes() if told.is_file() else None
     return read_config((folder / "config.json").read_bytes(), modalities, tensors, str(folder)), tensors
-
-
-def _apart(tensors: Tensors) -> dict[str, torch.Tensor]:
-    """Each name with memory of its own, as safetensors wants it."""
-    seen: set[int] = set()
-    found: dict[str, torch.Tensor] = {}
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().cpu().contiguous()
-        found[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
-        seen.add(tensor.data_ptr())
-    return found
 
 
 def _sync(path: Path) -> None:

@@ -92,7 +92,7 @@ def read_config(
 
     Raises CheckpointError naming the file and the field, or the tensor.
     """
-    published = _parsed(TypeAdapter(Published), config, f"{where}/config.json")
+    published = parsed(TypeAdapter(Published), config, f"{where}/config.json")
     _refuse_other_names(published, tensors, where)
     for field, stack in (("encoder_depth", "encoder."), ("decoder_depth", "decoder.")):
         depth, blocks = getattr(published, field), {name.split(".")[1] for name in tensors if name.startswith(stack)}
@@ -104,7 +104,7 @@ def read_config(
         names = sorted({*published.domains_in, *published.domains_out})
         given = tuple(_told(name, tensors, where) for name in names)
     else:
-        given = _parsed(_MODALITIES, modalities, f"{where}/modalities.json")
+        given = parsed(_MODALITIES, modalities, f"{where}/modalities.json")
         for domains, side in ((published.domains_in, "is_input"), (published.domains_out, "is_target")):
             named = sorted(one.name for one in given if getattr(one, side))
             if named != sorted(domains):
@@ -125,7 +125,8 @@ def modality_of(name: str) -> tuple[str, str]:
     return (side, rest.partition(".")[0]) if side in (INPUTS, TARGETS) else ("", "")
 
 
-def _parsed(adapter: TypeAdapter[Any], content: bytes, path: str) -> Any:
+def parsed(adapter: TypeAdapter[Any], content: bytes, path: str) -> Any:
+    """What a file's JSON holds. Raises CheckpointError naming the file, by its `path`, and the field."""
     try:
         return adapter.validate_json(content)
     except ValidationError as error:

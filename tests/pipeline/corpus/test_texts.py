@@ -75,6 +75,16 @@ def test_rows_of_parquet_are_texts(place):
     }
 
 
+def test_units_of_texts_are_cut_alike_whatever_is_taken_beside_them(place):
+    """Else a dataset made with other `fields` has units that overlap these. What lies beside may be no UTF-8."""
+    broken = pa.Array.from_buffers(pa.string(), 20, pa.array([b"\xff"] * 20, pa.binary()).buffers())
+    place.create("a.parquet", parquet_bytes({"text": [f"text {n}" for n in range(20)], "beside": broken}))
+    read = [units_of(corpus_of(place.address, text="text", fields=fields), UnitLimits(4)) for fields in (None, [])]
+    cuts = [[(unit.unit.start, unit.unit.stop) for unit in units] for units in read]
+    assert cuts[0] == cuts[1] == [(0, 4), (4, 8), (8, 12), (12, 16), (16, None)]
+    assert [one.error for unit in read[0] for one in unit.rejected] == ["NotText"] * 20
+
+
 @pytest.mark.parametrize("ending", PACKED)
 def test_one_bad_line_costs_that_line(ending, monkeypatch):
     monkeypatch.setattr(lines, "LARGEST_TEXT", 1000)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
 from typing import Any
 
@@ -160,6 +162,24 @@ def test_credentials_that_are_changed_meanwhile_are_taken(signatures, proxy, s3_
         store.read("a")
     _write_credentials(path, "tokenloom", "tokenloom-secret")
     assert store.read("a") == BODY
+
+
+def test_credentials_that_expire_for_many_threads_are_taken_anew_once(proxy, s3_url, monkeypatch):
+    store = Store(s3_url, {"endpoint_url": proxy.endpoint, "config_kwargs": {**QUICK, "read_timeout": 11}})
+    assert store.create("a", BODY)
+    files, made, together = store._files(), [], Barrier(4)
+    assert isinstance(files, ObjectFiles)
+    connect = type(files.fs).connect
+    monkeypatch.setattr(type(files.fs), "connect", lambda fs, **words: [made.append(1), connect(fs, **words)])
+
+    def read(_: int) -> bytes:
+        waits = iter([together.wait])
+        return store._do("read", "a", lambda files: [next(waits, int)(), files.read("a")][1])
+
+    expired = Fault(Kind.ERROR, status=400, code="ExpiredToken", times=4)
+    with proxy.having(expired), ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(read, range(4))) == [BODY] * 4
+    assert len(made) == 1
 
 
 def test_settings_of_a_recipe_reach_the_store(signatures, proxy, s3_url, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from tokenloom.pipeline.storage import local as storage_local
 from tokenloom.pipeline.storage import objects
-from tokenloom.pipeline.storage.errors import StorageError, redact, told_url, without_credentials
+from tokenloom.pipeline.storage.errors import StorageError
 from tokenloom.pipeline.storage.store import Store
 
 
@@ -216,7 +216,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     assert list((tmp_path / "a").iterdir()) == []
 
 
-def test_a_killed_writer_leaves_nothing_visible_and_is_cleaned_up(tmp_path):
+def test_a_killed_writer_leaves_nothing_visible_and_is_cleaned_up(tmp_path, monkeypatch):
     script = (
         "import os, signal; from tokenloom.pipeline.storage.store import Store\n"
         "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -231,12 +231,33 @@ def test_a_killed_writer_leaves_nothing_visible_and_is_cleaned_up(tmp_path):
 
     mine = tmp_path / "deep" / f".tmp-{storage_local._host()}-{os.getpid()}-0"
     elsewhere = tmp_path / "deep" / ".tmp-other-host-7-1-0"
-    ancient = tmp_path / "deep" / ".tmp-other-host-7-1-1"
-    for path in (mine, elsewhere, ancient):
+    old = tmp_path / "deep" / ".tmp-other-host-7-1-1"
+    foreign = tmp_path / "deep" / ".tmp-somebody's"
+    for path in (mine, elsewhere, old, foreign):
         path.write_bytes(b"")
-    os.utime(ancient, (0, 0))
+    for path in (old, foreign):
+        os.utime(path, (now := path.stat().st_mtime - 6, now))
+    monkeypatch.setattr(time, "time", lambda: 0.0)  # this host's clock is off
     store.remove_stale_temporaries()
-    assert sorted((tmp_path / "deep").iterdir()) == sorted([mine, elsewhere])
+    assert sorted((tmp_path / "deep").iterdir()) == sorted([mine, elsewhere, foreign])
+
+
+@pytest.mark.parametrize("write", [Store.create, Store.replace])
+def test_a_writer_that_was_taken_for_dead_writes_again(tmp_path, monkeypatch, write):
+    store, taken, sync = Store(tmp_path), [], os.fsync
+
+    def slow(descriptor: int) -> None:
+        sync(descriptor)
+        names = [path for path in (tmp_path / "deep").iterdir() if path.name.startswith(".tmp-")]
+        if names and len(taken) < 3:
+            taken.extend(names)
+            os.utime(names[0], (0, 0))
+            Store(tmp_path).remove_stale_temporaries()
+
+    monkeypatch.setattr(os, "fsync", slow)
+    write(store, "deep/a", b"all of it")
+    assert len(set(taken)) == 3
+    assert [path.read_bytes() for path in (tmp_path / "deep").iterdir()] == [b"all of it"]
 
 
 def test_listing_follows_links_but_not_in_circles(tmp_path):
@@ -336,19 +357,6 @@ for url in ("s3://bucket", "az://container/x", "gs://bucket"):
     assert azure == "az://container/x: no file system for az:// is installed. pip install 'tokenloom[azure]'."
     assert "gs://bucket: no file system for gs:// is installed. " in google
     assert "gcsfs" in google
-
-
-def test_urls_are_shown_without_credentials():
-    url = redact("ftp://me:word@host/x?X-Amz-Signature=abc&sig=d&page=2&version=a/b&raw=1#k=v")
-    assert url == "ftp://***@host/x?X-Amz-Signature=***&sig=***&page=2&version=***&raw=***"
-    assert redact("https://host/x?download=true: gone; see https://host/y?v=1.2, too") == (
-        "https://host/x?download=true: gone; see https://host/y?v=1.2, too"
-    )
-    assert told_url("https://me:word@host/x?dl=1&sig=d&raw=1") == "https://host/x?dl=1&raw=1"
-    assert told_url("https://host/x?sig=d") == "https://host/x"
-    assert without_credentials("s3://bucket/a#1/0?.tar") == "s3://bucket/a#1/0?.tar"  # a name and a pattern
-    assert redact("memory://R&D=2024/out") == "memory://R&D=2024/out"  # no query: a path
-    assert repr(Store("sftp://me:word@host/x")) == "Store('sftp://***@host/x')"
 
 
 def test_messages_hide_the_values_of_options_and_variables(monkeypatch):

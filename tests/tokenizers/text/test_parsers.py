@@ -157,7 +157,7 @@ def test_what_is_grammatical_has_no_faults(tokenizers, name, seed, room):
     while not sentence.done:
         goes_on = [one for one in sentence.choices if one.needs >= 0 or len(ids) > room // 2]
         fitting = goes_on or sentence.choices
-        ids.append(int(generator.choice(fitting[generator.integers(len(fitting))].ids)))
+        ids.append(int(generator.choice(fitting[int(generator.integers(len(fitting)))].ids)))
         sentence.say(ids[-1])
     assert ids.pop() == EOS
     assert len(ids) <= room

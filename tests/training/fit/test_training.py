@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,15 @@ import pytest
 import torch
 from in_process import without_ray
 from safetensors.torch import load_file
-from small_trainings import Heard, small_recipe, trained_here, very_small
+from small_trainings import Heard, losses, new_trainer, small_recipe, trained_here, very_small
+from tokenloom.pipeline.plan.recipe_file import RecipeError
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.training.data.loader import TrainingBatches
-from tokenloom.training.data.recipe import TrainingRecipe
+from tokenloom.training.data.train_settings import ModelSettings, StartSettings
 from tokenloom.training.fit.kept import OtherTrainingError
-from tokenloom.training.fit.network import model_config, new_network, saved_network
-from tokenloom.training.fit.schedule import schedule_of
+from tokenloom.training.fit.network import model_config, saved_network
 from tokenloom.training.fit.suspects import sample_name
-from tokenloom.training.fit.trainer import DivergedError, Trainer
+from tokenloom.training.fit.trainer import DivergedError
 from training_recipes import run_command, two_datasets
 
 
@@ -48,18 +47,19 @@ def model(output: Path) -> dict[str, torch.Tensor]:
     return load_file(output / "model/model.safetensors")
 
 
-def new_trainer(recipe: TrainingRecipe) -> tuple[Trainer, TrainingBatches]:
-    with very_small():
-        batches = TrainingBatches(recipe)
-        network = new_network(model_config(batches.data, recipe), recipe)
-    assert recipe.train is not None
-    name = partial(sample_name, batches.data)
-    return Trainer(network, batches.modalities, recipe.train, schedule_of(recipe), name=name), batches
+def test_a_recipe_may_say_what_a_size_is_made_of(folder):
+    data = TrainingBatches(small_recipe(folder)).data
 
+    def shape(**model: Any) -> tuple[int, ...]:
+        recipe = small_recipe(folder)
+        settings = recipe.model_copy(update={"model": ModelSettings(size="tiny", **model)})
+        config = model_config(data, settings)
+        return config.dim, config.encoder_depth, config.decoder_depth, config.num_heads
 
-def losses(recipe: TrainingRecipe, steps: int = 2) -> list[float]:
-    trainer, batches = new_trainer(recipe)
-    return [trainer.advance(batch)[0].loss for batch, _ in zip(batches, range(steps), strict=False)]
+    assert shape() == (384, 6, 6, 6)
+    assert shape(dim=96, depth=2) == (96, 2, 2, 6)
+    with pytest.raises(RecipeError, match=r"run.yaml:\d+: model: num_heads: 5 don't divide dim 384"):
+        shape(heads=5)
 
 
 def test_it_learns_and_leaves_a_line_for_each_step(folder, undisturbed):
@@ -149,7 +149,8 @@ def test_it_begins_with_other_weights(folder, undisturbed):
     mixed = {"datasets": {"a": {"url": datasets, "inputs": ["caption", "dinov2"], "targets": ["dinov2"]}}}
     recipe = small_recipe(folder, "started", data=mixed, steps=1)
     assert recipe.model is not None
-    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"start": str(folder / "run")})})
+    begin = StartSettings(model=str(folder / "run"))
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"start": begin})})
     heard = Heard()
     trained_here(recipe, heard)
     assert heard.said[1].startswith("begins with model.start's weights of the network and of caption, dinov2")

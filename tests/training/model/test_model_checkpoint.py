@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import load_torch_model
 from safetensors.torch import load_file, save_file
 from tokenloom.labelers.networks.hub import CheckpointError
 from tokenloom.training.model.checkpoint import MODEL, read_model, start_from, write_model
@@ -81,6 +82,43 @@ def test_what_is_written_is_read(folder):
     assert target.to_logits.weight is target.token_emb.weight
     assert target.mod_emb is model.input_embedding("depth").mod_emb
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "modalities.json", MODEL]
+
+
+def test_a_large_one_lies_in_several_files(folder, monkeypatch):
+    """As transformers writes and reads them."""
+    monkeypatch.setattr("tokenloom.training.model.files._LARGEST", 8000)
+    several = folder.with_name("several")
+    write_model(EVERYTHING, drawn(EVERYTHING).state_dict(), several)
+    files = sorted(several.glob("model-*.safetensors"))
+    names = [f"model-{at:05d}-of-{len(files):05d}.safetensors" for at in range(1, len(files) + 1)]
+    assert [file.name for file in files] == names
+    assert len(files) > 2
+    for file in files:
+        sizes = [one.nbytes for one in load_file(file).values()]
+        assert sum(sizes) <= 8000 or len(sizes) == 1
+    assert not (several / MODEL).exists()
+    expected = read_model(folder).state_dict()
+    model = read_model(several)
+    assert all(torch.equal(one, expected[name]) for name, one in model.state_dict().items())
+    theirs = drawn(EVERYTHING, 1)
+    load_torch_model(theirs, several)
+    assert all(torch.equal(one, expected[name]) for name, one in theirs.state_dict().items())
+    index = several / f"{MODEL}.index.json"
+    told = json.loads(index.read_text())
+    where = told["weight_map"]
+    for change, said in (
+        ({**where, "stranger": names[0]}, f"{names[0]}: lacks stranger, and {MODEL}.index.json tells"),
+        ({**where, "mask_token": names[-1]}, "mask_token, and"),
+        ({**where, "mask_token": "../a.safetensors"}, r"index.json: field weight_map.mask_token: String should"),
+        ({}, "index.json: field weight_map: Dictionary should have at least 1 item"),
+    ):
+        index.write_text(json.dumps({"weight_map": change}))
+        with pytest.raises(CheckpointError, match=said):
+            read_model(several)
+    index.write_text(json.dumps(told))
+    files[1].unlink()
+    with pytest.raises(CheckpointError, match=f"{files[1].name}: no such file"):
+        read_model(several)
 
 
 def test_nothing_is_left_of_what_can_not_be_written(folder, monkeypatch):

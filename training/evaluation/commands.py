@@ -1,0 +1,44 @@
+"""The command `evaluate`. It imports what it needs when it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Checkpoint = Annotated[
+    str, typer.Argument(metavar="CHECKPOINT", help="A model's folder, or a training's output, or the URL of one.")
+]
+Dataset = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset's folder or URL.")]
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    limit: Annotated[int | None, typer.Option(min=1, help="Samples to look at, at most.")] = None,
+    input_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens of other modalities that a sample shows, at most.")
+    ] = 256,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="DATASET", help="Also what a unigram model gets that has counted this one's tokens."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure what a model has learnt, on samples that it wasn't trained on."""
+    import json
+    from dataclasses import asdict
+
+    from ...pipeline.commands.console import plain_console
+    from .evaluate import evaluate
+    from .opened import open_both
+    from .progress import EvaluationProgress
+    from .tables import print_evaluation
+
+    console = plain_console(stderr=as_json)
+    with EvaluationProgress(console) as progress:
+        found = evaluate(open_both(checkpoint, dataset), input_tokens, limit, against, progress.watch)
+    if as_json:
+        print(json.dumps(asdict(found), indent=2))
+    else:
+        print_evaluation(console, found)
