@@ -41,14 +41,14 @@ class UngrammaticalError(ValueError):
 
 
 class Sentence:
-    """A text that is said token by token. most: tokens that it may have, without [EOS].
+    """A text that is said token by token. most: tokens that it may have, without [EOS]. room: those that are left.
 
     Whatever is taken of what is allowed, the text comes to an end within its room. Raises UngrammaticalError where it
     has too little for any text.
     """
 
     def __init__(self, grammar: Grammar, most: int) -> None:
-        self._grammar, self._room, self.done = grammar, most, False
+        self._grammar, self.room, self.done = grammar, most, False
         self._choices: Choices = next(grammar)
         if not len(self.allowed()):
             least = min(choice.needs for choice in self._choices) + 1
@@ -57,7 +57,7 @@ class Sentence:
     @property
     def choices(self) -> Choices:
         """Those that there are, and for which there is room; none once the text is done."""
-        return [] if self.done else [one for one in self._choices if one.needs < self._room and len(one.ids)]
+        return [] if self.done else [one for one in self._choices if one.needs < self.room and len(one.ids)]
 
     def allowed(self) -> np.ndarray:
         """int64 (k,): what may come next."""
@@ -67,7 +67,7 @@ class Sentence:
         """Takes a token. Raises UngrammaticalError for one that isn't allowed."""
         if token not in self.allowed():
             raise UngrammaticalError(f"the token {token} can't stand here")
-        self._room -= 1
+        self.room -= 1
         try:
             self._choices = self._grammar.send(int(token))
         except StopIteration:

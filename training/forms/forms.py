@@ -14,13 +14,14 @@ from ...labelers.contract.views import ViewSettings
 from ...pipeline.dataset.cards import ModalityCard
 from ...pipeline.dataset.manifest import GoneError
 from ...pipeline.dataset.tokenizers import load_tokenizer
+from ...tokenizers.contract.grammar import Sentence, UngrammaticalError
 from ...tokenizers.contract.special_tokens import EOS
 from ...tokenizers.contract.tokenizer import Tokenizer
 from ...tokenizers.text.base import VocabularyTokenizer
 from ..data.mixture import PATCH
 from ..data.ride_along import PIXELS
 from ..model.config import ModalityConfig, ModelConfig
-from ..model.from_data import digest_of
+from ..model.from_data import SENTINELS_AROUND, digest_of
 from .meanings import FormError, Meanings
 
 _DATASETS_NAMES = {"semseg": "semseg_coco"}
@@ -76,6 +77,19 @@ class Form:
         if self.modality.form in ("pixels", "embeddings"):
             return label
         return self.tokenizer.encode([label])[0].astype(np.int64)
+
+    def sentence(self) -> Sentence | None:
+        """A text of it that is yet to be said, as long as the model has places for; None where its tokenizer has no
+        grammar, and of images. Raises FormError where the model has too few places for any text."""
+        grammar = self.tokenizer.grammar()
+        if grammar is None or self.modality.form != "text":
+            return None
+        spec = self.tokenizer.spec
+        try:
+            # behind it come [EOS] and a sentinel, before it another
+            return Sentence(grammar, min(spec.max_length, self.modality.length - SENTINELS_AROUND - 1))
+        except UngrammaticalError as error:
+            raise FormError(f"{self.name}: has {self.modality.length} places in the model: {error}") from None
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[Said]:
         """What the ids of each row stand for, up to its [EOS], where it is a text."""

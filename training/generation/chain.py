@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ...tokenizers.contract.grammar import Sentence
+from ...tokenizers.contract.special_tokens import EOS
 from ..model.config import ModalityConfig
 from ..model.fourm import FourM
 from .draws import Draws
@@ -23,6 +25,8 @@ class Target:
 
     scheme: how an image's places are decided; a text is said from left to right. steps, token_schedule: of an image.
     most: tokens of a text behind its start. stop: the id that ends it; by default the sentinel behind its last gap's.
+    sentence: begins a text of which only what a grammar allows is said, up to its [EOS], in place of `most` and `stop`:
+    whatever is drawn parses.
     temperature_schedule: of an image; see schedules. top_k, top_p: see
     `sampling.kept`. weight: how much the conditions count; 1 is as they are, above that more. weights: of each
     condition, where several are composed.
@@ -34,6 +38,7 @@ class Target:
     token_schedule: TokenSchedule = "cosine"
     most: int = 256
     stop: int | None = None
+    sentence: Callable[[], Sentence] | None = None
     temperature: float = 1.0
     temperature_schedule: str = "constant"
     top_k: float = 0
@@ -64,7 +69,7 @@ def generate(
     conditions: the modalities that a target's weight strengthens. grow: images that were generated become conditions.
     watch: is told each step.
 
-    Raises KeyError for a target that the model doesn't have.
+    Raises KeyError for a target that the model doesn't have, ValueError for a sentence of which some is known.
     """
     kinds = {one.name: one for one in model.config.targets}
     state = _begun(state, [kinds[target.name] for target in targets], text)
@@ -131,12 +136,24 @@ def _text(model: FourM, guidance: Guidance, target: Target, text: TextIds, draws
     ends = [text.ends(row) for row in given]
     starts = [text.start if one is None else one[0] for one in ends]
     stops = [-1 if one is None else one[1] if target.stop is None else target.stop for one in ends]
+    sentences, most = _sentences(target, given, text), target.most
+    if sentences:
+        stops, most = [EOS] * len(given), max(one.room for one in sentences) + 1
 
     def watched() -> Iterator[Said]:
         freedom = target.temperature, target.top_k, target.top_p
-        for said in text_steps(model, guidance, target.name, starts, draws, *freedom):
+        for said in text_steps(model, guidance, target.name, starts, draws, *freedom, sentences):
             watch(target.name, said)
             yield said
 
-    rows = said_rows(watched(), starts, stops, target.most, [one is None for one in ends])
+    rows = said_rows(watched(), starts, stops, most, [one is None for one in ends])
     return Known.texts([merged(*pair, text) for pair in zip(given, rows, strict=True)])
+
+
+def _sentences(target: Target, given: Sequence[Sequence[int]], text: TextIds) -> list[Sentence]:
+    """One of each sample, where the target has such."""
+    if target.sentence is None:
+        return []
+    if any(list(row) != [text.start] for row in given):
+        raise ValueError(f"{target.name}: a sentence is a whole text, and some of it is known")
+    return [target.sentence() for _ in given]

@@ -15,7 +15,7 @@ from ..data.mixture import PATCH, Mixture
 from ..data.ride_along import PIXELS, is_embeddings
 from .config import ModalityConfig, ModelConfig
 
-_SENTINELS = 2
+SENTINELS_AROUND = 2
 """How many tokens more the target of a text may have than the text: all of it is a span between two of them."""
 
 
@@ -43,7 +43,7 @@ def _modalities(mixture: Mixture) -> Iterator[ModalityConfig]:
         if spec is None:
             yield ModalityConfig(name, "embeddings", length, width=int(card.kind["dim"]), **told)
         elif spec.type == "text":
-            yield ModalityConfig(name, "text", length + _SENTINELS, spec.vocabulary, **told)
+            yield ModalityConfig(name, "text", length + SENTINELS_AROUND, spec.vocabulary, **told)
         else:
             grid = spec.grid if spec.grid and spec.grid[0] * spec.grid[1] == length else None
             yield ModalityConfig(name, "grid", length, spec.vocabulary, grid=grid, **told)

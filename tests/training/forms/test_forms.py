@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
-import pytest
 import torch
-from small_models import MODALITIES, SIDE, pictured, untrained
+from small_models import MODALITIES, SIDE
 from tokenloom.pipeline.dataset.dataset import open_dataset
 from tokenloom.training.fit.open_model import open_model
-from tokenloom.training.forms.forms import Forms
 from tokenloom.training.forms.given import read_given
 from tokenloom.training.generation.seen import seen
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With `dataset`, and `run/model`, an untrained model of it."""
-    folder = tmp_path_factory.mktemp("forms")
-    pictured(folder)
-    untrained(folder / "dataset", folder / "run")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def forms(folder: Path) -> Forms:
-    return open_model(str(folder / "run"))[1]
 
 
 def test_a_model_s_folder_is_enough(folder, tmp_path):
@@ -49,6 +32,6 @@ def test_a_photograph_is_what_the_dataset_has_of_it(folder, forms):
     assert given["rgb"].value.tolist() == row.values["rgb"].tolist()
     assert given["pixels"].value.shape == (SIDE, SIDE, 3)
     state = seen(forms.config, [{name: one.value for name, one in given.items()}, {}])
-    assert state.arrays["pixels"][0].equal(torch.from_numpy(given["pixels"].value))
+    assert state.arrays["pixels"][0].equal(torch.tensor(given["pixels"].value))
     assert state.known["rgb"].used.sum(dim=1).tolist() == [16, 0]
     assert state.known["corners"].rows[0] == list(range(len(given["corners"].value)))
