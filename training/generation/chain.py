@@ -26,7 +26,7 @@ class Target:
     scheme: how an image's places are decided; a text is said from left to right. steps, token_schedule: of an image.
     most: tokens of a text behind its start. stop: the id that ends it; by default the sentinel behind its last gap's.
     sentence: begins a text of which only what a grammar allows is said, up to its [EOS], in place of `most` and `stop`:
-    whatever is drawn parses.
+    whatever is drawn parses. None: any tokens may be said.
     temperature_schedule: of an image; see schedules. top_k, top_p: see
     `sampling.kept`. weight: how much the conditions count; 1 is as they are, above that more. weights: of each
     condition, where several are composed.
@@ -38,7 +38,7 @@ class Target:
     token_schedule: TokenSchedule = "cosine"
     most: int = 256
     stop: int | None = None
-    sentence: Callable[[], Sentence] | None = None
+    sentence: Callable[[], Sentence | None] = lambda: None
     temperature: float = 1.0
     temperature_schedule: str = "constant"
     top_k: float = 0
@@ -152,8 +152,7 @@ def _text(model: FourM, guidance: Guidance, target: Target, text: TextIds, draws
 
 def _sentences(target: Target, given: Sequence[Sequence[int]], text: TextIds) -> list[Sentence]:
     """One of each sample, where the target has such."""
-    if target.sentence is None:
-        return []
-    if any(list(row) != [text.start] for row in given):
+    sentences = [one for _ in given if (one := target.sentence())]
+    if sentences and any(list(row) != [text.start] for row in given):
         raise ValueError(f"{target.name}: a sentence is a whole text, and some of it is known")
-    return [target.sentence() for _ in given]
+    return sentences

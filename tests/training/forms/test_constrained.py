@@ -28,7 +28,9 @@ def model(folder) -> FourM:
 
 
 def said(model: FourM, form: Form, state: State, free: bool = False, **how: Any) -> list[list[int]]:
-    target = Target(form.name, sentence=None if free else form.sentence, most=form.modality.length, **how)
+    if not free:
+        how["sentence"] = form.sentence
+    target = Target(form.name, most=form.modality.length, **how)
     with torch.inference_mode():
         made = generate(model, state, [target], GAPS, SeededDraws(7, state.samples), ["rgb"])
     return made.known[form.name].rows
