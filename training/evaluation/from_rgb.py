@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...pipeline.dataset.manifest import DatasetError
 from ...tokenizers.contract.special_tokens import EOS
 from ...tokenizers.contract.tokenizer import Tokenizer
 from ...tokenizers.measures.reconstruction import ErrorSum
@@ -104,16 +105,27 @@ class LikenessSum:
         self.model, self.own = ErrorSum(self.tokenizer.kind), ErrorSum(self.tokenizer.kind)
 
     def add(self, name: str, sample: Sample, ids: np.ndarray) -> None:
-        """ids: what the model says of it. Of a sample of which there is nothing to compare with nothing is counted."""
-        decoded = self._decoded(sample.tokens[name]) if name in sample.tokens else None
+        """ids: what the model says of it. Of a sample of which there is nothing to compare with nothing is counted.
+
+        Raises DatasetError where the sample's label isn't of the size that its tokenizer decodes to.
+        """
+        own = sample.tokens.get(name)
+        decoded = None if own is None else self.tokenizer.decode([own])[0]
         truth = sample.labels.get(name) if self.against_labels else decoded
         if truth is None:
             return
-        generated = self._decoded(ids)
-        if generated is None or _tried(lambda: self.model.add(truth, generated)) is None:
+        said = self._said(ids)
+        if said is None:
             self.unread += 1
-        if self.against_labels and decoded is not None:
-            _tried(lambda: self.own.add(truth, decoded))
+        try:
+            if said is not None:
+                self.model.add(truth, said)
+            if self.against_labels and decoded is not None:
+                self.own.add(truth, decoded)
+        except ValueError as error:
+            raise DatasetError(
+                f"{name} of {sample.key} can't be compared with what its tokens decode to: {error}"
+            ) from None
 
     def means(self) -> Likeness | None:
         """None where nothing was compared."""
@@ -123,16 +135,12 @@ class LikenessSum:
         bound = self.own.means() if self.against_labels else None
         return Likeness(self.model.labels, self.unread, against, self.model.means(), bound)
 
-    def _decoded(self, ids: np.ndarray) -> Any:
-        return _tried(lambda: self.tokenizer.decode([ids])[0])
-
-
-def _tried(make: Callable[[], Any]) -> Any:
-    """What `make` returns; None where a model has said what can't be read, of which tokenizers may complain."""
-    try:
-        return make()
-    except Exception:
-        return None
+    def _said(self, ids: np.ndarray) -> Any:
+        """The label; None where ids that a model made up are none."""
+        try:
+            return self.tokenizer.kind.check(self.tokenizer.decode([ids])[0])
+        except Exception:  # tokenizers may be a plugin's, and complain in any way
+            return None
 
 
 def likenesses(
