@@ -45,7 +45,7 @@ def lacks_bucket(fs: Any, root: str) -> bool:
     asked = _first_of_azure(fs, bucket) if "abfs" in fs.protocol else fs._call("GET", "b/{}/o", bucket, maxResults=1)
     try:
         asyncio.run_coroutine_threadsafe(asked, fs.loop).result()
-    except Exception as error:  # noqa: BLE001 - of all else the request that failed has told
+    except Exception as error:  # of all else the request that failed has told
         return isinstance(error, FileNotFoundError) or answers.http_status(error) == 404
     return False
 

@@ -50,7 +50,8 @@ assert len(box.list()) == 4 and box.children("b?versionid=4") == ["a"] and not b
 box.create("empty", b"")
 assert box.read_range("empty", 0, 9) == b""
 none = Store(f"{sys.argv[1]}-that-is-not/below")
-for action in (none.list, none.children, lambda: none.read("a"), lambda: none.exists("a"), lambda: none.create("a", b"")):
+asks = [lambda: none.read("a"), lambda: none.exists("a"), lambda: none.create("a", b""), none.list, none.children]
+for action in asks:
     try:
         raise AssertionError(action())
     except StorageError as error:
@@ -79,7 +80,7 @@ class Client:
     def run(self, code: str, *arguments: object) -> str:
         command = [self.python, "-c", code, *map(str, arguments)]
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120)
-        assert not done.returncode and not done.stderr, done.stderr
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
         return done.stdout
 
 
