@@ -53,8 +53,6 @@ def connect(address: str) -> JobSubmissionClient:
         from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
         from ray.exceptions import AuthenticationError
 
-        for chatty in _CHATTY:
-            logging.getLogger(f"ray.{chatty}").setLevel(logging.WARNING)
         try:
             headers = get_auth_headers_if_auth_enabled({})
         except AuthenticationError:
@@ -70,6 +68,9 @@ def connect(address: str) -> JobSubmissionClient:
 def _client(url: str) -> JobSubmissionClient:
     """Ray's, which would wait for ever, with a limit to each wait."""
     from ray.job_submission import JobSubmissionClient
+
+    for chatty in _CHATTY:  # after their import, which sets their levels
+        logging.getLogger(f"ray.{chatty}").setLevel(logging.WARNING)
 
     class Client(JobSubmissionClient):
         def _do_request(self, method: str, endpoint: str, **words: Any) -> Any:
