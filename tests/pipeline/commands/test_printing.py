@@ -48,7 +48,8 @@ def test_an_output_is_printed_without_its_password(small_corpus, tmp_path, monke
         (["run", "./mine.yaml"], "1 modality -> memory://***@box/out\n"),
         (["run", "./mine.yaml"], "nothing to do: memory://***@box/out is"),
         (["plan", "./mine.yaml"], "color_palette"),
-        (["status", output], "color_palette"),
+        (["compact", output], "memory://***@box/out are as large"),
+        *(([name, output], "") for name in ("status", "verify", "gc", "history", "quarantine")),
     ):
         monkeypatch.setattr(sys, "argv", ["tokenloom", *words])
         with without_ray(), pytest.raises(SystemExit) as end:
