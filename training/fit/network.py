@@ -55,7 +55,7 @@ def new_network(config: ModelConfig, recipe: TrainingRecipe) -> FourM:
     assert recipe.train is not None
     network = FourM.empty(config)
     torch.manual_seed(recipe.train.seed)
-    return initialise(network, recipe.model.token_std)
+    return initialise(network, recipe.model.embedding_std)
 
 
 def started(network: FourM, recipe: TrainingRecipe) -> Start | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import nn
 
@@ -11,20 +9,20 @@ from .blocks import Norm
 from .embeddings import InputEmbedding, TargetEmbedding
 from .fourm import FourM
 
-STD = 0.02
-"""Deviation of whatever is learned and is no matrix of a layer."""
+_STD = 0.02
+"""Of whatever is learned and is no matrix of a layer."""
 
 _PARTS = {"qkv": 3, "kv": 2}
 """Matrices that lie one below the other in a layer of that name."""
 
 
 @torch.no_grad()
-def initialise(model: FourM, token_std: float = STD) -> FourM:
+def initialise(model: FourM, embedding_std: float = _STD) -> FourM:
     """Draws all weights from torch's generator, as 4M starts: Xavier's uniform for the layers, matrix by matrix, and
     normal numbers for embeddings. Fills the buffers too, so that a model may come from the meta device.
 
-    token_std: of the embeddings of tokens that no logits are tied to. Places, which are told by sines and cosines, have
-    a deviation of about 0.7: beside them 4M's 0.02 hides for thousands of steps which token it is.
+    embedding_std: deviation of the embeddings that no logits are tied to, of tokens as of modalities. Places are told
+    by sines and cosines, whose deviation is 0.7: beside them 4M's 0.02 hides for thousands of steps what stands there.
     """
     drawn: list[torch.Tensor] = [model.mask_token]
     if model.config.num_register_tokens:
@@ -45,16 +43,7 @@ def initialise(model: FourM, token_std: float = STD) -> FourM:
             module.fill_sines()
             if isinstance(module.pos_emb, nn.Parameter):
                 drawn.append(module.pos_emb)
-    for one in drawn:
-        nn.init.normal_(one, std=STD)
-    for table in _untied(model):
-        table.mul_(token_std / STD)
-    return model
-
-
-def _untied(model: FourM) -> Iterator[torch.Tensor]:
-    """The tables of tokens that give no logits."""
     logits = {id(model.target_embedding(one.name).to_logits.weight) for one in model.config.targets}
-    for module in model.modules():
-        if isinstance(module, nn.Embedding) and id(module.weight) not in logits:
-            yield module.weight
+    for one in drawn:
+        nn.init.normal_(one, std=_STD if id(one) in logits else embedding_std)
+    return model

@@ -58,7 +58,7 @@ def test_a_recipe_may_say_what_a_size_is_made_of(folder):
 
     assert shape() == (384, 6, 6, 6)
     assert shape(dim=96, depth=2) == (96, 2, 2, 6)
-    recipe = small_recipe(folder).model_copy(update={"model": ModelSettings(size="tiny", tied=False, token_std=1)})
+    recipe = small_recipe(folder).model_copy(update={"model": ModelSettings(size="tiny", tied=False, embedding_std=1)})
     network = new_network(model_config(data, recipe), recipe)
     said = network.target_embedding("caption")
     assert float(said.token_emb.weight.detach().std()) == pytest.approx(1, rel=0.1)

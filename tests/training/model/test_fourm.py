@@ -302,7 +302,7 @@ def test_a_network_that_can_not_be_is_refused(model, change, said):
         replace(model.config, **change)
 
 
-def test_tokens_begin_as_wide_as_asked_but_for_those_that_give_logits():
+def test_embeddings_begin_as_wide_as_asked_but_for_those_that_give_logits():
     plain, wide = (initialise(seeded(FourM(network().config)), std) for std in (0.02, 1.0))
     for own, other in zip(plain.parameters(), wide.parameters(), strict=True):
         assert torch.equal(own, other) or torch.allclose(50 * own, other)
@@ -315,7 +315,7 @@ def test_tokens_begin_as_wide_as_asked_but_for_those_that_give_logits():
 
 def test_it_learns_what_another_modality_has_at_the_same_place():
     grids = tuple(ModalityConfig(name, "grid", 16, 8, grid=(4, 4)) for name in ("seen", "said"))
-    model = initialise(seeded(FourM(ModelConfig(grids, 32, 1, 1, 2, share_embedding=False))), token_std=1.0)
+    model = initialise(seeded(FourM(ModelConfig(grids, 32, 1, 1, 2, share_embedding=False))), embedding_std=1.0)
     optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
     rng, losses = np.random.default_rng(0), []
     for _ in range(120):
