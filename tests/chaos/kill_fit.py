@@ -1,11 +1,14 @@
 """Chaos: a fit killed with SIGKILL at random moments, again and again, must end byte-identical to one left alone.
 
-    python tests/chaos/kill_fit.py [--quick] [--kills N] [--of tokenizer|model] [--target driver|worker|all] [--url URL]
+    python tests/chaos/kill_fit.py [--quick] [--kills N] [--of tokenizer|model] [--workers N]
+                                   [--target driver|worker|both|all] [--url URL]
 
-A small VQ tokenizer, or a small model, is trained once in peace. Then, elsewhere, the driver or the training process is
-killed at moments drawn from the time that the undisturbed fit took. After each death of the driver the same fit is
-started again; a worker's death must not end it. The files are compared byte by byte, metrics step by step; then all
-begins anew until every kill is done. Outputs lie in a temporary folder, or below --url, as s3://BUCKET/PREFIX.
+A small VQ tokenizer, or a small model, is trained once in peace. Then, elsewhere, the driver, one of the training
+processes, or both it and all of them are killed at moments drawn from the time that the undisturbed fit took. After
+each death of the driver the same fit is started again; a worker's death must not end it. The files are compared byte by
+byte, metrics step by step; then all begins anew until every kill is done. Several workers must have seen the same data
+in the same order: how many tokens each step had; whether files are the same is told. Outputs lie in a temporary folder,
+or below --url, as s3://BUCKET/PREFIX.
 
 Prints what happens, and as its last line one JSON object. Linux only.
 """
@@ -33,9 +36,10 @@ from small_fits import PREFIX, put_aside
 from tokenloom.pipeline.storage.store import Store
 from training_recipes import two_datasets
 
-TARGETS = ("driver", "worker")
+TARGETS = ("driver", "worker", "both")
 STEPS = 300
 _WORKER = "RayTrainWorker"
+_ORDER = "order"
 _LONGEST = 900.0
 _MOST_DEATHS = 8
 """Of the worker in one fit: `run_fit` gives up a fit whose processes die again and again."""
@@ -53,7 +57,7 @@ class Printing(FitListener):
         print(what, flush=True)
 
 store = Store(sys.argv[2])
-job = fit_job(store, steps=int(sys.argv[3]), checkpoint_every=20, report_every=5)
+job = fit_job(store, steps=int(sys.argv[3]), checkpoint_every=20, report_every=5, workers=int(sys.argv[4]))
 for name, data in run_fit(job, Printing()).items():
     store.replace(f"tokenizer/{name}", data)
 """
@@ -63,14 +67,15 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from small_trainings import made_at, run_very_small
 
-run_very_small(made_at(sys.argv[2], int(sys.argv[3])), lambda news: isinstance(news, str) and print(news, flush=True))
+recipe = made_at(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+run_very_small(recipe, lambda news: isinstance(news, str) and print(news, flush=True))
 """
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is trained. driver: a program, given the folder of helpers, a URL and the number of steps. prepare: what it
-    needs below the URL; files: below which folder of it what comes out lies; lines: those of its metrics."""
+    """What is trained. driver: a program, given the folder of helpers, a URL and the numbers of steps and workers.
+    prepare: what it needs below the URL; files: below which folder of it what comes out lies; lines: of its metrics."""
 
     driver: str
     prepare: Callable[[str], object]
@@ -96,7 +101,7 @@ SUBJECTS = {
 class Fit:
     """A driver at work."""
 
-    def __init__(self, subject: Subject, url: str, folder: Path) -> None:
+    def __init__(self, subject: Subject, workers: int, url: str, folder: Path) -> None:
         self.log = folder / f"fit-{time.monotonic_ns()}.log"
         self.began = time.monotonic()
         self._before = frozenset(descendants())
@@ -110,7 +115,7 @@ class Fit:
         helpers = Path(__file__).resolve().parents[1] / "helpers"
         environment["PYTHONPATH"] = str(helpers)  # for the workers
         with open(self.log, "wb") as log:
-            command = [sys.executable, "-c", subject.driver, str(helpers), url, str(STEPS)]
+            command = [sys.executable, "-c", subject.driver, str(helpers), url, str(STEPS), str(workers)]
             self.driver = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
     @property
@@ -166,6 +171,7 @@ class Torment:
     """Kills of one target."""
 
     subject: Subject
+    workers: int
     place: str
     folder: Path
     calm: Calm
@@ -175,6 +181,7 @@ class Torment:
     done: int = 0
     restarts: int = 0
     finished: int = 0
+    other: int = 0
     phases: Counter[str] = field(default_factory=Counter)
 
     def run(self) -> None:
@@ -184,17 +191,17 @@ class Torment:
             self.subject.prepare(url)
             while not self._one_fit(url):
                 self.restarts += 1
-            check(self.subject, url, self.calm)
+            self.other += check(self.subject, self.workers, url, self.calm)
             self.finished += 1
-            self._say("finished, identical")
+            self._say("finished, with the same outcome")
 
     def _one_fit(self, url: str) -> bool:
         """Starts the fit and kills; whether it came to its end."""
-        fit, deaths = Fit(self.subject, url, self.folder), 0
+        fit, deaths = Fit(self.subject, self.workers, url, self.folder), 0
         try:
             while self.done < self.kills and deaths < _MOST_DEATHS and self._strike(fit):
                 deaths += 1
-                if self.target == "driver":
+                if self.target != "worker":
                     return False
             fit.finish()
         finally:
@@ -216,11 +223,15 @@ class Torment:
         while time.monotonic() < until and not fit.is_over:
             time.sleep(0.02)
         while not fit.is_over:
-            if self.target == "driver":
+            if self.target == "worker":
+                workers = fit.workers
+                if not (workers and self.random.choice(workers).kill()):
+                    time.sleep(0.05)
+                    continue
+            else:
                 fit.driver.kill()
-            elif not any(one.kill() for one in fit.workers):
-                time.sleep(0.05)
-                continue
+                for one in fit.workers if self.target == "both" else ():
+                    one.kill()
             lines = fit.text.splitlines()
             phase = "training" if any(line.startswith(("training", "going on")) for line in lines) else "starting"
             self.done += 1
@@ -233,10 +244,10 @@ class Torment:
         print(f"{time.strftime('%T')} {self.target} {self.done}/{self.kills}: {text}", flush=True)
 
 
-def fit_in_peace(subject: Subject, place: str, folder: Path) -> Calm:
+def fit_in_peace(subject: Subject, workers: int, place: str, folder: Path) -> Calm:
     url = f"{place}/calm"
     subject.prepare(url)
-    fit = Fit(subject, url, folder)
+    fit = Fit(subject, workers, url, folder)
     while "training for" not in fit.text and not fit.is_over:
         time.sleep(0.02)
     until_training = fit.seconds
@@ -245,19 +256,23 @@ def fit_in_peace(subject: Subject, place: str, folder: Path) -> Calm:
 
 
 def outcome(subject: Subject, url: str) -> dict[str, bytes]:
-    """The files of what was trained, and which steps the metrics have."""
+    """The files of what was trained; which steps the metrics have, with their data and with their losses."""
     store = Store(url)
     files = {entry.name: store.read(f"{subject.files}/{entry.name}") for entry in store.list(subject.files)}
-    losses = [[line["step"], line["loss"]] for line in subject.lines(store)]
-    return files | {"metrics": json.dumps(losses).encode()}
+    lines = list(subject.lines(store))
+    for name, key in ((_ORDER, "used"), ("losses", "loss")):
+        files[name] = json.dumps([[line["step"], line.get(key)] for line in lines]).encode()
+    return files
 
 
-def check(subject: Subject, url: str, calm: Calm) -> None:
-    """Raises ChaosError when the outcome differs from the undisturbed fit's."""
+def check(subject: Subject, workers: int, url: str, calm: Calm) -> bool:
+    """Whether the outcome of several workers has other bytes than the undisturbed fit's. Raises ChaosError where it has
+    seen other data, and where that of a single one differs at all."""
     found = outcome(subject, url)
     differ = sorted(name for name in found.keys() | calm.files.keys() if found.get(name) != calm.files.get(name))
-    if differ:
+    if differ and (workers == 1 or _ORDER in differ):
         raise ChaosError(f"{url} is not what the undisturbed fit made: {', '.join(differ)} differ")
+    return bool(differ)
 
 
 def main() -> int:
@@ -266,10 +281,12 @@ def main() -> int:
     result = {
         "seed": options.seed,
         "of": options.of,
+        "workers": options.workers,
         "place": options.url or "local",
         "kills": {},
         "phases": {},
         "restarts": 0,
+        "other_bytes": 0,
     }
     return told(result, lambda folder, _: _torment_all(options, folder, result))
 
@@ -278,19 +295,19 @@ def _torment_all(options: argparse.Namespace, folder: Path, result: dict[str, An
     (folder / "ray").mkdir()
     place = f"{options.url.rstrip('/')}/{time.time_ns()}" if options.url else str(folder / "fits")
     subject = SUBJECTS[options.of]
-    calm = fit_in_peace(subject, place, folder)
+    calm = fit_in_peace(subject, options.workers, place, folder)
     print(f"{time.strftime('%T')} undisturbed: {calm.until_training:.1f} + "
           f"{calm.seconds - calm.until_training:.1f} s", flush=True)  # fmt: skip
     for target in TARGETS if options.target == "all" else [options.target]:
-        torment = Torment(
-            subject, place, folder, calm, target, options.kills, random.Random(f"{options.seed} {target}")
-        )
+        dice = random.Random(f"{options.seed} {target}")
+        torment = Torment(subject, options.workers, place, folder, calm, target, options.kills, dice)
         try:
             torment.run()
         finally:
             result["kills"][target] = torment.done
             result["phases"] = dict(Counter(result["phases"]) + torment.phases)
             result["restarts"] += torment.restarts
+            result["other_bytes"] += torment.other
 
 
 def _options() -> argparse.Namespace:
@@ -298,6 +315,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="2 kills per target")
     parser.add_argument("--kills", type=int, help="kills per target (10)")
     parser.add_argument("--of", choices=[*SUBJECTS], default="tokenizer", help="what is trained")
+    parser.add_argument("--workers", type=int, default=1, help="training processes")
     parser.add_argument("--target", choices=[*TARGETS, "all"], default="all")
     parser.add_argument("--url", help="where the outputs go, as s3://BUCKET/PREFIX; by default a temporary folder")
     parser.add_argument("--seed", type=int, default=0)

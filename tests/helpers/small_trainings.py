@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tokenloom.labelers.contract.codecs import from_npy, to_npy
 from tokenloom.pipeline.dataset.shards import RowKeys, write_labels
+from tokenloom.pipeline.storage.store import Store
 from tokenloom.training.data.loader import TrainingBatches
 from tokenloom.training.data.opening import open_data
 from tokenloom.training.data.recipe import TrainingRecipe
@@ -109,9 +110,8 @@ def train_very_small(config: Mapping[str, Any]) -> None:
     """What a process of Ray Train does, which leaves its number in `pids/RANK` of the output."""
     import ray.train
 
-    pids = Path(config["recipe"].train.output, "pids")
-    pids.mkdir(parents=True, exist_ok=True)
-    (pids / str(ray.train.get_context().get_world_rank())).write_text(str(os.getpid()))
+    rank = ray.train.get_context().get_world_rank()
+    Store(config["recipe"].train.output).replace(f"pids/{rank}", str(os.getpid()).encode())
     with very_small():
         train_worker(config)
 
@@ -123,10 +123,10 @@ def run_very_small(recipe: TrainingRecipe, hear: Callable[[str | Figures], objec
         return run.run_training(recipe, hear)
 
 
-def made_at(url: str, steps: int) -> TrainingRecipe:
+def made_at(url: str, steps: int, workers: int = 1) -> TrainingRecipe:
     """Of the datasets below a URL, to which it is trained."""
     datasets = {"a": {"url": f"{url}/one"}, "b": {"url": f"{url}/two"}}
-    train = {**TRAIN, "output": f"{url}/run", "steps": steps, "every": 20}
+    train = {**TRAIN, "output": f"{url}/run", "steps": steps, "every": 20, "workers": workers}
     return TrainingRecipe.model_validate(
         {**content(Path(), datasets=datasets, batch_size=8), "model": "tiny", "train": train}
     )
