@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import re
 import sys
 import time
 import warnings
@@ -42,6 +43,9 @@ _LOOK = 5.0
 """Seconds for which the nodes are known on which there may be workers."""
 
 _RAYS_ADVICE = "\nFailed to apply UDF transform"
+
+_RAISED = re.compile(r"(?s:.*)^  File .*\n(?: +.*\n)*([\w.]+)(?:: |$)((?s:.*))", re.MULTILINE)
+"""What a worker has raised while it was made, of which Ray keeps a traceback's text alone: behind its last frame."""
 
 
 @dataclass(frozen=True)
@@ -257,12 +261,15 @@ def result_of(head: Mapping[str, Any]) -> UnitResult:
 def cause(error: BaseException) -> str:
     """The innermost error of a failed task, as its worker raised it, less what Ray Data adds to its text; or why a
     worker's environment couldn't be made."""
-    from ray.exceptions import RuntimeEnvSetupError
+    from ray.exceptions import ActorDiedError, RuntimeEnvSetupError
 
     while isinstance(getattr(error, "cause", None), BaseException):
         error = error.cause  # type: ignore[attr-defined]
     if isinstance(error, RuntimeEnvSetupError):
         return f"a worker's environment can't be made: {why_unmade(error.error_message)}"
     text = str(error).partition(_RAYS_ADVICE)[0].strip()
-    own = type(error).__module__.startswith("tokenloom.")
-    return text if own else f"{type(error).__name__}: {text or 'no message'}"
+    name = f"{type(error).__module__}.{type(error).__name__}"
+    if isinstance(error, ActorDiedError) and (raised := _RAISED.search(text)):
+        name, text = raised.groups()
+    own = name.startswith("tokenloom.")
+    return text if own else f"{name.rpartition('.')[2]}: {text or 'no message'}"

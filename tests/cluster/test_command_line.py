@@ -58,7 +58,7 @@ def test_a_stopped_run_says_so_and_goes_on_later(command_line, ray_session, corp
     driver.send_signal(number)
     _, errors = command_line.end(driver, code)
     assert "goes on from there" in errors
-    assert "Traceback" not in errors
+    assert '  File "' not in errors
     weave(recipe(corpus, tmp_path / "out", LIGHT, **SMALL))
     assert verify(str(tmp_path / "out")).faults == []
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import traceback
 
 import pytest
+from ray.exceptions import ActorDiedError, RayTaskError
+from tokenloom.pipeline.cluster.session import EngineError
 from tokenloom.pipeline.corpus.corpus import Shard
 from tokenloom.pipeline.engine import stream
-from tokenloom.pipeline.engine.stream import _works_in, works_as_text
+from tokenloom.pipeline.engine.stream import _works_in, cause, works_as_text
 from tokenloom.pipeline.plan.stages import Stage
 from tokenloom.pipeline.plan.worklist import Work
 
@@ -60,3 +63,24 @@ def test_units_are_read_where_the_first_stage_may_have_workers(monkeypatch, fixe
     assert [one and one.node_id[0] for one in told] == turns
     assert all(one is None or one.soft for one in told)
     assert all(request == {"CPU": 1, "GPU": 0.5} for request in asked)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (EngineError("no GPU is there:\n  get one\nor File a claim"), "no GPU is there:\n  get one\nor File a claim"),
+        (OSError(28, "No space left on device", "/w/model"), "OSError: [Errno 28] No space left on device: '/w/model'"),
+        (AssertionError(), "AssertionError: no message"),
+        (json.JSONDecodeError("not JSON", "{", 1), "JSONDecodeError: not JSON: line 1 column 2 (char 1)"),
+    ],
+)
+def test_of_a_worker_that_cannot_be_made_what_it_raised_is_told(error: Exception, told: str):
+    """Ray keeps the text of a traceback alone."""
+    try:
+        try:
+            raise KeyError("before")
+        except KeyError as before:
+            raise error from before
+    except Exception:
+        text = traceback.format_exc()
+    assert cause(ActorDiedError(RayTaskError("MapWorker.__init__", text, error))) == told

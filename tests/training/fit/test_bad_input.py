@@ -44,7 +44,7 @@ def refusal(capsys: Any, file: Path, *overrides: str) -> str:
     """The line with which it is refused."""
     assert command(file, *overrides) in (1, 2)
     said = capsys.readouterr().err
-    assert "Traceback" not in said
+    assert '  File "' not in said
     return said
 
 
