@@ -39,6 +39,7 @@ WINGS = {  # of each room, floor by floor, lowest first; ".": the files that lie
         ("forms",),
         ("fit", "generation", "backbone"),
         ("evaluation",),
+        ("prompt",),
         ("show", "use"),
     ),
 }
