@@ -12,7 +12,9 @@ Checkpoint = Annotated[
 From = Annotated[
     list[str],
     typer.Option(
-        "--from", metavar="INPUT", help="A photograph, MODALITY=FILE, MODALITY=TEXT, DATASET#KEY, or MODALITY=DATASET#KEY."
+        "--from",
+        metavar="INPUT",
+        help="A photograph, MODALITY=FILE, MODALITY=TEXT, DATASET#KEY, or MODALITY=DATASET#KEY.",
     ),
 ]
 Overrides = Annotated[
@@ -35,7 +37,9 @@ def generate(
     ensemble: Annotated[bool, typer.Option("--ensemble", help="Average the draws, too, as the paper does.")] = False,
     dataset: Annotated[
         str | None,
-        typer.Option(metavar="DATASET", help="What ids mean, where the model's folder doesn't say: what it was trained on."),
+        typer.Option(
+            metavar="DATASET", help="What ids mean, where the model's folder doesn't say: what it was trained on."
+        ),
     ] = None,
     overrides: Overrides = [],  # noqa: B006
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was generated there before.")] = False,
@@ -67,7 +71,9 @@ def generate(
         rate = progress.rate
     for name, problems in outcome.problems.items():
         if problems:
-            console.print(f"{name}: of {counted(problems, 'draw')} its label is faulty, or there is none", soft_wrap=True)
+            console.print(
+                f"{name}: of {counted(problems, 'draw')} its label is faulty, or there is none", soft_wrap=True
+            )
     if outcome.alone:
         console.print(f"no average of {', '.join(outcome.alone)}", soft_wrap=True)
     told = f"{counted(outcome.draws, 'draw')} of {', '.join(asked.targets)}, {rate}"

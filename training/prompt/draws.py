@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ...tokenizers.contract.special_tokens import EOS, FIRST_SENTINEL, SENTINELS
-from ..forms.forms import Said
+from ..forms.forms import Form, Said
 from ..generation.chain import generate
 from ..generation.draws import SeededDraws
 from ..generation.images import Decided
@@ -74,11 +74,14 @@ def drawn(
         rows = {name: state.known[name].rows for name in prompt.targets}
         said = {name: form.decode(rows[name]) for name, form in prompt.targets.items()}
         for place in range(len(numbers)):
-            yield {name: _answer(rows[name][place], said[name][place]) for name in prompt.targets}
+            yield {
+                name: Answer(_ids(form, rows[name][place]), said[name][place]) for name, form in prompt.targets.items()
+            }
 
 
-def _answer(row: list[int], said: Said) -> Answer:
-    return Answer(np.array(row[: row.index(EOS)] if EOS in row else row, np.int64), said)
+def _ids(form: Form, row: list[int]) -> np.ndarray:
+    ends = form.modality.form == "text" and EOS in row
+    return np.array(row[: row.index(EOS)] if ends else row, np.int64)
 
 
 class _Progress:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ...pipeline.preview.cells import LONGEST_TEXT, VIEW, Pictures, Unshowable, readable, shown, shown_tokens
+from ...pipeline.preview.cells import LONGEST_TEXT, Pictures, Unshowable, readable, shown, shown_tokens
 from ...pipeline.preview.preview import write_data
 from ...pipeline.preview.survey import layout
 from ...pipeline.views.view_pixels import GREY
@@ -36,7 +36,8 @@ class Cards:
         cells = {}
         for place, (name, (ids, one)) in enumerate(said.items()):
             form = self._prompt.targets[name]
-            cells[name] = self._cell("decoded", form, ids, one, seen, (number, str(place)))
+            what = "label" if ids is None else "decoded"
+            cells[name] = self._cell(what, form, ids, one, seen, (number, str(place)))
         self._cards.insert(0 if first else number, {"title": title, "cells": cells})
 
     def write(self, asked: Json) -> None:
@@ -75,7 +76,7 @@ class Cards:
             problem = "" if one.label is not None else "its tokens can't be decoded"
             cell = self._cell("label", one.form, ids, Said(one.label, problem), seen, (0, str(place)))
             cells[name] = {**cell, "from": readable(one.said, LONGEST_TEXT)}
-        return {"photo": None if photo is None else self._pictures.add(photo, 0, VIEW), "cells": cells}
+        return cells
 
     def _seen(self, said: Mapping[str, tuple[np.ndarray | None, Said]]) -> np.ndarray:
         """What things are drawn on: the photograph that was given, or that the draw itself has made."""

@@ -35,8 +35,9 @@ class Prompt:
 
 
 def prompt(forms: Forms, said: Sequence[str], to: str | None, overrides: Sequence[str] = ()) -> Prompt:
-    """said: of `--from`. to: of `--to`, modalities with commas between; None is all that the model says beside what is
-    given: those with places first, then texts. overrides: of `--set`.
+    """said: of `--from`; of a whole sample, what is to be said isn't given. to: of `--to`, modalities with commas
+    between; None is all that the model says beside what is given: those with places first, then texts. overrides: of
+    `--set`.
 
     Raises FormError and PromptError, which name what can't be.
     """
@@ -48,11 +49,14 @@ def prompt(forms: Forms, said: Sequence[str], to: str | None, overrides: Sequenc
         form = forms.target(asked)
         if form.name in targets:
             raise PromptError(f"--to {to}: {form.name} is named twice")
+        if form.name in given and not given[form.name].named:
+            del given[form.name]
         if form.name in given:
             raise PromptError(f"--to {form.name}: it is given already, by --from {given[form.name].said}")
         targets[form.name] = form
     if not targets:
-        raise PromptError(f"--to names no modality; the model says {', '.join(one.name for one in forms.config.targets)}")
+        told = ", ".join(one.name for one in forms.config.targets)
+        raise PromptError(f"nothing is to be said: --to names no modality beside what is given; the model says {told}")
     for form in targets.values():  # before anything is generated: a tokenizer that is gone, too few places for a text
         form.sentence()
     from_photo = any(one.form.is_photo for one in given.values())
@@ -60,11 +64,13 @@ def prompt(forms: Forms, said: Sequence[str], to: str | None, overrides: Sequenc
 
 
 def _rest(forms: Forms, given: Mapping[str, Given]) -> tuple[list[str], list[str]]:
-    """What the model says beside what is given: that of which a tokenizer is known, and the rest. Without the photograph
-    in another form, where one is given."""
+    """What the model says beside what is given: that of which a tokenizer is known, and the rest. Where a photograph is
+    given, it is left out in its other forms."""
     photo = any(one.form.is_photo for one in given.values())
     left = [forms.form(one.name) for one in forms.config.targets if one.name not in given]
-    left = sorted((form for form in left if not (photo and form.is_photo)), key=lambda form: form.modality.form == "text")
+    left = sorted(
+        (form for form in left if not (photo and form.is_photo)), key=lambda form: form.modality.form == "text"
+    )
     names = [form.name for form in left]
     unknown = [form.name for form in left if form.card is None]
     return [name for name in names if name not in unknown] or names, unknown

@@ -3,20 +3,24 @@
 (() => {
   const { make, text, plural } = tokenloom;
 
-  const tiles = (cells, modalities, title) => make("div", { class: "tiles" }, Object.entries(cells).map(([name, cell]) => {
-    const tile = tokenloom.tile(cell, modalities[name], title);
-    if (cell.from) tile.querySelector("h3").after(make("p", { class: "from" }, "from ", text(cell.from)));
-    return tile;
-  }));
-
-  const given = ({ photo, cells }, modalities) => {
-    const none = !Object.keys(cells).length;
-    return make("article", { class: photo ? "sample given" : "sample texts given" },
-      photo && make("div", { class: "side" }, make("figure", { class: "view" }, make("img", { src: photo, alt: "the photograph that was given" }))),
-      make("div", {}, make("h2", {}, "given"), none ? make("p", { class: "muted" }, "nothing") : tiles(cells, modalities, "given")));
+  const tile = (name, cell, modalities, title) => {
+    const made = tokenloom.tile(cell, modalities[name], title);
+    if (cell.from) made.querySelector("h3").after(make("p", { class: "from" }, "from ", text(cell.from)));
+    return made;
   };
 
-  const card = ({ title, cells }, modalities) => make("article", { class: "sample texts" }, make("h2", {}, title), tiles(cells, modalities, title));
+  // What has a place in a square on the right, the rest beside it, as on the preview's cards.
+  const card = (title, cells, modalities, kind) => {
+    const tiles = (square) => Object.entries(cells).filter(([name]) => (modalities[name].layout === "squares") === square)
+      .map(([name, cell]) => tile(name, cell, modalities, title));
+    const [left, right] = [tiles(false), tiles(true)];
+    const heading = make("h2", {}, title);
+    if (left.length && right.length) {
+      return make("article", { class: `sample ${kind}` }, make("div", { class: "side" }, heading, left), make("div", { class: "tiles" }, right));
+    }
+    return make("article", { class: `sample texts ${kind}` }, heading,
+      left.length + right.length ? make("div", { class: "tiles" }, left, right) : make("p", { class: "muted" }, "nothing"));
+  };
 
   const settings = (told) => {
     const names = [...new Set(Object.values(told).flatMap(Object.keys))];
@@ -32,11 +36,13 @@
     const draws = told.cards.filter(({ title }) => title.startsWith("draw ")).length;
     document.title = `${targets.join(", ")} · tokenloom generate`;
     document.getElementById("head").replaceChildren(make("div", { class: "title" },
-      make("h1", {}, `${Object.keys(told.given.cells).join(", ") || "nothing"} → ${targets.join(", ")}`),
+      make("h1", {}, `${Object.keys(told.given).join(", ") || "nothing"} → ${targets.join(", ")}`),
       make("p", { class: "muted" }, text(told.checkpoint),
         ` · weights ${told.weights.slice(0, 12)} · ${plural(draws, "draw")}, seed ${told.seed}`,
         told.dataset && " · ids of ", told.dataset && text(told.dataset))));
-    document.getElementById("main").replaceChildren(given(told.given, told.modalities),
-      make("div", { class: "samples" }, told.cards.map((one) => card(one, told.modalities))), settings(told.settings));
+    document.getElementById("main").replaceChildren(
+      card("given", told.given, told.modalities, "given"),
+      make("div", { class: "samples" }, told.cards.map(({ title, cells }) => card(title, cells, told.modalities, ""))),
+      settings(told.settings));
   };
 })();
