@@ -49,6 +49,11 @@ class Form:
         return self.modality.name
 
     @property
+    def digest(self) -> str:
+        """Of what gives its ids their meaning; "" of pixels, whose meaning is known."""
+        return "" if self.card is None else digest_of(self.card)
+
+    @property
     def is_photo(self) -> bool:
         """Whether a photograph is one of it: pixels, or the tokens of these."""
         return self.modality.form == "pixels" or (self.card is not None and self.card.labeler == "rgb")

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...pipeline.corpus.units import Unit
 from ...pipeline.dataset.dataset import Dataset
-from ...pipeline.preview.cells import VIEW, Pictures, readable, show_label
+from ...pipeline.preview.cells import VIEW, Pictures, readable, shown
 from ...pipeline.preview.preview import new_folder, refuse_others, write_data
 from ...pipeline.views.content import ContentReader
 from ...pipeline.views.view_pixels import GREY, RGB, Seen, ViewFinder
@@ -54,8 +54,8 @@ def _given(found: Retrieval, pictures: Pictures) -> Iterator[Json]:
     size = int(found.dataset.manifest.views["size"])
     blank = np.full((size, size, 3), GREY, np.uint8)
     for number, one in enumerate(found.given.values()):
-        shown = show_label(one.form.kind, one.label, blank, pictures, (number, "given"))
-        yield {"modality": one.form.name, "said": readable(one.said, 500), **shown}
+        told = shown(one.form.kind, one.label, blank, pictures, (number, "given"))
+        yield {"modality": one.form.name, "said": readable(one.said, 500), **told}
 
 
 def _matches(found: Retrieval, pictures: Pictures) -> Iterator[Json]:
