@@ -39,7 +39,7 @@ WINGS = {  # of each room, floor by floor, lowest first; ".": the files that lie
         ("forms",),
         ("fit", "generation", "backbone"),
         ("evaluation",),
-        ("show", "use"),
+        ("show", "use", "retrieval"),
     ),
 }
 HEAVY = ("cv2", "datasets", "onnxruntime", "pyarrow", "ray", "rapidocr", "scipy", "skimage", "torch", "transformers")
