@@ -14,7 +14,7 @@ from ..fit.open_model import open_model
 from ..forms.forms import Form, Forms, datasets_name
 from ..forms.meanings import FormError, of_dataset
 from ..model.fourm import FourM
-from .vectors import DatasetVectors
+from .vectors import DatasetVectors, vector_card
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ def open_both(checkpoint: str, dataset: str, by: str, meanings: str | None = Non
         told = f"the vectors that the model says are {', '.join(vectors)}" if vectors else "the model says no vectors"
         raise FormError(f"--by {by}: {form.name} isn't a vector of a whole sample; {told}")
     name = form.name if form.name in manifest.modalities else datasets_name(form.modality)
-    vectors = DatasetVectors(store, manifest, name)
     assert form.card is not None
-    _refuse_other_vectors(form.card, vectors)
+    _refuse_other_vectors(store, name, form.card, vector_card(store, manifest, name))
+    vectors = DatasetVectors(store, manifest, name)
     return Opened(model, forms, form, manifest, vectors, _notes(form.card, vectors))
 
 
@@ -56,13 +56,13 @@ def _is_vector(form: Form) -> bool:
     return form.card is not None and isinstance(form.kind, Vector)
 
 
-def _refuse_other_vectors(card: ModalityCard, vectors: DatasetVectors) -> None:
+def _refuse_other_vectors(store: Store, name: str, card: ModalityCard, other: ModalityCard) -> None:
     """Vectors can be compared where one labeler has made them, with the same weights and parameters."""
-    for what, own, other in zip(("labeler", "dim", "weights", "params"), _of(card), _of(vectors.card), strict=True):
-        if own != other:
+    for what, own, its in zip(("labeler", "length", "weights", "params"), _of(card), _of(other), strict=True):
+        if own != its:
             raise DatasetError(
-                f"{vectors.store.url}: {vectors.name} can't be compared with what the model says: their {what} are "
-                f"{other}, and the model's {own}; take a dataset that was labelled as the one it was trained on"
+                f"{store.url}: its {name} can't be compared with the model's: {what} {its}, and the model's {own}; "
+                f"take a dataset that was labelled as the one that the model was trained on"
             )
 
 

@@ -13,14 +13,13 @@
   };
 
   const given = (one) => make("section", { class: one.picture ? "tile" : "tile words", "data-modality": one.name },
-    make("h3", {}, one.name), content(one), one.text === one.said ? null : make("p", { class: "hint" }, text(one.said)));
+    make("h3", {}, one.name), content(one), one.text ? null : make("p", { class: "hint" }, text(one.said)));
 
   const hit = (one, place) => make("figure", { class: "hit view" },
-    one.image ? make("img", { src: one.image, alt: `the view of ${one.key}`, loading: "lazy", decoding: "async" })
+    one.image ? make("img", { src: one.image, alt: `the view of ${one.key}` })
       : make("div", { class: "unseen" }, "no picture of it can be had"),
-    make("figcaption", {}, make("strong", {}, text(one.key)),
-      make("span", { class: "score" }, `${count(place + 1)} · cosine ${one.score.toFixed(4)}`),
-      make("span", { class: "hint" }, one.unit)));
+    make("figcaption", { title: one.unit }, make("strong", {}, text(one.key)),
+      make("span", { class: "score" }, `${count(place + 1)} · cosine ${one.score.toFixed(4)}`)));
 
   const origins = (hits) => {
     const found = [...new Set(hits.map((one) => FROM[one.origin]).filter(Boolean))];
