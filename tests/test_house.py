@@ -38,8 +38,8 @@ WINGS = {  # of each room, floor by floor, lowest first; ".": the files that lie
         ("model",),
         ("forms",),
         ("fit", "generation", "backbone"),
-        ("evaluation",),
-        ("show", "use", "retrieval"),
+        ("evaluation", "retrieval"),
+        ("show", "use"),
     ),
 }
 HEAVY = ("cv2", "datasets", "onnxruntime", "pyarrow", "ray", "rapidocr", "scipy", "skimage", "torch", "transformers")

@@ -181,17 +181,23 @@ class CellMaker:
         return {**self._show(kind, label, blank, file), "whole": True}
 
     def _show(self, kind: Kind, label: Any, image: np.ndarray, file: tuple[int, str]) -> Json:
-        palettes = None if isinstance(label, Unshowable) else _palettes(label)
-        if palettes:
-            return {"palettes": palettes}
-        shown = label if isinstance(label, Unshowable) else _try(lambda: kind.show(label, image))
-        if isinstance(shown, Unshowable):
-            return {"problem": readable(shown.reason, LONGEST_TEXT)}
-        if isinstance(shown, str):
-            return {"text": readable(shown, LONGEST_TEXT)}
-        if isinstance(shown, Mapping):
-            return {"table": {readable(n, 100): readable(v, _LONGEST_VALUE) for n, v in shown.items()}}
-        return {"picture": self._pictures.add(shown, *file)}
+        return show_label(kind, label, image, self._pictures, file)
+
+
+def show_label(kind: Kind, label: Any, image: np.ndarray, pictures: Pictures, file: tuple[int, str]) -> Json:
+    """What is shown of a label, as in CellMaker. image: the view, uint8 (size, size, 3), that may lie below it. file:
+    number of the card, and name, of a picture that it needs."""
+    palettes = None if isinstance(label, Unshowable) else _palettes(label)
+    if palettes:
+        return {"palettes": palettes}
+    shown = label if isinstance(label, Unshowable) else _try(lambda: kind.show(label, image))
+    if isinstance(shown, Unshowable):
+        return {"problem": readable(shown.reason, LONGEST_TEXT)}
+    if isinstance(shown, str):
+        return {"text": readable(shown, LONGEST_TEXT)}
+    if isinstance(shown, Mapping):
+        return {"table": {readable(n, 100): readable(v, _LONGEST_VALUE) for n, v in shown.items()}}
+    return {"picture": pictures.add(shown, *file)}
 
 
 def said(errors: Mapping[str, float]) -> list[tuple[str, str, str]]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ...pipeline.dataset.manifest import DatasetError
-from ...tokenizers.contract.special_tokens import EOS, FIRST_SENTINEL, SENTINELS
+from ...tokenizers.contract.special_tokens import EOS
 from ...tokenizers.contract.tokenizer import Tokenizer
 from ...tokenizers.measures.reconstruction import ErrorSum
 from ..data.batch import Batch
@@ -20,15 +20,13 @@ from ..data.mixture import Masking
 from ..data.ride_along import PIXELS
 from ..generation.chain import Target, generate
 from ..generation.draws import SeededDraws
-from ..generation.state import Known, State, TextIds
+from ..generation.state import TEXT_IDS, Known, State
 from ..model.config import ModalityConfig
 from ..model.fourm import FourM
 from .opened import Opened
 from .truth import Sample, Truth
 
 RGB = "rgb"
-
-TEXT = TextIds(range(FIRST_SENTINEL, FIRST_SENTINEL + SENTINELS))
 
 _STEPS = 8
 """Of MaskGIT, for an image."""
@@ -81,7 +79,7 @@ def target(modality: ModalityConfig) -> Target:
 def said_tokens(model: FourM, state: State, modality: ModalityConfig) -> list[np.ndarray]:
     """Of each sample what the model says, as the modality's tokenizer takes it."""
     draws = SeededDraws(0, state.samples)
-    known = generate(model, state, [target(modality)], TEXT, draws).known[modality.name]
+    known = generate(model, state, [target(modality)], TEXT_IDS, draws).known[modality.name]
     if modality.form != "text":
         return [ids.numpy() for ids in known.ids]
     return [_text(row) for row in known.rows]
@@ -90,7 +88,7 @@ def said_tokens(model: FourM, state: State, modality: ModalityConfig) -> list[np
 def _text(ids: Sequence[int]) -> np.ndarray:
     """Until its end, without sentinels, which stand for nothing more."""
     end = ids.index(EOS) if EOS in ids else len(ids)
-    return np.array([one for one in ids[:end] if one not in TEXT.sentinels and one != NOTHING], np.int64)
+    return np.array([one for one in ids[:end] if one not in TEXT_IDS.sentinels and one != NOTHING], np.int64)
 
 
 @dataclass

@@ -18,41 +18,36 @@ def retrieve(
     given: Annotated[
         list[str],
         typer.Option(
-            "--from", metavar="WHAT", help="PHOTO, MODALITY=FILE, MODALITY=TEXT or DATASET#KEY; several add up."
+            "--from",
+            metavar="PHOTO|MODALITY=...",
+            help="A photograph, or a modality's file, text or DATASET#KEY.",
         ),
     ],
-    by: Annotated[str, typer.Option(metavar="MODALITY", help="The vector to compare by, as dinov2_global.")],
-    count: Annotated[int, typer.Option("--n", min=1, help="Samples to find.")] = 8,
-    output: Annotated[str, typer.Option(metavar="DIR", help="The page's folder.")] = "retrieved",
-    meanings: Annotated[
-        str | None,
-        typer.Option(
-            "--dataset", metavar="URL", help="Says what the model's ids mean, where its folder and DATASET don't."
-        ),
+    by: Annotated[str, typer.Option(metavar="MODALITY", help="Whose vectors are compared, as dinov2_global.")],
+    limit: Annotated[int, typer.Option(min=1, help="Samples to find.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Of what the model says.")] = 0,
+    output: Annotated[
+        str | None, typer.Option("--output", metavar="DIR", help="The page's folder; NAME-retrieved by default.")
     ] = None,
-    in_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and write a page only with --output.")] = False,
 ) -> None:
-    """Find the samples of a dataset that are nearest to a photograph, a text, or anything else a model takes."""
+    """Find the samples of a dataset that are nearest to what is given, in any modality."""
     import json
-    from dataclasses import asdict
 
     from ...pipeline.commands.console import plain_console
-    from ..evaluation.progress import EvaluationProgress
-    from ..forms.given import read_given
-    from .opened import open_both
     from .page import page_folder, write_page
+    from .progress import RetrievalProgress
     from .retrieve import retrieve
+    from .tables import as_json as told
     from .tables import print_retrieval
 
-    target = page_folder(output)
-    console = plain_console(stderr=in_json)
-    opened = open_both(checkpoint, dataset, by, meanings)
-    sample = read_given(opened.forms, given)
-    with EvaluationProgress(console) as progress:
-        found, hits = retrieve(checkpoint, opened, sample, count, progress.watch)
-    index = write_page(opened, sample, found, hits, target)
-    if in_json:
-        print(json.dumps(asdict(found), indent=2))
+    console = plain_console(stderr=as_json)
+    target = None if as_json and output is None else page_folder(output, dataset)
+    with RetrievalProgress(console) as progress:
+        found = retrieve(checkpoint, dataset, given, by, limit, seed, progress.watch)
+    if as_json:
+        print(json.dumps(told(found), indent=2))
     else:
         print_retrieval(console, found)
-    console.print(f"page  {index}", soft_wrap=True)
+    if target:
+        console.print(f"page  {write_page(found, target)}", soft_wrap=True)

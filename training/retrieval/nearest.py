@@ -1,61 +1,47 @@
-"""The nearest of many vectors, exactly: by the cosine, part after part, whatever is in a part."""
+"""The samples whose vectors are nearest to one: exact, over rows that come bit by bit."""
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class Part:
-    """Some of the vectors. place: of the part among all. keys: of n vectors, float32 (n, dim); rows: where each stands
-    in the part."""
-
-    place: int
-    keys: Sequence[str]
-    rows: Sequence[int]
-    vectors: np.ndarray
+from ...pipeline.corpus.units import Unit
+from .vectors import Rows
 
 
 @dataclass(frozen=True)
-class Hit:
-    """score: the cosine. place, row: of the vector, as of Part."""
+class Match:
+    """A sample. view: its nearest one. distance: Euclidean."""
 
-    score: float
     key: str
-    place: int
-    row: int
-
-    @property
-    def rank(self) -> tuple[float, str, int, int]:
-        """The lowest comes first: by score, among equals by key."""
-        return -self.score, self.key, self.place, self.row
+    unit: Unit
+    sample: int
+    view: int
+    distance: float
 
 
-def nearest(query: np.ndarray, parts: Iterable[Part], count: int) -> list[Hit]:
-    """The `count` vectors whose cosine with `query`, (dim,), is largest, of all parts together. In memory are those of
-    one part and the hits so far. Of vectors that are zero the cosine is 0."""
-    found: list[Hit] = []
-    for part in parts:
-        found = heapq.nsmallest(count, [*found, *_best(query, part, count)], key=lambda hit: hit.rank)
-    return found
+def distances(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """float64 (n,): Euclidean, of vectors (n, dim) from a query (dim,), by products of their differences: nothing is
+    lost of small ones, as it is in |x|² - 2xq + |q|²."""
+    apart = vectors.astype(np.float64) - query
+    return np.sqrt(np.einsum("nd,nd->n", apart, apart))
 
 
-def _best(query: np.ndarray, part: Part, count: int) -> list[Hit]:
-    """At least the `count` best of a part, with all that are equal to the last of these."""
-    scores = cosines(query, part.vectors)
-    least = np.partition(scores, -count)[-count] if len(scores) > count else -np.inf
-    chosen = np.flatnonzero(scores >= least).tolist()
-    return [Hit(float(scores[one]), part.keys[one], part.place, part.rows[one]) for one in chosen]
+class Nearest:
+    """Keeps the `count` samples that are nearest to `query`, float32 (dim,); of equal ones those that came first. A
+    sample is as near as its nearest view. Euclidean, as ml-4m's notebook of retrieval has it."""
 
+    def __init__(self, query: np.ndarray, count: int) -> None:
+        self._query, self._count = query, count
+        self.matches: list[Match] = []
 
-def cosines(query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """float32 (n,). They are reckoned in double precision and rounded, so that equal vectors score alike in whatever
-    part they are."""
-    directions, wide = query.astype(np.float64), vectors.astype(np.float64)
-    lengths = np.linalg.norm(wide, axis=1) * np.linalg.norm(directions)
-    products = wide @ directions
-    return np.divide(products, lengths, out=np.zeros(len(wide)), where=lengths > 0).astype(np.float32)
+    def add(self, rows: Rows) -> None:
+        far = distances(rows.vectors, self._query)
+        order = np.lexsort((rows.view, far, rows.sample))
+        _, first = np.unique(rows.sample[order], return_index=True)
+        best = order[first]  # of each sample its nearest view, sample by sample
+        for place in best[np.argsort(far[best], kind="stable")][: self._count].tolist():
+            sample = int(rows.sample[place])
+            self.matches.append(Match(rows.keys[sample], rows.unit, sample, int(rows.view[place]), float(far[place])))
+        self.matches = sorted(self.matches, key=lambda one: one.distance)[: self._count]

@@ -1,34 +1,44 @@
-"""What was retrieved, in a terminal."""
+"""What a retrieval found, in a terminal and as JSON."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ...pipeline.commands.console import counted
-from ...pipeline.commands.printable import printable
 from .retrieve import Retrieval
 
 
 def print_retrieval(console: Console, found: Retrieval) -> None:
-    console.print(f"{printable(headline(found))}\n", soft_wrap=True)
     table = Table(box=None, pad_edge=False)
-    for heading in ("", "cosine", "key"):
-        table.add_column(heading, justify="left" if heading == "key" else "right", overflow="fold")
-    for hit in found.hits:
-        table.add_row(str(hit.rank), f"{hit.score:.4f}", Text(printable(hit.key)))
+    table.add_column("sample", overflow="fold")
+    table.add_column("view", justify="right")
+    table.add_column("distance", justify="right")
+    for one in found.matches:
+        table.add_row(Text(one.key), str(one.view), f"{one.distance:.4g}")
     console.print(table)
-    console.print()
-    for note in found.notes:
-        console.print(f"note: {note}", soft_wrap=True)
-
-
-def headline(found: Retrieval) -> str:
-    how = f"{found.by} as the model says it" if found.predicted else f"{found.by} as it is given"
-    whose = "labels" if found.vectors == "labels" else "decoded tokens"
-    without = f"; {found.lacking:,} have none" if found.lacking else ""
-    return (
-        f"{', '.join(found.given)}: {how}, against the {whose} of {counted(found.samples, 'sample')} of "
-        f"{found.dataset}{without}"
+    how = "predicted" if found.predicted else "given"
+    lacking = f"; {found.lacking:,} of them have none" if found.lacking else ""
+    console.print(
+        f"by {found.by}, {how}, among {found.samples:,} samples' {_said(found.origin)}{lacking}",
+        highlight=False,
     )
+
+
+def as_json(found: Retrieval) -> dict[str, Any]:
+    return {
+        "checkpoint": found.checkpoint,
+        "dataset": found.dataset.store.url,
+        "by": found.by,
+        "predicted": found.predicted,
+        "vectors": found.origin,
+        "samples": found.samples,
+        "lacking": found.lacking,
+        "matches": [{"key": one.key, "view": one.view, "distance": one.distance} for one in found.matches],
+    }
+
+
+def _said(origin: str) -> str:
+    return "labels" if origin == "labels" else "tokens, decoded"

@@ -1,75 +1,86 @@
-"""The vectors of a dataset: one for each sample, unit by unit, from its labels or from what its tokens decode to."""
+"""The vectors that a dataset has of one modality, unit by unit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ...labelers.contract.kinds import Vector
 from ...pipeline.corpus.units import Unit
-from ...pipeline.dataset.cards import ModalityCard
-from ...pipeline.dataset.finished import units_of
-from ...pipeline.dataset.manifest import DatasetError, Manifest
-from ...pipeline.dataset.reader import Column, DatasetReader
-from ...pipeline.dataset.tokenizers import load_tokenizer
+from ...pipeline.dataset.dataset import Dataset
+from ...pipeline.dataset.manifest import DatasetError
+from ...pipeline.dataset.reader import Column
 from ...pipeline.storage.read_ahead import in_order
-from ...pipeline.storage.store import Store
-from .nearest import Part
+
+_AHEAD = 2
+"""Units that are read while another is looked through."""
 
 
-class DatasetVectors:
-    """Of view 0 of each sample, the centre crop. source: what they are read from. lacking: samples so far that have no
-    vector. unmade: samples of units that have none of the modality yet.
+@dataclass(frozen=True)
+class Rows:
+    """Those of one unit that have a vector, in order. keys: of the unit's samples; sample: int64 (n,), which of them;
+    view: int64 (n,); vectors: float32 (n, dim)."""
 
-    Raises DatasetError where the dataset has no such modality, or neither its labels nor its tokens.
+    unit: Unit
+    keys: list[str]
+    sample: np.ndarray
+    view: np.ndarray
+    vectors: np.ndarray
+
+
+@dataclass
+class Vectors:
+    """Those of `modality`: its labels where the dataset keeps them, else what its tokens decode to (`origin`).
+
+    lacking: samples so far that have none. Raises DatasetError where the modality isn't vectors, or isn't there yet.
     """
 
-    def __init__(self, store: Store, manifest: Manifest, name: str) -> None:
-        self.store, self.name, self.card = store, name, vector_card(store, manifest, name)
-        self.source: Literal["labels", "tokens"] = "labels" if self.card.keeps_labels else "tokens"
-        self.lacking = 0
-        self._reader = DatasetReader(store, manifest)
-        self.finished = self._reader.listed
-        self.units: list[Unit] = self._reader.units([name])
-        self.unmade = units_of(self.finished.values()).samples - self.samples
-        self._tokenizer = load_tokenizer(store, name, self.card) if self.source == "tokens" else None
+    dataset: Dataset
+    modality: str
+    lacking: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        reader = self.dataset.reader
+        reader.chosen([self.modality])
+        kind = reader.cards[self.modality].label_kind
+        if not isinstance(kind, Vector):
+            vectors = [name for name, card in reader.cards.items() if isinstance(card.label_kind, Vector)]
+            raise DatasetError(
+                f"{reader.store.url}: {self.modality} is no vector but {type(kind).__name__.lower()}; vectors of this "
+                f"dataset are {', '.join(vectors) or 'none'}"
+            )
+        self.units = reader.units([self.modality])
+        if not any(unit.count for unit in self.units):
+            raise DatasetError(
+                f"{reader.store.url}: no sample has {self.modality} yet; `tokenloom status` says how far it is"
+            )
+
+    @property
+    def origin(self) -> str:
+        return "labels" if self.dataset.reader.cards[self.modality].keeps_labels else "tokens"
 
     @property
     def samples(self) -> int:
         return sum(unit.count for unit in self.units)
 
-    def parts(self, watch: Callable[[int, int], None] = lambda done, total: None) -> Iterator[Part]:
-        """Unit by unit. watch: told how many samples are through, and of how many.
-
-        Raises DatasetError for a unit that can't be read, StorageError.
-        """
-        columns, labels, done = self._reader.columns_in_order([self.name]), self.source == "labels", 0
-        read = in_order(lambda unit: self._reader.column(unit, self.name, labels, columns), self.units)
+    def __iter__(self) -> Iterator[Rows]:
+        """Unit by unit, some read ahead. Raises what reading shards raises."""
         self.lacking = 0
-        for place, column in enumerate(read):
-            yield self._part(place, column)
-            done += self.units[place].count
-            watch(done, self.samples)
+        reader, as_labels = self.dataset.reader, self.origin == "labels"
+        columns = reader.columns_in_order([self.modality])
 
-    def _part(self, place: int, column: Column) -> Part:
-        values = column.values[:: column.per_sample]
-        rows = [row for row, value in enumerate(values) if value is not None]
-        self.lacking += len(values) - len(rows)
-        found = [values[row] for row in rows]
-        vectors = self._tokenizer.decode(found) if self._tokenizer else found
-        empty = np.zeros((0, int(self.card.kind["dim"])), np.float32)
-        return Part(place, [column.keys[row] for row in rows], rows, np.stack(vectors) if rows else empty)
+        def read(unit: Unit) -> Column:
+            return reader.column(unit, self.modality, as_labels, columns)
 
-
-def vector_card(store: Store, manifest: Manifest, name: str) -> ModalityCard:
-    """Raises DatasetError where the dataset has no such modality, or nothing to tell its vectors by."""
-    card = manifest.modalities.get(name)
-    if card is None or card.kind["kind"] != Vector.name:
-        vectors = [one for one, other in manifest.modalities.items() if other.kind["kind"] == Vector.name]
-        what = f"{name} isn't a vector" if card else f"has no {name}"
-        raise DatasetError(f"{store.url}: {what}; its vectors are {', '.join(vectors) or 'none'}")
-    if not card.keeps_labels and not (card.keeps_tokens and card.fitted and card.tokens):
-        raise DatasetError(f"{store.url}: keeps neither labels nor tokens of {name}, whose vectors are looked through")
-    return card
+        for unit, column in zip(self.units, in_order(read, self.units, threads=_AHEAD), strict=True):
+            places = [place for place, value in enumerate(column.values) if value is not None]
+            where = np.array(places, np.int64)
+            sample = where // column.per_sample
+            self.lacking += len(column.keys) - len(np.unique(sample))
+            if places:
+                found = [column.values[place] for place in places]
+                if not as_labels:
+                    found = self.dataset.modalities[self.modality].tokenizer().decode(found)
+                yield Rows(unit, list(column.keys), sample, where % column.per_sample, np.stack(found))

@@ -1,39 +1,29 @@
 "use strict";
-// Retrieval: what was given, then the samples that are nearest to it.
+// Retrieval: what was given, and the samples whose vectors are nearest to what that came to.
 (() => {
-  const { make, text, count } = tokenloom;
+  const { make, text, count, plural, show } = tokenloom;
 
-  const FROM = { labels: "labels of rgb", tokens: "decoded tokens of rgb", corpus: "the corpus" };
+  const ORIGINS = { labels: "its label", corpus: "from the corpus", tokens: "decoded from its tokens" };
 
-  const content = (one) => {
-    if (one.picture) return make("div", { class: "frame" }, make("img", { src: one.picture, alt: one.name }));
-    if (one.table) return make("table", { class: "record" }, make("tbody", {}, Object.entries(one.table).map(([name, value]) =>
-      make("tr", {}, make("th", {}, text(name)), make("td", {}, text(value))))));
-    return text(one.text || one.said, { class: "prose" });
-  };
+  const given = (one) => make("section", { class: "tile", "data-modality": one.modality },
+    make("h3", {}, one.modality, make("span", { class: "hint" }, text(one.said))), show(one, one.modality));
 
-  const given = (one) => make("section", { class: one.picture ? "tile" : "tile words", "data-modality": one.name },
-    make("h3", {}, one.name), content(one), one.text ? null : make("p", { class: "hint" }, text(one.said)));
-
-  const hit = (one, place) => make("figure", { class: "hit view" },
-    one.image ? make("img", { src: one.image, alt: `the view of ${one.key}` })
+  const match = (one, place) => make("figure", { class: "match" },
+    one.image ? make("img", { src: one.image, alt: `the view of ${one.key}`, loading: "lazy", decoding: "async" })
       : make("div", { class: "unseen" }, "no picture of it can be had"),
-    make("figcaption", { title: one.unit }, make("strong", {}, text(one.key)),
-      make("span", { class: "score" }, `${count(place + 1)} · cosine ${one.score.toFixed(4)}`)));
-
-  const origins = (hits) => {
-    const found = [...new Set(hits.map((one) => FROM[one.origin]).filter(Boolean))];
-    return found.length ? `Pictures are from ${found.join(", and ")}.` : "No pictures can be had.";
-  };
+    make("figcaption", {}, make("strong", {}, `${place + 1} `, text(one.key)),
+      make("span", {}, `distance ${one.distance.toPrecision(4)}, view ${one.view}`),
+      one.origin && make("span", {}, ORIGINS[one.origin])));
 
   tokenloom.retrieved = (told) => {
+    const how = told.predicted ? `${told.by} as ${told.checkpoint} predicts it` : `${told.by} as it was given`;
     document.title = `${told.by} · tokenloom retrieve`;
-    document.getElementById("head").replaceChildren(make("div", { class: "title" }, make("h1", {}, `Nearest by ${told.by}`),
-      make("p", { class: "muted" }, text(told.head))));
+    document.getElementById("head").replaceChildren(make("div", { class: "title" }, make("h1", {}, text(told.dataset)),
+      make("p", { class: "muted" }, text(`nearest to ${how}, among ${plural(told.samples, "sample")}, by their ` +
+        (told.origin === "labels" ? "labels" : "tokens, decoded") +
+        (told.lacking ? `; ${count(told.lacking)} have none` : "")))));
     document.getElementById("main").replaceChildren(
-      ...told.notes.map((note) => make("p", { class: "warning" }, text(note))),
-      make("h2", {}, "Given"), make("div", { class: "given" }, told.given.map(given)),
-      make("h2", {}, "Nearest"), make("p", { class: "muted lead" }, origins(told.hits)),
-      make("div", { class: "hits" }, told.hits.map(hit)));
+      make("div", { class: "query" }, told.given.map(given)),
+      make("div", { class: "matches" }, told.matches.map(match)));
   };
 })();
