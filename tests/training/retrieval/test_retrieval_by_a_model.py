@@ -9,19 +9,16 @@ import shutil
 import subprocess
 import tarfile
 import uuid
-from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from galleries import HOSTILE, read_data
+from galleries import HOSTILE
 from in_process import copy_objects, weave
 from PIL import Image
-from small_dataset import write_dataset
 from tokenloom.pipeline.dataset.dataset import open_dataset
-from tokenloom.pipeline.dataset.manifest import require_manifest
 from tokenloom.pipeline.dataset.tokenizers import load_tokenizer
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.training.data.loader import TrainingBatches
@@ -34,7 +31,7 @@ from tokenloom.training.model.from_data import modalities_of
 from tokenloom.training.model.start import initialise
 from tokenloom.training.model.tokens import Sides
 from training_recipes import run_command
-from weaving import odd, recipe, write_manifest
+from weaving import odd, recipe
 
 torch.set_num_threads(1)
 
@@ -111,101 +108,94 @@ def found(capsys: pytest.CaptureFixture[str], *words: str) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-def test_a_photograph_finds_itself(folder, tmp_path, capsys, monkeypatch):
-    """By what the model says of it, its tokens, and its label; scores are those of all labels at once."""
-    monkeypatch.chdir(tmp_path)
+def test_a_photograph_finds_itself_by_what_the_model_says_of_it(folder, tmp_path, capsys):
+    """As by its own tokens; distances are those of all labels at once."""
     model, first = str(folder / "model"), str(folder / "first")
-    rows = open_dataset(first).iterate(["mean_colour"], labels=["mean_colour"])
+    dataset = open_dataset(first)
+    tokenizer = load_tokenizer(dataset.store, "mean_colour", dataset.manifest.modalities["mean_colour"])
+    rows = dataset.iterate(["mean_colour"], labels=["mean_colour"])
     labels = {row.key: row.values["mean_colour"] for row in rows if row.values["mean_colour"] is not None}
     for key in ("03", "17"):
-        np.save(tmp_path / f"{key}.npy", labels[key])
-        by_photo = found(capsys, model, first, "--from", str(folder / f"photos/{key}.png"), *BY, "--n", "24")
-        by_tokens = found(capsys, model, first, "--from", f"mean_colour={first}#{key}", *BY, "--n", "24")
-        by_label = found(capsys, model, first, "--from", f"mean_colour={key}.npy", *BY, "--n", "24")
-        assert [one["predicted"] for one in (by_photo, by_tokens, by_label)] == [True, False, False]
-        assert by_photo["hits"] == by_tokens["hits"]
-        assert (by_photo["vectors"], by_photo["samples"], by_photo["lacking"]) == ("labels", 24, 1)
-        assert by_label["hits"][0]["key"] == key
-        lengths = {name: np.linalg.norm(one) * np.linalg.norm(labels[key]) for name, one in labels.items()}
-        scores = {name: float(one @ labels[key] / lengths[name]) for name, one in labels.items()}
-        assert {one["key"]: one["score"] for one in by_label["hits"]} == pytest.approx(scores, abs=1e-6)
-        ranks = [one["score"] for one in by_label["hits"]]
-        assert ranks == sorted(ranks, reverse=True)
+        by_photo = found(capsys, model, first, "--from", str(folder / f"photos/{key}.png"), *BY, "--limit", "24")
+        by_tokens = found(capsys, model, first, "--from", f"mean_colour={first}#{key}", *BY, "--limit", "24")
+        assert [one["predicted"] for one in (by_photo, by_tokens)] == [True, False]
+        assert by_photo["matches"] == by_tokens["matches"]
+        assert by_photo["matches"][0]["key"] == key
+        assert (by_photo["vectors"], by_photo["samples"], by_photo["lacking"]) == ("labels", 25, 1)
+        (said,) = tokenizer.decode([dataset.get(key, modalities=["mean_colour"]).values["mean_colour"]])
+        far = {name: float(np.linalg.norm(one - said)) for name, one in labels.items()}
+        assert {one["key"]: one["distance"] for one in by_photo["matches"]} == pytest.approx(far, abs=1e-6)
 
 
-def test_another_dataset_is_looked_through_by_its_tokens(folder, second, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_another_dataset_is_looked_through_by_its_tokens(folder, second, tmp_path, capsys):
     model = str(folder / "model")
-    hits = found(capsys, model, second, "--from", f"{folder}/photos/03.png", "--from", "caption=red", *BY)
-    assert (hits["vectors"], hits["samples"], len(hits["hits"])) == ("tokens", 7, 7)
-    assert hits["given"] == [f"{folder}/photos/03.png", "caption=red"]
-    (note,) = hits["notes"]
-    assert "tokenizer of mean_colour is another than the model's" in note
+    told = found(capsys, model, second, "--from", f"{folder}/photos/03.png", "--from", "caption=red", *BY)
+    assert (told["vectors"], told["samples"], len(told["matches"])) == ("tokens", 7, 7)
     dataset = open_dataset(second)
     ids = {row.key: row.values["mean_colour"].tolist() for row in dataset.iterate(["mean_colour"])}
-    tokenizer = load_tokenizer(dataset.store, "mean_colour", dataset.manifest.modalities["mean_colour"])
-    np.save("33.npy", tokenizer.decode([np.array(ids["33"])])[0])
-    itself = found(capsys, model, second, "--from", "mean_colour=33.npy", *BY)["hits"]
-    same = sorted(key for key, own in ids.items() if own == ids["33"])
-    assert [one["key"] for one in itself if one["score"] == 1.0] == same
-    _, (told,) = read_data(tmp_path / "retrieved/data/retrieved.js")
-    assert [one["origin"] for one in told["hits"]] == ["corpus"] * 7
+    np.save(tmp_path / "33.npy", dataset.modalities["mean_colour"].tokenizer().decode([np.array(ids["33"])])[0])
+    itself = found(capsys, model, second, "--from", f"mean_colour={tmp_path}/33.npy", *BY)["matches"]
+    same = [key for key, own in ids.items() if own == ids["33"]]
+    assert [one["key"] for one in itself if one["distance"] == 0] == same
 
 
-def test_datasets_that_do_not_fit_are_named(folder, second, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write_dataset(tmp_path / "without")
-    other = Store(f"memory://{uuid.uuid4()}")
-    copy_objects(Store(second), other)
-    manifest = require_manifest(other)
-    cards = {name: replace(card, params={"size": 448}) for name, card in manifest.modalities.items()}
-    write_manifest(other, replace(manifest, modalities=cards))
+def test_a_published_model_goes_by_a_dataset(folder, second, tmp_path, capsys):
+    """By the one that is searched, or another that has more modalities; one whose ids mean something else is named."""
+    published, first = str(folder / "published"), str(folder / "first")
     photo = ("--from", str(folder / "photos/03.png"), *BY)
-    for model, dataset, said in (
-        ("model", str(tmp_path / "without"), "without: has no mean_colour; its vectors are none"),
-        ("model", other.url, "its mean_colour can't be compared with the model's: params {'size': 448}, and the"),
-        ("published", second, "the ids of mean_colour mean something else to memory://"),
-        ("published", str(tmp_path / "without"), "name a dataset that has it by --dataset"),
-    ):
-        assert run_command("retrieve", str(folder / model), dataset, *photo) != 0
-        line = capsys.readouterr().err
-        assert said in line
-        assert line.count("\n") == 1
-    first = str(folder / "first")
-    published = found(capsys, str(folder / "published"), second, *photo, "--dataset", first)
-    assert published["hits"] == found(capsys, str(folder / "model"), second, *photo)["hits"]
-    assert found(capsys, str(folder / "published"), first, *photo)["predicted"]
+    assert run_command("retrieve", published, second, *photo, "--json") == 2
+    assert "the ids of mean_colour mean something else to memory://" in capsys.readouterr().err
+    told = found(capsys, published, second, *photo, "--dataset", first)
+    assert told["matches"] == found(capsys, str(folder / "model"), second, *photo)["matches"]
+    assert found(capsys, published, first, *photo)["predicted"]
+
+
+def test_what_is_not_made_yet_is_counted_and_no_vector_at_all_is_named(folder, tmp_path, capsys):
+    photo = ("--from", str(folder / "photos/03.png"), *BY)
+    half, none = Store(str(tmp_path / "half")), Store(str(tmp_path / "none"))
+    for store, kept in ((half, "-000000000000-"), (none, "nothing")):
+        copy_objects(Store(str(folder / "first")), store)
+        for entry in store.list("mean_colour"):
+            if kept not in entry.name:
+                store.delete(f"mean_colour/{entry.name}")
+    told = found(capsys, str(folder / "model"), half.url, *photo)
+    assert (told["samples"], told["unmade"]) == (5, 20)
+    assert run_command("retrieve", str(folder / "model"), none.url, *photo, "--json") == 2
+    assert "no sample has mean_colour yet" in capsys.readouterr().err
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus/a.png").write_bytes(b"no picture")
+    null = str(tmp_path / "null")
+    weave(recipe(tmp_path / "corpus", null, {"mean_colour": odd("MeanColour")}, views={"size": 32}, max_failures=1))
+    assert run_command("retrieve", str(folder / "model"), null, *photo, "--json") == 2
+    assert "none of its 1 samples has mean_colour" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("words", "said", "code"),
+    ("words", "said"),
     [
-        (("--from", "PHOTO", "--by", "caption"), "caption isn't a vector of a whole sample; the vectors that the", 2),
-        (("--from", "PHOTO", "--by", "imagebind_global"), "has no modality 'imagebind_global'; it has", 2),
-        (("--from", "rgb=PHOTO", *BY), "has no modality 'rgb'; it has", 2),
-        (("--from", "nowhere.png", *BY), "nowhere.png: no such file", 2),
-        (("--from", "BROKEN", *BY), "24.png: ", 2),
-        (("--from", "PHOTO", *BY, "--output", "PHOTOS"), "there is something else, which the page would replace", 2),
+        (("--from", "BROKEN"), "photos/24.png: "),
+        (("--from", "PHOTO", "--output", "PHOTOS"), "there is something else, which the page would replace"),
+        (("--from", "PHOTO", "--output", "s3://bucket/page"), "a page is written to a local folder"),
     ],
 )
-def test_what_can_not_be_is_named(folder, tmp_path, capsys, monkeypatch, words, said, code):
-    monkeypatch.chdir(tmp_path)
+def test_what_can_not_be_is_named(folder, capsys, words, said):
     places = {"PHOTOS": "photos", "PHOTO": "photos/03.png", "BROKEN": "photos/24.png"}
     here = [str(folder / places[word]) if word in places else word for word in words]
-    assert run_command("retrieve", str(folder / "model"), str(folder / "first"), *here) == code
+    assert run_command("retrieve", str(folder / "model"), str(folder / "first"), *here, *BY) == 2
     line = capsys.readouterr().err
     assert said in line
     assert line.count("\n") == 1
-    assert not (tmp_path / "retrieved").exists()
 
 
 _PROBE = """
-window.addEventListener("load", () => {
+window.addEventListener("load", async () => {
   const images = [...document.querySelectorAll("img")];
+  for (const image of images) image.loading = "eager";
+  await new Promise((go) => setTimeout(go, 500));
   document.body.dataset.seen = JSON.stringify({
     images: images.length, broken: images.filter((image) => image.naturalWidth === 0).length,
-    hits: [...document.querySelectorAll(".hit strong")].map((key) => key.textContent),
-    given: document.querySelector(".given .prose").textContent, title: document.title,
+    hits: [...document.querySelectorAll(".match strong")].map((key) => key.textContent),
+    given: document.querySelector("[data-modality=caption] .prose").textContent, title: document.title,
     strangers: document.querySelectorAll("#main script, #main b, [onerror]").length,
   });
 });
@@ -221,7 +211,7 @@ def test_in_a_browser(chromium, folder, tmp_path, capsys):
         "--output",
         str(tmp_path / "page"),
     )
-    hits = found(capsys, str(folder / "model"), str(folder / "first"), *words, *BY, "--n", "3")["hits"]
+    hits = found(capsys, str(folder / "model"), str(folder / "first"), *words, *BY, "--limit", "3")["matches"]
     page = tmp_path / "page/index.html"
     (tmp_path / "page/probe.js").write_text(_PROBE)
     page.write_text(page.read_text().replace("</head>", '<script src="probe.js" defer></script></head>'))
@@ -231,6 +221,6 @@ def test_in_a_browser(chromium, folder, tmp_path, capsys):
     assert [line for line in run.stderr.splitlines() if "CONSOLE" in line] == []
     seen = json.loads(unescape(re.findall(r'data-seen="([^"]*)"', run.stdout)[0]))
     assert (seen["images"], seen["broken"], seen["strangers"]) == (4, 0, 0)
-    assert seen["hits"] == [one["key"] for one in hits]
+    assert seen["hits"] == [f"{at}. {one['key']}" for at, one in enumerate(hits, 1)]
     assert seen["given"].startswith("</script>")
     assert seen["title"] == "mean_colour · tokenloom retrieve"
