@@ -64,16 +64,16 @@ def test_features_come_as_from_a_transformer_of_timm():
     assert ours.feature_info == [{**one, "module": f"model.encoder.{at}"} for at, one in enumerate(theirs.feature_info)]
     for name in ("num_features", "num_prefix_tokens", "head_hidden_size", "embed_dim", "num_classes"):
         assert getattr(ours, name) == getattr(theirs, name)
-    asked: list[dict[str, Any]] = [{}, {"output_fmt": "NLC", "norm": True}, {"return_prefix_tokens": True}]
+    manners: list[dict[str, Any]] = [{}, {"output_fmt": "NLC", "norm": True}, {"return_prefix_tokens": True}]
     for indices in (None, 2, [-1, 0]):
-        for more in asked:
-            shapes = []
-            for one in (ours, theirs):
-                made: Any = one.forward_intermediates(x, indices, intermediates_only=True, **more)
-                shapes.append(
-                    [[part.shape for part in (block if isinstance(block, tuple) else [block])] for block in made]
-                )
-            assert shapes[0] == shapes[1]
+        for more in manners:
+            both: list[Any] = [
+                one.forward_intermediates(x, indices, intermediates_only=True, **more) for one in (ours, theirs)
+            ]
+            flat = [
+                [part.shape for one in made for part in (one if isinstance(one, tuple) else [one])] for made in both
+            ]
+            assert flat[0] == flat[1]
     first, _ = ours.forward_intermediates(x, [-1, 0], intermediates_only=True)
     assert torch.equal(first, ours.forward_intermediates(x, [0], intermediates_only=True)[0])
     assert ours(x).shape == theirs(x).shape
