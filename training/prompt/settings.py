@@ -29,7 +29,7 @@ class _Drawn(Strict):
     temperature: float = Field(ge=0)
     guidance: float = 1.0
     top_k: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] = 0
-    top_p: float = Field(0.8, ge=0, le=1)
+    top_p: float = Field(default=0.8, ge=0, le=1)
 
     def target(self, form: Form) -> Target:
         raise NotImplementedError
