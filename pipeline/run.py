@@ -55,7 +55,7 @@ from .plan.stages import Stage, have_room, least_workers, stages
 from .plan.tokenizer_choice import given_vocabulary, perceptual_source
 from .plan.weights import WeightsSource
 from .plan.worklist import Work
-from .storage.store import Store
+from .storage.store import Store, redact
 
 
 def run(recipe: str | Path | Mapping[str, Any] | Recipe, *, limit: int | None = None) -> Dataset:
@@ -94,7 +94,7 @@ def execute(plan: Plan, limit: int | None = None, listener: RunListener | None =
     """
     recipe, listener = plan.recipe, listener or RunListener()
     store = Store(recipe.output, recipe.storage_options)
-    tally = Tally(recipe.output, plan.graph.cards)
+    tally = Tally(redact(recipe.output), plan.graph.cards)
     plan, given = _begun(plan, store, listener)
     with raylet_watched() if plan.works else nullcontext():  # to the end: what comes after the work may take long, too
         if plan.works:

@@ -53,8 +53,6 @@ def connect(address: str) -> JobSubmissionClient:
         from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
         from ray.exceptions import AuthenticationError
 
-        for chatty in _CHATTY:
-            logging.getLogger(f"ray.{chatty}").setLevel(logging.WARNING)
         try:
             headers = get_auth_headers_if_auth_enabled({})
         except AuthenticationError:
@@ -70,6 +68,9 @@ def connect(address: str) -> JobSubmissionClient:
 def _client(url: str) -> JobSubmissionClient:
     """Ray's, which would wait for ever, with a limit to each wait."""
     from ray.job_submission import JobSubmissionClient
+
+    for chatty in _CHATTY:  # after their import, which sets their levels
+        logging.getLogger(f"ray.{chatty}").setLevel(logging.WARNING)
 
     class Client(JobSubmissionClient):
         def _do_request(self, method: str, endpoint: str, **words: Any) -> Any:
@@ -157,11 +158,21 @@ def send(client: JobSubmissionClient, package: Package, job: str, name: str, out
             raise EngineError(f"the cluster doesn't take the job: {error}") from error
 
 
+def _is_forgotten(client: JobSubmissionClient, job: str) -> bool:
+    """Whether the dashboard, and nothing before it, says that there is no such job."""
+    try:
+        client.get_job_info(job)
+    except (RuntimeError, OSError) as error:
+        return f"404: Job {job} does not exist" in str(error)
+    return False
+
+
 def follow(
     client: JobSubmissionClient, job: str, write: Callable[[str], None], say: Callable[[str], None] = print
 ) -> int:
     """Hands on the job's log until it ends; its exit code. After a lost connection, of which it tells, it goes on where
-    it was. Raises LostError when the dashboard is out of reach for a minute."""
+    it was. Raises LostError when the dashboard is out of reach for a minute, and EngineError when it doesn't know the
+    job."""
     from aiohttp import ClientError
 
     written, lost, unheard = 0, 0.0, False
@@ -201,6 +212,11 @@ def follow(
             heard = asyncio.run(tail())
             details = client.get_job_info(job)
         except (RuntimeError, OSError, ClientError) as error:
+            if "404" in str(error) and _is_forgotten(client, job):
+                raise EngineError(
+                    f"{job}: the cluster doesn't know this job any more: its head was started anew, and what ran there "
+                    f"has ended. Submit the recipe again, which goes on where this stopped"
+                ) from None
             if not lost:
                 lost = time.monotonic()
                 say(f"the dashboard is out of reach; trying again for {_PATIENCE:.0f} s")

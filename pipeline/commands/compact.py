@@ -8,6 +8,7 @@ from ..cluster.session import stop_ray
 from ..compact import Compacted, CompactionListener, ShardSize
 from ..compact import compact as compact_dataset
 from ..dataset.manifest import DatasetError
+from ..storage.store import redact
 from .console import counted, plain_console
 from .dataset import readable_size
 from .printable import printable
@@ -30,6 +31,7 @@ def compact(url: str, samples: int, mebibytes: int) -> None:
     with CompactionProgress(console) as progress:
         compacted = compact_dataset(url, ShardSize(samples, mebibytes * 2**20), listener=progress)
     stop_ray()
+    url = redact(url)
     if compacted.problems:
         for problem in list(compacted.problems.values())[:_SHOWN]:
             console.print(printable(problem), soft_wrap=True, markup=False)

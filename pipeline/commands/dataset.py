@@ -232,8 +232,9 @@ def _status_notes(status: Status) -> Iterable[str]:
     if refused or any(modality.quarantined for modality in status.modalities):
         yield f"`tokenloom quarantine {status.url}` tells why samples failed"
     last = max((modality.last_written for modality in status.modalities), default=0.0)
-    if not status.finished and last and time.time() - last > _QUIET:
-        yield f"the last shard was written {duration(time.time() - last)} ago"
+    if not status.finished and time.time() - last > _QUIET:
+        told = f"the last shard was written {duration(time.time() - last)} ago" if last else "no shard is written yet"
+        yield f"{told}; where no run is at work, the same command goes on from there"
 
 
 def _by_reason(groups: Sequence[Group]) -> Iterator[str]:

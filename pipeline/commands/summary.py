@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from ..corpus.refusals import how_many
 from ..engine.tally import Tally
 from ..plan.plan import Plan
+from ..storage.store import redact
 from .console import counted
 from .dataset import broken_parts, empty_shards, null_everywhere, readable_size
 from .printable import printable
@@ -47,6 +48,6 @@ def summary(plan: Plan, tally: Tally) -> Iterator[str]:
     if tally.units:
         units, names = counted(tally.units, "unit"), counted(len(tally.rows), "modality", "modalities")
         done = f"{counted(tally.samples, 'sample')} in {units}, {names}"
-    output = plan.recipe.output
+    output = redact(plan.recipe.output)
     end = f" -> {output}" if wrong or tally.units else f": {output} is complete"
     yield "; ".join([done, *wrong]) + end

@@ -16,6 +16,7 @@ _UNKNOWN = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthenticationFailed
 _ELSEWHERE = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
 
 NO_CREDENTIALS = "Set the credentials in the environment, or in `storage_options` in the recipe"
+NO_BUCKET = "The bucket does not exist: create it, or correct its name or the endpoint"
 
 _WAYS_OUT = {
     **dict.fromkeys(
@@ -26,10 +27,7 @@ _WAYS_OUT = {
     ),
     **dict.fromkeys(_ELSEWHERE, "The bucket is in another region: set AWS_REGION to that, or correct the endpoint"),
     "RequestTimeTooSkewed": "The clocks of this machine and of the store differ: set this one's",
-    **dict.fromkeys(
-        ("NoSuchBucket", "ContainerNotFound"),
-        "The bucket does not exist: create it, or correct its name or the endpoint",
-    ),
+    **dict.fromkeys(("NoSuchBucket", "ContainerNotFound"), NO_BUCKET),
     **dict.fromkeys(
         ("NotImplemented", "501"),
         "The store can't do that; one is needed that creates objects only where there is none (If-None-Match)",

@@ -28,17 +28,20 @@ HARMLESS_PARAMETERS = frozenset({
 _PLAIN = re.compile(r"[\w.-]{0,40}")
 """A value that such a parameter may have."""
 _CREDENTIAL = re.compile(r"(?i)key|secret|token|password|credential|connection_string|auth|cookie")
-_USER_PASSWORD = re.compile(r"(?<=://)[^/\s]+@")
-"""To the last @: a password may have one."""
+_USER_PASSWORD = re.compile(r"(?<=://)([^/\s]+|[^/\s:@]*:(?!\s|\d{1,5}([^\w@]|$))((?!\w+://).)*)@")
+"""To the last @: a password may have one, and slashes and blanks, but where a port or a sentence begins."""
 _URLS = re.compile(r"\w+://.*")
 """From the first URL of a line on: names may hold blanks and quotes, so that it isn't known where one ends."""
 QUERY = r"\?[^=/\s]*="
 """How a query begins. Without a = the ? is one of a pattern, or of a name."""
 _QUERY = re.compile(rf"{QUERY}\S*")
+_FRAGMENT = re.compile(r"(?<=#)[^\s#?]*=\S*")
+"""What a URL says to whom it is shown; elsewhere, as of S3, names may have a #, so that not all is hidden."""
 _BEHIND = re.compile(r"[]'\"):;,.}]*$")
 """What a sentence puts behind a URL."""
-_HIDDEN = re.compile(r"^\w+://\*\*\*@|[?&][^=&]*=\*\*\*(&|$)|&\*\*\*(&|$)")
+_HIDDEN = re.compile(r"^\w+://\*\*\*@|[?&#][^=&]*=\*\*\*(&|$)|&\*\*\*(&|$)")
 _PARAMETER = re.compile(r"(?<=[?&])[^&]*")
+_OF_FRAGMENT = re.compile(r"(?<![^&])[^&]*")
 
 
 class StorageError(OSError):
@@ -57,10 +60,14 @@ class UrlError(ValueError):
 
 
 def redact(url: str) -> str:
-    """The URL, or a text with URLs, without user:password@, and of its queries without the values of parameters that
-    aren't known to be harmless."""
-    hidden = lambda query: _PARAMETER.sub(_hidden, query[0])  # noqa: E731
-    return _URLS.sub(lambda urls: _QUERY.sub(hidden, urls[0]), _USER_PASSWORD.sub("***@", url))
+    """The URL, or a text with URLs, without user:password@, of its queries without the values of parameters that
+    aren't known to be harmless, and of its fragments without those that are called as credentials are."""
+    return _URLS.sub(_without_values, _USER_PASSWORD.sub("***@", url))
+
+
+def _without_values(urls: re.Match[str]) -> str:
+    plain = _QUERY.sub(lambda query: _PARAMETER.sub(_hidden, query[0]), urls[0])
+    return _FRAGMENT.sub(lambda found: _OF_FRAGMENT.sub(_hidden_in_fragment, found[0]), plain)
 
 
 HIDDEN = "what may be a credential is hidden in it by ***, so that it leads nowhere; give it whole"
@@ -79,6 +86,10 @@ def _hidden(parameter: re.Match[str]) -> str:
     if not shown or (name in HARMLESS_PARAMETERS and _PLAIN.fullmatch(value)):
         return parameter[0]
     return (f"{name}=***" if equals else "***") + parameter[0][len(shown) :]
+
+
+def _hidden_in_fragment(parameter: re.Match[str]) -> str:
+    return _hidden(parameter) if may_be_credential(parameter[0].partition("=")[0]) else parameter[0]
 
 
 def without_secrets(text: str, options: Mapping[str, Any]) -> str:
@@ -124,12 +135,12 @@ def told_url(url: str) -> str:
 
 def without_credentials(url: str) -> str:
     """The URL less its user, password and query, fit to be written down."""
+    url = _USER_PASSWORD.sub("", url)
     scheme, found, rest = url.partition("://")
     if not found:
         return url
     if scheme in ("http", "https"):
         parts = urlsplit(url)
-        return urlunsplit((scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        return urlunsplit((scheme, parts.netloc, parts.path, "", ""))
     query = _QUERY.search(rest)
-    place, slash, path = rest[: query.start() if query else None].partition("/")  # elsewhere names may have a ? and a #
-    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
+    return f"{scheme}://{rest[: query.start() if query else None]}"  # elsewhere names may have a ? and a #

@@ -8,7 +8,6 @@ import secrets
 import shutil
 import socket
 import stat
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -116,13 +115,15 @@ class LocalFiles:
 
     def remove_stale_temporaries(self) -> None:
         """Remove the temporary files of writers that died, on this host or another, where nobody can ask for them: they
-        are old by the file system's own clock. A writer that is alive all the same writes again."""
+        are old by the file system's own clock. A writer that is alive all the same writes again. Another user's may
+        have to stay."""
         names = (Path(folder, name) for folder, _, names in os.walk(self.root) for name in names)
         left = [path for path in names if path.name.startswith(TEMPORARY)]
         now = _clock(Path(self.root)) if left else 0.0
         for path in left:
             if _is_stale(path, now):
-                path.unlink(missing_ok=True)
+                with suppress(PermissionError):
+                    path.unlink(missing_ok=True)
 
     def is_transient(self, error: BaseException) -> bool:
         return isinstance(error, OSError) and error.errno in _TRANSIENT
@@ -246,8 +247,12 @@ def _rename(temporary: Path, final: Path) -> bool:
     return True
 
 
+def _temporary(folder: Path) -> Path:
+    return folder / f"{TEMPORARY}{_host()}-{os.getpid()}-{secrets.token_hex(8)}"
+
+
 def _write_temporary(folder: Path, data: bytes) -> Path:
-    temporary = folder / f"{TEMPORARY}{_host()}-{os.getpid()}-{secrets.token_hex(8)}"
+    temporary = _temporary(folder)
     try:
         with _opened(temporary) as file:
             file.write(data)
@@ -286,8 +291,12 @@ def _sync_folder(folder: Path) -> None:
 
 def _clock(folder: Path) -> float:
     """What time it is to the file system: those of hosts differ."""
-    with tempfile.NamedTemporaryFile(prefix=TEMPORARY, dir=folder) as file:
-        return os.fstat(file.fileno()).st_mtime
+    path = _temporary(folder)
+    with _opened(path) as file:
+        try:
+            return os.fstat(file.fileno()).st_mtime
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _is_stale(path: Path, now: float) -> bool:

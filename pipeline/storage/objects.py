@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from threading import Lock
 from typing import Any
 
 from . import answers
+from .clients import hides_missing_buckets, lacks_bucket, tame
 from .errors import StorageError, redact, without_secrets
 from .local import Entry
 from .read_ahead import in_order
@@ -39,6 +41,8 @@ class ObjectFiles:
         self.is_s3, self._is_web = "s3" in _protocols(self.fs), "http" in _protocols(self.fs)
         if self.is_s3:
             self.fs.retries = 1  # `Store` tries again
+        tame(self.fs, _protocols(self.fs))
+        self._may_lack_bucket = hides_missing_buckets(_protocols(self.fs))
 
     def _full(self, path: str) -> str:
         full = f"{self.root.rstrip('/')}/{path}" if path else self.root
@@ -67,6 +71,8 @@ class ObjectFiles:
         depth = {} if recursive else {"maxdepth": 1}
         start = len(self.fs._strip_protocol(top).rstrip("/")) + 1
         listed = self.fs.find(top, detail=True, **depth)
+        if not listed and self._lacks_bucket():
+            raise FileNotFoundError(top)
         listed = {name: found for name, found in listed.items() if len(name) >= start}  # not an object by itself
         untold = [name for name, found in listed.items() if found["size"] is None]  # as in HTML pages
         sizes = {entry.name: entry.size for entry in in_order(self._stat, untold, _REQUESTS)}
@@ -85,7 +91,9 @@ class ObjectFiles:
     def _children_any(self, prefix: str) -> list[str]:
         try:
             found = self.fs.ls(self._full(prefix), detail=True)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if self.way_out(error):
+                raise
             return []
         return [one["name"].rstrip("/").rsplit("/", 1)[-1] + "/" * (one["type"] == "directory") for one in found]
 
@@ -181,18 +189,36 @@ class ObjectFiles:
         for as long as its file system."""
         if not (self.is_s3 and answers.may_be_expired(error)):
             return False
-        with _renewal:
-            if client in (None, self.client):
-                self.fs.connect(refresh=True)
+        try:
+            with _renewal:
+                if client in (None, self.client):
+                    self.fs.connect(refresh=True)
+        except Exception:  # whatever gives credentials: what is to be told is that these have expired
+            return False
         return True
 
     def way_out(self, error: BaseException) -> str:
         """What the user can do about `error`; empty when there is nothing special to say."""
+        if isinstance(error, FileNotFoundError) and self._lacks_bucket():
+            return answers.NO_BUCKET
         return answers.way_out(error, self.is_s3)
+
+    def _lacks_bucket(self) -> bool:
+        """Of a client that hides it; asked once while all is well."""
+        self._may_lack_bucket = self._may_lack_bucket and lacks_bucket(self.fs, self.root)
+        return self._may_lack_bucket
 
     def _one_put(self) -> dict[str, int]:
         """One request however large the object: the parts of an upload would not be refused until its end."""
         return {"chunksize": _LARGEST_PUT} if self.is_s3 else {}
+
+
+def import_client(url: str) -> None:
+    """Imports the client for a URL, which may take seconds; where that fails `file_system` tells it."""
+    from fsspec import get_filesystem_class
+
+    with suppress(ImportError, ValueError):
+        get_filesystem_class(url.split("://", 1)[0])
 
 
 def file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:

@@ -30,7 +30,7 @@ from .errors import (
     without_secrets,
 )
 from .local import Entry, LocalFiles, without_dots
-from .objects import ObjectFiles
+from .objects import ObjectFiles, import_client
 from .slow import told_when_slow
 
 __all__ = ["Entry", "StorageError", "Store", "absolute_url", "redact"]
@@ -187,6 +187,8 @@ class Store:
     def _do(self, action: str, path: str, operation: Callable[[LocalFiles | ObjectFiles], T]) -> T:
         url = redact(f"{self.address}/{path}".rstrip("/") if path else self.address)
         _check_path(path, url)
+        if self._backend is None and not self.is_local:
+            import_client(self.address)  # before the watch begins: it is no request
         with nullcontext() if self.is_local else told_when_slow(f"{action} {url}"):
             return self._tried(action, url, operation)
 

@@ -39,6 +39,7 @@ def test_a_job_that_is_stopped_is_gone_on_with_to_the_same_bytes(head: Head, pla
     code, said = head.command("submit", "mine.yaml", "--address", head.address, cwd=place)
     assert code == 0, said
     assert "plugin_means:Means: sent along from" in said
+    assert "WebSocket" not in said
     assert f"{counted(6 - left, 'sample')} in {counted(6 - left, 'unit')}, " in said
 
     monkeypatch.chdir(place)

@@ -16,13 +16,14 @@ async def for_ever() -> None:
 
 
 class FakeDashboard:
-    """Takes jobs, which all say `log`. silent: it answers nothing more, and no connection breaks. taking: what is
-    awaited before the answer that a job is taken."""
+    """Takes jobs, which all say `log`. silent: it answers nothing more, and no connection breaks. forgets: it knows
+    no job any more, as a head that was started anew. taking: what is awaited before the answer that a job is taken."""
 
     def __init__(self, log: str = "") -> None:
         self.log = log
         self.status = "RUNNING"
         self.silent = False
+        self.forgets = False
         self.jobs: list[str] = []
         self.metadata: dict[str, Mapping[str, str]] = {}
         self.taking: Callable[[], Awaitable[None]] | None = None
@@ -56,13 +57,17 @@ class FakeDashboard:
         return {**known, "status": self.status, "metadata": self.metadata.get(job)}
 
     async def _info(self, request: web.Request) -> web.Response:
+        if self.forgets:
+            return web.Response(text=f"Job {request.match_info['job']} does not exist", status=404)
         return web.json_response(self._details(request.match_info["job"]))
 
     async def _list(self, request: web.Request) -> web.Response:
         return web.json_response([self._details(job) for job in self.jobs])
 
-    async def _tail(self, request: web.Request) -> web.WebSocketResponse:
+    async def _tail(self, request: web.Request) -> web.StreamResponse:
         """Of the first that asks the connection breaks unheard; the next get all that there is, and the end."""
+        if self.forgets:
+            return await self._info(request)
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         self.tails += 1

@@ -30,7 +30,7 @@ print(json.dumps({entry.name: hashlib.sha256(data.read(entry.name)).hexdigest() 
 _ONCE = """
 import sys, fsspec
 from concurrent.futures import ThreadPoolExecutor
-from tokenloom.pipeline.storage.store import Store
+from tokenloom.pipeline.storage.store import StorageError, Store
 fsspec.filesystem(sys.argv[1].partition(":")[0]).mkdir(sys.argv[1].rpartition("/")[2])
 box = Store(f"{sys.argv[1]}/below")
 assert box.create("manifest", b"first") and not box.create("manifest", b"second")
@@ -44,6 +44,18 @@ with ThreadPoolExecutor(8) as writers:
 for name in ("manifest", "contested", "contested"):
     box.delete(name)
 assert box.list() == []
+for name in ("a?versionId=1.jpg", "a?versionid=2.jpg", "a?generation=3", "b?versionid=4/a"):
+    assert box.create(name, name.encode()) and box.read(name) == name.encode() and box.size(name) == len(name)
+assert len(box.list()) == 4 and box.children("b?versionid=4") == ["a"] and not box.exists("a")
+box.create("empty", b"")
+assert box.read_range("empty", 0, 9) == b""
+none = Store(f"{sys.argv[1]}-that-is-not/below")
+asks = [lambda: none.read("a"), lambda: none.exists("a"), lambda: none.create("a", b""), none.list, none.children]
+for action in asks:
+    try:
+        raise AssertionError(action())
+    except StorageError as error:
+        assert "The bucket does not exist: create it" in str(error), error
 """
 
 
@@ -67,9 +79,9 @@ class Client:
 
     def run(self, code: str, *arguments: object) -> str:
         command = [self.python, "-c", code, *map(str, arguments)]
-        return subprocess.run(
-            command, env=self.environment, check=True, stdout=subprocess.PIPE, text=True, timeout=120
-        ).stdout
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        return done.stdout
 
 
 def await_port(port: int) -> None:
@@ -99,6 +111,6 @@ def check_dataset(client: Client, box: str, corpus: Path, folder: Path) -> None:
 
 
 def check_created_once(client: Client, box: str) -> None:
-    """Objects are created where there is none, whoever else tries, and listed, read, replaced and deleted. box: as of
-    `check_dataset`."""
+    """Objects are created where there is none, whoever else tries, and listed, read, replaced and deleted, whatever
+    their names; a bucket that isn't there is told. box: as of `check_dataset`."""
     client.run(_ONCE, box)

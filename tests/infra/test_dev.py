@@ -204,6 +204,23 @@ def test_the_fast_tests_do_without_what_is_slow(project):
     assert not Path(f"{project.log}.apt").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "taken"),
+    [
+        ([], "1 tests/cluster"),
+        (["-k", "some"], "1 tests/cluster -k some"),
+        (["tests/cluster/test_jobs.py::test_a", "-x"], "1 tests/cluster/test_jobs.py::test_a -x"),
+    ],
+)
+def test_the_tests_of_clusters_are_all_or_those_named(project, words, taken):
+    project.add_program("pytest", 'echo "$*"')
+    project.add_program("chmod", "")
+    project.add_program("touch", "")
+    code, out, errors = project.run("test", "--cluster", *words)
+    assert code == 0, errors
+    assert out.endswith(f" --durations-min {taken}\n")
+
+
 def pins() -> list[Requirement]:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     return [Requirement(line) for line in lines if line and not line.startswith("#")]

@@ -55,6 +55,10 @@ class ModelSettings(Strict):
     heads: int | None = Field(default=None, ge=1, le=2**12, description="of each attention, likewise")
     qk_norm: bool = Field(default=False, description="queries and keys are normalised before they meet")
     registers: int = Field(default=0, ge=0, le=1024, description="learned tokens that every input begins with")
+    tied: bool = Field(default=True, description="logits are by the embeddings of the tokens that are said")
+    embedding_std: float = Field(
+        default=0.02, gt=0, le=10, description="deviation that embeddings begin with, but for those that logits are by"
+    )
     start: StartSettings | None = Field(default=None, description="a checkpoint whose weights it begins with")
     storage_options: dict[str, Any] = Field(default_factory=dict, description="fsspec options of `start`", repr=False)
 

@@ -23,22 +23,31 @@ def evaluate(
         str | None,
         typer.Option(metavar="DATASET", help="Also what a unigram model gets that has counted this one's tokens."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    report: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Also write it as an HTML page, at a path or URL, and as JSON beside that."),
+    ] = None,
+    in_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure what a model has learnt, on samples that it wasn't trained on."""
-    import json
-    from dataclasses import asdict
+    from contextlib import nullcontext
 
     from ...pipeline.commands.console import plain_console
     from .evaluate import evaluate
     from .opened import open_both
     from .progress import EvaluationProgress
+    from .report import EvaluationReport, as_json
     from .tables import print_evaluation
 
-    console = plain_console(stderr=as_json)
-    with EvaluationProgress(console) as progress:
-        found = evaluate(open_both(checkpoint, dataset), input_tokens, limit, against, progress.watch)
-    if as_json:
-        print(json.dumps(asdict(found), indent=2))
+    console = plain_console(stderr=in_json)
+    with EvaluationReport(report, dataset).begun(checkpoint) if report is not None else nullcontext() as page:
+        with EvaluationProgress(console) as progress:
+            found = evaluate(open_both(checkpoint, dataset), input_tokens, limit, against, progress.watch)
+        if page:
+            page.ended(found)
+    if in_json:
+        print(as_json(found))
     else:
         print_evaluation(console, found)
+        if page:
+            console.print(f"page  {page.url}", soft_wrap=True)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...tokenizers.contract.special_tokens import EOS, FIRST_SENTINEL, SENTINELS
+from ...pipeline.dataset.manifest import DatasetError
+from ...tokenizers.contract.special_tokens import EOS
 from ...tokenizers.contract.tokenizer import Tokenizer
 from ...tokenizers.measures.reconstruction import ErrorSum
 from ..data.batch import Batch
@@ -19,15 +20,13 @@ from ..data.mixture import Masking
 from ..data.ride_along import PIXELS
 from ..generation.chain import Target, generate
 from ..generation.draws import SeededDraws
-from ..generation.state import Known, State, TextIds
+from ..generation.state import TEXT_IDS, Known, State
 from ..model.config import ModalityConfig
 from ..model.fourm import FourM
 from .opened import Opened
 from .truth import Sample, Truth
 
 RGB = "rgb"
-
-TEXT = TextIds(range(FIRST_SENTINEL, FIRST_SENTINEL + SENTINELS))
 
 _STEPS = 8
 """Of MaskGIT, for an image."""
@@ -80,7 +79,7 @@ def target(modality: ModalityConfig) -> Target:
 def said_tokens(model: FourM, state: State, modality: ModalityConfig) -> list[np.ndarray]:
     """Of each sample what the model says, as the modality's tokenizer takes it."""
     draws = SeededDraws(0, state.samples)
-    known = generate(model, state, [target(modality)], TEXT, draws).known[modality.name]
+    known = generate(model, state, [target(modality)], TEXT_IDS, draws).known[modality.name]
     if modality.form != "text":
         return [ids.numpy() for ids in known.ids]
     return [_text(row) for row in known.rows]
@@ -89,7 +88,7 @@ def said_tokens(model: FourM, state: State, modality: ModalityConfig) -> list[np
 def _text(ids: Sequence[int]) -> np.ndarray:
     """Until its end, without sentinels, which stand for nothing more."""
     end = ids.index(EOS) if EOS in ids else len(ids)
-    return np.array([one for one in ids[:end] if one not in TEXT.sentinels and one != NOTHING], np.int64)
+    return np.array([one for one in ids[:end] if one not in TEXT_IDS.sentinels and one != NOTHING], np.int64)
 
 
 @dataclass
@@ -106,16 +105,27 @@ class LikenessSum:
         self.model, self.own = ErrorSum(self.tokenizer.kind), ErrorSum(self.tokenizer.kind)
 
     def add(self, name: str, sample: Sample, ids: np.ndarray) -> None:
-        """ids: what the model says of it. Of a sample of which there is nothing to compare with nothing is counted."""
-        decoded = self._decoded(sample.tokens[name]) if name in sample.tokens else None
+        """ids: what the model says of it. Of a sample of which there is nothing to compare with nothing is counted.
+
+        Raises DatasetError where the sample's label isn't of the size that its tokenizer decodes to.
+        """
+        own = sample.tokens.get(name)
+        decoded = None if own is None else self.tokenizer.decode([own])[0]
         truth = sample.labels.get(name) if self.against_labels else decoded
         if truth is None:
             return
-        generated = self._decoded(ids)
-        if generated is None or _tried(lambda: self.model.add(truth, generated)) is None:
+        said = self._said(ids)
+        if said is None:
             self.unread += 1
-        if self.against_labels and decoded is not None:
-            _tried(lambda: self.own.add(truth, decoded))
+        try:
+            if said is not None:
+                self.model.add(truth, said)
+            if self.against_labels and decoded is not None:
+                self.own.add(truth, decoded)
+        except ValueError as error:
+            raise DatasetError(
+                f"{name} of {sample.key} can't be compared with what its tokens decode to: {error}"
+            ) from None
 
     def means(self) -> Likeness | None:
         """None where nothing was compared."""
@@ -125,16 +135,12 @@ class LikenessSum:
         bound = self.own.means() if self.against_labels else None
         return Likeness(self.model.labels, self.unread, against, self.model.means(), bound)
 
-    def _decoded(self, ids: np.ndarray) -> Any:
-        return _tried(lambda: self.tokenizer.decode([ids])[0])
-
-
-def _tried(make: Callable[[], Any]) -> Any:
-    """What `make` returns; None where a model has said what can't be read, of which tokenizers may complain."""
-    try:
-        return make()
-    except Exception:
-        return None
+    def _said(self, ids: np.ndarray) -> Any:
+        """The label; None where ids that a model made up are none."""
+        try:
+            return self.tokenizer.kind.check(self.tokenizer.decode([ids])[0])
+        except Exception:  # tokenizers may be a plugin's, and complain in any way
+            return None
 
 
 def likenesses(

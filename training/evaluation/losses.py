@@ -123,13 +123,13 @@ def counted(ids: torch.Tensor, vocabulary: int) -> np.ndarray:
 def entropy(counts: np.ndarray) -> float:
     """Nats a token of the distribution that these counts are."""
     shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log(shares)).sum())
+    return float((shares * -np.log(shares)).sum())
 
 
 def cross_entropy(counts: np.ndarray, against: np.ndarray) -> float:
     """Nats a token that a model gets which has counted other tokens, each id half a time more. Both (vocabulary,)."""
     shares = (against + 0.5) / (against + 0.5).sum()
-    return float(-(counts * np.log(shares)).sum() / counts.sum())
+    return float((counts * -np.log(shares)).sum() / counts.sum())
 
 
 def ratio(sums: np.ndarray, tokens: np.ndarray) -> tuple[float, float | None]:

@@ -20,6 +20,7 @@ from ..fit.open_model import open_network
 from ..model.config import ModelConfig
 from ..model.fourm import FourM
 from ..model.from_data import modalities_of, refuse_other_data
+from .names import names_in, renamed
 
 _NAME = "dataset"
 """Of the dataset in the recipe that stands for it."""
@@ -74,6 +75,8 @@ def fitted(checkpoint: str, model: FourM, url: str) -> Opened:
     """As `open_both`."""
     store = Store(url)
     manifest = require_manifest(store)
+    names = names_in(manifest, model.config)
+    model = renamed(model, names) if names else model
     has_tokens = [name for name, card in manifest.modalities.items() if _tokenised(card)]
     seen = [*has_tokens, *(name for name, card in manifest.modalities.items() if _kept_embeddings(card))]
     if manifest.corpus.reading.get("text") is None:
@@ -97,7 +100,8 @@ def fitted(checkpoint: str, model: FourM, url: str) -> Opened:
     except RecipeError as error:
         raise DatasetError(_without_key(str(error))) from None
     refuse_other_data(model.config, modalities_of(opened.mixture), checkpoint)
-    notes = [*_notes(model.config, manifest, inputs, targets), *opened.notes]
+    called = [f"the model's {own} is the dataset's {name}" for own, name in names.items()]
+    notes = [*called, *_notes(model.config, manifest, inputs, targets), *opened.notes]
     return Opened(checkpoint, model.eval(), opened.datasets[0], opened.mixture, notes)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ...pipeline.storage.store import Store
 from ..data.recipe import TrainingRecipe
 
-_MODEL = ("size", "dim", "depth", "heads", "qk_norm", "registers", "start")
+_MODEL = ("size", "dim", "depth", "heads", "qk_norm", "registers", "tied", "embedding_std", "start")
 _TRAIN = (
     "steps",
     "tokens",

@@ -43,6 +43,7 @@ def model_config(data: OpenData, recipe: TrainingRecipe) -> ModelConfig:
                 own.heads or named.num_heads,
                 qk_norm=own.qk_norm,
                 num_register_tokens=own.registers,
+                share_embedding=own.tied,
             )
         except ValueError as error:
             raise RecipeError(f"model: {error}") from None
@@ -50,10 +51,11 @@ def model_config(data: OpenData, recipe: TrainingRecipe) -> ModelConfig:
 
 def new_network(config: ModelConfig, recipe: TrainingRecipe) -> FourM:
     """With weights that are drawn from the recipe's seed."""
+    assert recipe.model is not None
     assert recipe.train is not None
     network = FourM.empty(config)
     torch.manual_seed(recipe.train.seed)
-    return initialise(network)
+    return initialise(network, recipe.model.embedding_std)
 
 
 def started(network: FourM, recipe: TrainingRecipe) -> Start | None:

@@ -18,11 +18,16 @@ def print_paper(console: Console, recipe: TrainingRecipe) -> None:
     assert recipe.model is not None
     data, schedule = open_data(recipe), schedule_of(recipe)
     step = step_of(data, recipe)
+    own = recipe.model
     of_all = of_all_sizes(
-        modalities_of(data.mixture), step, qk_norm=recipe.model.qk_norm, num_register_tokens=recipe.model.registers
+        modalities_of(data.mixture),
+        step,
+        qk_norm=own.qk_norm,
+        num_register_tokens=own.registers,
+        share_embedding=own.tied,
     )
-    name = recipe.model.size
-    if recipe.model.dim or recipe.model.depth or recipe.model.heads:
+    name = own.size
+    if own.dim or own.depth or own.heads:
         name = "as in the recipe"
         of_all[name] = on_paper(model_config(data, recipe), step)
     shown = Table(box=None, pad_edge=False)

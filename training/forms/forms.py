@@ -119,8 +119,13 @@ class Forms:
     """
 
     def __init__(self, config: ModelConfig, meanings: Meanings | None, source: str) -> None:
-        self.config, self._meanings, self._source = config, meanings, source
+        self.config, self._meanings, self.source = config, meanings, source
         self._forms: dict[str, Form] = {}
+
+    @property
+    def known(self) -> bool:
+        """Whether anything says what ids mean."""
+        return self._meanings is not None
 
     @property
     def view(self) -> ViewSettings:
@@ -140,7 +145,7 @@ class Forms:
         form = self.form(asked)
         if not form.modality.is_input:
             told = ", ".join(one.name for one in self.config.inputs)
-            raise FormError(f"{self._source}: {form.name} is a target alone; what the model takes is {told}")
+            raise FormError(f"{self.source}: {form.name} is a target alone; what the model takes is {told}")
         self._refuse_unknown(form)
         return form
 
@@ -149,7 +154,7 @@ class Forms:
         form = self.form(asked)
         if not form.modality.is_target:
             told = ", ".join(one.name for one in self.config.targets)
-            raise FormError(f"{self._source}: {form.name} is an input alone; what the model says is {told}")
+            raise FormError(f"{self.source}: {form.name} is an input alone; what the model says is {told}")
         self._refuse_unknown(form)
         return form
 
@@ -161,10 +166,10 @@ class Forms:
             told = ", ".join(one.name for one in self.config.inputs)
             if self._meanings is None:
                 raise FormError(
-                    f"{self._source}: nothing says what its ids mean (the folder has no tokenizers/cards.json), nor "
+                    f"{self.source}: nothing says what its ids mean (the folder has no tokenizers/cards.json), nor "
                     f"whether a photograph is any of {told}; name a dataset that it was trained on by --dataset"
                 )
-            raise FormError(f"{self._source}: takes no photographs; it takes {told}: give a file as MODALITY=FILE")
+            raise FormError(f"{self.source}: takes no photographs; it takes {told}: give a file as MODALITY=FILE")
         self._refuse_unknown(found[0])
         return found[0]
 
@@ -174,7 +179,7 @@ class Forms:
             return by_name[asked]
         found = [one for one in self.config.modalities if datasets_name(one) == asked]
         if len(found) != 1:
-            raise FormError(f"{self._source}: has no modality {asked!r}; it has {', '.join(by_name)}")
+            raise FormError(f"{self.source}: has no modality {asked!r}; it has {', '.join(by_name)}")
         return found[0]
 
     def _card(self, modality: ModalityConfig) -> ModalityCard | None:
@@ -182,7 +187,7 @@ class Forms:
         if meanings is None or modality.form == "pixels":
             if meanings is not None and modality.grid and modality.grid[0] * PATCH != meanings.size:
                 raise FormError(
-                    f"{self._source}: takes {modality.grid[0] * PATCH} {PIXELS} on a side, and the views of "
+                    f"{self.source}: takes {modality.grid[0] * PATCH} {PIXELS} on a side, and the views of "
                     f"{meanings.store.url} have {meanings.size}"
                 )
             return None
@@ -199,7 +204,7 @@ class Forms:
             odd = spec.vocabulary != modality.vocabulary or (spec.type != "text" and spec.length != modality.length)
         if odd:
             raise FormError(
-                f"{self._source}: the ids of {modality.name} mean something else to {meanings.store.url}, whose "
+                f"{self.source}: the ids of {modality.name} mean something else to {meanings.store.url}, whose "
                 f"tokenizer is another (digest {has}, and the model's {modality.tokenizer or 'is not known'}); name a "
                 f"dataset that the model was trained on"
             )
@@ -209,7 +214,7 @@ class Forms:
             return
         lacking = "that dataset has none of it" if self._meanings else "the folder has no tokenizers/cards.json"
         raise FormError(
-            f"{self._source}: {form.name} has no tokenizer, so that nobody knows what its ids mean ({lacking}); name a "
+            f"{self.source}: {form.name} has no tokenizer, so that nobody knows what its ids mean ({lacking}); name a "
             f"dataset that has it by --dataset"
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from ...tokenizers.contract.special_tokens import FIRST_SENTINEL, SENTINELS
 from ..data.masking import NOTHING
 from ..model.config import ModelConfig
 from ..model.tokens import Tokens
@@ -28,6 +29,10 @@ class TextIds:
         None: it has no gap."""
         gaps = [one for one in given if one in self.sentinels]
         return (gaps[0], gaps[-1] + 1) if gaps else None
+
+
+TEXT_IDS = TextIds(range(FIRST_SENTINEL, FIRST_SENTINEL + SENTINELS))
+"""Of every vocabulary that tokenloom makes or takes."""
 
 
 @dataclass(frozen=True)

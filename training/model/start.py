@@ -17,9 +17,13 @@ _PARTS = {"qkv": 3, "kv": 2}
 
 
 @torch.no_grad()
-def initialise(model: FourM) -> FourM:
+def initialise(model: FourM, embedding_std: float = _STD) -> FourM:
     """Draws all weights from torch's generator, as 4M starts: Xavier's uniform for the layers, matrix by matrix, and
-    normal numbers for embeddings. Fills the buffers too, so that a model may come from the meta device."""
+    normal numbers for embeddings. Fills the buffers too, so that a model may come from the meta device.
+
+    embedding_std: deviation of the embeddings that no logits are tied to, of tokens as of modalities. Places are told
+    by sines and cosines, whose deviation is 0.7: beside them 4M's 0.02 hides for thousands of steps what stands there.
+    """
     drawn: list[torch.Tensor] = [model.mask_token]
     if model.config.num_register_tokens:
         drawn.append(model.register_tokens)
@@ -39,6 +43,7 @@ def initialise(model: FourM) -> FourM:
             module.fill_sines()
             if isinstance(module.pos_emb, nn.Parameter):
                 drawn.append(module.pos_emb)
+    logits = {id(model.target_embedding(one.name).to_logits.weight) for one in model.config.targets}
     for one in drawn:
-        nn.init.normal_(one, std=_STD)
+        nn.init.normal_(one, std=_STD if id(one) in logits else embedding_std)
     return model

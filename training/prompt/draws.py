@@ -8,18 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ...tokenizers.contract.special_tokens import EOS, FIRST_SENTINEL, SENTINELS
+from ...tokenizers.contract.special_tokens import EOS
 from ..forms.forms import Form, Said
 from ..generation.chain import generate
 from ..generation.draws import SeededDraws
 from ..generation.images import Decided
 from ..generation.seen import seen
-from ..generation.state import TextIds
+from ..generation.state import TEXT_IDS
 from ..generation.texts import Said as SaidTokens
 from ..model.fourm import FourM
 from .prompt import Prompt
-
-GAPS = TextIds(range(FIRST_SENTINEL, FIRST_SENTINEL + SENTINELS))
 
 BATCH = 8
 """Draws that are made together."""
@@ -65,7 +63,7 @@ def drawn(
             model,
             seen(model.config, [given] * len(numbers)),
             prompt.chain,
-            GAPS,
+            TEXT_IDS,
             SeededDraws(seed, len(numbers), numbers),
             list(given),
             grow=True,

@@ -23,6 +23,8 @@
     return text(shown.text, { class: "prose" });
   };
 
+  tokenloom.show = show;
+
   // A name that may be broken after its underscores.
   const breakable = (name) => name.split(/(?<=_)/).flatMap((part) => [text(part), make("wbr")]);
 

@@ -271,6 +271,21 @@ def test_the_command_prints_a_table(tmp_path):
     assert run("status", str(tmp_path)).stdout.splitlines()[3].split()[:4] == ["dinov2", "3", "12", "75%"]
 
 
+def test_a_run_that_was_stopped_is_told(tmp_path):
+    """Whether another is at work its output can't tell."""
+    small = write_dataset(tmp_path)
+    small.store.delete(small.token_path("dinov2", small.units[0]))
+    goes_on = "where no run is at work, the same command goes on from there"
+    assert goes_on not in run("status", str(tmp_path)).stdout
+    shards = [path for path in tmp_path.rglob("*") if path.suffix in (".parquet", ".tar")]
+    for shard in shards:
+        os.utime(shard, (time.time() - 3600, time.time() - 3600))
+    assert f"\nthe last shard was written 1 h ago; {goes_on}\n" in run("status", str(tmp_path)).stdout
+    for shard in shards:
+        shard.unlink()
+    assert f"\nno shard is written yet; {goes_on}\n" in run("status", str(tmp_path)).stdout
+
+
 def test_the_command_tells_what_is_stale_pending_and_superseded(tmp_path):
     small = write_dataset(tmp_path)
     renewed = stale_edges(small)

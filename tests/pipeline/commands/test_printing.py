@@ -39,6 +39,27 @@ def test_a_path_is_printed_as_it_is(corpus, tmp_path, monkeypatch, capsys, outpu
         assert said in capsys.readouterr().out
 
 
+def test_an_output_is_printed_without_its_password(small_corpus, tmp_path, monkeypatch, capsys):
+    output = "memory://me:SECRET@box/out"
+    content = {"corpus": str(small_corpus), "output": output, "modalities": {"color_palette": {"keep": "labels"}}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.chdir(tmp_path)
+    for words, said in (
+        (["run", "./mine.yaml"], "1 modality -> memory://***@box/out\n"),
+        (["run", "./mine.yaml"], "nothing to do: memory://***@box/out is"),
+        (["plan", "./mine.yaml"], "color_palette"),
+        (["compact", output], "memory://***@box/out are as large"),
+        *(([name, output], "") for name in ("status", "verify", "gc", "history", "quarantine")),
+    ):
+        monkeypatch.setattr(sys, "argv", ["tokenloom", *words])
+        with without_ray(), pytest.raises(SystemExit) as end:
+            main()
+        printed = capsys.readouterr()
+        assert end.value.code == 0
+        assert said in printed.out
+        assert "SECRET" not in printed.out + printed.err
+
+
 def test_a_plan_breaks_no_name_at_80_columns(corpus, tmp_path, monkeypatch, capsys):
     weights = tmp_path / "a-folder-of-some-length" / "weights"
     weights.parent.mkdir()

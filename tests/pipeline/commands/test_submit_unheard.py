@@ -106,3 +106,14 @@ def test_the_end_of_a_log_whose_connection_fell_silent_is_heard(monkeypatch: pyt
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.endswith("\nlabelling ...\n6 samples\n")
     assert dashboard.tails == 2
+
+
+def test_a_job_that_the_head_has_forgotten_is_told_at_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jobs, "_SILENCE", 0.3)
+    dashboard = FakeDashboard("labelling ...\n")
+    _once_heard(monkeypatch, lambda: setattr(dashboard, "forgets", True))
+    ended = _sent_to(dashboard)
+    (job,) = dashboard.jobs
+    assert (ended.code, "out of reach" in ended.err) == (1, False)
+    assert f"{job}: the cluster doesn't know this job any more" in ended.err
+    assert "Submit the recipe again, which goes on where this stopped" in ended.err

@@ -21,6 +21,21 @@ def test_urls_are_shown_without_credentials():
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "--address http://head:8265: ask me@host",
+        "s3://bucket/a:b@c.jpg",
+        "s3://bucket/lr#a=0.1&b=2/x",
+        "https://host:8443/a/@b",
+        "s3://bucket: could not list it (PermissionError: me@host)",
+        "ray://head:10001 and me@host",
+    ],
+)
+def test_what_looks_like_a_credential_is_shown(text):
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "https://host/it's.tar?X-Amz-Signature=SECRET",
@@ -32,6 +47,11 @@ def test_urls_are_shown_without_credentials():
         "https://host/a.tar?raw=1&sig=a'SECRET",
         "ftp://me:p@SECRET@host/x",
         "ftp://me:it'SECRET@host/x",
+        "ftp://me:my SECRET@host/x",
+        "s3://AKIA:ab/SECRET@bucket/x",
+        "https://host/a.tar#access_token=SECRET",
+        "https://host/a.tar#state=1&token=SECRET",
+        "https://host/a.tar?raw=1#token=SECRET",
     ],
 )
 def test_odd_urls_hide_credentials_too(url):

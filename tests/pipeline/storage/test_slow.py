@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
 import pytest
+from fsspec import register_implementation
 from tokenloom.pipeline.storage import objects, slow
 from tokenloom.pipeline.storage.store import Store
 
@@ -34,3 +36,15 @@ def test_a_request_that_takes_long_is_told_once(monkeypatch: pytest.MonkeyPatch)
     assert said == ["tokenloom: still trying to read memory://slow/a, for 0 s now"] * 2
     time.sleep(0.1)
     assert "slow storage" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_client_that_takes_long_to_import_is_no_slow_storage(monkeypatch, tmp_path, capfd):
+    code = "import time; from fsspec.implementations.memory import MemoryFileSystem; time.sleep(0.3)"
+    (tmp_path / "takes_long.py").write_text(f"{code}\nclass Client(MemoryFileSystem): protocol = 'drowsy'")
+    monkeypatch.syspath_prepend(tmp_path)
+    register_implementation("drowsy", "takes_long.Client")
+    monkeypatch.setattr(slow, "_PATIENCE", 0.1)
+    monkeypatch.setattr(slow, "_EVERY", 0.02)
+    assert not Store("drowsy://slow").exists("a")
+    assert "takes_long" in sys.modules
+    assert capfd.readouterr().err == ""

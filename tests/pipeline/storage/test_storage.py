@@ -216,50 +216,6 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     assert list((tmp_path / "a").iterdir()) == []
 
 
-def test_a_killed_writer_leaves_nothing_visible_and_is_cleaned_up(tmp_path, monkeypatch):
-    script = (
-        "import os, signal; from tokenloom.pipeline.storage.store import Store\n"
-        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"Store({str(tmp_path)!r}).create('deep/a', b'x' * 100)"
-    )
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
-    left = list((tmp_path / "deep").iterdir())
-    assert len(left) == 1
-    store = Store(tmp_path)
-    assert store.list() == []
-    assert not store.exists("deep/a")
-
-    mine = tmp_path / "deep" / f".tmp-{storage_local._host()}-{os.getpid()}-0"
-    elsewhere = tmp_path / "deep" / ".tmp-other-host-7-1-0"
-    old = tmp_path / "deep" / ".tmp-other-host-7-1-1"
-    foreign = tmp_path / "deep" / ".tmp-somebody's"
-    for path in (mine, elsewhere, old, foreign):
-        path.write_bytes(b"")
-    for path in (old, foreign):
-        os.utime(path, (now := path.stat().st_mtime - 6, now))
-    monkeypatch.setattr(time, "time", lambda: 0.0)  # this host's clock is off
-    store.remove_stale_temporaries()
-    assert sorted((tmp_path / "deep").iterdir()) == sorted([mine, elsewhere, foreign])
-
-
-@pytest.mark.parametrize("write", [Store.create, Store.replace])
-def test_a_writer_that_was_taken_for_dead_writes_again(tmp_path, monkeypatch, write):
-    store, taken, sync = Store(tmp_path), [], os.fsync
-
-    def slow(descriptor: int) -> None:
-        sync(descriptor)
-        names = [path for path in (tmp_path / "deep").iterdir() if path.name.startswith(".tmp-")]
-        if names and len(taken) < 3:
-            taken.extend(names)
-            os.utime(names[0], (0, 0))
-            Store(tmp_path).remove_stale_temporaries()
-
-    monkeypatch.setattr(os, "fsync", slow)
-    write(store, "deep/a", b"all of it")
-    assert len(set(taken)) == 3
-    assert [path.read_bytes() for path in (tmp_path / "deep").iterdir()] == [b"all of it"]
-
-
 def test_listing_follows_links_but_not_in_circles(tmp_path):
     (tmp_path / "real" / "inner").mkdir(parents=True)
     (tmp_path / "real" / "inner" / "a").write_bytes(b"12")

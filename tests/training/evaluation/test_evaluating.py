@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,18 @@ import torch
 from in_process import weave
 from PIL import Image
 from small_trainings import small_recipe, trained_here
+from tokenloom.labelers.contract.kinds import Vector
+from tokenloom.pipeline.dataset.manifest import DatasetError
+from tokenloom.pipeline.views.view_pixels import Seen
+from tokenloom.tokenizers.codebooks.codebook import ProductCodebook
+from tokenloom.training.evaluation.from_rgb import LikenessSum
 from tokenloom.training.evaluation.losses import cross_entropy, entropy, ratio, told
 from tokenloom.training.evaluation.masked import Masker
+from tokenloom.training.evaluation.names import renamed
 from tokenloom.training.evaluation.opened import open_both
+from tokenloom.training.evaluation.truth import Sample
+from tokenloom.training.fit.open_model import open_network
+from tokenloom.training.model.checkpoint import write_model
 from tokenloom.training.model.tokens import Sides
 from training_recipes import noise, run_command, two_datasets
 from weaving import odd, recipe
@@ -74,10 +84,44 @@ def test_the_command_says_the_same_twice_and_names_what_does_not_fit(folder, cap
         assert one["unigram"] < one["unigram_against"]
         assert one["gain"] == pytest.approx(one["alone"]["loss"] - one["given"]["loss"])
     assert first["picture"] is None
-    assert run_command("evaluate", str(folder / "nowhere"), str(folder / "two")) == 1
+    page = folder / "page.html"
+    assert run_command("evaluate", str(folder / "nowhere"), str(folder / "two"), "--report", str(page)) == 1
     assert "a model is a folder with config.json" in capsys.readouterr().err
+    assert "a model is a folder with config.json" in page.read_text()
+    assert run_command("evaluate", str(folder / "run"), str(folder / "two"), "--report", f"{folder}/two/p.html") == 2
+    assert "that is in the dataset" in capsys.readouterr().err
     assert run_command("evaluate", str(folder / "run"), str(folder)) != 0
     assert str(folder) in capsys.readouterr().err
+
+
+def test_a_published_model_goes_by_4ms_names(folder, tmp_path, capsys):
+    model = open_network(str(folder / "run"))
+    called = renamed(model, {"dinov2": "tok_dinov2@224"})
+    write_model(called.config, called.state_dict(), tmp_path / "published")
+    found = []
+    for checkpoint in (folder / "run", tmp_path / "published"):
+        assert run_command("evaluate", str(checkpoint), str(folder / "two"), "--limit", "4", "--json") == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[1]["losses"] == found[0]["losses"]
+    assert found[1]["notes"] == ["the model's tok_dinov2@224 is the dataset's dinov2", *found[0]["notes"]]
+
+
+def test_what_a_model_makes_up_is_unread_and_what_the_dataset_has_must_decode():
+    rng, kind = np.random.default_rng(0), Vector(4)
+    labels = list(rng.normal(size=(32, 4)).astype(np.float32))
+    codes = ProductCodebook(kind, ProductCodebook.Params(parts=2, size=4))
+    codes.fit(labels, 0)
+    sums, seen = LikenessSum(codes, True), Seen(np.zeros((8, 8, 3), np.uint8), "", None)
+    sample = Sample("a", seen, {"v": codes.encode(labels[:1])[0]}, {"v": labels[0]})
+    sums.add("v", sample, sample.tokens["v"])
+    sums.add("v", sample, np.array([0, 4]))
+    means = sums.means()
+    assert means
+    assert (means.samples, means.unread) == (1, 1)
+    with pytest.raises(ValueError, match="takes 2 tokens"):
+        sums.add("v", replace(sample, tokens={"v": np.zeros(3, int)}), np.zeros(2, int))
+    with pytest.raises(DatasetError, match=r"v of a can't be compared with what its tokens decode to: .*\(3,\)"):
+        sums.add("v", replace(sample, labels={"v": labels[0][:3]}), np.zeros(2, int))
 
 
 def test_from_pictures_what_is_said_is_measured_beside_the_tokenizers_own_loss(tmp_path, capsys):
@@ -100,5 +144,13 @@ def test_from_pictures_what_is_said_is_measured_beside_the_tokenizers_own_loss(t
     caption = found["from_picture"]["caption"]
     assert (caption["against"], caption["bound"]["exact"]) == ("labels", 1.0)
     assert found["from_picture"]["mean_colour"]["against"] == "tokens"
-    assert run_command("evaluate", str(tmp_path / "run"), url) == 0
-    assert "from pixels" in capsys.readouterr().out
+    page = tmp_path / "pages/found.html"
+    assert run_command("evaluate", str(tmp_path / "run"), url, "--report", str(page)) == 0
+    assert "From pixels" in capsys.readouterr().out
+    assert json.loads(page.with_suffix(".json").read_text()) == found
+    shown = page.read_text()
+    assert "<h2>From pixels, against the dataset&#x27;s labels</h2>" in shown
+    assert f"<td>{caption['samples']}</td><td>{caption['unread']}</td>" in shown
+    assert f"<td>{found['losses']['caption']['given']['loss']:.3f}</td>" in shown
+    assert "beyond a unigram model" in shown
+    assert 'http-equiv="refresh"' not in shown

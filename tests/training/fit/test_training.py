@@ -17,7 +17,7 @@ from tokenloom.pipeline.storage.store import Store
 from tokenloom.training.data.loader import TrainingBatches
 from tokenloom.training.data.train_settings import ModelSettings, StartSettings
 from tokenloom.training.fit.kept import OtherTrainingError
-from tokenloom.training.fit.network import model_config, saved_network
+from tokenloom.training.fit.network import model_config, new_network, saved_network
 from tokenloom.training.fit.suspects import sample_name
 from tokenloom.training.fit.trainer import DivergedError
 from training_recipes import run_command, two_datasets
@@ -58,6 +58,11 @@ def test_a_recipe_may_say_what_a_size_is_made_of(folder):
 
     assert shape() == (384, 6, 6, 6)
     assert shape(dim=96, depth=2) == (96, 2, 2, 6)
+    recipe = small_recipe(folder).model_copy(update={"model": ModelSettings(size="tiny", tied=False, embedding_std=1)})
+    network = new_network(model_config(data, recipe), recipe)
+    said = network.target_embedding("caption")
+    assert float(said.token_emb.weight.detach().std()) == pytest.approx(1, rel=0.1)
+    assert float(said.to_logits.weight.detach().std()) == pytest.approx(0.02, rel=0.1)
     with pytest.raises(RecipeError, match=r"run.yaml:\d+: model: num_heads: 5 don't divide dim 384"):
         shape(heads=5)
 

@@ -23,8 +23,8 @@ DRAWS = 12
 
 
 @pytest.fixture(scope="module")
-def model(folder) -> FourM:
-    return open_model(str(folder / "run"))[0]
+def model(pictures) -> FourM:
+    return open_model(str(pictures / "run"))[0]
 
 
 def said(model: FourM, form: Form, state: State, free: bool = False, **how: Any) -> list[list[int]]:

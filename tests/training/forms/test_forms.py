@@ -12,11 +12,11 @@ from tokenloom.training.forms.given import read_given
 from tokenloom.training.generation.seen import seen
 
 
-def test_a_model_s_folder_is_enough(folder, tmp_path):
+def test_a_model_s_folder_is_enough(pictures, tmp_path):
     """Without the dataset that it was trained on."""
-    shutil.copytree(folder / "run/model", tmp_path / "alone")
+    shutil.copytree(pictures / "run/model", tmp_path / "alone")
     forms = open_model(str(tmp_path / "alone"))[1]
-    row = open_dataset(folder / "dataset")["1"]
+    row = open_dataset(pictures / "dataset")["1"]
     for name in MODALITIES:
         form = forms.target(name)
         (said,) = form.decode([row.values[name].tolist()])
@@ -24,11 +24,11 @@ def test_a_model_s_folder_is_enough(folder, tmp_path):
         assert form.encode(said.label).tolist() == row.values[name].tolist() or name == "human_poses"
 
 
-def test_a_photograph_is_what_the_dataset_has_of_it(folder, forms):
-    photo = str(folder / "corpus/3.png")
-    given = read_given(forms, [photo, f"rgb={photo}", f"corners={folder}/dataset#3"])
+def test_a_photograph_is_what_the_dataset_has_of_it(pictures, forms):
+    photo = str(pictures / "corpus/3.png")
+    given = read_given(forms, [photo, f"rgb={photo}", f"corners={pictures}/dataset#3"])
     assert list(given) == ["pixels", "rgb", "corners"]
-    row = open_dataset(folder / "dataset").get("3", modalities=["rgb"])
+    row = open_dataset(pictures / "dataset").get("3", modalities=["rgb"])
     assert given["rgb"].value.tolist() == row.values["rgb"].tolist()
     assert given["pixels"].value.shape == (SIDE, SIDE, 3)
     state = seen(forms.config, [{name: one.value for name, one in given.items()}, {}])

@@ -300,3 +300,41 @@ def test_a_modality_that_can_not_be_is_refused(change, said):
 def test_a_network_that_can_not_be_is_refused(model, change, said):
     with pytest.raises(ValueError, match=said):
         replace(model.config, **change)
+
+
+def test_embeddings_begin_as_wide_as_asked_but_for_those_that_give_logits():
+    plain, wide = (initialise(seeded(FourM(network().config)), std) for std in (0.02, 1.0))
+    for own, other in zip(plain.parameters(), wide.parameters(), strict=True):
+        assert torch.equal(own, other) or torch.allclose(50 * own, other)
+    text = {"tied": wide, "free": initialise(seeded(FourM(replace(wide.config, share_embedding=False))), 1.0)}
+    deviations = {name: deviation(one.target_embedding("caption").token_emb) for name, one in text.items()}
+    assert deviations == {"tied": pytest.approx(0.02, rel=0.2), "free": pytest.approx(1.0, rel=0.2)}
+    assert deviation(wide.input_embedding("caption").token_emb) == pytest.approx(1.0, rel=0.2)
+    assert deviation(text["free"].target_embedding("caption").to_logits) == pytest.approx(0.02, rel=0.2)
+
+
+def test_it_learns_what_another_modality_has_at_the_same_place():
+    grids = tuple(ModalityConfig(name, "grid", 16, 8, grid=(4, 4)) for name in ("seen", "said"))
+    model = initialise(seeded(FourM(ModelConfig(grids, 32, 1, 1, 2, share_embedding=False))), embedding_std=1.0)
+    optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
+    rng, losses = np.random.default_rng(0), []
+    for _ in range(120):
+        ids = torch.from_numpy(rng.integers(0, 8, (16, 16)))
+        place = torch.arange(16).expand(ids.shape)
+        seen = {"ids": ids, "position": place, "modality": 0 * ids, "labels": 0 * ids}
+        to_say = {"ids": 0 * ids + NOTHING, "position": place, "modality": 0 * ids + 1, "labels": ids}
+        loss = model(Sides.of(model.config, {"inputs": seen, "targets": to_say}, ("seen", "said")))[1] / ids.numel()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    assert losses[0] > np.log(8) > 4 * np.mean(losses[-10:])
+
+
+def seeded(model: FourM) -> FourM:
+    torch.manual_seed(0)
+    return model
+
+
+def deviation(layer: Any) -> float:
+    return float(layer.weight.detach().std())

@@ -24,8 +24,8 @@ from training_recipes import run_command
 
 
 @pytest.fixture(scope="module")
-def run(of_many_kinds: Path) -> str:
-    return str(of_many_kinds / "run")
+def run(pictures: Path) -> str:
+    return str(pictures / "run")
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,8 @@ def agrees(folder: Path, forms: Forms) -> None:
             assert "picture" not in cell["decoded"] or (folder / cell["decoded"]["picture"]).is_file()
 
 
-def test_a_photograph_becomes_every_modality(run, of_many_kinds, forms, tmp_path, capsys):
-    said = generated(tmp_path / "out", run, "--from", str(of_many_kinds / "corpus/3.png"))
+def test_a_photograph_becomes_every_modality(run, pictures, forms, tmp_path, capsys):
+    said = generated(tmp_path / "out", run, "--from", str(pictures / "corpus/3.png"))
     assert set(list(said["targets"])[:2]) == {"canny_edge", "mean_colour"}  # first, and not the photograph again
     assert sorted(list(said["targets"])[2:]) == sorted(TEXTS)
     agrees(tmp_path / "out", forms)
@@ -93,8 +93,8 @@ def test_a_draw_is_the_same_each_time_whatever_is_beside_it(run, tmp_path):
     assert three["weights"] == other["weights"]
 
 
-def test_anything_is_an_input_and_settings_are_set(run, of_many_kinds, forms, tmp_path):
-    dataset, words = f"{of_many_kinds}/dataset", ("--set", "canny_edge.steps=3", "--set", "temperature=0.5")
+def test_anything_is_an_input_and_settings_are_set(run, pictures, forms, tmp_path):
+    dataset, words = f"{pictures}/dataset", ("--set", "canny_edge.steps=3", "--set", "temperature=0.5")
     first = generated(tmp_path / "a", run, "--to", "canny_edge,color_palette", *words, "--from", "caption=a red ball")
     assert first["targets"]["canny_edge"]["steps"] == 3
     assert [one["temperature"] for one in first["targets"].values()] == [0.5, 0.5]
@@ -125,10 +125,10 @@ def test_another_dataset_and_an_average(tmp_path, capsys):
     assert page["cards"][0]["title"] == "average of 10 draws"
 
 
-def test_a_model_elsewhere_is_fetched_with_all_that_belongs_to_it(run, of_many_kinds, tmp_path, monkeypatch):
+def test_a_model_elsewhere_is_fetched_with_all_that_belongs_to_it(run, pictures, tmp_path, monkeypatch):
     """Its tensors in several files, its tokenizers in folders below."""
     monkeypatch.setattr(files, "_LARGEST", 2**16)
-    untrained(of_many_kinds / "dataset", tmp_path / "parts")
+    untrained(pictures / "dataset", tmp_path / "parts")
     assert (tmp_path / "parts/model/model.safetensors.index.json").is_file()
     there = Store(f"memory://{uuid.uuid4()}")
     for path in sorted((tmp_path / "parts").rglob("*")):
@@ -141,11 +141,11 @@ def test_a_model_elsewhere_is_fetched_with_all_that_belongs_to_it(run, of_many_k
         assert (away["draws"], away["weights"]) == (here["draws"], here["weights"])
 
 
-def test_mistakes_are_named_and_nothing_is_written(run, of_many_kinds, tmp_path, capsys):
-    shutil.copytree(of_many_kinds / "run/model", tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizers"))
-    untrained(of_many_kinds / "dataset", tmp_path / "mute", inputs=["rgb", "caption"])
+def test_mistakes_are_named_and_nothing_is_written(run, pictures, tmp_path, capsys):
+    shutil.copytree(pictures / "run/model", tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizers"))
+    untrained(pictures / "dataset", tmp_path / "mute", inputs=["rgb", "caption"])
     shutil.rmtree(tmp_path / "mute/model/tokenizers")
-    (tmp_path / "torn.png").write_bytes((of_many_kinds / "corpus/1.png").read_bytes()[:200])
+    (tmp_path / "torn.png").write_bytes((pictures / "corpus/1.png").read_bytes()[:200])
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/mine.txt").write_text("")
     caption = ("--from", "caption=a red ball")
@@ -168,7 +168,7 @@ def test_mistakes_are_named_and_nothing_is_written(run, of_many_kinds, tmp_path,
         ((str(tmp_path / "bare"), "--to", "rgb"), "rgb has no tokenizer, so that nobody knows what its ids mean"),
         ((str(tmp_path / "bare"), *caption), "caption has no tokenizer"),
         (
-            (str(tmp_path / "mute"), "--from", str(of_many_kinds / "corpus/1.png")),
+            (str(tmp_path / "mute"), "--from", str(pictures / "corpus/1.png")),
             "name a dataset that it was trained on",
         ),
         ((str(tmp_path / "nowhere"),), "a model is a folder with config.json"),
@@ -180,7 +180,7 @@ def test_mistakes_are_named_and_nothing_is_written(run, of_many_kinds, tmp_path,
         assert said in line
         assert line.count("\n") == 1, line
         assert not (tmp_path / "out").exists()
-    words = (str(tmp_path / "bare"), "--to", "color_palette", "--dataset", str(of_many_kinds / "dataset"))
+    words = (str(tmp_path / "bare"), "--to", "color_palette", "--dataset", str(pictures / "dataset"))
     generated(tmp_path / "out", *words)
     before = labels(tmp_path / "out")
     assert run_command("generate", *words, "-o", str(tmp_path / "out"), "--seed", "7") == 2
@@ -206,8 +206,8 @@ window.addEventListener("load", async () => {
 """
 
 
-def test_in_a_browser(chromium, run, of_many_kinds, tmp_path):
-    words = ("--from", str(of_many_kinds / "corpus/1.png"), "--from", f"caption={HOSTILE}", "--ensemble", "--n", "2")
+def test_in_a_browser(chromium, run, pictures, tmp_path):
+    words = ("--from", str(pictures / "corpus/1.png"), "--from", f"caption={HOSTILE}", "--ensemble", "--n", "2")
     said = generated(tmp_path / "page", run, *words, "--to", "canny_edge,color_palette,metadata,det")
     page = tmp_path / "page/index.html"
     (tmp_path / "page/probe.js").write_text(_PROBE)
