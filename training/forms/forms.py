@@ -164,6 +164,11 @@ class Forms:
         found = sorted((form for form in forms if form.is_photo), key=lambda form: form.modality.form != "pixels")
         if not found:
             told = ", ".join(one.name for one in self.config.inputs)
+            if self._meanings is None:
+                raise FormError(
+                    f"{self.source}: nothing says what its ids mean (the folder has no tokenizers/cards.json), nor "
+                    f"whether a photograph is any of {told}; name a dataset that it was trained on by --dataset"
+                )
             raise FormError(f"{self.source}: takes no photographs; it takes {told}: give a file as MODALITY=FILE")
         self._refuse_unknown(found[0])
         return found[0]

@@ -143,6 +143,8 @@ def test_a_model_elsewhere_is_fetched_with_all_that_belongs_to_it(run, pictures,
 
 def test_mistakes_are_named_and_nothing_is_written(run, pictures, tmp_path, capsys):
     shutil.copytree(pictures / "run/model", tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizers"))
+    untrained(pictures / "dataset", tmp_path / "mute", inputs=["rgb", "caption"])
+    shutil.rmtree(tmp_path / "mute/model/tokenizers")
     (tmp_path / "torn.png").write_bytes((pictures / "corpus/1.png").read_bytes()[:200])
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/mine.txt").write_text("")
@@ -165,6 +167,10 @@ def test_mistakes_are_named_and_nothing_is_written(run, pictures, tmp_path, caps
         ((run, "--to", "rgb", "--ensemble", "--n", "1"), "one draw is its own average"),
         ((str(tmp_path / "bare"), "--to", "rgb"), "rgb has no tokenizer, so that nobody knows what its ids mean"),
         ((str(tmp_path / "bare"), *caption), "caption has no tokenizer"),
+        (
+            (str(tmp_path / "mute"), "--from", str(pictures / "corpus/1.png")),
+            "name a dataset that it was trained on",
+        ),
         ((str(tmp_path / "nowhere"),), "a model is a folder with config.json"),
         ((run, "--to", "rgb", "--output", str(tmp_path / "taken")), "there is something else"),
         ((run, "--to", "rgb", "--output", "s3://bucket/page"), "a page is written to a local folder"),
