@@ -38,7 +38,7 @@ WINGS = {  # of each room, floor by floor, lowest first; ".": the files that lie
         ("model",),
         ("forms",),
         ("fit", "generation", "backbone"),
-        ("evaluation", "retrieval"),
+        ("evaluation", "retrieval", "prompt"),
         ("show", "use"),
     ),
 }

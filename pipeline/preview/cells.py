@@ -115,9 +115,9 @@ class CellMaker:
                 cell["label"] = self._show_label(name, kept, whole, image, (card, f"{stem}-label"))
             if ids is not None:
                 kind = self._cards[name].label_kind
-                cell["decoded"] = self._show(kind, label, image.pixels, (card, f"{stem}-decoded"))
+                cell["decoded"] = shown(kind, label, image.pixels, self._pictures, (card, f"{stem}-decoded"))
                 cell |= {} if kept is None or whole else self._compare(name, kept, label)
-                cell["tokens"] = self._tokens(name, ids)
+                cell["tokens"] = shown_tokens(self._tokenizers[name], ids)
             failure = content.failure(content.keys[sample], view)
             if failure:
                 cell |= {"state": "failed", "error": failure.error, "note": readable(failure.reason, LONGEST_TEXT)}
@@ -145,14 +145,6 @@ class CellMaker:
             return {"incomparable": readable(found.reason, LONGEST_TEXT)}
         return {"errors": said(found)} if found else {}
 
-    def _tokens(self, name: str, ids: np.ndarray) -> Json:
-        tokenizer = self._tokenizers[name]
-        if not isinstance(tokenizer, VocabularyTokenizer):
-            return {"ids": ids.tolist()}
-        shown = ids[:MOST_PIECES].tolist()
-        pieces = [readable(tokenizer.vocabulary.token(index), 60) for index in shown]
-        return {"ids": shown, "pieces": pieces, **({"more": len(ids) - len(shown)} if len(ids) > len(shown) else {})}
-
     def _decode(self, name: str, tokens: Sequence[np.ndarray | None]) -> list[Any]:
         """A label for every array of ids; where they can't be decoded together, one by one."""
         present = [place for place, ids in enumerate(tokens) if ids is not None]
@@ -174,30 +166,36 @@ class CellMaker:
         if label is seen.pixels:
             return {"picture": self._pictures.path(file[0], VIEW)}
         if not whole:
-            return self._show(kind, label, seen.pixels, file)
+            return shown(kind, label, seen.pixels, self._pictures, file)
         masks = getattr(label, "masks", None)
         size = (masks[0].height, masks[0].width) if masks else seen.pixels.shape[:2]
         blank = np.full((*size, 3), GREY, np.uint8)
-        return {**self._show(kind, label, blank, file), "whole": True}
-
-    def _show(self, kind: Kind, label: Any, image: np.ndarray, file: tuple[int, str]) -> Json:
-        return show_label(kind, label, image, self._pictures, file)
+        return {**shown(kind, label, blank, self._pictures, file), "whole": True}
 
 
-def show_label(kind: Kind, label: Any, image: np.ndarray, pictures: Pictures, file: tuple[int, str]) -> Json:
-    """What is shown of a label, as in CellMaker. image: the view, uint8 (size, size, 3), that may lie below it. file:
-    number of the card, and name, of a picture that it needs."""
+def shown(kind: Kind, label: Any, image: np.ndarray, pictures: Pictures, file: tuple[int, str]) -> Json:
+    """What a cell has of a label, or of an Unshowable. image: the view, uint8 (size, size, 3). file: the card's number,
+    and the name of its picture, if it becomes one."""
     palettes = None if isinstance(label, Unshowable) else _palettes(label)
     if palettes:
         return {"palettes": palettes}
-    shown = label if isinstance(label, Unshowable) else _try(lambda: kind.show(label, image))
-    if isinstance(shown, Unshowable):
-        return {"problem": readable(shown.reason, LONGEST_TEXT)}
-    if isinstance(shown, str):
-        return {"text": readable(shown, LONGEST_TEXT)}
-    if isinstance(shown, Mapping):
-        return {"table": {readable(n, 100): readable(v, _LONGEST_VALUE) for n, v in shown.items()}}
-    return {"picture": pictures.add(shown, *file)}
+    found = label if isinstance(label, Unshowable) else _try(lambda: kind.show(label, image))
+    if isinstance(found, Unshowable):
+        return {"problem": readable(found.reason, LONGEST_TEXT)}
+    if isinstance(found, str):
+        return {"text": readable(found, LONGEST_TEXT)}
+    if isinstance(found, Mapping):
+        return {"table": {readable(n, 100): readable(v, _LONGEST_VALUE) for n, v in found.items()}}
+    return {"picture": pictures.add(found, *file)}
+
+
+def shown_tokens(tokenizer: Tokenizer, ids: np.ndarray) -> Json:
+    """What a cell has of tokens."""
+    if not isinstance(tokenizer, VocabularyTokenizer):
+        return {"ids": ids.tolist()}
+    some = ids[:MOST_PIECES].tolist()
+    pieces = [readable(tokenizer.vocabulary.token(index), 60) for index in some]
+    return {"ids": some, "pieces": pieces, **({"more": len(ids) - len(some)} if len(ids) > len(some) else {})}
 
 
 def said(errors: Mapping[str, float]) -> list[tuple[str, str, str]]:

@@ -186,7 +186,7 @@ def made_randomly(cards: Mapping[str, ModalityCard]) -> set[str]:
     return random
 
 
-def _layout(kind: Kind) -> str:
+def layout(kind: Kind) -> str:
     """How a kind's cells are laid out: texts as "lines", records as a "table", the rest as "squares", and so palettes:
     records whose fields are numbers of colours."""
     if isinstance(kind, Text):
@@ -198,7 +198,7 @@ def _describe(name: str, card: ModalityCard) -> dict[str, Any]:
     described: dict[str, Any] = {
         "name": name,
         "kind": card.kind["kind"],
-        "layout": _layout(card.label_kind),
+        "layout": layout(card.label_kind),
         "labeler": card.labeler,
         "version": card.version,
         "params": card.params,

@@ -189,9 +189,12 @@ class ObjectFiles:
         for as long as its file system."""
         if not (self.is_s3 and answers.may_be_expired(error)):
             return False
-        with _renewal:
-            if client in (None, self.client):
-                self.fs.connect(refresh=True)
+        try:
+            with _renewal:
+                if client in (None, self.client):
+                    self.fs.connect(refresh=True)
+        except Exception:  # whatever gives credentials: what is to be told is that these have expired
+            return False
         return True
 
     def way_out(self, error: BaseException) -> str:

@@ -53,8 +53,8 @@ from tokenloom.training.model.start import initialise
 TRAINED = ("rgb", "canny_edge", "dinov2")
 """Modalities whose tokenizers have a network, which the held-out dataset takes from the other."""
 
-INPUT_TOKENS = 128
-"""Of other modalities, that a held-out sample shows: as many as the recipe's samples do at most."""
+INPUT_TOKENS = 64
+"""Of other modalities, that a held-out sample shows: with its own no more than the recipe's samples do at most."""
 
 QUICK_SAMPLES, QUICK_STEPS = 8, 20
 _POINTS = 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +57,13 @@ def pictured(folder: Path) -> Path:
 SEEN = {"det": "Boxes", "sam_instance": "Discs", "human_poses": "People"}
 
 
-def untrained(dataset: Path, output: Path, scale: float = 1.0) -> Path:
+INPUTS = ["pixels", "corners", *MODALITIES]
+
+
+def untrained(dataset: Path, output: Path, scale: float = 1.0, inputs: Sequence[str] = INPUTS) -> Path:
     """The folder `model` of a training's output, on the dataset. scale: of the weights, from which logits spread."""
-    inputs = ["pixels", "corners", *MODALITIES]
-    data = {"datasets": {"a": {"url": str(dataset), "inputs": inputs}}, "input_tokens": 64, "target_tokens": 64}
+    one = {"url": str(dataset), "inputs": list(inputs)}
+    data = {"datasets": {"a": one}, "input_tokens": 64, "target_tokens": 64}
     mixture = open_data(TrainingRecipe.model_validate({"data": data})).mixture
     with torch.random.fork_rng():
         torch.manual_seed(5)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -17,8 +16,7 @@ from ..data.mixture import Mixture
 from ..data.opening import OpenDataset, open_data
 from ..data.recipe import TrainingRecipe
 from ..data.ride_along import PIXELS, TEXT, is_embeddings
-from ..fit.network import checkpoint_folder
-from ..model.checkpoint import read_model
+from ..fit.open_model import open_network
 from ..model.config import ModelConfig
 from ..model.fourm import FourM
 from ..model.from_data import modalities_of, refuse_other_data
@@ -64,23 +62,13 @@ class Opened:
         return [np.sort(positions[order[at : at + size]]) for at in range(0, len(order), size)]
 
 
-def open_model(url: str, options: Mapping[str, Any] | None = None) -> FourM:
-    """The model in a folder, or of a training's output, by URL too: in evaluation mode, on the CPU.
-
-    Raises CheckpointError naming the file, and the key, field or modality that is wrong; DamagedCheckpointError;
-    StorageError.
-    """
-    with checkpoint_folder(Store(url, options)) as folder:
-        return read_model(folder)
-
-
 def open_both(checkpoint: str, dataset: str) -> Opened:
     """The model, and the dataset's samples as it takes them, each in its centre crop.
 
-    Raises what `open_model` does, CheckpointError where a modality means something else to the model, DatasetError
+    Raises what `open_network` does, CheckpointError where a modality means something else to the model, DatasetError
     where the dataset can't be read or has nothing that the model says.
     """
-    return fitted(checkpoint, open_model(checkpoint), dataset)
+    return fitted(checkpoint, open_network(checkpoint), dataset)
 
 
 def fitted(checkpoint: str, model: FourM, url: str) -> Opened:

@@ -14,18 +14,25 @@ from .export import FOLDER, is_exported
 from .network import checkpoint_folder
 
 
+def open_network(checkpoint: str, storage_options: Mapping[str, Any] | None = None) -> FourM:
+    """The network alone, on the CPU and in evaluation mode.
+
+    checkpoint: the URL of a model's folder, or of a training's output: its model, or where that isn't done, what was
+    saved last. Raises CheckpointError naming the file, and the key, field or modality that is wrong; StorageError.
+    """
+    with checkpoint_folder(Store(checkpoint, storage_options)) as folder:
+        return read_model(folder)
+
+
 def open_model(
     checkpoint: str, dataset: str | None = None, storage_options: Mapping[str, Any] | None = None
 ) -> tuple[FourM, Forms]:
-    """The network, on the CPU and in evaluation mode, and its forms.
-
-    checkpoint: the URL of a model's folder, or of a training's output: its model, or where that isn't done, what was
-    saved last. dataset: says what the ids mean in place of the model's folder; published models have none there.
+    """The network of `open_network`, and its forms. dataset: says what the ids mean in place of the model's folder;
+    published models have none there.
 
     Raises CheckpointError, FormError, DatasetError, StorageError.
     """
     store = Store(checkpoint, storage_options)
-    with checkpoint_folder(store) as folder:
-        network = read_model(folder)
+    network = open_network(checkpoint, storage_options)
     own = store.below(FOLDER) if is_exported(store) else store
     return network, Forms(network.config, of_dataset(Store(dataset)) if dataset else of_model(own), store.url)

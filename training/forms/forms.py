@@ -49,6 +49,11 @@ class Form:
         return self.modality.name
 
     @property
+    def digest(self) -> str:
+        """Of what gives its ids their meaning; "" of pixels, whose meaning is known."""
+        return "" if self.card is None else digest_of(self.card)
+
+    @property
     def is_photo(self) -> bool:
         """Whether a photograph is one of it: pixels, or the tokens of these."""
         return self.modality.form == "pixels" or (self.card is not None and self.card.labeler == "rgb")
@@ -159,6 +164,11 @@ class Forms:
         found = sorted((form for form in forms if form.is_photo), key=lambda form: form.modality.form != "pixels")
         if not found:
             told = ", ".join(one.name for one in self.config.inputs)
+            if self._meanings is None:
+                raise FormError(
+                    f"{self.source}: nothing says what its ids mean (the folder has no tokenizers/cards.json), nor "
+                    f"whether a photograph is any of {told}; name a dataset that it was trained on by --dataset"
+                )
             raise FormError(f"{self.source}: takes no photographs; it takes {told}: give a file as MODALITY=FILE")
         self._refuse_unknown(found[0])
         return found[0]

@@ -25,12 +25,13 @@ from .meanings import FormError
 @dataclass(frozen=True)
 class Given:
     """One modality of a sample. value: as the model takes it, see `Form.encode`. label: as its kind has it. said: what
-    the user wrote."""
+    the user wrote. named: whether that names the modality; of DATASET#KEY it is one of all that there are."""
 
     form: Form
     value: np.ndarray
     label: Any
     said: str
+    named: bool = True
 
 
 def read_given(forms: Forms, said: Sequence[str]) -> dict[str, Given]:
@@ -132,7 +133,8 @@ def _of_sample(forms: Forms, url: str, key: str, said: str, only: Form | None = 
         value = row.values[names[form.name]] if form.name in names else None
         if value is not None:
             label = value if form.modality.form == "embeddings" else form.decode([value.tolist()])[0].label
-            found.append(Given(form, value.astype(np.int64) if label is not value else value, label, said))
+            taken = value if label is value else value.astype(np.int64)
+            found.append(Given(form, taken, label, said, named=only is not None))
     return found
 
 

@@ -26,6 +26,10 @@ def retrieve(
     by: Annotated[str, typer.Option(metavar="MODALITY", help="Whose vectors are compared, as dinov2_global.")],
     limit: Annotated[int, typer.Option(min=1, help="Samples to find.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Of what the model says.")] = 0,
+    meanings: Annotated[
+        str | None,
+        typer.Option("--dataset", metavar="URL", help="Says what ids mean, where the checkpoint and DATASET don't."),
+    ] = None,
     output: Annotated[
         str | None, typer.Option("--output", metavar="DIR", help="The page's folder; NAME-retrieved by default.")
     ] = None,
@@ -44,7 +48,7 @@ def retrieve(
     console = plain_console(stderr=as_json)
     target = None if as_json and output is None else page_folder(output, dataset)
     with RetrievalProgress(console) as progress:
-        found = retrieve(checkpoint, dataset, given, by, limit, seed, progress.watch)
+        found = retrieve(checkpoint, dataset, given, by, limit, seed, progress.watch, meanings)
     if as_json:
         print(json.dumps(told(found), indent=2))
     else:

@@ -11,7 +11,8 @@ import numpy as np
 
 from ...pipeline.corpus.units import Unit
 from ...pipeline.dataset.dataset import Dataset
-from ...pipeline.preview.cells import VIEW, Pictures, readable, show_label
+from ...pipeline.dataset.manifest import DatasetError
+from ...pipeline.preview.cells import VIEW, Pictures, readable, shown
 from ...pipeline.preview.preview import new_folder, refuse_others, write_data
 from ...pipeline.views.content import ContentReader
 from ...pipeline.views.view_pixels import GREY, RGB, Seen, ViewFinder
@@ -27,6 +28,8 @@ _MARK = "data/retrieved.js"
 def page_folder(folder: str | None, dataset: str) -> Path:
     """Where the page may be written; by default NAME-retrieved in the working directory. Raises DatasetError where
     something else lies there, and where none can be written."""
+    if folder and "://" in folder:
+        raise DatasetError(f"{folder}: a page is written to a local folder; copy it where it is wanted")
     name = dataset.rstrip("/").rpartition("/")[2] or "dataset"
     return refuse_others(Path(folder or f"{name}-retrieved").expanduser().resolve(), _MARK)
 
@@ -43,6 +46,7 @@ def write_page(found: Retrieval, target: Path) -> Path:
             "predicted": found.predicted,
             "samples": found.samples,
             "lacking": found.lacking,
+            "unmade": found.unmade,
             "given": list(_given(found, pictures)),
             "matches": list(_matches(found, pictures)),
         }
@@ -54,8 +58,8 @@ def _given(found: Retrieval, pictures: Pictures) -> Iterator[Json]:
     size = int(found.dataset.manifest.views["size"])
     blank = np.full((size, size, 3), GREY, np.uint8)
     for number, one in enumerate(found.given.values()):
-        shown = show_label(one.form.kind, one.label, blank, pictures, (number, "given"))
-        yield {"modality": one.form.name, "said": readable(one.said, 500), **shown}
+        told = shown(one.form.kind, one.label, blank, pictures, (number, "given"))
+        yield {"modality": one.form.name, "said": readable(one.said, 500), **told}
 
 
 def _matches(found: Retrieval, pictures: Pictures) -> Iterator[Json]:

@@ -20,9 +20,6 @@ from ..generation.seen import seen
 from ..generation.state import TEXT_IDS
 from ..model.fourm import FourM
 
-_TEMPERATURE, _GUIDANCE = 0.01, 2.0
-"""Of a global vector's tokens, which are all said in one step; as ml-4m's notebook of retrieval has it."""
-
 
 def vector_form(forms: Forms, by: str) -> Form:
     """The modality of vectors that is searched by. Raises FormError for one of another kind, or that isn't there."""
@@ -44,8 +41,8 @@ def query_vector(model: FourM, forms: Forms, given: Mapping[str, Given], by: str
         return _checked(form, given[form.name].label), False
     form = forms.target(by)
     state = seen(model.config, [{name: one.value for name, one in given.items()}])
-    target = Target(form.name, "roar", 1, "linear", temperature=_TEMPERATURE, weight=_GUIDANCE if given else 1.0)
-    made = generate(model, state, [target], TEXT_IDS, SeededDraws(seed, 1), list(given))
+    target = Target(form.name, "roar", 1, "linear", temperature=0.1, top_p=0.8)  # ml-4m, retrieval_4M-21.ipynb
+    made = generate(model, state, [target], TEXT_IDS, SeededDraws(seed, 1))
     (said,) = form.decode(made.known[form.name].rows)
     if said.label is None:
         raise FormError(f"--by {by}: {said.problem}")

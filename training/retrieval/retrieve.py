@@ -26,7 +26,8 @@ Watch = Callable[[int, int], None]
 class Retrieval:
     """checkpoint, dataset: where they are. by: the dataset's name of the modality; origin: what its vectors are,
     "labels" or decoded "tokens". given: by the model's names. predicted: whether the model made the vector. samples:
-    that were looked through; lacking: those of them without a vector."""
+    that were looked through; lacking: those of them without a vector; unmade: further ones, of which the modality isn't
+    made yet."""
 
     checkpoint: str
     dataset: Dataset
@@ -38,16 +39,25 @@ class Retrieval:
     matches: Sequence[Match]
     samples: int
     lacking: int
+    unmade: int
 
 
 def retrieve(
-    checkpoint: str, dataset: str, said: Sequence[str], by: str, count: int, seed: int, watch: Watch
+    checkpoint: str,
+    dataset: str,
+    said: Sequence[str],
+    by: str,
+    count: int,
+    seed: int,
+    watch: Watch,
+    meanings: str | None = None,
 ) -> Retrieval:
-    """said: as `--from` has it, see `forms.given.read_given`.
+    """said: as `--from` has it, see `forms.given.read_given`. meanings: the URL of a dataset that says what the model's
+    ids mean, in place of its folder and of `dataset`.
 
     Raises CheckpointError, FormError, DatasetError, StorageError.
     """
-    model, forms = open_model(checkpoint)
+    model, forms = open_model(checkpoint, meanings)
     if not forms.known:  # a published model says nothing of its ids: the dataset does, if they are the same
         forms = Forms(model.config, of_dataset(Store(dataset)), forms.source)
     searched = open_dataset(dataset)
@@ -63,6 +73,8 @@ def retrieve(
         nearest.add(rows)
         done += rows.unit.count
         watch(done, vectors.samples)
+    if not nearest.matches:
+        raise DatasetError(f"{searched.store.url}: none of its {vectors.samples:,} samples has {vectors.modality}")
     return Retrieval(
         forms.source,
         searched,
@@ -74,6 +86,7 @@ def retrieve(
         nearest.matches,
         vectors.samples,
         vectors.lacking,
+        vectors.unmade,
     )
 
 

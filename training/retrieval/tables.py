@@ -21,6 +21,7 @@ def print_retrieval(console: Console, found: Retrieval) -> None:
     console.print(table)
     how = "predicted" if found.predicted else "given"
     lacking = f"; {found.lacking:,} of them have none" if found.lacking else ""
+    lacking += f"; of {found.unmade:,} more it isn't made yet" if found.unmade else ""
     console.print(
         f"by {found.by}, {how}, among {found.samples:,} samples' {_said(found.origin)}{lacking}",
         highlight=False,
@@ -36,6 +37,7 @@ def as_json(found: Retrieval) -> dict[str, Any]:
         "vectors": found.origin,
         "samples": found.samples,
         "lacking": found.lacking,
+        "unmade": found.unmade,
         "matches": [{"key": one.key, "view": one.view, "distance": one.distance} for one in found.matches],
     }
 

@@ -10,6 +10,7 @@ import numpy as np
 from ...labelers.contract.kinds import Vector
 from ...pipeline.corpus.units import Unit
 from ...pipeline.dataset.dataset import Dataset
+from ...pipeline.dataset.finished import units_of
 from ...pipeline.dataset.manifest import DatasetError
 from ...pipeline.dataset.reader import Column
 from ...pipeline.storage.read_ahead import in_order
@@ -64,6 +65,11 @@ class Vectors:
     @property
     def samples(self) -> int:
         return sum(unit.count for unit in self.units)
+
+    @property
+    def unmade(self) -> int:
+        """Samples of units that have nothing of the modality yet."""
+        return units_of(self.dataset.reader.listed.values()).samples - self.samples
 
     def __iter__(self) -> Iterator[Rows]:
         """Unit by unit, some read ahead. Raises what reading shards raises."""

@@ -160,8 +160,12 @@ def test_credentials_that_are_changed_meanwhile_are_taken(signatures, proxy, s3_
     expired = Fault(Kind.ERROR, status=400, code="ExpiredToken", times=1)
     with proxy.having(expired), pytest.raises(StorageError, match="These credentials aren't known there"):
         store.read("a")
+    path.write_text("[default")  # while it is being written
+    with proxy.having(expired), pytest.raises(StorageError, match=r"could not read it .*expired: get new ones"):
+        store.read("a")
     _write_credentials(path, "tokenloom", "tokenloom-secret")
-    assert store.read("a") == BODY
+    with proxy.having(expired):
+        assert store.read("a") == BODY
 
 
 def test_credentials_that_expire_for_many_threads_are_taken_anew_once(proxy, s3_url, monkeypatch):

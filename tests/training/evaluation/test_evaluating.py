@@ -21,8 +21,9 @@ from tokenloom.training.evaluation.from_rgb import LikenessSum
 from tokenloom.training.evaluation.losses import cross_entropy, entropy, ratio, told
 from tokenloom.training.evaluation.masked import Masker
 from tokenloom.training.evaluation.names import renamed
-from tokenloom.training.evaluation.opened import open_both, open_model
+from tokenloom.training.evaluation.opened import open_both
 from tokenloom.training.evaluation.truth import Sample
+from tokenloom.training.fit.open_model import open_network
 from tokenloom.training.model.checkpoint import write_model
 from tokenloom.training.model.tokens import Sides
 from training_recipes import noise, run_command, two_datasets
@@ -94,7 +95,7 @@ def test_the_command_says_the_same_twice_and_names_what_does_not_fit(folder, cap
 
 
 def test_a_published_model_goes_by_4ms_names(folder, tmp_path, capsys):
-    model = open_model(str(folder / "run"))
+    model = open_network(str(folder / "run"))
     called = renamed(model, {"dinov2": "tok_dinov2@224"})
     write_model(called.config, called.state_dict(), tmp_path / "published")
     found = []

@@ -11,7 +11,7 @@
   const match = (one, place) => make("figure", { class: "match" },
     one.image ? make("img", { src: one.image, alt: `the view of ${one.key}`, loading: "lazy", decoding: "async" })
       : make("div", { class: "unseen" }, "no picture of it can be had"),
-    make("figcaption", {}, make("strong", {}, `${place + 1} `, text(one.key)),
+    make("figcaption", {}, make("strong", {}, `${place + 1}. `, text(one.key)),
       make("span", {}, `distance ${one.distance.toPrecision(4)}, view ${one.view}`),
       one.origin && make("span", {}, ORIGINS[one.origin])));
 
@@ -21,7 +21,8 @@
     document.getElementById("head").replaceChildren(make("div", { class: "title" }, make("h1", {}, text(told.dataset)),
       make("p", { class: "muted" }, text(`nearest to ${how}, among ${plural(told.samples, "sample")}, by their ` +
         (told.origin === "labels" ? "labels" : "tokens, decoded") +
-        (told.lacking ? `; ${count(told.lacking)} have none` : "")))));
+        (told.lacking ? `; ${count(told.lacking)} have none` : "") +
+        (told.unmade ? `; of ${count(told.unmade)} more it isn't made yet` : "")))));
     document.getElementById("main").replaceChildren(
       make("div", { class: "query" }, told.given.map(given)),
       make("div", { class: "matches" }, told.matches.map(match)));
