@@ -17,8 +17,9 @@ model gets where they are few: it would have to be told them.
 --quick trains a fortieth of the steps, and measures some samples. The last line is a JSON object: by modality the
 figures of the last checkpoint, with `entropy`; `texts_alone`: the loss of texts of the other model; seconds and
 cpu_seconds of the trainings in this process; `ratio`: of all modalities the smallest of entropy by loss, above 1 where
-all are beaten; `strict_ratio`: likewise of unigram.
-`curves.svg` in the output shows both over the steps.
+all are beaten; `strict_ratio`: likewise of unigram. `curves.svg` in the output shows both over the steps. At last the
+model says, by `tokenloom generate`, what it makes of a held-out photograph, and of its caption: `from-photograph` and
+`from-caption` in the output are the pages.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from typing import Any
 
 import numpy as np
 from learning_curves import Line, Panel, Style, smoothed, svg
+from real_photographs import photographs
 from tiny_corpora import write_corpora
 from tokenloom.pipeline.storage.store import Store
 from tokenloom.training.data.recipe import TrainingRecipe, load_training_recipe
@@ -57,6 +59,7 @@ INPUT_TOKENS = 64
 """Of other modalities, that a held-out sample shows: with its own no more than the recipe's samples do at most."""
 
 QUICK_SAMPLES, QUICK_STEPS = 8, 20
+_SAID = "canny_edge,dinov2,color_palette,metadata,caption"
 _POINTS = 100
 _TEXT = "text"
 
@@ -95,24 +98,35 @@ def main() -> None:
     print(write_corpora(options.output, options.photographs))
     make_datasets(options.output)
     overrides = [*options.overrides, *([f"train.steps={QUICK_STEPS}", "train.every=10"] if options.quick else [])]
-    print(json.dumps(benchmark(options.output, overrides, QUICK_SAMPLES if options.quick else None)))
+    found = benchmark(options.output, overrides, QUICK_SAMPLES if options.quick else None)
+    show_samples(options.output)
+    print(json.dumps(found))
 
 
 def make_datasets(folder: Path) -> None:
     """Those of photographs and texts, to learn from and held out, by commands."""
     recipe, words = Path(__file__).with_name("tiny-photographs.yaml"), f"vocabulary={folder / 'words.json'}"
-    photographs = ["run", str(recipe), "--set", words, "--set", f"modalities.dinov2.weights={folder / 'dinov2-small'}"]
-    tokenloom(*photographs, "--corpus", folder / "photographs/train", "--output", folder / "dataset")
+    pictures = ["run", str(recipe), "--set", words, "--set", f"modalities.dinov2.weights={folder / 'dinov2-small'}"]
+    tokenloom(*pictures, "--corpus", folder / "photographs/train", "--output", folder / "dataset")
     taken: list[str] = []
     for name in TRAINED:
         tokenizer = folder / "tokenizers" / name
         if not tokenizer.is_dir():
             tokenloom("tokenizer", "push", folder / "dataset" / name, tokenizer)
         taken += ["--set", f"modalities.{name}.tokenizer={{weights: {tokenizer}}}"]
-    tokenloom(*photographs, *taken, "--corpus", folder / "photographs/held-out", "--output", folder / "held-out")
+    tokenloom(*pictures, *taken, "--corpus", folder / "photographs/held-out", "--output", folder / "held-out")
     for part, dataset in (("train", "texts-dataset"), ("held-out", "texts-held-out")):
         corpus = folder / "texts" / f"{part}.jsonl"
         tokenloom("run", "text", "--set", words, "--corpus", corpus, "--output", folder / dataset)
+
+
+def show_samples(folder: Path) -> None:
+    """What the model makes of a held-out photograph, and of a caption, three times each."""
+    photograph = photographs(folder / "photographs/held-out")[0]
+    caption = f"caption={photograph.with_suffix('.txt').read_text().strip()}"
+    told = "generate", folder / "model", "--n", "3", "--overwrite"
+    tokenloom(*told, "--from", photograph, "-o", folder / "from-photograph", "--to", _SAID)
+    tokenloom(*told, "--from", caption, "-o", folder / "from-caption", "--to", f"rgb,{_SAID.replace(',caption', '')}")
 
 
 def tokenloom(*command: str | Path) -> None:
