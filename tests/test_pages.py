@@ -21,7 +21,7 @@ def test_a_new_command_without_a_test_is_found(tmp_path):
 
 
 def test_pages_that_are_written_load_nothing_from_elsewhere_and_run_no_script_in_their_text():
-    folders = ("pipeline/preview/gallery", "training/retrieval/page", "training/show/page")
+    folders = ("pipeline/preview/gallery", *(f"training/{wing}/page" for wing in ("prompt", "retrieval", "show")))
     written = [ROOT / folder / "index.html" for folder in folders]
     assert sorted(written) == sorted(
         path for room in ("pipeline", "training") for path in (ROOT / room).rglob("*.html")

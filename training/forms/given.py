@@ -16,10 +16,14 @@ from ...labelers.contract.kinds import Image, Instances, Kind, Record, Text
 from ...labelers.contract.views import ViewSettings, cut_view
 from ...pipeline.dataset.cards import ModalityCard
 from ...pipeline.dataset.dataset import open_dataset
+from ...pipeline.storage.errors import StorageError
 from ...pipeline.storage.store import Store
 from ..model.from_data import digest_of
 from .forms import Form, Forms
 from .meanings import FormError
+
+_SHOWN = 200
+"""Characters of what isn't a file's name."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def _label(form: Form, value: str, settings: ViewSettings) -> Any:
     if form.is_photo:
         return photo(value, settings)
     if isinstance(kind, Text):
-        return _content(value).decode(errors="replace") if value.endswith(".txt") and _is_file(value) else value
+        return _text(form, value)
     written = isinstance(kind, Record | Instances) and value.lstrip()[:1] in ("{", "[")
     if not written and not value.endswith(f".{kind.extension}"):
         also = ", or the JSON itself" if kind.extension == "json" else ""
@@ -101,6 +105,16 @@ def _label(form: Form, value: str, settings: ViewSettings) -> Any:
     except Exception as error:  # bytes of any origin, for kinds that may be a plugin's
         what = f"not JSON ({error})" if isinstance(error, json.JSONDecodeError) else str(error)
         raise FormError(f"--from {form.name}={value}: isn't a label of {form.name}: {what}") from None
+
+
+def _text(form: Form, value: str) -> str:
+    """Of a file, which what ends in .txt and is one word names, or as it is written."""
+    is_file = value.endswith(".txt") and len(value.split()) == 1
+    try:
+        return _content(value).decode() if is_file else value.encode().decode()
+    except UnicodeError:
+        shown = value.encode(errors="replace").decode()
+        raise FormError(f"--from {form.name}={shown}: isn't UTF-8, which texts are to be") from None
 
 
 def _checked(kind: Kind, label: Any) -> Any:
@@ -173,5 +187,8 @@ def _content(path: str) -> bytes:
         return Path(path).expanduser().read_bytes()
     except FileNotFoundError:
         raise FormError(f"{path}: no such file") from None
-    except (IsADirectoryError, ValueError) as error:
-        raise FormError(f"{path}: can't be read as a file ({error})") from None
+    except StorageError:
+        raise
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise FormError(f"{path[:_SHOWN]}: can't be read as a file ({why}); name one, or write MODALITY=...") from None

@@ -53,6 +53,8 @@ def temperatures(counts: Sequence[int], first: float, schedule: str) -> tuple[fl
             found.append(max(first * (tokens - known + count) / tokens, COLDEST))
         elif name == "onex" and len(numbers) == 2:
             least, power = map(float, numbers)
+            if not (0 <= least < math.inf and 0 < power < math.inf):
+                raise ValueError(f"temperature schedule {schedule!r}: LEAST is 0 or more, POWER more than 0")
             fall = (1 - known / tokens) * _one_by_x(tokens, step, power)
             found.append(max(least + (first - least) * fall, COLDEST))
         else:

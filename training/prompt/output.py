@@ -99,7 +99,7 @@ def write_output(request: Request, draws: Iterable[Mapping[str, Answer]], target
         outcome.alone = tuple(name for name in forms if name not in averages) if request.ensemble else ()
         cards.write(_asked(request))
         record = {**_asked(request), "draws": told, AVERAGE: averages}
-        (folder / MARK).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / MARK).write_text(json.dumps(record, indent=1) + "\n", encoding="ascii")  # file names may be no text
     return outcome
 
 

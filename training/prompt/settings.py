@@ -26,8 +26,8 @@ class PromptError(ValueError):
 class _Drawn(Strict):
     """How freely tokens are drawn, and how much they are to follow what is given (guidance; 1 is as it is)."""
 
-    temperature: float = Field(ge=0)
-    guidance: float = 1.0
+    temperature: float = Field(ge=0, le=1000)
+    guidance: float = Field(default=1.0, ge=-100, le=100)
     top_k: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] = 0
     top_p: float = Field(default=0.8, ge=0, le=1)
 
@@ -54,7 +54,7 @@ class ImageSettings(_Drawn):
     """Of what has places, several of which are decided in each step."""
 
     scheme: ImageScheme = "roar"
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, le=10_000)
     token_schedule: TokenSchedule = "linear"
     temperature_schedule: str = "constant"
 

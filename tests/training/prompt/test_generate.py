@@ -148,6 +148,7 @@ def test_mistakes_are_named_and_nothing_is_written(run, pictures, tmp_path, caps
     (tmp_path / "torn.png").write_bytes((pictures / "corpus/1.png").read_bytes()[:200])
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/mine.txt").write_text("")
+    (tmp_path / "odd.txt").write_bytes(b"\xff\xfe")
     caption = ("--from", "caption=a red ball")
     for words, said in (
         ((run, "--to", "smell"), "has no modality 'smell'; it has "),
@@ -157,6 +158,15 @@ def test_mistakes_are_named_and_nothing_is_written(run, pictures, tmp_path, caps
         ((run, *caption, "--to", "caption"), "--to caption: it is given already, by --from caption=a red ball"),
         ((run, "--from", str(tmp_path / "torn.png")), "torn.png: "),
         ((run, "--from", str(tmp_path / "none.png")), "none.png: no such file"),
+        ((run, "--from", f"caption={tmp_path}/none.txt"), "none.txt: no such file"),
+        ((run, "--from", f"caption={tmp_path}/odd.txt"), "odd.txt: isn't UTF-8"),
+        ((run, "--from", "caption=\udcff"), "--from caption=?: isn't UTF-8"),
+        ((run, "--from", f"{tmp_path}/torn.png/x"), "torn.png/x: can't be read as a file (Not a directory)"),
+        ((run, "--from", "x" * 300), "can't be read as a file (File name too long)"),
+        ((run, "--to", "rgb", "--set", "guidance=1e308"), "--set guidance=1e308: guidance: "),
+        ((run, "--to", "rgb", "--set", "steps=1000000000"), "--set steps=1000000000: steps: "),
+        ((run, "--to", "rgb", "--set", "temperature_schedule=onex:0:0"), "POWER more than 0"),
+        ((run, "--to", "rgb", "--set", "temperature_schedule=onex:nan:1"), "LEAST is 0 or more"),
         ((run, "--from", "det={"), "--from det={: isn't a label of det: not JSON"),
         ((run, *caption, "--to", "rgb", "--set", "steps"), "--set steps: write TARGET.SETTING=VALUE"),
         ((run, *caption, "--to", "rgb", "--set", "det.top_k=3"), "det isn't generated; what is generated is rgb"),
