@@ -61,6 +61,24 @@ class Shown:
             self._spoke = time.monotonic()
             self._console.print(line())
 
+    def show_line(self, said: str) -> None:
+        """What one line tells."""
+        table = Table.grid()
+        table.add_row(said)
+        self.show(lambda: table, lambda: said)
+
+
+class SamplesProgress(Shown):
+    """What is being done with samples, of how many, and the time that is left of it."""
+
+    _what, _begun = "", 0.0
+
+    def watch(self, what: str, done: int, total: int) -> None:
+        if what != self._what:
+            self._what, self._begun = what, time.monotonic()
+        left = duration((time.monotonic() - self._begun) / done * (total - done)) if done else "?"
+        self.show_line(f"{what}: {done:,} of {total:,} samples, left {left}")
+
 
 class FitProgress(Shown, FitListener):
     """The rounds of k-means; the training of a tokenizer's network: its loss, the codes that it uses, its speed."""

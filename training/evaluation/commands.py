@@ -33,15 +33,15 @@ def evaluate(
     from contextlib import nullcontext
 
     from ...pipeline.commands.console import plain_console
+    from ...pipeline.commands.progress import SamplesProgress
     from .evaluate import evaluate
     from .opened import open_both
-    from .progress import EvaluationProgress
     from .report import EvaluationReport, as_json
     from .tables import print_evaluation
 
     console = plain_console(stderr=in_json)
     with EvaluationReport(report, dataset).begun(checkpoint) if report is not None else nullcontext() as page:
-        with EvaluationProgress(console) as progress:
+        with SamplesProgress(console) as progress:
             found = evaluate(open_both(checkpoint, dataset), input_tokens, limit, against, progress.watch)
         if page:
             page.ended(found)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from rich.console import Console
-from rich.table import Table
 
 from ...pipeline.commands.progress import Shown
 from .draws import Step
@@ -24,18 +23,11 @@ class GenerationProgress(Shown):
 
     def watch(self, step: Step) -> None:
         self._tokens = step.tokens
-        said = (
+        self.show_line(
             f"{step.draws:,} of {self._draws:,} draws are done, {step.target}: step {step.step:,} of {step.steps:,}, "
             f"{self.rate}"
         )
-        self.show(lambda: _line(said), lambda: said)
 
     @property
     def rate(self) -> str:
         return f"{self._tokens / max(time.monotonic() - self._begun, 1e-9):,.0f} tokens/s"
-
-
-def _line(said: str) -> Table:
-    table = Table.grid()
-    table.add_row(said)
-    return table

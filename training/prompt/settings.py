@@ -31,9 +31,6 @@ class _Drawn(Strict):
     top_k: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] = 0
     top_p: float = Field(default=0.8, ge=0, le=1)
 
-    def target(self, form: Form) -> Target:
-        raise NotImplementedError
-
 
 class TextSettings(_Drawn):
     """Of what is said token by token."""

@@ -39,15 +39,15 @@ def retrieve(
     import json
 
     from ...pipeline.commands.console import plain_console
+    from ...pipeline.commands.progress import SamplesProgress
     from .page import page_folder, write_page
-    from .progress import RetrievalProgress
     from .retrieve import retrieve
     from .tables import as_json as told
     from .tables import print_retrieval
 
     console = plain_console(stderr=as_json)
     target = None if as_json and output is None else page_folder(output, dataset)
-    with RetrievalProgress(console) as progress:
+    with SamplesProgress(console) as progress:
         found = retrieve(checkpoint, dataset, given, by, limit, seed, progress.watch, meanings)
     if as_json:
         print(json.dumps(told(found), indent=2))

@@ -18,8 +18,8 @@ from .nearest import Match, Nearest
 from .query import query_vector, refuse_other_space, vector_form
 from .vectors import Vectors
 
-Watch = Callable[[int, int], None]
-"""Told how many samples were looked through, and of how many."""
+Watch = Callable[[str, int, int], None]
+"""Told what is being done, with how many samples so far, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,11 @@ def retrieve(
     given = read_given(forms, said)
     vector, predicted = query_vector(model, forms, given, by, seed)
     nearest, done = Nearest(vector, count), 0
-    watch(done, vectors.samples)
+    watch("looking through", done, vectors.samples)
     for rows in vectors:
         nearest.add(rows)
         done += rows.unit.count
-        watch(done, vectors.samples)
+        watch("looking through", done, vectors.samples)
     if not nearest.matches:
         raise DatasetError(f"{searched.store.url}: none of its {vectors.samples:,} samples has {vectors.modality}")
     return Retrieval(
